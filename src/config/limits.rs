@@ -1,0 +1,72 @@
+//! Every bound in one place.
+
+use std::time::Duration;
+
+/// Bounds on what a peer can make the server spend. Each has a counter that says how often it struck.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections of the whole process.
+    pub connections_max: usize,
+    /// Time from accept to a complete request head or handshake. Not restarted by a byte.
+    pub handshake_timeout: Duration,
+    /// Bytes of a request head.
+    pub head_bytes_max: usize,
+    /// Fields of a request head.
+    pub head_fields_max: usize,
+    /// Bytes of one message, after inflation. A declared length is checked before anything is allocated.
+    pub message_bytes_max: usize,
+    /// Fragments of one message.
+    pub fragments_max: u32,
+    /// Empty fragments in a row.
+    pub empty_fragments_max: u32,
+    /// Control replies (pongs) that may wait in the outgoing queue before the peer is no longer read.
+    pub control_replies_max: u32,
+    /// Bytes in the outgoing queue of one connection.
+    pub queue_bytes_max: usize,
+    /// Bytes in all outgoing queues of the process.
+    pub queue_bytes_total_max: usize,
+    /// Time without progress of a queue that is not empty.
+    pub queue_stall_timeout: Duration,
+    /// Time from our close frame to the end of the connection.
+    pub close_timeout: Duration,
+    /// Subscriptions of one connection.
+    pub subscriptions_max: usize,
+    /// Bytes of a topic's name.
+    pub topic_bytes_max: usize,
+    /// Topics of the whole process.
+    pub topics_max: usize,
+    /// Silence after which a peer is asked for a sign of life. Zero: never.
+    pub heartbeat_interval: Duration,
+    /// Time to answer.
+    pub heartbeat_timeout: Duration,
+    /// Time without a message (heartbeats do not count) after which a connection is closed. Zero: never.
+    pub idle_timeout: Duration,
+    /// Items in one shard's mailbox.
+    pub mailbox_capacity: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections_max: 10_000,
+            handshake_timeout: Duration::from_secs(10),
+            head_bytes_max: 16 * 1024,
+            head_fields_max: 100,
+            message_bytes_max: 1024 * 1024,
+            fragments_max: 65_536,
+            empty_fragments_max: 16,
+            control_replies_max: 16,
+            queue_bytes_max: 256 * 1024,
+            queue_bytes_total_max: 1024 * 1024 * 1024,
+            queue_stall_timeout: Duration::from_secs(10),
+            close_timeout: Duration::from_secs(5),
+            subscriptions_max: 128,
+            topic_bytes_max: 255,
+            topics_max: 1_000_000,
+            heartbeat_interval: Duration::from_secs(30),
+            heartbeat_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::ZERO,
+            mailbox_capacity: 8192,
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! The port: what the engine asks of a kernel, in the shape of completions.
+//!
+//! A shard owns one [`Backend`] and is compiled for it. There are three: [`crate::io::uring`], [`crate::io::epoll`]
+//! (which turns readiness into completions inside itself) and [`crate::sim`]. `tests/backend.rs` holds one
+//! conformance suite that all of them pass.
+//!
+//! The rules of the port:
+//!
+//! - A connection is named by the [`ConnId`] that the shard gave it in [`Backend::attach`]. Until then it is a socket
+//!   in an [`Accepted`], which is attached or refused, never dropped.
+//! - Received bytes are lent: [`Completion::Received`] carries a [`Lease`], [`Backend::bytes`] shows the bytes, mutable
+//!   so that frames can be unmasked in place, and [`Backend::release`] ends the loan. At most one lease is out at a
+//!   time. A lease is never empty.
+//! - [`Backend::send`] hands over bytes of which the kernel takes what fits at once. At most one send per connection
+//!   between two flushes. It may run at once or at the next [`Backend::flush`]; after the flush each send that was not
+//!   taken whole has a [`Short`] waiting in [`Backend::next_short`], and all others were taken. The caller keeps what
+//!   was not taken and asks for [`Backend::want_writable`].
+//! - A backend reads from a connection whenever it can, except between [`Backend::pause`] and [`Backend::resume`].
+//! - After [`Completion::PeerClosed`] nothing is received any more, but sends still work (half close).
+//!   After [`Completion::Failed`] nothing works any more. Both ask for a [`Backend::close`], soon or late.
+//! - After [`Backend::close`] only one completion comes for this id, [`Completion::Closed`]: then the kernel holds
+//!   nothing of it and its table slot may be used again. Leftover completions of an older generation are dropped by
+//!   the backend.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::id::{ConnId, ListenerId};
+
+/// A connection that a listener took and that has no place in the table yet.
+#[derive(Debug)]
+#[must_use = "attach it or refuse it"]
+pub struct Accepted {
+    /// Which listener took it.
+    pub listener: ListenerId,
+    /// The backend's own name for the socket.
+    pub socket: u64,
+}
+
+/// Received bytes on loan from the backend. Give it back with [`Backend::release`].
+#[derive(Debug)]
+#[must_use = "release it"]
+pub struct Lease {
+    /// The backend's own name for the buffer.
+    pub buffer: u32,
+    /// Where the bytes begin in that buffer.
+    pub start: u32,
+    /// How many there are, never 0.
+    pub len: u32,
+}
+
+/// Something that happened.
+#[derive(Debug)]
+pub enum Completion {
+    /// A listener took a connection.
+    Accepted(Accepted),
+    /// A listener could not take one (out of descriptors or memory). It goes on by itself.
+    AcceptFailed(ListenerId, io::ErrorKind),
+    /// Bytes arrived.
+    Received(ConnId, Lease),
+    /// The peer will send no more.
+    PeerClosed(ConnId),
+    /// There is room to send again, after [`Backend::want_writable`].
+    Writable(ConnId),
+    /// The transport is broken.
+    Failed(ConnId, io::ErrorKind),
+    /// The answer to [`Backend::close`], and the last word about this id.
+    Closed(ConnId),
+}
+
+/// What to send.
+#[derive(Clone, Copy, Debug)]
+pub enum Out<'a> {
+    /// Bytes that the caller may change after the call; a backend that sends later copies them.
+    Bytes(&'a [u8]),
+    /// Bytes that many connections share, from `start` to `end`; a backend that sends later keeps a reference.
+    Shared(&'a Arc<[u8]>, usize, usize),
+}
+
+/// A send that was not taken whole.
+#[derive(Debug)]
+pub struct Short {
+    /// The tag that the caller gave with the send.
+    pub tag: u32,
+    /// Bytes taken, fewer than asked for, or the error that says the transport is broken.
+    pub sent: Result<usize, io::ErrorKind>,
+}
+
+/// How [`Backend::close`] ends the transport.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// The kernel delivers what it has taken, then says good-bye.
+    Graceful,
+    /// A reset: what was not delivered is gone.
+    Reset,
+}
+
+/// Wakes a backend that waits, from any thread.
+pub trait Wake: Send + Sync {
+    /// Makes the current or the next [`Backend::wait`] return.
+    fn wake(&self);
+}
+
+/// One shard's view of a kernel.
+pub trait Backend {
+    /// `"uring"`, `"epoll"` or `"sim"`.
+    fn name(&self) -> &'static str;
+
+    /// What wakes this backend.
+    fn waker(&self) -> Arc<dyn Wake>;
+
+    /// Accepts from this socket (which is listening already) from now on.
+    ///
+    /// # Errors
+    /// When the kernel refuses to watch it.
+    fn listen(&mut self, id: ListenerId, socket: std::net::TcpListener) -> io::Result<()>;
+
+    /// Stops (or starts again) taking connections; the kernel goes on queueing them.
+    fn pause_accept(&mut self, paused: bool);
+
+    /// Closes all listeners.
+    fn stop_listening(&mut self);
+
+    /// Names an accepted connection and begins to receive from it.
+    fn attach(&mut self, accepted: Accepted, id: ConnId);
+
+    /// Drops an accepted connection with a reset.
+    fn refuse(&mut self, accepted: Accepted);
+
+    /// Waits until there is a completion, the waker was used, or `timeout` is over (`None`: no limit). Returns at once
+    /// when completions are left from before.
+    ///
+    /// # Errors
+    /// When the kernel's interface itself fails, which no peer can cause.
+    fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()>;
+
+    /// The next completion, if any is there now. Does not wait.
+    fn next(&mut self) -> Option<Completion>;
+
+    /// The lent bytes.
+    fn bytes(&mut self, lease: &Lease) -> &mut [u8];
+
+    /// Ends the loan.
+    fn release(&mut self, lease: Lease);
+
+    /// Sends, see the rules above. `tag` comes back in a [`Short`].
+    fn send(&mut self, id: ConnId, out: Out<'_>, tag: u32);
+
+    /// Makes sure that all sends have run.
+    fn flush(&mut self);
+
+    /// The sends since the last flush that were not taken whole.
+    fn next_short(&mut self) -> Option<Short>;
+
+    /// Asks for one [`Completion::Writable`].
+    fn want_writable(&mut self, id: ConnId);
+
+    /// Stops receiving. Bytes that were received before may still be lent once.
+    fn pause(&mut self, id: ConnId);
+
+    /// Receives again.
+    fn resume(&mut self, id: ConnId);
+
+    /// Says that nothing more will be sent (FIN) and goes on receiving.
+    fn shutdown(&mut self, id: ConnId);
+
+    /// Ends the connection; [`Completion::Closed`] follows.
+    fn close(&mut self, id: ConnId, ending: Ending);
+
+    /// A hint, given now and then (in the heartbeat pass), that this connection has been idle: the backend may take
+    /// back what it spends on busy ones.
+    fn quieten(&mut self, id: ConnId);
+}

@@ -1,0 +1,10 @@
+//! Holdline holds millions of long-lived connections on one Linux machine and moves messages between them.
+
+pub mod close;
+pub mod codec;
+pub mod config;
+pub mod id;
+pub mod io;
+pub mod message;
+pub mod session;
+pub mod time;

@@ -1,0 +1,296 @@
+//! A message, from the one copy of its payload to the frames that subscribers get.
+//!
+//! The payload is copied once, from the receive buffer into a shared allocation that holds it between a WebSocket
+//! header and a newline: so the WebSocket frame and (unless the payload has line breaks of its own) the line frame need
+//! no copy of their own. Other formats are encoded once by the topic's owner when anyone wants them.
+
+use std::fmt;
+use std::iter::repeat_n;
+use std::sync::Arc;
+
+use crate::codec::websocket::deflate::Deflater;
+use crate::codec::websocket::frame;
+use crate::codec::{length, line};
+use crate::id::{ConnId, ShardId};
+
+/// A topic's name: 1 to 255 bytes of UTF-8 without control characters or spaces.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Topic(Arc<str>);
+
+/// A name that cannot be a topic's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TopicError {
+    /// Nothing there.
+    #[error("a topic's name is empty; give it 1 to 255 bytes")]
+    Empty,
+    /// Over the limit, 255 bytes by default.
+    #[error("a topic's name is too long: {0} bytes, the limit is {1}")]
+    TooLong(usize, usize),
+    /// Spaces and control characters are for framing.
+    #[error("a topic's name has a space or a control character in it")]
+    BadCharacter,
+    /// Not text.
+    #[error("a topic's name is not UTF-8")]
+    NotUtf8,
+}
+
+impl Topic {
+    /// Bytes in a name by default and at most.
+    pub const BYTES_MAX: usize = 255;
+
+    /// Checks a name.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn parse(name: &[u8], bytes_max: usize) -> Result<Self, TopicError> {
+        let bytes_max = bytes_max.min(Self::BYTES_MAX);
+        if name.is_empty() {
+            return Err(TopicError::Empty);
+        }
+        if name.len() > bytes_max {
+            return Err(TopicError::TooLong(name.len(), bytes_max));
+        }
+        let name = simdutf8::basic::from_utf8(name).map_err(|_| TopicError::NotUtf8)?;
+        if name.chars().any(|c| c.is_control() || c.is_whitespace()) {
+            return Err(TopicError::BadCharacter);
+        }
+        Ok(Self(name.into()))
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The shard that orders this topic's messages, the same on every shard of the process.
+    #[must_use]
+    pub fn owner(&self, shards: u16) -> ShardId {
+        // FNV-1a, 64 bit (Fowler, Noll, Vo): spreads short names well and needs no state.
+        let hash = self
+            .0
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
+        let shard = (hash >> 32) % u64::from(shards.max(1));
+        ShardId(u16::try_from(shard).unwrap_or(0))
+    }
+}
+
+impl fmt::Debug for Topic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&*self.0, f)
+    }
+}
+
+impl fmt::Display for Topic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What a payload is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// UTF-8, checked where the protocol says so.
+    Text,
+    /// Any bytes.
+    Binary,
+}
+
+/// How a connection's frames look, so that a message is encoded once for all who read the same format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Wire {
+    /// A WebSocket frame.
+    WebSocket,
+    /// A WebSocket frame compressed with permessage-deflate and a window of 15 bits.
+    WebSocketDeflate,
+    /// Bytes up to a newline.
+    Line,
+    /// A length, then bytes.
+    Length,
+}
+
+/// A set of [`Wire`]s.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wants(u8);
+
+impl Wants {
+    /// Nobody wants anything.
+    pub const NONE: Self = Self(0);
+
+    /// This set and `wire`.
+    #[must_use]
+    pub const fn with(self, wire: Wire) -> Self {
+        Self(self.0 | 1 << wire as u8)
+    }
+
+    /// All that is in either.
+    #[must_use]
+    pub const fn union(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Whether `wire` is in it.
+    #[must_use]
+    pub const fn has(self, wire: Wire) -> bool {
+        self.0 & 1 << wire as u8 != 0
+    }
+
+    /// Whether all of `other` is in it.
+    #[must_use]
+    pub const fn covers(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+}
+
+/// A place of a message in its topic: 1, 2, 3, ... in one order for all subscribers. 0 is "before the first".
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Offset(pub u64);
+
+/// Who published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Publisher {
+    /// Its shard.
+    pub shard: ShardId,
+    /// Its connection there.
+    pub connection: ConnId,
+}
+
+/// Part of a shared allocation, ready to be sent.
+#[derive(Clone, Debug)]
+pub struct Image {
+    /// The allocation.
+    pub bytes: Arc<[u8]>,
+    /// First byte.
+    pub start: usize,
+    /// Past the last byte.
+    pub end: usize,
+}
+
+impl Image {
+    /// The bytes to send.
+    #[must_use]
+    pub fn as_slice(&self) -> &[u8] {
+        &self.bytes[self.start..self.end]
+    }
+
+    /// How many.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.end - self.start
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.end == self.start
+    }
+}
+
+impl From<Vec<u8>> for Image {
+    fn from(bytes: Vec<u8>) -> Self {
+        let end = bytes.len();
+        Self { bytes: bytes.into(), start: 0, end }
+    }
+}
+
+/// One message of one topic.
+#[derive(Clone, Debug)]
+pub struct Message {
+    /// Where it belongs.
+    pub topic: Topic,
+    /// Its place, given by the topic's owner.
+    pub offset: Offset,
+    /// When the owner took it, Unix time.
+    pub time_ms: u64,
+    /// The connection that sent it, `None` for the server itself.
+    pub publisher: Option<Publisher>,
+    kind: Kind,
+    /// Bytes of the WebSocket header in front of the payload in `wire`.
+    head: u8,
+    /// WebSocket header, payload, newline.
+    wire: Arc<[u8]>,
+    /// Formats that do not lie in `wire`.
+    encoded: Option<Arc<Encoded>>,
+}
+
+#[derive(Debug, Default)]
+struct Encoded {
+    /// Which formats need no more work, here or in `wire`.
+    done: Wants,
+    deflated: Option<Image>,
+    line: Option<Image>,
+    length: Option<Image>,
+}
+
+impl Message {
+    /// Copies the payload, the only time that it is copied, into the only allocation that a message makes.
+    #[must_use]
+    pub fn new(topic: Topic, kind: Kind, payload: &[u8], publisher: Option<Publisher>) -> Self {
+        let header = frame::Header::message(kind, payload.len(), false);
+        let head = header.as_slice().len();
+        // One allocation, safely: an exact-size iterator fills the shared slice, then its only owner writes into it.
+        let mut wire: Arc<[u8]> = repeat_n(0, head + payload.len() + 1).collect();
+        if let Some(bytes) = Arc::get_mut(&mut wire) {
+            bytes[..head].copy_from_slice(header.as_slice());
+            bytes[head..head + payload.len()].copy_from_slice(payload);
+            bytes[head + payload.len()] = b'\n';
+        }
+        let head = u8::try_from(head).unwrap_or(u8::MAX);
+        Self { topic, offset: Offset(0), time_ms: 0, publisher, kind, head, wire, encoded: None }
+    }
+
+    /// Text or binary.
+    #[must_use]
+    pub const fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// What the publisher said.
+    #[must_use]
+    pub fn payload(&self) -> &[u8] {
+        &self.wire[usize::from(self.head)..self.wire.len() - 1]
+    }
+
+    /// Encodes what `wants` asks for and is not there yet.
+    pub fn prepare(&mut self, wants: Wants, deflater: &mut Deflater) {
+        let done = self.encoded.as_ref().map_or(Wants::NONE.with(Wire::WebSocket), |encoded| encoded.done);
+        if done.covers(wants) {
+            return;
+        }
+        let mut encoded = Encoded { done: done.union(wants), ..Encoded::default() };
+        if let Some(old) = &self.encoded {
+            encoded.deflated.clone_from(&old.deflated);
+            encoded.line.clone_from(&old.line);
+            encoded.length.clone_from(&old.length);
+        }
+        if wants.has(Wire::WebSocketDeflate) && !done.has(Wire::WebSocketDeflate) {
+            encoded.deflated = frame::deflated(self.kind, self.payload(), deflater).map(Image::from);
+        }
+        if wants.has(Wire::Line) && !line::fits(self.payload()) {
+            encoded.line = Some(Image::from(line::frame(self.payload())));
+        }
+        if wants.has(Wire::Length) && encoded.length.is_none() {
+            encoded.length = Some(Image::from(length::frame(self.payload())));
+        }
+        self.encoded = Some(Arc::new(encoded));
+    }
+
+    /// The frame for this format; `None` when nobody has prepared it.
+    #[must_use]
+    pub fn image(&self, wire: Wire) -> Option<Image> {
+        let plain = |start, end| Image { bytes: Arc::clone(&self.wire), start, end };
+        let websocket = || plain(0, self.wire.len() - 1);
+        if wire == Wire::WebSocket {
+            return Some(websocket());
+        }
+        let encoded = self.encoded.as_ref().filter(|encoded| encoded.done.has(wire))?;
+        match wire {
+            Wire::WebSocket => Some(websocket()),
+            Wire::WebSocketDeflate => Some(encoded.deflated.clone().unwrap_or_else(websocket)),
+            Wire::Line => Some(encoded.line.clone().unwrap_or_else(|| plain(usize::from(self.head), self.wire.len()))),
+            Wire::Length => encoded.length.clone(),
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! Protocol state machines, one per connection, sans-I/O: bytes in, events and bytes out.
+//!
+//! What a session must remember of an idle connection is a few bits in the table's hot entry. What it must remember of
+//! an unfinished head, frame or message lives in a [`Partial`], which a connection has only while there is such a
+//! thing; a shard keeps a few spare ones, so that a steady state allocates nothing.
+
+pub mod http;
+pub mod tcp;
+pub mod websocket;
+
+use crate::close::CloseReason;
+use crate::codec::websocket::deflate::{Deflater, Inflater};
+use crate::config::Limits;
+use crate::message::{Kind, Wire};
+
+/// Which state machine a connection runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Protocol {
+    /// HTTP/1.1, until a request says what it becomes.
+    Http,
+    /// RFC 6455.
+    WebSocket,
+    /// Raw TCP, frames that end in a newline.
+    Line,
+    /// Raw TCP, frames behind a length.
+    Length,
+}
+
+/// What a session found in the bytes.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Event<'a> {
+    /// A whole message.
+    Message(Kind, &'a [u8]),
+    /// A WebSocket ping; a pong with the same bytes is due.
+    Ping(&'a [u8]),
+    /// A WebSocket pong.
+    Pong(&'a [u8]),
+    /// A sign of life without content (raw TCP's empty frame).
+    Heartbeat,
+    /// The peer's close frame, with its code when it gave one. Nothing after it counts.
+    Close(Option<u16>),
+}
+
+/// Whether a session should go on after an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flow {
+    /// Look for the next event.
+    Continue,
+    /// Stop; bytes behind this event stay unconsumed.
+    Stop,
+}
+
+/// How a peer broke the rules: the name of the rule for metrics and logs, and how the connection ends.
+pub trait Violation: std::error::Error {
+    /// A short stable name, `[a-z_]+`.
+    fn label(&self) -> &'static str;
+
+    /// How the connection ends for it.
+    fn reason(&self) -> CloseReason;
+}
+
+/// What all sessions of a shard share.
+#[derive(Debug, Default)]
+pub struct Tools {
+    /// Compresses; no context is kept from one message to the next.
+    pub deflater: Deflater,
+    /// Inflates, likewise.
+    pub inflater: Inflater,
+    /// Room for one inflated message at a time.
+    pub inflated: Vec<u8>,
+}
+
+/// Bytes of something unfinished, and where the session stands in it.
+#[derive(Debug, Default)]
+pub struct Partial {
+    /// The unfinished head, line, frame or message.
+    pub buf: Vec<u8>,
+    /// WebSocket's own notes.
+    pub websocket: websocket::Assembly,
+    /// How much of `buf` the session has looked at already, so that no byte is looked at twice.
+    pub scanned: usize,
+}
+
+/// Spare [`Partial`]s of a shard.
+#[derive(Debug, Default)]
+pub struct Partials {
+    spare: Vec<Box<Partial>>,
+}
+
+impl Partials {
+    const SPARE_MAX: usize = 256;
+    const SPARE_BYTES_MAX: usize = 16 * 1024;
+
+    /// An empty one.
+    pub fn take(&mut self) -> Box<Partial> {
+        self.spare.pop().unwrap_or_default()
+    }
+
+    /// Takes one back; big buffers are freed.
+    pub fn give(&mut self, mut partial: Box<Partial>) {
+        if self.spare.len() < Self::SPARE_MAX && partial.buf.capacity() <= Self::SPARE_BYTES_MAX {
+            partial.buf.clear();
+            partial.websocket = websocket::Assembly::default();
+            partial.scanned = 0;
+            self.spare.push(partial);
+        }
+    }
+}
+
+/// What a session gets besides its own state.
+#[derive(Debug)]
+pub struct Env<'a> {
+    /// The bounds.
+    pub limits: &'a Limits,
+    /// The shard's codec state.
+    pub tools: &'a mut Tools,
+    /// Spare partials.
+    pub partials: &'a mut Partials,
+}
+
+/// What a connection needs to encode a message for its peer: a few bits of the hot entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Encoder {
+    /// The format.
+    pub wire: Wire,
+    /// permessage-deflate's window for what we send, 9 to 15; 0 without the extension.
+    pub window_bits: u8,
+}

@@ -1,0 +1,1 @@
+//! The raw TCP sessions: lines and lengths.
