@@ -1,10 +1,12 @@
 //! Holdline holds millions of long-lived connections on one Linux machine and moves messages between them.
 
+pub mod app;
 pub mod close;
 pub mod codec;
 pub mod config;
 pub mod id;
 pub mod io;
 pub mod message;
+pub mod metrics;
 pub mod session;
 pub mod time;

@@ -1,0 +1,201 @@
+//! What a route does with its connections: the built-in `echo`, `chat` and `topic`, and whatever a program that embeds
+//! Holdline brings.
+//!
+//! A [`Handler`] is called on its shard's thread and never blocks. It acts through its [`Context`]: what it sends to
+//! its own connection is encoded at once, everything else becomes an [`Effect`] that the shard carries out when the
+//! handler has returned.
+
+pub mod chat;
+pub mod echo;
+pub mod router;
+pub mod topic;
+
+use crate::close::CloseReason;
+use crate::codec::websocket::deflate::Deflater;
+use crate::id::{ConnId, ShardId};
+use crate::message::{Kind, Message, Publisher, Topic};
+use crate::session::{self, Encoder, Protocol};
+use crate::time::Instant;
+
+pub use router::{Request, RouteId, Router};
+
+/// An application: one value per shard, cloned from the one that was given to the router.
+///
+/// If a call panics, its connection is closed with 1011 and the others go on.
+pub trait Handler: Clone + Send + 'static {
+    /// What the application keeps for each connection. A type of no size costs nothing.
+    type State: Default + Send + 'static;
+
+    /// A client asks for this route. What is sent here follows the handshake's answer.
+    ///
+    /// # Errors
+    /// A [`Refusal`] goes back to the client, and there is no connection.
+    fn open(
+        &mut self,
+        state: &mut Self::State,
+        request: &Request<'_>,
+        context: &mut Context<'_>,
+    ) -> Result<(), Refusal>;
+
+    /// A whole message came.
+    fn message(&mut self, state: &mut Self::State, kind: Kind, payload: &[u8], context: &mut Context<'_>);
+
+    /// The connection is ending; nothing can be sent to it any more, but the handler may still publish.
+    fn close(&mut self, state: &mut Self::State, reason: CloseReason, context: &mut Context<'_>) {
+        let _ = (state, reason, context);
+    }
+}
+
+/// Why a handler does not want a connection: an HTTP status, and a code and a message for the error's JSON body.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{status} {code}: {message}")]
+pub struct Refusal {
+    /// An HTTP status, 400 to 599.
+    pub status: u16,
+    /// A stable word for programs.
+    pub code: &'static str,
+    /// A sentence for people.
+    pub message: String,
+}
+
+/// What happens to a subscriber whose queue is full.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SlowConsumer {
+    /// It is closed with 4001.
+    #[default]
+    Close,
+    /// Its oldest waiting messages are dropped.
+    DropOldest,
+    /// Only the newest message waits.
+    KeepLatest,
+}
+
+/// How a subscription behaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Subscribe {
+    /// Whether the connection gets its own messages too.
+    pub echo: bool,
+}
+
+impl Default for Subscribe {
+    fn default() -> Self {
+        Self { echo: true }
+    }
+}
+
+/// What a handler asked for; the shard carries it out.
+#[derive(Debug)]
+pub enum Effect {
+    /// Join a topic.
+    Subscribe(Topic, Subscribe),
+    /// Leave it.
+    Unsubscribe(Topic),
+    /// Say something to all of a topic.
+    Publish(Message),
+    /// End this connection.
+    Close(CloseReason),
+}
+
+/// What a handler can see and do during one call.
+pub struct Context<'a> {
+    id: ConnId,
+    shard: ShardId,
+    now: Instant,
+    protocol: Protocol,
+    encoder: Encoder,
+    topic: Option<&'a Topic>,
+    deflater: &'a mut Deflater,
+    out: &'a mut Vec<u8>,
+    effects: &'a mut Vec<Effect>,
+}
+
+/// The connection that a [`Context`] speaks for.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject<'a> {
+    /// Its id.
+    pub id: ConnId,
+    /// Its shard.
+    pub shard: ShardId,
+    /// The turn's time.
+    pub now: Instant,
+    /// Its protocol.
+    pub protocol: Protocol,
+    /// How to encode for it.
+    pub encoder: Encoder,
+    /// The topic that it subscribed to first.
+    pub topic: Option<&'a Topic>,
+}
+
+impl<'a> Context<'a> {
+    /// A context that writes frames to `out` and wishes to `effects`.
+    pub fn new(
+        subject: Subject<'a>,
+        deflater: &'a mut Deflater,
+        out: &'a mut Vec<u8>,
+        effects: &'a mut Vec<Effect>,
+    ) -> Self {
+        let Subject { id, shard, now, protocol, encoder, topic } = subject;
+        Self { id, shard, now, protocol, encoder, topic, deflater, out, effects }
+    }
+
+    /// The connection, unique within its shard while it lives.
+    #[must_use]
+    pub const fn id(&self) -> ConnId {
+        self.id
+    }
+
+    /// The shard that it lives on.
+    #[must_use]
+    pub const fn shard(&self) -> ShardId {
+        self.shard
+    }
+
+    /// The time of this turn.
+    #[must_use]
+    pub const fn now(&self) -> Instant {
+        self.now
+    }
+
+    /// What it speaks.
+    #[must_use]
+    pub const fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+
+    /// The topic that this connection subscribed to first, if it has one.
+    #[must_use]
+    pub const fn topic(&self) -> Option<&'a Topic> {
+        self.topic
+    }
+
+    /// Sends a message to this connection.
+    pub fn send(&mut self, kind: Kind, payload: &[u8]) {
+        session::encode_message(self.encoder, kind, payload, self.deflater, self.out);
+    }
+
+    /// Sends text to this connection.
+    pub fn send_text(&mut self, text: &str) {
+        self.send(Kind::Text, text.as_bytes());
+    }
+
+    /// Joins a topic.
+    pub fn subscribe(&mut self, topic: Topic, how: Subscribe) {
+        self.effects.push(Effect::Subscribe(topic, how));
+    }
+
+    /// Leaves a topic.
+    pub fn unsubscribe(&mut self, topic: Topic) {
+        self.effects.push(Effect::Unsubscribe(topic));
+    }
+
+    /// Sends a message to all subscribers of a topic. The payload is copied here, once for all of them.
+    pub fn publish(&mut self, topic: Topic, kind: Kind, payload: &[u8]) {
+        let publisher = Publisher { shard: self.shard, connection: self.id };
+        self.effects.push(Effect::Publish(Message::new(topic, kind, payload, Some(publisher))));
+    }
+
+    /// Ends this connection, after what was sent before.
+    pub fn close(&mut self, reason: CloseReason) {
+        self.effects.push(Effect::Close(reason));
+    }
+}
