@@ -111,6 +111,14 @@ pub enum Wire {
     Length,
 }
 
+impl Wire {
+    /// How many there are.
+    pub const COUNT: usize = 4;
+
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; Self::COUNT] = [Self::WebSocket, Self::WebSocketDeflate, Self::Line, Self::Length];
+}
+
 /// A set of [`Wire`]s.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Wants(u8);
@@ -275,6 +283,12 @@ impl Message {
             encoded.length = Some(Image::from(length::frame(self.payload())));
         }
         self.encoded = Some(Arc::new(encoded));
+    }
+
+    /// The frame for this format, encoded now if nobody has prepared it.
+    pub fn encoded(&mut self, wire: Wire, deflater: &mut Deflater) -> Image {
+        self.prepare(Wants::NONE.with(wire), deflater);
+        self.image(wire).unwrap_or_else(|| Image { bytes: Arc::clone(&self.wire), start: 0, end: 0 })
     }
 
     /// The frame for this format; `None` when nobody has prepared it.

@@ -24,6 +24,11 @@ impl Counter {
         self.0.store(self.0.load(Ordering::Relaxed).wrapping_sub(n), Ordering::Relaxed);
     }
 
+    /// Sets (gauges). Only the owning shard may call this.
+    pub fn set(&self, n: u64) {
+        self.0.store(n, Ordering::Relaxed);
+    }
+
     /// Keeps the larger. Only the owning shard may call this.
     pub fn raise(&self, n: u64) {
         if n > self.get() {

@@ -1,0 +1,173 @@
+//! Endings: the application is told, the peer is told, what is queued goes out, and only then does the socket go.
+
+use super::Shard;
+use super::connection::Flags;
+use super::core::Core;
+use crate::app::Context;
+use crate::close::CloseReason;
+use crate::id::ConnId;
+use crate::io::{Backend, Ending};
+use crate::session::{Protocol, websocket};
+
+impl<B: Backend> Shard<B> {
+    /// Begins to end a connection. Does nothing when its end has begun already.
+    pub(super) fn begin_close(&mut self, id: ConnId, reason: CloseReason, detail: &str) {
+        let Some(connection) = self.core.table.get_mut(id) else { return };
+        if connection.flags.has(Flags::CLOSING) {
+            // A broken transport overtakes a polite good-bye.
+            if connection.flags.has(Flags::BROKEN) {
+                self.end(id, Ending::Reset);
+            }
+            return;
+        }
+        connection.flags.set(Flags::CLOSING);
+        if !is_polite(reason) {
+            connection.flags.set(Flags::DEAF);
+            let partial = connection.partial.take();
+            partial.into_iter().for_each(|partial| self.core.partials.give(partial));
+        }
+        let broken = self.core.flag(id, Flags::BROKEN);
+        self.core.report(id, reason, detail);
+        self.core.leave(id, reason);
+        if broken {
+            self.end(id, Ending::Reset);
+            return;
+        }
+        if reason == CloseReason::SlowConsumer {
+            self.core.clear_queue(id);
+        }
+        self.core.farewell(id, reason);
+        self.write(id);
+        self.core.closing.push(id);
+        let deadline = self.core.after(self.core.limits.close_timeout);
+        self.core.arm(id, deadline);
+        if self.core.flag(id, Flags::PAUSED) || self.core.flag(id, Flags::STALLED) {
+            self.backend.resume(id);
+        }
+    }
+
+    /// Looks at closing connections whose queue has become empty or whose peer has answered.
+    pub(super) fn take_closing_further(&mut self) {
+        let mut closing = std::mem::take(&mut self.core.closing);
+        for id in closing.drain(..) {
+            self.close_further(id);
+        }
+        closing.append(&mut self.core.closing);
+        self.core.closing = closing;
+    }
+
+    fn close_further(&mut self, id: ConnId) {
+        let Some(connection) = self.core.table.get(id) else { return };
+        let flags = connection.flags;
+        if flags.has(Flags::ENDED) || connection.outbox.is_some() {
+            return;
+        }
+        let websocket = connection.protocol == Protocol::WebSocket;
+        let agreed = websocket && connection.websocket.close_received() && connection.websocket.close_sent();
+        if agreed || flags.has(Flags::PEER_DONE) || flags.has(Flags::AT_ONCE) {
+            self.end(id, Ending::Graceful);
+        } else if (flags.has(Flags::DEAF) || !websocket) && !flags.has(Flags::SHUT) {
+            // The peer may still be sending. Closing now would reset the connection and could lose our last words.
+            self.core.set(id, Flags::SHUT);
+            self.backend.shutdown(id);
+        }
+    }
+
+    /// Tells the backend to end a connection, once.
+    pub(super) fn end(&mut self, id: ConnId, ending: Ending) {
+        let Some(connection) = self.core.table.get_mut(id) else { return };
+        if !connection.flags.has(Flags::ENDED) {
+            connection.flags.set(Flags::ENDED);
+            self.core.wheel.disarm(&mut self.core.table, id.index());
+            self.core.drop_outbox(id);
+            self.backend.close(id, ending);
+        }
+    }
+}
+
+/// Whether the peer is still listened to after such a close, for its own good-bye.
+const fn is_polite(reason: CloseReason) -> bool {
+    matches!(
+        reason,
+        CloseReason::Normal
+            | CloseReason::GoingAway
+            | CloseReason::IdleTimeout
+            | CloseReason::TryAgainLater
+            | CloseReason::AuthExpired
+            | CloseReason::Kicked
+            | CloseReason::Unsupported
+    )
+}
+
+impl Core {
+    /// Takes a connection out of its topics and tells its application.
+    fn leave(&mut self, id: ConnId, reason: CloseReason) {
+        self.leave_all_topics(id);
+        let Some(connection) = self.table.get_mut(id) else { return };
+        if !connection.flags.has(Flags::OPEN) {
+            return;
+        }
+        connection.flags.clear(Flags::OPEN);
+        let (route, state) = (connection.route, connection.state);
+        let Some(connection) = self.table.get(id) else { return };
+        let subject = self.subject(id, connection, None);
+        let mut nowhere = std::mem::take(&mut self.out);
+        let mut context = Context::new(subject, &mut self.deflater, &mut nowhere, &mut self.effects);
+        if self.router.close(route, state, reason, &mut context).is_err() {
+            self.metrics.handler_panics_total.add(1);
+        }
+        nowhere.clear();
+        self.out = nowhere;
+        // Subscriptions and closes of a connection that has ended have no meaning; publications have.
+        self.effects.retain(|effect| matches!(effect, crate::app::Effect::Publish(_)));
+        self.apply_effects(id);
+    }
+
+    /// Writes the protocol's good-bye.
+    fn farewell(&mut self, id: ConnId, reason: CloseReason) {
+        self.out.clear();
+        let spread_ms = self.retry_after_ms(id);
+        let Some(connection) = self.table.get_mut(id) else { return };
+        if reason == CloseReason::HeartbeatTimeout {
+            connection.flags.set(Flags::AT_ONCE);
+        }
+        if connection.protocol != Protocol::WebSocket || connection.websocket.close_sent() {
+            return;
+        }
+        let Some(code) = reason.code() else { return };
+        connection.websocket.set_close_sent();
+        if reason == CloseReason::GoingAway {
+            websocket::encode_close(code, &format!("retry after {spread_ms} ms"), &mut self.out);
+        } else {
+            websocket::encode_close(code, reason.label(), &mut self.out);
+        }
+    }
+
+    fn clear_queue(&mut self, id: ConnId) {
+        let Some(outbox) = self.table.get_mut(id).and_then(|connection| connection.outbox.as_deref_mut()) else {
+            return;
+        };
+        let before = outbox.bytes();
+        let dropped = outbox.drop_all();
+        let after = outbox.bytes();
+        self.metrics.deliveries_dropped_total.add(dropped);
+        self.count_queued(before, after);
+        if after == 0 {
+            self.drop_outbox(id);
+        }
+    }
+
+    /// The last completion of a connection has returned: nothing of it is left.
+    pub(super) fn reap(&mut self, id: ConnId) {
+        if self.table.get(id).is_none() {
+            return;
+        }
+        self.wheel.disarm(&mut self.table, id.index());
+        self.drop_outbox(id);
+        if let Some(connection) = self.table.remove(id) {
+            connection.partial.into_iter().for_each(|partial| self.partials.give(partial));
+            self.metrics.connections.sub(1);
+            self.control.release();
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! A connection's hot entry: all that is kept of an idle one.
+//!
+//! ```text
+//!            accepted                handshake done             close begun             last completion
+//!   (none) ----------->  OPENING  -------------------> OPEN -----------------> CLOSING ----------------> (none)
+//!                           |                                                     ^
+//!                           +-----------------------------------------------------+
+//!
+//!   While CLOSING: what is queued is sent, then the transport is shut for writing (SHUT), then the peer's end is
+//!   awaited for `close_timeout`, then the backend is told to close (ENDED) and answers when nothing is left.
+//! ```
+
+use crate::app::RouteId;
+use crate::buf::Outbox;
+use crate::hub::TopicKey;
+use crate::id::{ConnId, ListenerId};
+use crate::message::Wire;
+use crate::session::{Encoder, Partial, Protocol, websocket};
+use crate::wheel::{Tick, Timer};
+
+/// Yes-or-no facts about a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Flags(u16);
+
+impl Flags {
+    /// The handshake is done and the handler has opened.
+    pub(super) const OPEN: Self = Self(1);
+    /// It is ending.
+    pub(super) const CLOSING: Self = Self(1 << 1);
+    /// Nothing that comes is looked at any more.
+    pub(super) const DEAF: Self = Self(1 << 2);
+    /// Our side is shut for writing.
+    pub(super) const SHUT: Self = Self(1 << 3);
+    /// The backend was told to close it.
+    pub(super) const ENDED: Self = Self(1 << 4);
+    /// The peer will send no more.
+    pub(super) const PEER_DONE: Self = Self(1 << 5);
+    /// A sign of life was asked for, at the tick in `heard`.
+    pub(super) const PINGED: Self = Self(1 << 6);
+    /// Not read, until its own answers are read.
+    pub(super) const PAUSED: Self = Self(1 << 7);
+    /// Not read, until a mailbox has room for its publications.
+    pub(super) const STALLED: Self = Self(1 << 8);
+    /// A time to leave was set by the drain.
+    pub(super) const DRAINING: Self = Self(1 << 9);
+    /// A raw TCP connection whose first frame says what it is.
+    pub(super) const NAMELESS: Self = Self(1 << 10);
+    /// The transport works no more.
+    pub(super) const BROKEN: Self = Self(1 << 11);
+    /// The socket goes as soon as the queue is empty, without waiting for the peer.
+    pub(super) const AT_ONCE: Self = Self(1 << 12);
+
+    pub(super) const fn has(self, flag: Self) -> bool {
+        self.0 & flag.0 != 0
+    }
+
+    pub(super) const fn union(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    pub(super) const fn set(&mut self, flag: Self) {
+        self.0 |= flag.0;
+    }
+
+    pub(super) const fn clear(&mut self, flag: Self) {
+        self.0 &= !flag.0;
+    }
+}
+
+/// A place in a topic's members.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Membership {
+    pub(super) topic: TopicKey,
+    pub(super) position: u32,
+}
+
+impl Membership {
+    pub(super) const NONE: Self = Self { topic: TopicKey(u32::MAX), position: 0 };
+
+    pub(super) const fn is_some(self) -> bool {
+        self.topic.0 != u32::MAX
+    }
+}
+
+/// What few connections have.
+#[derive(Debug, Default)]
+pub(super) struct Extra {
+    /// Subscriptions after the first.
+    pub(super) memberships: Vec<Membership>,
+    /// When the peer last sent a message; kept only when there is an idle timeout.
+    pub(super) spoke: Tick,
+}
+
+/// The hot entry.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) partial: Option<Box<Partial>>,
+    pub(super) outbox: Option<Box<Outbox>>,
+    pub(super) extra: Option<Box<Extra>>,
+    pub(super) timer: Timer,
+    /// The first subscription.
+    pub(super) membership: Membership,
+    /// When the peer was last heard; when it was asked for a sign of life, while `PINGED`.
+    pub(super) heard: Tick,
+    /// The handler's name for its state.
+    pub(super) state: u32,
+    /// 24 bits of generation, 8 bits of listener.
+    origin: u32,
+    /// The batch of sends that last had one of this connection's.
+    pub(super) batch: u16,
+    pub(super) route: RouteId,
+    pub(super) flags: Flags,
+    pub(super) websocket: websocket::State,
+    pub(super) protocol: Protocol,
+}
+
+/// Size of a slot in the table, free or taken: what an idle connection costs there. 3 boxes 24; timer 12; membership 8;
+/// heard, state, origin 12; batch, route, flags 6; WebSocket's bits and the protocol 2. The protocol's unused values
+/// tell a free slot from a taken one.
+pub(super) const HOT_BYTES: usize = 64;
+
+const _: () = assert!(size_of::<Connection>() == HOT_BYTES);
+const _: () = assert!(size_of::<Option<Connection>>() == HOT_BYTES);
+
+impl Connection {
+    pub(super) fn new(generation: u32, listener: ListenerId, protocol: Protocol, now: Tick) -> Self {
+        debug_assert!(generation >> ConnId::GENERATION_BITS == 0);
+        Self {
+            partial: None,
+            outbox: None,
+            extra: None,
+            timer: Timer::new(),
+            membership: Membership::NONE,
+            heard: now,
+            state: 0,
+            origin: generation | u32::from(listener.0) << ConnId::GENERATION_BITS,
+            batch: 0,
+            route: RouteId(0),
+            flags: Flags::default(),
+            websocket: websocket::State::default(),
+            protocol,
+        }
+    }
+
+    /// Tells it from those who had its index before.
+    pub(super) const fn generation(&self) -> u32 {
+        self.origin & ((1 << ConnId::GENERATION_BITS) - 1)
+    }
+
+    /// Where it came in.
+    pub(super) fn listener(&self) -> ListenerId {
+        ListenerId(self.origin.to_be_bytes()[0])
+    }
+
+    /// How messages are encoded for this peer.
+    pub(super) fn encoder(&self) -> Encoder {
+        let window_bits = self.websocket.window_bits();
+        let wire = match self.protocol {
+            Protocol::Line => Wire::Line,
+            Protocol::Length => Wire::Length,
+            Protocol::WebSocket if window_bits == 15 => Wire::WebSocketDeflate,
+            Protocol::Http | Protocol::WebSocket => Wire::WebSocket,
+        };
+        Encoder { wire, window_bits }
+    }
+
+    /// All its subscriptions.
+    pub(super) fn memberships(&self) -> impl Iterator<Item = Membership> + '_ {
+        let first = self.membership.is_some().then_some(self.membership);
+        let more = self.extra.iter().flat_map(|extra| extra.memberships.iter().copied());
+        first.into_iter().chain(more)
+    }
+
+    /// Notes its new place in a topic's members.
+    pub(super) fn moved(&mut self, to: Membership) {
+        if self.membership.topic == to.topic {
+            self.membership = to;
+        } else if let Some(extra) = &mut self.extra {
+            extra.memberships.iter_mut().filter(|old| old.topic == to.topic).for_each(|old| *old = to);
+        }
+    }
+
+    /// Notes that the peer gave a sign of life.
+    pub(super) fn hear(&mut self, now: Tick) {
+        self.heard = now;
+        self.flags.clear(Flags::PINGED);
+    }
+}

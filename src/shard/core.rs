@@ -1,0 +1,458 @@
+//! A shard without its I/O.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::connection::{Connection, Extra, Flags, Membership};
+use super::control::{Control, Phase};
+use super::entrance::Entrance;
+use super::mail::{Mail, Request};
+use super::table::Table;
+use crate::app::{Effect, Router, Subject, Subscribe};
+use crate::buf::{Outbox, Outboxes};
+use crate::close::CloseReason;
+use crate::codec::websocket::deflate::Deflater;
+use crate::config::Limits;
+use crate::hub::members::Interest;
+use crate::hub::{Members, TopicKey, Topics};
+use crate::id::{ConnId, ShardId};
+use crate::message::{Image, Message, Topic};
+use crate::metrics::{Metrics, ShardMetrics};
+use crate::session::{Env, Partials, Tools};
+use crate::time::Instant;
+use crate::wheel::{Tick, Wheel};
+
+/// What a shard is made from.
+pub struct Seed {
+    /// Which shard it is.
+    pub id: ShardId,
+    /// The bounds.
+    pub limits: Arc<Limits>,
+    /// The routes.
+    pub router: Router,
+    /// The listeners, in order of their ids.
+    pub entrances: Arc<[Entrance]>,
+    /// Its place among the shards.
+    pub mail: Mail,
+    /// What the server says.
+    pub control: Arc<Control>,
+    /// The counters of all shards.
+    pub metrics: Metrics,
+}
+
+/// All of a shard but its backend.
+pub struct Core {
+    pub(super) id: ShardId,
+    pub(super) shards: u16,
+    pub(super) limits: Arc<Limits>,
+    pub(super) table: Table,
+    pub(super) wheel: Wheel,
+    pub(super) members: Members,
+    pub(super) topics: Topics,
+    pub(super) router: Router,
+    pub(super) entrances: Arc<[Entrance]>,
+    pub(super) mail: Mail,
+    pub(super) control: Arc<Control>,
+    pub(super) metrics: Arc<ShardMetrics>,
+    pub(super) all_metrics: Metrics,
+    pub(super) tools: Tools,
+    pub(super) deflater: Deflater,
+    pub(super) partials: Partials,
+    pub(super) outboxes: Outboxes,
+    pub(super) log: Suppressor,
+
+    pub(super) now: Instant,
+    pub(super) tick: Tick,
+    pub(super) unix_ms: u64,
+    pub(super) phase: Phase,
+    pub(super) drain: Option<Drain>,
+
+    /// What the connection at hand wants sent.
+    pub(super) out: Vec<u8>,
+    /// What handlers want done.
+    pub(super) effects: Vec<Effect>,
+    /// Publications of this shard's connections, in order.
+    pub(super) staged: Vec<Message>,
+    /// The batch of sends that is being put together: its number and its sends.
+    pub(super) batch: u16,
+    pub(super) sends: Vec<Send>,
+    /// Bytes of `sends` that lie nowhere else.
+    pub(super) send_bytes: Vec<u8>,
+    /// Images of `sends`.
+    pub(super) send_images: Vec<Image>,
+    /// Connections with something in their outbox that has not been tried yet.
+    pub(super) dirty: VecDeque<ConnId>,
+    /// Connections that are closing and may have come a step further.
+    pub(super) closing: Vec<ConnId>,
+    /// Connections that are not read while a mailbox is full.
+    pub(super) stalled: VecDeque<ConnId>,
+    /// Connections with held bytes and room for the answers again.
+    pub(super) resumable: VecDeque<ConnId>,
+    /// Topics whose fan-out runs, served in turn.
+    pub(super) fan_outs: VecDeque<TopicKey>,
+    /// Messages that could not be sent straight: connection, frames, how many messages they are.
+    pub(super) deferred: Vec<(ConnId, Image, u32)>,
+    /// Connections whose queue is over its bound.
+    pub(super) overdue: Vec<ConnId>,
+    /// Connections whose transport failed in a send.
+    pub(super) broken: Vec<ConnId>,
+    /// Connections that lost a topic because its owner has no room.
+    pub(super) evicted: Vec<ConnId>,
+    /// Room to gather small pieces of an outbox.
+    pub(super) gather: Vec<u8>,
+    /// Whether a phase ended on its budget.
+    pub(super) unfinished: bool,
+    /// Bytes in this shard's outboxes.
+    pub(super) queued: usize,
+    /// Bytes in the other shards' outboxes, as of the last look.
+    pub(super) queued_elsewhere: usize,
+}
+
+/// One send of a batch.
+#[derive(Debug)]
+pub(super) struct Send {
+    pub(super) id: ConnId,
+    pub(super) what: Sent,
+}
+
+/// What was sent, so that what the kernel did not take can be kept.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Sent {
+    /// These bytes of `send_bytes`.
+    Bytes { start: usize, end: usize },
+    /// An image of `send_images` with so many messages.
+    Image { index: usize, messages: u32 },
+    /// So many bytes of the connection's outbox.
+    Outbox { bytes: usize },
+    /// Nothing any more.
+    Done,
+}
+
+/// A drain that is under way.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Drain {
+    pub(super) began: Tick,
+    pub(super) ticks: u32,
+    /// Connections below this index have been given their time to leave.
+    pub(super) cursor: u32,
+    pub(super) index_end: u32,
+}
+
+/// Lets so many log lines through; peers can cause more than anyone wants to read.
+#[derive(Debug)]
+pub(super) struct Suppressor {
+    tokens: u32,
+    refilled: Tick,
+}
+
+impl Suppressor {
+    const BURST: u32 = 20;
+
+    pub(super) fn allows(&mut self, now: Tick, metrics: &ShardMetrics) -> bool {
+        // One token a tick, ten a second.
+        self.tokens = Self::BURST.min(self.tokens.saturating_add(now.0.saturating_sub(self.refilled.0)));
+        self.refilled = now;
+        let allowed = self.tokens > 0;
+        self.tokens = self.tokens.saturating_sub(1);
+        if !allowed {
+            metrics.log_lines_suppressed_total.add(1);
+        }
+        allowed
+    }
+}
+
+impl Core {
+    pub(super) fn new(seed: Seed) -> Self {
+        let Seed { id, limits, router, entrances, mail, control, metrics } = seed;
+        let shards = u16::try_from(metrics.shards.len()).unwrap_or(u16::MAX);
+        let topics_max = (limits.topics_max / usize::from(shards)).max(1);
+        Self {
+            id,
+            shards,
+            table: Table::new(limits.connections_max),
+            wheel: Wheel::new(crate::wheel::TICK),
+            members: Members::new(limits.topics_max),
+            topics: Topics::new(topics_max),
+            router,
+            entrances,
+            mail,
+            control,
+            metrics: Arc::clone(&metrics.shards[usize::from(id.0)]),
+            all_metrics: metrics,
+            tools: Tools::default(),
+            deflater: Deflater::default(),
+            partials: Partials::default(),
+            outboxes: Outboxes::default(),
+            log: Suppressor { tokens: Suppressor::BURST, refilled: Tick(0) },
+            limits,
+            now: Instant::ZERO,
+            tick: Tick(0),
+            unix_ms: 0,
+            phase: Phase::Running,
+            drain: None,
+            out: Vec::new(),
+            effects: Vec::new(),
+            staged: Vec::new(),
+            batch: 1,
+            sends: Vec::new(),
+            send_bytes: Vec::new(),
+            send_images: Vec::new(),
+            dirty: VecDeque::new(),
+            closing: Vec::new(),
+            stalled: VecDeque::new(),
+            resumable: VecDeque::new(),
+            fan_outs: VecDeque::new(),
+            deferred: Vec::new(),
+            overdue: Vec::new(),
+            broken: Vec::new(),
+            evicted: Vec::new(),
+            gather: Vec::new(),
+            unfinished: false,
+            queued: 0,
+            queued_elsewhere: 0,
+        }
+    }
+
+    /// Connections held.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.table.len()
+    }
+
+    /// Topics with subscribers here, topics owned here.
+    #[must_use]
+    pub fn topics(&self) -> (usize, usize) {
+        (self.members.len(), self.topics.len())
+    }
+
+    pub(super) fn begin_turn(&mut self, now: Instant, unix_ms: u64) {
+        let tick = self.wheel.now_of(now);
+        if tick != self.tick {
+            let all = self.all_metrics.total(|shard| shard.queued_bytes.get());
+            self.queued_elsewhere = usize::try_from(all).unwrap_or(usize::MAX).saturating_sub(self.queued);
+        }
+        self.now = now;
+        self.tick = tick;
+        self.unix_ms = unix_ms;
+        self.unfinished = false;
+    }
+
+    pub(super) fn end_turn(&mut self, took: Duration) {
+        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        self.metrics.turns_total.add(1);
+        self.metrics.turn_nanoseconds_total.add(nanos);
+        self.metrics.turn_nanoseconds_max.raise(nanos);
+    }
+
+    /// Whether the next turn should not wait.
+    pub(super) fn has_work(&self) -> bool {
+        self.unfinished
+            || !self.fan_outs.is_empty()
+            || !self.dirty.is_empty()
+            || !self.closing.is_empty()
+            || !self.resumable.is_empty()
+            || (!self.staged.is_empty() && self.mail.staged_requests() == 0)
+            || !self.mail.is_empty()
+            || self.phase != self.control.phase()
+    }
+
+    /// Whether the server ends and nothing of this shard is left, or nothing counts any more.
+    pub(super) fn is_done(&self) -> bool {
+        match self.phase {
+            Phase::Running => false,
+            Phase::Draining => self.table.len() == 0 && self.staged.is_empty() && self.mail.staged_deliveries() == 0,
+            Phase::Ending => true,
+        }
+    }
+
+    pub(super) fn env(&mut self) -> Env<'_> {
+        Env { limits: &self.limits, tools: &mut self.tools, partials: &mut self.partials }
+    }
+
+    /// What handlers are told about a connection.
+    pub(super) fn subject<'a>(
+        &self,
+        id: ConnId,
+        connection: &Connection,
+        topic: Option<&'a Topic>,
+    ) -> Subject<'a> {
+        let (protocol, encoder) = (connection.protocol, connection.encoder());
+        Subject { id, shard: self.id, now: self.now, protocol, encoder, topic }
+    }
+
+    /// Sets the connection's timer if it is not set to an earlier time.
+    pub(super) fn arm_by(&mut self, id: ConnId, deadline: Tick) {
+        let sooner = self.table.get(id).is_some_and(|connection| {
+            connection.timer.deadline().is_none_or(|armed| deadline < armed)
+        });
+        if sooner {
+            self.wheel.arm(&mut self.table, id.index(), deadline);
+        }
+    }
+
+    /// Sets the connection's timer.
+    pub(super) fn arm(&mut self, id: ConnId, deadline: Tick) {
+        if self.table.get(id).is_some() {
+            self.wheel.arm(&mut self.table, id.index(), deadline);
+        }
+    }
+
+    /// The tick at which `duration` from now is over.
+    pub(super) fn after(&self, duration: Duration) -> Tick {
+        self.wheel.tick_of(self.now + duration)
+    }
+
+    /// Carries out what a handler asked for; returns the close that it asked for.
+    pub(super) fn apply_effects(&mut self, id: ConnId) -> Option<CloseReason> {
+        let mut close = None;
+        let mut effects = std::mem::take(&mut self.effects);
+        for effect in effects.drain(..) {
+            match effect {
+                Effect::Publish(message) => self.staged.push(message),
+                Effect::Subscribe(topic, how) => close = close.or(self.subscribe(id, &topic, how).err()),
+                Effect::Unsubscribe(topic) => self.unsubscribe(id, &topic),
+                Effect::Close(reason) => close = close.or(Some(reason)),
+            }
+        }
+        self.effects = effects;
+        close
+    }
+
+    fn subscribe(&mut self, id: ConnId, topic: &Topic, how: Subscribe) -> Result<(), CloseReason> {
+        let Some(connection) = self.table.get(id) else { return Ok(()) };
+        let key = self.members.key(topic);
+        if key.is_some_and(|key| connection.memberships().any(|membership| membership.topic == key)) {
+            return Ok(());
+        }
+        if connection.memberships().count() >= self.limits.subscriptions_max {
+            self.metrics.subscriptions_refused_total.add(1);
+            return Err(CloseReason::Policy);
+        }
+        let wire = connection.encoder().wire;
+        let Some(joined) = self.members.join(topic, id.index(), wire, how.echo) else {
+            self.metrics.subscriptions_refused_total.add(1);
+            return Err(CloseReason::TryAgainLater);
+        };
+        let membership = Membership { topic: joined.topic, position: joined.position };
+        if let Some(connection) = self.table.get_mut(id) {
+            if connection.membership.is_some() {
+                connection.extra.get_or_insert_default().memberships.push(membership);
+            } else {
+                connection.membership = membership;
+            }
+        }
+        self.metrics.subscriptions.add(1);
+        self.tell_owner(topic, joined.interest);
+        Ok(())
+    }
+
+    fn unsubscribe(&mut self, id: ConnId, topic: &Topic) {
+        let Some(key) = self.members.key(topic) else { return };
+        let Some(connection) = self.table.get_mut(id) else { return };
+        let membership = if connection.membership.topic == key {
+            let next = connection.extra.as_mut().and_then(|extra| extra.memberships.pop());
+            std::mem::replace(&mut connection.membership, next.unwrap_or(Membership::NONE))
+        } else {
+            let Some(Extra { memberships }) = connection.extra.as_deref_mut() else { return };
+            let Some(index) = memberships.iter().position(|membership| membership.topic == key) else { return };
+            memberships.swap_remove(index)
+        };
+        self.leave_topic(id, membership);
+    }
+
+    /// Takes a connection out of all its topics.
+    pub(super) fn leave_all_topics(&mut self, id: ConnId) {
+        while let Some(connection) = self.table.get_mut(id) {
+            let more = connection.extra.as_mut().and_then(|extra| extra.memberships.pop());
+            let membership = match more {
+                Some(membership) => membership,
+                None if connection.membership.is_some() => {
+                    std::mem::replace(&mut connection.membership, Membership::NONE)
+                }
+                None => break,
+            };
+            self.leave_topic(id, membership);
+        }
+    }
+
+    fn leave_topic(&mut self, id: ConnId, membership: Membership) {
+        let Some(wire) = self.table.get(id).map(|connection| connection.encoder().wire) else { return };
+        let Some(topic) = self.members.name(membership.topic).cloned() else { return };
+        let table = &mut self.table;
+        let interest = self.members.leave(membership.topic, membership.position, wire, |moved, position| {
+            if let Some((_, connection)) = table.at(moved) {
+                connection.moved(Membership { topic: membership.topic, position });
+            }
+        });
+        self.metrics.subscriptions.sub(1);
+        self.tell_owner(&topic, interest);
+    }
+
+    fn tell_owner(&mut self, topic: &Topic, interest: Interest) {
+        self.metrics.topics.set(self.members.len() as u64);
+        let owner = topic.owner(self.shards);
+        let request = match interest {
+            Interest::Same => return,
+            Interest::Wants(wants) => Request::Interest(topic.clone(), self.id, wants),
+            Interest::None => Request::Disinterest(topic.clone(), self.id),
+        };
+        if owner == self.id {
+            self.take_request(request);
+        } else {
+            self.mail.peers[usize::from(owner.0)].requests.push(request);
+        }
+    }
+
+    /// The connection's outbox, made when it has none.
+    pub(super) fn outbox(&mut self, id: ConnId) -> Option<&mut Outbox> {
+        let connection = self.table.get_mut(id)?;
+        if connection.outbox.is_none() {
+            self.metrics.queued_connections.add(1);
+            connection.outbox = Some(self.outboxes.take(self.tick));
+        }
+        connection.outbox.as_deref_mut()
+    }
+
+    /// Notes that outboxes grew or shrank.
+    pub(super) fn count_queued(&mut self, before: usize, after: usize) {
+        self.queued = (self.queued + after).saturating_sub(before);
+        self.metrics.queued_bytes.set(self.queued as u64);
+    }
+
+    /// Takes a connection's outbox away.
+    pub(super) fn drop_outbox(&mut self, id: ConnId) {
+        let outbox = self.table.get_mut(id).and_then(|connection| connection.outbox.take());
+        if let Some(outbox) = outbox {
+            self.metrics.queued_connections.sub(1);
+            self.count_queued(outbox.bytes(), 0);
+            self.outboxes.give(outbox);
+        }
+    }
+
+    /// Whether all outboxes of the process are over their bound.
+    pub(super) fn is_queue_budget_spent(&self) -> bool {
+        self.queued.saturating_add(self.queued_elsewhere) > self.limits.queue_bytes_total_max
+    }
+
+    /// Whether a flag of a connection is set; `false` when there is no such connection.
+    pub(super) fn flag(&self, id: ConnId, flag: Flags) -> bool {
+        self.table.get(id).is_some_and(|connection| connection.flags.has(flag))
+    }
+
+    /// Sets a flag.
+    pub(super) fn set(&mut self, id: ConnId, flag: Flags) {
+        if let Some(connection) = self.table.get_mut(id) {
+            connection.flags.set(flag);
+        }
+    }
+
+    /// Notes why a connection ends, once, and says so in the log at a bounded rate.
+    pub(super) fn report(&mut self, id: ConnId, reason: CloseReason, detail: &str) {
+        self.metrics.count_closed(reason);
+        let ordinary = matches!(reason, CloseReason::Normal | CloseReason::GoingAway | CloseReason::PeerClosed);
+        if !ordinary && self.log.allows(self.tick, &self.metrics) {
+            tracing::info!(shard = self.id.0, connection = %id, %reason, detail, "connection closed");
+        }
+    }
+}

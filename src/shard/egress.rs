@@ -1,0 +1,232 @@
+//! Sending: what connections want sent becomes at most one send per connection and batch, and what the kernel does not
+//! take waits in an outbox.
+
+use super::Shard;
+use super::connection::Flags;
+use super::core::{Core, Send, Sent};
+use crate::buf::Next;
+use crate::close::CloseReason;
+use crate::id::ConnId;
+use crate::io::{Backend, Out, Short};
+
+impl<B: Backend> Shard<B> {
+    /// Sends in one batch.
+    pub(super) const SENDS_MAX: usize = 512;
+    /// Bytes in one batch that lie nowhere but in `send_bytes`.
+    const SEND_BYTES_MAX: usize = 256 * 1024;
+    /// Answers longer than this are moved to the outbox instead of being copied.
+    const STRAIGHT_BYTES_MAX: usize = 16 * 1024;
+    /// Batches that one turn sends from outboxes before it looks at its input again.
+    const ROUNDS_MAX: usize = 4;
+
+    /// Sends what the core has written for this connection.
+    pub(super) fn write(&mut self, id: ConnId) {
+        let core = &mut self.core;
+        if core.out.is_empty() {
+            return;
+        }
+        core.metrics.bytes_sent_total.add(core.out.len() as u64);
+        let Some(connection) = core.table.get_mut(id) else { return };
+        let straight = connection.outbox.is_none()
+            && connection.batch != core.batch
+            && core.out.len() <= Self::STRAIGHT_BYTES_MAX;
+        if !straight {
+            core.write_to_outbox(id);
+            return;
+        }
+        connection.batch = core.batch;
+        let start = core.send_bytes.len();
+        core.send_bytes.extend_from_slice(&core.out);
+        let end = core.send_bytes.len();
+        let tag = u32::try_from(core.sends.len()).unwrap_or(u32::MAX);
+        core.sends.push(Send { id, what: Sent::Bytes { start, end } });
+        self.backend.send(id, Out::Bytes(&core.out), tag);
+        core.out.clear();
+        if core.sends.len() >= Self::SENDS_MAX || end >= Self::SEND_BYTES_MAX {
+            self.flush_sends();
+        }
+    }
+
+    /// Sends from the outboxes, and takes closing connections further.
+    pub(super) fn egress(&mut self) {
+        for _ in 0..Self::ROUNDS_MAX {
+            for _ in 0..self.core.dirty.len() {
+                let Some(id) = self.core.dirty.pop_front() else { break };
+                self.send_from_outbox(id);
+            }
+            self.flush_sends();
+            self.take_closing_further();
+            if self.core.dirty.is_empty() && self.core.sends.is_empty() {
+                break;
+            }
+        }
+    }
+
+    fn send_from_outbox(&mut self, id: ConnId) {
+        if self.core.sends.len() >= Self::SENDS_MAX {
+            self.flush_sends();
+        }
+        let core = &mut self.core;
+        let Some(connection) = core.table.get_mut(id) else { return };
+        let Some(outbox) = connection.outbox.as_deref_mut() else { return };
+        if connection.batch == core.batch {
+            core.dirty.push_back(id);
+            return;
+        }
+        outbox.listed = false;
+        if outbox.waits || outbox.is_empty() {
+            return;
+        }
+        connection.batch = core.batch;
+        let tag = u32::try_from(core.sends.len()).unwrap_or(u32::MAX);
+        let next = outbox.next(&mut core.gather);
+        core.sends.push(Send { id, what: Sent::Outbox { bytes: next.len() } });
+        match next {
+            Next::Bytes(bytes) => self.backend.send(id, Out::Bytes(bytes), tag),
+            Next::Shared(image) => self.backend.send(id, Out::Shared(&image.bytes, image.start, image.end), tag),
+        }
+    }
+
+    /// Runs the batch and keeps what was not taken.
+    pub(super) fn flush_sends(&mut self) {
+        if self.core.sends.is_empty() {
+            return;
+        }
+        self.backend.flush();
+        while let Some(Short { tag, sent }) = self.backend.next_short() {
+            let Some(send) = self.core.sends.get_mut(tag as usize) else { continue };
+            let (id, what) = (send.id, std::mem::replace(&mut send.what, Sent::Done));
+            self.core.metrics.short_sends_total.add(1);
+            match sent {
+                Ok(taken) => {
+                    self.core.keep_rest(id, what, taken);
+                    self.backend.want_writable(id);
+                    self.press(id);
+                }
+                Err(_) => self.core.broken.push(id),
+            }
+        }
+        self.core.finish_batch();
+        while let Some(id) = self.core.broken.pop() {
+            self.core.set(id, Flags::BROKEN);
+            self.begin_close(id, CloseReason::TransportError, "send failed");
+        }
+    }
+
+    /// Stops reading a connection whose answers are not read, at the latest when its queue is a quarter full.
+    pub(super) fn press(&mut self, id: ConnId) {
+        let high = self.core.limits.queue_bytes_max / 4;
+        let control_replies_max = self.core.limits.control_replies_max;
+        let Some(connection) = self.core.table.get_mut(id) else { return };
+        let Some(outbox) = connection.outbox.as_deref() else { return };
+        let over = outbox.bytes() > high || outbox.control_replies > control_replies_max || !outbox.held.is_empty();
+        if over && !connection.flags.has(Flags::PAUSED) && !connection.flags.has(Flags::CLOSING) {
+            connection.flags.set(Flags::PAUSED);
+            self.core.metrics.reading_paused_total.add(1);
+            self.backend.pause(id);
+        }
+    }
+}
+
+impl Core {
+    /// Puts an outbox on the list of those to be sent in this turn.
+    pub(super) fn mark_dirty(&mut self, id: ConnId) {
+        let Some(outbox) = self.table.get_mut(id).and_then(|connection| connection.outbox.as_deref_mut()) else {
+            return;
+        };
+        if !outbox.listed && !outbox.waits && !outbox.is_empty() {
+            outbox.listed = true;
+            self.dirty.push_back(id);
+        }
+    }
+
+    pub(super) fn write_to_outbox(&mut self, id: ConnId) {
+        let out = std::mem::take(&mut self.out);
+        if let Some(outbox) = self.outbox(id) {
+            let before = outbox.bytes();
+            outbox.push_own(&out);
+            let after = outbox.bytes();
+            self.count_queued(before, after);
+            self.mark_dirty(id);
+        }
+        self.out = out;
+        self.out.clear();
+    }
+
+    /// Keeps what the kernel did not take of a send.
+    fn keep_rest(&mut self, id: ConnId, what: Sent, taken: usize) {
+        let bytes = std::mem::take(&mut self.send_bytes);
+        let image = match what {
+            Sent::Image { index, .. } => self.send_images.get(index).cloned(),
+            _ => None,
+        };
+        let (tick, stall) = (self.tick, self.after(self.limits.queue_stall_timeout));
+        if let Some(outbox) = self.outbox(id) {
+            let before = outbox.bytes();
+            match (what, image) {
+                (Sent::Bytes { start, end }, _) => outbox.put_back_own(&bytes[start + taken..end]),
+                (Sent::Image { messages, .. }, Some(mut image)) => {
+                    image.start += taken;
+                    outbox.put_back_shared(image, messages);
+                }
+                (Sent::Outbox { .. }, _) => outbox.advance(taken),
+                (Sent::Image { .. } | Sent::Done, _) => {}
+            }
+            if taken > 0 {
+                outbox.progress = tick;
+            }
+            outbox.waits = true;
+            let after = outbox.bytes();
+            self.count_queued(before, after);
+            self.arm_by(id, stall);
+        }
+        self.send_bytes = bytes;
+    }
+
+    /// All sends of the batch that are not marked as done were taken whole.
+    fn finish_batch(&mut self) {
+        let mut sends = std::mem::take(&mut self.sends);
+        for send in sends.drain(..) {
+            if let Sent::Outbox { bytes } = send.what {
+                self.outbox_sent(send.id, bytes);
+            }
+        }
+        self.sends = sends;
+        self.send_bytes.clear();
+        self.send_images.clear();
+        self.batch = self.batch.wrapping_add(1).max(1);
+    }
+
+    fn outbox_sent(&mut self, id: ConnId, bytes: usize) {
+        let tick = self.tick;
+        let Some(outbox) = self.outbox(id) else { return };
+        let before = outbox.bytes();
+        outbox.advance(bytes);
+        outbox.progress = tick;
+        let after = outbox.bytes();
+        self.count_queued(before, after);
+        if after > 0 {
+            self.mark_dirty(id);
+        } else {
+            self.outbox_done(id);
+        }
+    }
+
+    /// An outbox is empty: it goes, unless received bytes are held in it.
+    fn outbox_done(&mut self, id: ConnId) {
+        let Some(connection) = self.table.get_mut(id) else { return };
+        if connection.flags.has(Flags::CLOSING) {
+            self.closing.push(id);
+        } else if connection.flags.has(Flags::PAUSED) {
+            self.resumable.push_back(id);
+        }
+        let held = connection.outbox.as_ref().is_some_and(|outbox| !outbox.held.is_empty());
+        if held {
+            if let Some(outbox) = connection.outbox.as_deref_mut() {
+                outbox.control_replies = 0;
+            }
+        } else {
+            self.drop_outbox(id);
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! Handing messages to subscribers, in slices.
+//!
+//! A message goes straight from its shared image to the socket of each subscriber who has nothing queued. What the
+//! kernel does not take, and whatever comes for a connection that has something queued, goes to its outbox.
+
+use super::Shard;
+use super::connection::Flags;
+use super::core::{Core, Send, Sent};
+use crate::app::SlowConsumer;
+use crate::close::CloseReason;
+use crate::codec::websocket::deflate::Deflater;
+use crate::hub::TopicKey;
+use crate::id::ConnId;
+use crate::io::{Backend, Out};
+use crate::message::{Image, Message, Publisher, Wire};
+
+impl<B: Backend> Shard<B> {
+    /// Deliveries in one turn: a few milliseconds of the kernel's time, so that other connections keep their latency.
+    const SLICE: usize = 1024;
+    /// Messages of a topic that wait together go out as one piece, up to this size.
+    const BATCH_BYTES: usize = 64 * 1024;
+
+    /// Serves the topics that have something to hand out, in turn.
+    pub(super) fn fan_out(&mut self) {
+        let mut budget = Self::SLICE;
+        while budget > 0 {
+            let Some(topic) = self.core.fan_outs.pop_front() else { return };
+            let room = Self::SENDS_MAX - self.core.sends.len();
+            let (served, more) = self.slice(topic, budget.min(room));
+            budget -= served.min(budget);
+            if more {
+                self.core.fan_outs.push_back(topic);
+            }
+            self.core.enqueue_deferred();
+            self.close_overdue();
+            if self.core.sends.len() >= Self::SENDS_MAX {
+                self.flush_sends();
+            }
+        }
+    }
+
+    /// Serves up to `budget` members of a topic. Returns how many, and whether the topic has more to do.
+    fn slice(&mut self, topic: TopicKey, budget: usize) -> (usize, bool) {
+        let Core { members, table, deflater, sends, send_images, deferred, metrics, batch: number, id: shard, .. } =
+            &mut self.core;
+        let Some((all, batch)) = members.fan_out(topic, Self::BATCH_BYTES) else { return (0, false) };
+        let (begin, end) = (batch.cursor, all.len().min(batch.cursor + budget));
+        let Some(first) = batch.messages.first().map(|message| message.offset) else { return (0, false) };
+        let messages = u32::try_from(batch.messages.len()).unwrap_or(u32::MAX);
+        let mut pushed: [Option<usize>; Wire::COUNT] = [None; Wire::COUNT];
+        for &member in &all[begin..end] {
+            let Some((id, connection)) = table.at(member.connection()) else { continue };
+            let wire = connection.encoder().wire;
+            let own = Publisher { shard: *shard, connection: id };
+            let is_own = |message: &Message| !member.echo() && message.publisher == Some(own);
+            if !member.takes(first) || batch.messages.iter().any(is_own) {
+                let taken = batch.messages.iter_mut().filter(|m| member.takes(m.offset) && !is_own(m));
+                deferred.extend(taken.map(|message| (id, joined(std::slice::from_mut(message), wire, deflater), 1)));
+                continue;
+            }
+            let image =
+                &*batch.images[wire as usize].get_or_insert_with(|| joined(&mut batch.messages, wire, deflater));
+            if connection.outbox.is_some() || connection.batch == *number {
+                deferred.push((id, image.clone(), messages));
+                continue;
+            }
+            connection.batch = *number;
+            let index = *pushed[wire as usize].get_or_insert_with(|| {
+                send_images.push(image.clone());
+                send_images.len() - 1
+            });
+            let tag = u32::try_from(sends.len()).unwrap_or(u32::MAX);
+            sends.push(Send { id, what: Sent::Image { index, messages } });
+            metrics.bytes_sent_total.add(image.len() as u64);
+            self.backend.send(id, Out::Shared(&image.bytes, image.start, image.end), tag);
+        }
+        metrics.deliveries_total.add(u64::from(messages) * (end - begin) as u64);
+        batch.cursor = end;
+        let more = end < all.len() || members.end_batch(topic);
+        (end - begin, more)
+    }
+
+    /// Closes those whose queues are over their bound.
+    fn close_overdue(&mut self) {
+        while let Some(id) = self.core.overdue.pop() {
+            self.begin_close(id, CloseReason::SlowConsumer, "outgoing queue full");
+        }
+    }
+}
+
+/// All messages as one piece.
+fn joined(messages: &mut [Message], wire: Wire, deflater: &mut Deflater) -> Image {
+    let mut images = messages.iter_mut().map(|message| message.encoded(wire, deflater));
+    match (images.next(), images.len()) {
+        (None, _) => Image::from(Vec::new()),
+        (Some(only), 0) => only,
+        (Some(first), _) => {
+            let mut bytes = first.as_slice().to_vec();
+            images.for_each(|image| bytes.extend_from_slice(image.as_slice()));
+            Image::from(bytes)
+        }
+    }
+}
+
+impl Core {
+    /// Queues what could not be sent straight.
+    pub(super) fn enqueue_deferred(&mut self) {
+        let mut deferred = std::mem::take(&mut self.deferred);
+        for (id, image, messages) in deferred.drain(..) {
+            self.enqueue(id, image, messages);
+        }
+        self.deferred = deferred;
+    }
+
+    /// Queues messages of a topic for a connection, within its bounds.
+    fn enqueue(&mut self, id: ConnId, image: Image, messages: u32) {
+        let Some(connection) = self.table.get(id).filter(|connection| !connection.flags.has(Flags::CLOSING)) else {
+            return;
+        };
+        let route = connection.route;
+        let (bound, spent) = (self.limits.queue_bytes_max, self.is_queue_budget_spent());
+        let Some(outbox) = self.outbox(id) else { return };
+        let before = outbox.bytes();
+        let bytes_max = bound.saturating_sub(image.len());
+        let mut dropped = 0;
+        if before > 0 && (before > bytes_max || spent) {
+            match self.router.slow_consumer(route) {
+                SlowConsumer::Close => {
+                    self.overdue.push(id);
+                    self.metrics.deliveries_dropped_total.add(u64::from(messages));
+                    return;
+                }
+                SlowConsumer::DropOldest => dropped = self.drop_oldest(id, bytes_max),
+                SlowConsumer::KeepLatest => dropped = self.drop_oldest(id, 0),
+            }
+        }
+        let Some(outbox) = self.outbox(id) else { return };
+        if outbox.bytes() == 0 || outbox.bytes() <= bytes_max {
+            outbox.push_shared(image, messages);
+        } else {
+            dropped += u64::from(messages);
+        }
+        let after = outbox.bytes();
+        self.metrics.deliveries_dropped_total.add(dropped);
+        self.count_queued(before, after);
+        self.mark_dirty(id);
+    }
+
+    fn drop_oldest(&mut self, id: ConnId, bytes_max: usize) -> u64 {
+        self.outbox(id).map_or(0, |outbox| outbox.drop_oldest(bytes_max))
+    }
+}

@@ -1,0 +1,95 @@
+//! What shards say to each other.
+//!
+//! There are two kinds of mail, in queues of their own. [`Request`]s go to a topic's owner, and handling one may send
+//! [`Delivery`]s. Handling a delivery sends nothing to any shard. So a shard whose deliveries find no room stops
+//! taking requests, but always takes deliveries, and no circle of full queues can stop all of them.
+
+use std::sync::Arc;
+
+use crate::id::ShardId;
+use crate::mailbox::{self, Doorbell, Outlet, Receiver};
+use crate::message::{Message, Topic, Wants};
+
+/// To a topic's owner.
+#[derive(Debug)]
+pub enum Request {
+    /// Give it an offset and hand it out.
+    Publish(Message),
+    /// This shard has subscribers, who need these formats.
+    Interest(Topic, ShardId, Wants),
+    /// This shard has none any more.
+    Disinterest(Topic, ShardId),
+}
+
+/// From a topic's owner.
+#[derive(Debug)]
+pub enum Delivery {
+    /// For all subscribers.
+    Message(Message),
+    /// The owner has no room for this topic.
+    NoRoom(Topic),
+}
+
+/// One shard's place in the mesh.
+pub struct Mail {
+    pub(super) requests: Receiver<Request>,
+    pub(super) deliveries: Receiver<Delivery>,
+    /// In order of shard ids; a shard's own place is there but not used.
+    pub(super) peers: Vec<Peer>,
+    pub(super) doorbell: Arc<Doorbell>,
+}
+
+/// The way to another shard.
+pub(super) struct Peer {
+    pub(super) requests: Outlet<Request>,
+    pub(super) deliveries: Outlet<Delivery>,
+}
+
+impl Mail {
+    /// Queues of `capacity` between so many shards.
+    #[must_use]
+    pub fn mesh(shards: u16, capacity: usize) -> Vec<Self> {
+        let doorbells: Vec<_> = (0..shards).map(|_| Arc::new(Doorbell::new())).collect();
+        let requests: Vec<_> = doorbells.iter().map(|bell| mailbox::channel(capacity, Arc::clone(bell))).collect();
+        let deliveries: Vec<_> = doorbells.iter().map(|bell| mailbox::channel(capacity, Arc::clone(bell))).collect();
+        let (request_senders, request_receivers): (Vec<_>, Vec<_>) = requests.into_iter().unzip();
+        let (delivery_senders, delivery_receivers): (Vec<_>, Vec<_>) = deliveries.into_iter().unzip();
+        let receivers = request_receivers.into_iter().zip(delivery_receivers).zip(doorbells);
+        let mails = receivers.map(|((requests, deliveries), doorbell)| {
+            let peers = request_senders.iter().zip(&delivery_senders).map(|(requests, deliveries)| Peer {
+                requests: Outlet::new(requests.clone()),
+                deliveries: Outlet::new(deliveries.clone()),
+            });
+            Self { requests, deliveries, peers: peers.collect(), doorbell }
+        });
+        mails.collect()
+    }
+
+    /// What wakes this shard.
+    #[must_use]
+    pub fn doorbell(&self) -> Arc<Doorbell> {
+        Arc::clone(&self.doorbell)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.requests.is_empty() && self.deliveries.is_empty()
+    }
+
+    /// Requests that found no room.
+    pub(super) fn staged_requests(&self) -> usize {
+        self.peers.iter().map(|peer| peer.requests.staged()).sum()
+    }
+
+    /// Deliveries that found no room.
+    pub(super) fn staged_deliveries(&self) -> usize {
+        self.peers.iter().map(|peer| peer.deliveries.staged()).sum()
+    }
+
+    /// Moves what was staged as far as there is room, and rings those who sleep.
+    pub(super) fn flush(&mut self) {
+        for peer in &mut self.peers {
+            peer.requests.flush();
+            peer.deliveries.flush();
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! One thread's part of the server, and its turn.
+//!
+//! A [`Shard`] is its backend and its [`Core`]. The core holds everything that is not I/O: connections, timers, topics,
+//! applications. It is not generic, and it never calls a backend; what it wants to be sent or done it leaves in lists
+//! that the shard works off. [`Shard::turn`] is the whole loop:
+//!
+//! ```text
+//! wait -> ingress -> mailbox -> timers -> publish -> fan-out -> egress -> ring
+//! ```
+//!
+//! The server runs it on a thread per shard, the simulation runs many shards on one thread and a clock of its own.
+
+mod closing;
+mod connection;
+mod core;
+mod egress;
+mod entrance;
+mod fanout;
+mod ingress;
+mod mail;
+mod opening;
+mod publish;
+mod table;
+mod timers;
+
+use std::io;
+use std::time::Duration;
+
+use crate::io::Backend;
+use crate::time::{Clock, Instant};
+use crate::wheel::Tick;
+
+pub use self::core::{Core, Seed};
+pub use control::{Control, Phase};
+pub use entrance::{Entrance, Kind as EntranceKind};
+pub use mail::{Delivery, Mail, Request};
+
+mod control;
+
+/// Whether a shard has more to live for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// Call again.
+    Again,
+    /// The drain is done and nothing is left.
+    Done,
+}
+
+/// A backend and the connections on it.
+pub struct Shard<B> {
+    backend: B,
+    core: Core,
+}
+
+impl<B: Backend> Shard<B> {
+    /// Longest time without a look at the clock.
+    const WAIT_MAX: Duration = Duration::from_secs(1);
+    /// How soon to look again when another shard's mailbox was full.
+    const FULL_MAILBOX_WAIT: Duration = Duration::from_millis(1);
+
+    /// A shard. Its doorbell rings this backend from now on.
+    pub fn new(backend: B, seed: Seed) -> Self {
+        seed.mail.doorbell().connect(backend.waker());
+        Self { backend, core: Core::new(seed) }
+    }
+
+    /// The backend, to give it its listeners.
+    pub fn backend(&mut self) -> &mut B {
+        &mut self.backend
+    }
+
+    /// What is not I/O.
+    pub fn core(&self) -> &Core {
+        &self.core
+    }
+
+    /// One turn. Waits until there is something to do, if nothing is.
+    ///
+    /// # Errors
+    /// When the kernel's interface itself fails.
+    pub fn turn(&mut self, clock: &impl Clock) -> io::Result<Turn> {
+        self.wait(clock)?;
+        let begin = clock.now();
+        self.core.begin_turn(begin, clock.unix_ms());
+        self.control();
+        self.ingress();
+        self.core.take_mail();
+        self.timers();
+        self.core.publish();
+        self.fan_out();
+        self.egress();
+        self.core.mail.flush();
+        self.core.end_turn(clock.now().since(begin));
+        Ok(if self.core.is_done() { Turn::Done } else { Turn::Again })
+    }
+
+    fn wait(&mut self, clock: &impl Clock) -> io::Result<()> {
+        let doorbell = self.core.mail.doorbell();
+        doorbell.prepare_to_sleep();
+        let timeout = if self.core.has_work() { Duration::ZERO } else { self.timeout(clock.now()) };
+        let result = self.backend.wait(Some(timeout));
+        doorbell.awake();
+        result
+    }
+
+    fn timeout(&self, now: Instant) -> Duration {
+        if self.core.mail.staged_requests() + self.core.mail.staged_deliveries() > 0 {
+            return Self::FULL_MAILBOX_WAIT;
+        }
+        let next = self.core.wheel.next_expiry();
+        next.map_or(Self::WAIT_MAX, |tick: Tick| self.core.wheel.instant_of(tick).since(now)).min(Self::WAIT_MAX)
+    }
+
+    /// Follows the server's phase: stops accepting when the drain begins.
+    fn control(&mut self) {
+        if self.core.follow_phase() {
+            self.backend.stop_listening();
+        }
+    }
+}

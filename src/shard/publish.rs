@@ -1,0 +1,125 @@
+//! Publications on their way: publisher's shard, owner shard, interested shards.
+
+use super::core::Core;
+use super::mail::{Delivery, Request};
+use crate::id::ShardId;
+use crate::message::{Message, Topic, Wants};
+
+impl Core {
+    /// Mail taken in one turn, of each kind.
+    const MAIL_BUDGET: usize = 4096;
+    /// Bytes of messages that may wait for their fan-out on a shard. Beyond, publications wait where they are.
+    const WAITING_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+    /// Handles what other shards sent.
+    pub(super) fn take_mail(&mut self) {
+        for _ in 0..Self::MAIL_BUDGET {
+            if self.is_congested() {
+                break;
+            }
+            match self.mail.deliveries.try_recv() {
+                Some(Delivery::Message(message)) => self.deliver(message),
+                Some(Delivery::NoRoom(topic)) => self.evict(&topic),
+                None => break,
+            }
+        }
+        for _ in 0..Self::MAIL_BUDGET {
+            if self.mail.staged_deliveries() > 0 || self.is_congested() {
+                break;
+            }
+            match self.mail.requests.try_recv() {
+                Some(request) => self.take_request(request),
+                None => break,
+            }
+        }
+    }
+
+    /// Whether so much waits for its fan-out that nothing may be added.
+    pub(super) fn is_congested(&self) -> bool {
+        self.members.waiting_bytes() > Self::WAITING_BYTES_MAX
+    }
+
+    /// Sends this shard's publications to their owners, in order, as long as there is room.
+    pub(super) fn publish(&mut self) {
+        self.mail.flush();
+        let mut staged = std::mem::take(&mut self.staged);
+        let mut sent = 0;
+        while sent < staged.len() && !self.is_blocked() {
+            let message = staged[sent].clone();
+            sent += 1;
+            let owner = message.topic.owner(self.shards);
+            if owner == self.id {
+                self.own(message);
+            } else {
+                self.mail.peers[usize::from(owner.0)].requests.push(Request::Publish(message));
+            }
+        }
+        staged.drain(..sent);
+        self.staged = staged;
+        if !self.staged.is_empty() {
+            self.metrics.mailbox_full_total.add(1);
+        }
+    }
+
+    /// Whether publications must wait: some mailbox is full, or too much waits here.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.mail.staged_requests() + self.mail.staged_deliveries() > 0 || self.is_congested()
+    }
+
+    pub(super) fn take_request(&mut self, request: Request) {
+        match request {
+            Request::Publish(message) => self.own(message),
+            Request::Interest(topic, shard, wants) => {
+                if !self.topics.interest(&topic, shard, wants) {
+                    self.answer(shard, Delivery::NoRoom(topic));
+                }
+            }
+            Request::Disinterest(topic, shard) => self.topics.disinterest(&topic, shard),
+        }
+    }
+
+    fn answer(&mut self, shard: ShardId, delivery: Delivery) {
+        if shard != self.id {
+            self.mail.peers[usize::from(shard.0)].deliveries.push(delivery);
+        } else if let Delivery::NoRoom(topic) = delivery {
+            self.evict(&topic);
+        }
+    }
+
+    /// Gives a publication its place and sends it to all shards that want it.
+    fn own(&mut self, mut message: Message) {
+        self.metrics.publications_total.add(1);
+        let Some(audience) = self.topics.publish(&message) else { return };
+        message.offset = audience.offset;
+        message.time_ms = self.unix_ms;
+        let wants = audience.shards.iter().fold(Wants::NONE, |all, &(_, wants)| all.union(wants));
+        message.prepare(wants, &mut self.deflater);
+        let mut here = false;
+        for &(shard, _) in audience.shards {
+            if shard == self.id {
+                here = true;
+            } else {
+                let peer = &mut self.mail.peers[usize::from(shard.0)];
+                peer.deliveries.push(Delivery::Message(message.clone()));
+            }
+        }
+        if here {
+            self.deliver(message);
+        }
+    }
+
+    fn deliver(&mut self, message: Message) {
+        self.fan_outs.extend(self.members.deliver(message));
+    }
+
+    /// The owner has no room for a topic: its subscribers here are asked to come back later.
+    fn evict(&mut self, topic: &Topic) {
+        let Some(key) = self.members.key(topic) else { return };
+        self.metrics.subscriptions_refused_total.add(1);
+        for member in self.members.members(key) {
+            if let Some((id, _)) = self.table.at(member.connection()) {
+                self.evicted.push(id);
+            }
+        }
+    }
+}

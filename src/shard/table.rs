@@ -1,0 +1,71 @@
+//! The connections of a shard.
+
+use slab::Slab;
+
+use super::connection::Connection;
+use crate::id::{ConnId, ListenerId};
+use crate::session::Protocol;
+use crate::wheel::{Store, Tick, Timer};
+
+/// A slab of hot entries. Its full size is reserved at the start and touched only as it is used.
+#[derive(Debug)]
+pub(super) struct Table {
+    slots: Slab<Connection>,
+    /// The generation of the next connection. One counter serves all slots: a slot is used again only after its last
+    /// completion, so two of its connections can have the same generation only 2^24 connections apart.
+    generation: u32,
+}
+
+impl Table {
+    pub(super) fn new(connections_max: usize) -> Self {
+        Self { slots: Slab::with_capacity(connections_max), generation: 0 }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Indexes are below this.
+    pub(super) fn index_end(&self) -> u32 {
+        self.slots.iter().next_back().map_or(0, |(index, _)| index_of(index) + 1)
+    }
+
+    /// A slot for a new connection; `None` when the reserved size is used up.
+    pub(super) fn insert(&mut self, listener: ListenerId, protocol: Protocol, now: Tick) -> Option<ConnId> {
+        if self.slots.len() == self.slots.capacity() {
+            return None;
+        }
+        self.generation = (self.generation + 1) & ((1 << ConnId::GENERATION_BITS) - 1);
+        let index = self.slots.insert(Connection::new(self.generation, listener, protocol, now));
+        Some(ConnId::new(index_of(index), self.generation))
+    }
+
+    pub(super) fn remove(&mut self, id: ConnId) -> Option<Connection> {
+        self.get(id)?;
+        self.slots.try_remove(id.index() as usize)
+    }
+
+    pub(super) fn get(&self, id: ConnId) -> Option<&Connection> {
+        self.slots.get(id.index() as usize).filter(|connection| connection.generation() == id.generation())
+    }
+
+    pub(super) fn get_mut(&mut self, id: ConnId) -> Option<&mut Connection> {
+        self.slots.get_mut(id.index() as usize).filter(|connection| connection.generation() == id.generation())
+    }
+
+    /// The connection at an index, whichever it is.
+    pub(super) fn at(&mut self, index: u32) -> Option<(ConnId, &mut Connection)> {
+        let connection = self.slots.get_mut(index as usize)?;
+        Some((ConnId::new(index, connection.generation()), connection))
+    }
+}
+
+impl Store for Table {
+    fn timer(&mut self, key: u32) -> &mut Timer {
+        &mut self.slots[key as usize].timer
+    }
+}
+
+fn index_of(index: usize) -> u32 {
+    u32::try_from(index).expect("a table is far smaller than 2^32 slots")
+}

@@ -1,0 +1,210 @@
+//! What happens when nothing happens: deadlines of handshakes, heartbeats, idle and stalled connections, and the drain.
+//!
+//! A connection has one timer, set to the earliest of its deadlines or earlier. Signs of life are only noted; when the
+//! timer fires, the deadlines are looked at and the timer is set again.
+
+use std::time::Duration;
+
+use super::Shard;
+use super::connection::{Connection, Flags};
+use super::control::Phase;
+use super::core::{Core, Drain};
+use crate::close::CloseReason;
+use crate::id::ConnId;
+use crate::io::{Backend, Ending};
+use crate::session::{self, Protocol};
+use crate::wheel::{Tick, jitter};
+
+/// What a connection's deadlines ask for.
+enum Due {
+    /// Nothing before this tick.
+    Later(Tick),
+    /// Nothing ever.
+    Never,
+    /// Ask for a sign of life.
+    Heartbeat,
+    /// Close it.
+    Close(CloseReason),
+}
+
+impl<B: Backend> Shard<B> {
+    /// Timers that one turn looks at.
+    const TIMER_BUDGET: usize = 8192;
+    /// Connections that one turn gives their time to leave.
+    const DRAIN_BUDGET: u32 = 16 * 1024;
+
+    pub(super) fn timers(&mut self) {
+        while let Some(id) = self.core.evicted.pop() {
+            self.begin_close(id, CloseReason::TryAgainLater, "no room for the topic");
+        }
+        self.core.hand_out_leaves(Self::DRAIN_BUDGET);
+        for _ in 0..Self::TIMER_BUDGET {
+            let core = &mut self.core;
+            let Some(index) = core.wheel.pop(&mut core.table, core.tick) else { return };
+            if let Some((id, _)) = core.table.at(index) {
+                self.timer(id);
+            }
+        }
+        self.core.unfinished = true;
+    }
+
+    fn timer(&mut self, id: ConnId) {
+        let Some(connection) = self.core.table.get(id) else { return };
+        if connection.flags.has(Flags::CLOSING) {
+            self.end(id, Ending::Reset);
+            return;
+        }
+        match self.core.due(id, connection) {
+            Due::Never => {}
+            Due::Later(tick) => self.core.arm(id, tick),
+            Due::Close(CloseReason::HandshakeTimeout) => self.handshake_timeout(id),
+            Due::Close(reason) => self.begin_close(id, reason, "deadline passed"),
+            Due::Heartbeat => {
+                self.heartbeat(id);
+                if let Some(connection) = self.core.table.get(id)
+                    && let Due::Later(tick) = self.core.due(id, connection)
+                {
+                    self.core.arm(id, tick);
+                }
+            }
+        }
+    }
+
+    fn heartbeat(&mut self, id: ConnId) {
+        let core = &mut self.core;
+        let Some(connection) = core.table.get_mut(id) else { return };
+        connection.flags.set(Flags::PINGED);
+        connection.heard = core.tick;
+        core.out.clear();
+        match connection.protocol {
+            Protocol::WebSocket => session::websocket::encode_ping(&[], &mut core.out),
+            Protocol::Line | Protocol::Length => {
+                session::tcp::encode_heartbeat(connection.encoder().wire, &mut core.out);
+            }
+            Protocol::Http => {}
+        }
+        core.metrics.heartbeats_sent_total.add(1);
+        self.backend.quieten(id);
+        self.write(id);
+    }
+}
+
+impl Core {
+    fn due(&self, id: ConnId, connection: &Connection) -> Due {
+        let (flags, limits, now) = (connection.flags, &self.limits, self.tick);
+        let ticks = |duration: Duration| self.wheel.ticks_in(duration);
+        if !flags.has(Flags::OPEN) {
+            let due = connection.heard.later(ticks(limits.handshake_timeout));
+            return if now >= due { Due::Close(CloseReason::HandshakeTimeout) } else { Due::Later(due) };
+        }
+        let mut next = None;
+        let mut passed = |due: Tick| {
+            next = Some(next.map_or(due, |next: Tick| next.min(due)));
+            now >= due
+        };
+        if let Some(outbox) = &connection.outbox
+            && outbox.waits
+            && passed(outbox.progress.later(ticks(limits.queue_stall_timeout)))
+        {
+            return Due::Close(CloseReason::SlowConsumer);
+        }
+        if let Some(drain) = &self.drain
+            && flags.has(Flags::DRAINING)
+            && passed(drain.leave(id))
+        {
+            return Due::Close(CloseReason::GoingAway);
+        }
+        if let Some(extra) = &connection.extra
+            && !limits.idle_timeout.is_zero()
+            && passed(extra.spoke.later(ticks(limits.idle_timeout)))
+        {
+            return Due::Close(CloseReason::IdleTimeout);
+        }
+        if !limits.heartbeat_interval.is_zero() {
+            if flags.has(Flags::PINGED) {
+                if passed(connection.heard.later(ticks(limits.heartbeat_timeout))) {
+                    return Due::Close(CloseReason::HeartbeatTimeout);
+                }
+            } else if passed(connection.heard.later(jitter(ticks(limits.heartbeat_interval), id.index()))) {
+                return Due::Heartbeat;
+            }
+        }
+        next.map_or(Due::Never, Due::Later)
+    }
+
+    /// Sets the timer of a connection that has just opened.
+    pub(super) fn arm_open(&mut self, id: ConnId) {
+        if !self.limits.idle_timeout.is_zero()
+            && let Some(connection) = self.table.get_mut(id)
+        {
+            connection.extra.get_or_insert_default().spoke = self.tick;
+        }
+        if let Some(connection) = self.table.get(id) {
+            match self.due(id, connection) {
+                Due::Later(tick) => self.arm(id, tick),
+                _ => self.wheel.disarm(&mut self.table, id.index()),
+            }
+        }
+    }
+
+    /// Follows the server's phase; whether the drain has just begun.
+    pub(super) fn follow_phase(&mut self) -> bool {
+        let phase = self.control.phase();
+        let begins = phase != self.phase && phase == Phase::Draining;
+        self.phase = phase;
+        if begins {
+            let ticks = self.wheel.ticks_in(self.control.drain_period());
+            let index_end = self.table.index_end();
+            self.drain = Some(Drain { began: self.tick, ticks, cursor: 0, index_end });
+        }
+        begins
+    }
+
+    /// Gives connections their time to leave, spread over the drain's period.
+    fn hand_out_leaves(&mut self, budget: u32) {
+        let Some(mut drain) = self.drain.filter(|drain| drain.cursor < drain.index_end) else { return };
+        let end = drain.index_end.min(drain.cursor + budget);
+        for index in drain.cursor..end {
+            let Some((id, connection)) = self.table.at(index) else { continue };
+            if !connection.flags.has(Flags::CLOSING) {
+                connection.flags.set(Flags::DRAINING);
+                self.arm_by(id, drain.leave(id));
+            }
+        }
+        drain.cursor = end;
+        self.unfinished |= drain.cursor < drain.index_end;
+        self.drain = Some(drain);
+    }
+
+    /// When a connection that is asked to go may come back: clients are spread over the drain's period once more.
+    pub(super) fn retry_after_ms(&self, id: ConnId) -> u64 {
+        let period = self.drain.map_or(0, |drain| u64::from(drain.ticks)) * 100;
+        spread(u64::from(id.index()) ^ 0x5eed, period + 1)
+    }
+}
+
+impl Drain {
+    /// When this connection is asked to leave.
+    fn leave(&self, id: ConnId) -> Tick {
+        let offset = spread(u64::from(id.index()), u64::from(self.ticks) + 1);
+        self.began.later(u32::try_from(offset).unwrap_or(u32::MAX))
+    }
+}
+
+/// Spreads keys evenly over `0..bound` (Fibonacci hashing, Knuth, TAOCP 6.4).
+fn spread(key: u64, bound: u64) -> u64 {
+    let hash = key.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+    (hash * bound) >> 32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::spread;
+
+    #[test]
+    fn a_spread_is_even_and_in_bounds() {
+        let mut counts = [0; 10];
+        (0..10_000).for_each(|key| counts[usize::try_from(spread(key, 10)).expect("below ten")] += 1);
+        assert!(counts.iter().all(|count| (900..1100).contains(count)), "{counts:?}");
+    }
+}
