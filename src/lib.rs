@@ -8,3 +8,4 @@ pub mod io;
 pub mod message;
 pub mod session;
 pub mod time;
+pub mod wheel;
