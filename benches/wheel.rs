@@ -46,17 +46,28 @@ impl Bench {
         Self { wheel: Wheel::new(TICK), table, keys, now: 0, worst_tick: Duration::ZERO }
     }
 
-    /// As they would be after running for a while: spread over the interval.
-    fn filled(count: u32) -> Self {
-        let mut bench = Self::new(count);
-        bench.arm_all();
-        bench
-    }
-
     fn arm_all(&mut self) {
         for &key in &self.keys {
             self.wheel.arm(&mut self.table, key, Tick(self.now + 1 + random(key) % INTERVAL));
         }
+    }
+
+    /// Arms `count` timers (all in turn, again and again) that are not armed.
+    fn insert(&mut self, count: u64) -> Duration {
+        let (mut spent, mut left) = (Duration::ZERO, usize::try_from(count).unwrap_or(usize::MAX));
+        while left > 0 {
+            let some = &self.keys[..left.min(self.keys.len())];
+            let begin = Instant::now();
+            for &key in some {
+                self.wheel.arm(&mut self.table, key, Tick(1 + random(key) % INTERVAL));
+            }
+            spent += begin.elapsed();
+            left -= some.len();
+            for &key in &self.keys[..] {
+                self.wheel.disarm(&mut self.table, key);
+            }
+        }
+        spent
     }
 
     /// Fires and arms again at least `count` timers, whole ticks at a time, and says what each of `count` cost.
@@ -90,30 +101,14 @@ fn smoke() -> bool {
 fn wheel(c: &mut Criterion) {
     let counts: &[u32] = if smoke() { &[10_000] } else { &[1_000_000, 4_000_000] };
     let mut group = c.benchmark_group("wheel");
-    group.sample_size(10).warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(2));
+    group.sample_size(10).warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(1));
     group.throughput(Throughput::Elements(1));
     for &count in counts {
+        let mut bench = Bench::new(count);
         group.bench_function(BenchmarkId::new("insert", count), |b| {
-            b.iter_custom(|iterations| {
-                let (mut spent, mut left) = (Duration::ZERO, iterations);
-                let mut bench = Bench::new(count);
-                while left > 0 {
-                    let some = left.min(u64::from(count));
-                    let begin = Instant::now();
-                    for &key in &bench.keys[..some as usize] {
-                        bench.wheel.arm(&mut bench.table, key, Tick(1 + random(key) % INTERVAL));
-                    }
-                    spent += begin.elapsed();
-                    left -= some;
-                    for &key in &bench.keys[..some as usize] {
-                        bench.wheel.disarm(&mut bench.table, key);
-                    }
-                }
-                spent
-            });
+            b.iter_custom(|iterations| bench.insert(iterations))
         });
-
-        let mut bench = Bench::filled(count);
+        bench.arm_all();
         let mut i = 0;
         group.bench_function(BenchmarkId::new("refresh by re-arming", count), |b| {
             b.iter(|| {
@@ -130,8 +125,7 @@ fn wheel(c: &mut Criterion) {
             });
         });
 
-        let mut bench = Bench::filled(count);
-        bench.turn(u64::from(count));
+        bench.turn(2 * u64::from(count));
         bench.worst_tick = Duration::ZERO;
         group.bench_function(BenchmarkId::new("expire and re-arm", count), |b| {
             b.iter_custom(|iterations| bench.turn(iterations));

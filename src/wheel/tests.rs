@@ -68,11 +68,13 @@ impl Model {
         assert_eq!(expiry.is_some(), first.is_some());
         assert!(expiry <= first || first.is_some_and(|first| first <= self.now), "{expiry:?} is after {first:?}");
         let mut seen = 0;
-        for slot in (0..Slot::COUNT).map(Slot) {
-            let mut key = self.wheel.first[slot.0 as usize];
-            let mut prev = FIRST | slot.0;
+        for chain in 0..Slot::COUNT * CHAINS {
+            let slot = Slot(chain / CHAINS);
+            let chains = self.wheel.first[slot.0 as usize];
+            let mut key = chains[(chain % CHAINS) as usize];
+            let mut prev = FIRST | chain;
             let occupied = self.wheel.occupied[slot.level() as usize].distance(slot.index()) == Some(0);
-            assert_eq!(occupied, key != NONE, "{slot:?}");
+            assert_eq!(occupied, chains != [NONE; CHAINS as usize], "{slot:?}");
             while key != NONE {
                 let timer = self.table.timer(key);
                 assert_eq!(timer.prev, prev);
@@ -275,8 +277,7 @@ fn a_stall_is_caught_up_with_in_bounded_steps() {
 
 fn in_level_0(model: &Model) -> usize {
     let mut count = 0;
-    for slot in 0..SLOTS {
-        let mut key = model.wheel.first[slot as usize];
+    for &(mut key) in model.wheel.first[..SLOTS as usize].iter().flatten() {
         while key != NONE {
             count += 1;
             key = model.table.0[key as usize].next;
