@@ -71,18 +71,19 @@ fn nanos(tick: Duration) -> u64 {
 /// No neighbour. No key is that large.
 const NONE: u32 = u32::MAX;
 
-/// Set in [`Timer::prev`] of the first timer of a chain; the bits below are slot and chain then.
+/// Set in [`Timer::prev`] of the first timer of a chain; the bits below are the slot then.
 const FIRST: u32 = 1 << 31;
 
 /// Chains of a slot. To walk one chain is to wait for memory at each step, because a timer's address is in the one
 /// before it; [`Wheel::pop`] takes from several in turn, so that their misses overlap (1 M timers: 3 times as fast).
-const CHAINS: u32 = 8;
+const CHAINS: u32 = 16;
 
 /// One timer: its deadline and its neighbours in its slot. It lies in the table entry of the connection that it is for,
 /// which is not removed while the timer is armed.
 #[derive(Clone, Debug)]
 pub struct Timer {
-    /// The key before it in its chain; or [`FIRST`] and the chain; or [`NONE`] when it is not armed.
+    /// The key before it in its chain; or [`FIRST`] and the slot; or [`NONE`] when it is not armed. In the first timer of
+    /// a chain in the cursor's slot it may be the key of one that has fired.
     prev: u32,
     /// The key after it in its chain, or [`NONE`].
     next: u32,
@@ -220,8 +221,10 @@ impl Wheel {
         }
         let mut moves = 0;
         loop {
-            if let Some(key) = self.first_of(store, Slot::new(0, self.cursor)) {
-                self.fire(store, key);
+            let slot = Slot::new(0, self.cursor);
+            if let Some(key) = self.first_of(store, slot) {
+                self.armed -= 1;
+                self.unlink_first(store, key, slot);
                 return Some(key);
             }
             if let Some(slot) = self.open_slot(0) {
@@ -270,11 +273,11 @@ impl Wheel {
     fn fire_or_move(&mut self, store: &mut impl Store, slot: Slot, now: u32) -> Option<u32> {
         let key = self.first_of(store, slot)?;
         let deadline = store.timer(key).tick;
+        self.unlink(store, key);
         if deadline <= now {
-            self.fire(store, key);
+            self.armed -= 1;
             return Some(key);
         }
-        self.unlink(store, key);
         self.link(store, key, deadline);
         None
     }
@@ -289,11 +292,6 @@ impl Wheel {
             std::hint::black_box(touched);
         }
         (0..CHAINS).map(|chain| chains[((self.turn + chain) % CHAINS) as usize]).find(|&key| key != NONE)
-    }
-
-    fn fire(&mut self, store: &mut impl Store, key: u32) {
-        self.armed -= 1;
-        self.unlink(store, key);
     }
 
     /// A coarse slot that holds timers and is at most `ahead` numbers ahead of the cursor.
@@ -324,7 +322,7 @@ impl Wheel {
         let slot = place::slot(deadline, self.cursor);
         let chain = key % CHAINS;
         let next = std::mem::replace(&mut self.first[slot.0 as usize][chain as usize], key);
-        *store.timer(key) = Timer { prev: FIRST | slot.0 * CHAINS | chain, next, tick: deadline };
+        *store.timer(key) = Timer { prev: FIRST | slot.0, next, tick: deadline };
         if next == NONE {
             self.occupied[slot.level() as usize].set(slot.index());
         } else {
@@ -332,9 +330,14 @@ impl Wheel {
         }
     }
 
-    /// Takes an armed timer out of its slot. The slot need not be searched for: the first timer of a chain knows it, and
-    /// to the others it does not matter.
+    /// Takes an armed timer out of its slot. The slot need not be searched for: the first timer of a chain knows it, or
+    /// is in the cursor's slot, and to the others it does not matter.
     fn unlink(&mut self, store: &mut impl Store, key: u32) {
+        let at_cursor = Slot::new(0, self.cursor);
+        if self.first[at_cursor.0 as usize][(key % CHAINS) as usize] == key {
+            self.unlink_first(store, key, at_cursor);
+            return;
+        }
         let timer = store.timer(key);
         let (prev, next) = (timer.prev, timer.next);
         timer.prev = NONE;
@@ -343,11 +346,24 @@ impl Wheel {
         }
         if prev & FIRST == 0 {
             store.timer(prev).next = next;
-            return;
+        } else {
+            self.begin_chain(Slot(prev & !FIRST), key % CHAINS, next);
         }
-        let (slot, chain) = (Slot((prev & !FIRST) / CHAINS), prev % CHAINS);
+    }
+
+    /// Takes the first timer of a chain out of the cursor's slot. What its neighbour says about `prev` is wrong from now
+    /// on, and it does not matter: writing there would cost a miss, and each timer of this slot fires soon.
+    fn unlink_first(&mut self, store: &mut impl Store, key: u32, slot: Slot) {
+        let timer = store.timer(key);
+        timer.prev = NONE;
+        let next = timer.next;
+        self.begin_chain(slot, key % CHAINS, next);
+    }
+
+    /// Makes `key`, or nothing, the first of a chain that has lost its first one.
+    fn begin_chain(&mut self, slot: Slot, chain: u32, key: u32) {
         let chains = &mut self.first[slot.0 as usize];
-        chains[chain as usize] = next;
+        chains[chain as usize] = key;
         if *chains == [NONE; CHAINS as usize] {
             self.occupied[slot.level() as usize].clear(slot.index());
         }
