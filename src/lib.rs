@@ -10,3 +10,4 @@ pub mod message;
 pub mod metrics;
 pub mod session;
 pub mod time;
+pub mod wheel;
