@@ -10,6 +10,7 @@ pub mod websocket;
 
 use crate::close::CloseReason;
 use crate::codec::websocket::deflate::{Deflater, Inflater};
+use crate::codec::{length, line};
 use crate::config::Limits;
 use crate::message::{Kind, Wire};
 
@@ -129,6 +130,20 @@ pub struct Encoder {
 }
 
 /// Appends a message as this connection's peer reads it.
-pub fn encode_message(_encoder: Encoder, _kind: Kind, _payload: &[u8], _deflater: &mut Deflater, _out: &mut Vec<u8>) {
-    unimplemented!("stub")
+#[inline]
+pub fn encode_message(encoder: Encoder, kind: Kind, payload: &[u8], deflater: &mut Deflater, out: &mut Vec<u8>) {
+    match encoder.wire {
+        Wire::WebSocket | Wire::WebSocketDeflate => websocket::encode_message(encoder, kind, payload, deflater, out),
+        Wire::Line => line::encode(payload, out),
+        Wire::Length => length::encode(payload, out),
+    }
+}
+
+/// Appends what asks a silent peer for a sign of life: a WebSocket ping, on raw TCP an empty frame.
+pub fn encode_heartbeat(wire: Wire, out: &mut Vec<u8>) {
+    match wire {
+        Wire::WebSocket | Wire::WebSocketDeflate => websocket::encode_ping(&[], out),
+        Wire::Line => line::encode(&[], out),
+        Wire::Length => length::encode(&[], out),
+    }
 }

@@ -1,5 +1,508 @@
-//! The WebSocket session, RFC 6455.
+//! The WebSocket session, RFC 6455 sections 5 to 7, from the side of the server.
+//!
+//! Whole frames are taken where they lie: unmasked in place, handed out as slices. Only what is unfinished when the
+//! bytes end is copied, into a [`Partial`] that the connection has no longer than that. Nothing is ever allocated for a
+//! length that a peer merely says; a limit that a header breaks is told before the payload comes.
+//!
+//! It does not matter how the bytes are cut: the same stream gives the same events and the same violation.
+//!
+//! ```text
+//!             whole frame                      header or payload not all here, or a fragment
+//!              +------+                     +------------------------------------------------+
+//!              |      v                     |                                                v
+//!              +--- no partial (idle) ------+                              partial: header -> payload -+
+//!                        ^                                                            ^                |
+//!                        +---------- nothing is unfinished any more -------------------- next frame <--+
+//! ```
 
-/// Where the session stands in an unfinished frame or message.
+#[doc(hidden)]
+pub mod fuzz;
+#[cfg(test)]
+mod tests;
+
+use super::{Encoder, Env, Event, Flow, Partial, Tools};
+use crate::close::CloseReason;
+use crate::codec::websocket::close::{self, CloseError};
+use crate::codec::websocket::deflate::{Deflater, InflateError};
+use crate::codec::websocket::frame::{self, BadHeader, CLIENT_HEADER_BYTES_MAX, ClientHeader, Header, Opcode, Parsed};
+use crate::codec::websocket::utf8::BadUtf8;
+use crate::codec::websocket::{mask, utf8};
+use crate::config::Limits;
+use crate::message::Kind;
+
+/// What is remembered of a WebSocket connection, idle or not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct State(u16);
+
+impl State {
+    const WINDOW_BITS: u16 = 0x0f;
+    const CLOSE_SENT: u16 = 0x10;
+    const CLOSE_RECEIVED: u16 = 0x20;
+
+    /// A connection that is open. `window_bits` are permessage-deflate's for what we send, 9 to 15; 0 without it.
+    #[must_use]
+    pub const fn open(window_bits: u8) -> Self {
+        Self(window_bits as u16 & Self::WINDOW_BITS)
+    }
+
+    /// permessage-deflate's window for what we send; 0 without it.
+    #[must_use]
+    pub const fn window_bits(self) -> u8 {
+        (self.0 & Self::WINDOW_BITS) as u8
+    }
+
+    /// Whether we have sent a close frame: nothing may be sent behind it.
+    #[must_use]
+    pub const fn close_sent(self) -> bool {
+        self.0 & Self::CLOSE_SENT != 0
+    }
+
+    /// We have sent a close frame. Events still come, and the peer's close frame among them.
+    pub const fn set_close_sent(&mut self) {
+        self.0 |= Self::CLOSE_SENT;
+    }
+
+    /// Whether the peer's close frame has come: nothing behind it counts.
+    #[must_use]
+    pub const fn close_received(self) -> bool {
+        self.0 & Self::CLOSE_RECEIVED != 0
+    }
+}
+
+/// How a client broke the rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Violation {
+    /// A header that no client may send.
+    #[error(transparent)]
+    Header(#[from] BadHeader),
+    /// RSV1 without the extension that gives it a meaning.
+    #[error("a compressed message, though compression was not agreed on")]
+    NotAgreed,
+    /// A continuation of nothing.
+    #[error("a continuation frame without a message to continue")]
+    NothingToContinue,
+    /// A new message inside another.
+    #[error("a new message before the last one is complete")]
+    Interleaved,
+    /// A message over the limit.
+    #[error("a message over the limit")]
+    TooBig,
+    /// A message in too many fragments.
+    #[error("a message in too many fragments")]
+    TooManyFragments,
+    /// Too many empty fragments in a row.
+    #[error("too many empty fragments in a row")]
+    EmptyFragments,
+    /// Text that is not UTF-8.
+    #[error(transparent)]
+    Text(#[from] BadUtf8),
+    /// A compressed message that cannot be inflated, or not within the limit.
+    #[error(transparent)]
+    Compressed(#[from] InflateError),
+    /// A close frame that says nothing sensible.
+    #[error(transparent)]
+    Close(#[from] CloseError),
+}
+
+impl super::Violation for Violation {
+    fn label(&self) -> &'static str {
+        match self {
+            Self::Header(BadHeader::ReservedBit) => "reserved_bit",
+            Self::Header(BadHeader::ReservedOpcode) => "reserved_opcode",
+            Self::Header(BadHeader::FragmentedControl) => "fragmented_control",
+            Self::Header(BadHeader::LongControl) => "long_control",
+            Self::Header(BadHeader::Unmasked) => "unmasked",
+            Self::Header(BadHeader::LengthForm) => "length_form",
+            Self::Header(BadHeader::LengthOverflow) => "length_overflow",
+            Self::NotAgreed => "compression_not_agreed",
+            Self::NothingToContinue => "nothing_to_continue",
+            Self::Interleaved => "interleaved_messages",
+            Self::TooBig => "message_too_big",
+            Self::TooManyFragments => "too_many_fragments",
+            Self::EmptyFragments => "empty_fragments",
+            Self::Text(BadUtf8) => "bad_utf8",
+            Self::Compressed(InflateError::Garbage) => "bad_deflate",
+            Self::Compressed(InflateError::TooBig) => "inflated_too_big",
+            Self::Close(CloseError::HalfACode) => "half_a_close_code",
+            Self::Close(CloseError::BadCode(_)) => "bad_close_code",
+            Self::Close(CloseError::BadReason) => "bad_close_reason",
+        }
+    }
+
+    fn reason(&self) -> CloseReason {
+        match self {
+            Self::Header(_) | Self::NotAgreed | Self::NothingToContinue | Self::Interleaved => {
+                CloseReason::ProtocolError
+            }
+            Self::Close(CloseError::HalfACode | CloseError::BadCode(_)) => CloseReason::ProtocolError,
+            Self::Text(_) | Self::Close(CloseError::BadReason) => CloseReason::BadUtf8,
+            // RFC 7692 names no code; 1007 is for data that does not fit the type of the message.
+            Self::Compressed(InflateError::Garbage) => CloseReason::BadUtf8,
+            Self::TooBig | Self::Compressed(InflateError::TooBig) => CloseReason::TooBig,
+            Self::TooManyFragments | Self::EmptyFragments => CloseReason::Policy,
+        }
+    }
+}
+
+/// Where the session stands in an unfinished frame or message. The bytes are in [`Partial::buf`]: the message so far,
+/// unmasked, behind it what has come of a control frame; [`Partial::scanned`] is how much of a text is known to be
+/// UTF-8.
 #[derive(Debug, Default)]
-pub struct Assembly {}
+pub struct Assembly {
+    /// A header that is not all there.
+    head: [u8; CLIENT_HEADER_BYTES_MAX],
+    head_bytes: usize,
+    /// A frame whose payload is not all there, and how much of it is.
+    frame: Option<(ClientHeader, usize)>,
+    message: Option<Fragments>,
+}
+
+/// A message that is not complete.
+#[derive(Clone, Copy, Debug)]
+struct Fragments {
+    kind: Kind,
+    compressed: bool,
+    count: u32,
+    /// Empty ones since the last that was not.
+    empty: u32,
+}
+
+/// How far the bytes led.
+enum Step {
+    /// So many bytes were used; go on or stop.
+    Used(usize, Flow),
+    /// What is left is not a whole unfragmented frame.
+    Unfinished,
+}
+
+/// Takes what came from the peer and says what was in it. Returns how many bytes are done with: all of them, unless
+/// an event was answered with [`Flow::Stop`]. Bytes behind the peer's close frame are done with too.
+///
+/// # Errors
+/// When the peer breaks a rule. The events before that were told. The connection is to be closed with the violation's
+/// reason and must not be given more bytes.
+pub fn receive<F: FnMut(Event<'_>) -> Flow>(
+    state: &mut State,
+    partial: &mut Option<Box<Partial>>,
+    bytes: &mut [u8],
+    env: &mut Env<'_>,
+    mut on_event: F,
+) -> Result<usize, Violation> {
+    let result = run(state, partial, bytes, env, &mut on_event);
+    if result.is_err() || state.close_received() {
+        if let Some(unfinished) = partial.take() {
+            env.partials.give(unfinished);
+        }
+    }
+    result
+}
+
+fn run<F: FnMut(Event<'_>) -> Flow>(
+    state: &mut State,
+    partial: &mut Option<Box<Partial>>,
+    bytes: &mut [u8],
+    env: &mut Env<'_>,
+    on_event: &mut F,
+) -> Result<usize, Violation> {
+    let mut done = 0;
+    while done < bytes.len() {
+        if state.close_received() {
+            return Ok(bytes.len());
+        }
+        let rest = &mut bytes[done..];
+        let step = match partial {
+            None => whole_frame(state, rest, env, on_event)?,
+            Some(unfinished) => {
+                let step = piece(state, unfinished, rest, env, on_event)?;
+                if unfinished.websocket.is_idle()
+                    && let Some(finished) = partial.take()
+                {
+                    env.partials.give(finished);
+                }
+                step
+            }
+        };
+        match step {
+            Step::Used(used, flow) => {
+                done += used;
+                if flow == Flow::Stop {
+                    break;
+                }
+            }
+            Step::Unfinished => *partial = Some(env.partials.take()),
+        }
+    }
+    Ok(if state.close_received() { bytes.len() } else { done })
+}
+
+/// The fast path: a whole frame that is a whole message, taken in place.
+#[inline]
+fn whole_frame<F: FnMut(Event<'_>) -> Flow>(
+    state: &mut State,
+    bytes: &mut [u8],
+    env: &mut Env<'_>,
+    on_event: &mut F,
+) -> Result<Step, Violation> {
+    let Parsed::Header(header) = ClientHeader::parse(bytes)? else { return Ok(Step::Unfinished) };
+    if !header.fin {
+        return Ok(Step::Unfinished);
+    }
+    let rest = &mut bytes[header.header_bytes..];
+    let Some(payload) = usize::try_from(header.payload_bytes).ok().and_then(|len| rest.get_mut(..len)) else {
+        return Ok(Step::Unfinished);
+    };
+    let used = header.header_bytes + payload.len();
+    if header.opcode.is_control() {
+        mask::unmask(payload, header.key, 0);
+        return Ok(Step::Used(used, control(state, header.opcode, payload, on_event)?));
+    }
+    let kind = first_kind(&header)?;
+    check_first(*state, &header, env.limits)?;
+    mask::unmask(payload, header.key, 0);
+    if header.compressed {
+        return Ok(Step::Used(used, inflated(kind, payload, env.limits, env.tools, on_event)?));
+    }
+    if kind == Kind::Text {
+        utf8::check(payload)?;
+    }
+    Ok(Step::Used(used, on_event(Event::Message(kind, payload))))
+}
+
+/// The slow path: as much of one frame as has come.
+fn piece<F: FnMut(Event<'_>) -> Flow>(
+    state: &mut State,
+    partial: &mut Partial,
+    bytes: &mut [u8],
+    env: &mut Env<'_>,
+    on_event: &mut F,
+) -> Result<Step, Violation> {
+    let Partial { buf, websocket: assembly, scanned } = partial;
+    let mut used = 0;
+    let (header, received) = match assembly.frame {
+        Some(frame) => frame,
+        None => {
+            let (header_bytes, header) = assembly.take_header(bytes)?;
+            used += header_bytes;
+            let Some(header) = header else { return Ok(Step::Used(used, Flow::Continue)) };
+            assembly.admit(*state, &header, buf.len(), env.limits)?;
+            (header, 0)
+        }
+    };
+    // Fits: a control frame's payload is short, and a message's was checked against a limit.
+    let missing = usize::try_from(header.payload_bytes).map_err(|_| Violation::TooBig)? - received;
+    let available = bytes.len() - used;
+    let payload = &mut bytes[used..used + missing.min(available)];
+    mask::unmask(payload, header.key, received);
+    buf.extend_from_slice(payload);
+    used += payload.len();
+
+    let complete = payload.len() == missing;
+    assembly.frame = (!complete).then_some((header, received + payload.len()));
+    if header.opcode.is_control() {
+        if !complete {
+            return Ok(Step::Used(used, Flow::Continue));
+        }
+        let message_bytes = buf.len() - (received + payload.len());
+        let flow = control(state, header.opcode, &buf[message_bytes..], on_event)?;
+        buf.truncate(message_bytes);
+        return Ok(Step::Used(used, flow));
+    }
+    let text = assembly.message.filter(|message| message.kind == Kind::Text && !message.compressed);
+    if text.is_some() {
+        *scanned = utf8::check_partial(buf, *scanned)?;
+    }
+    if !(complete && header.fin) {
+        return Ok(Step::Used(used, Flow::Continue));
+    }
+    if text.is_some() && *scanned < buf.len() {
+        return Err(BadUtf8.into()); // cut off inside a code point
+    }
+    let flow = match assembly.message.take() {
+        Some(message) if message.compressed => inflated(message.kind, buf, env.limits, env.tools, on_event)?,
+        Some(message) => on_event(Event::Message(message.kind, buf)),
+        None => Flow::Continue, // not so: a data frame that was admitted belongs to a message
+    };
+    buf.clear();
+    *scanned = 0;
+    Ok(Step::Used(used, flow))
+}
+
+impl Assembly {
+    fn is_idle(&self) -> bool {
+        self.head_bytes == 0 && self.frame.is_none() && self.message.is_none()
+    }
+
+    /// The next frame's header, `None` when it is not all there, and how many bytes it took.
+    fn take_header(&mut self, bytes: &[u8]) -> Result<(usize, Option<ClientHeader>), BadHeader> {
+        if self.head_bytes == 0
+            && let Parsed::Header(header) = ClientHeader::parse(bytes)?
+        {
+            return Ok((header.header_bytes, Some(header)));
+        }
+        let mut used = 0;
+        loop {
+            match ClientHeader::parse(&self.head[..self.head_bytes])? {
+                Parsed::Header(header) => {
+                    self.head_bytes = 0;
+                    return Ok((used, Some(header)));
+                }
+                Parsed::Needs(_) if used == bytes.len() => return Ok((used, None)),
+                Parsed::Needs(needs) => {
+                    let more = (needs - self.head_bytes).min(bytes.len() - used);
+                    self.head[self.head_bytes..self.head_bytes + more].copy_from_slice(&bytes[used..used + more]);
+                    self.head_bytes += more;
+                    used += more;
+                }
+            }
+        }
+    }
+
+    /// Whether the frame may come now, and what it makes of the message.
+    fn admit(
+        &mut self,
+        state: State,
+        header: &ClientHeader,
+        message_bytes: usize,
+        limits: &Limits,
+    ) -> Result<(), Violation> {
+        let empty = u32::from(header.payload_bytes == 0);
+        match (header.opcode, &mut self.message) {
+            (Opcode::Close | Opcode::Ping | Opcode::Pong, _) => return Ok(()),
+            (Opcode::Continuation, None) => return Err(Violation::NothingToContinue),
+            (Opcode::Continuation, Some(message)) => {
+                message.count += 1;
+                message.empty = if empty > 0 { message.empty + empty } else { 0 };
+                // No overflow: a length has at most 63 bits, and what has come fits in memory.
+                if header.payload_bytes + message_bytes as u64 > bytes_max(message.compressed, limits) {
+                    return Err(Violation::TooBig);
+                }
+            }
+            (Opcode::Text | Opcode::Binary, Some(_)) => return Err(Violation::Interleaved),
+            (Opcode::Text | Opcode::Binary, none) => {
+                let kind = first_kind(header)?;
+                check_first(state, header, limits)?;
+                *none = Some(Fragments { kind, compressed: header.compressed, count: 1, empty });
+            }
+        }
+        match &self.message {
+            // A whole message in one frame has no fragments.
+            Some(message) if !(message.count == 1 && header.fin) => message.check(limits),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Fragments {
+    fn check(&self, limits: &Limits) -> Result<(), Violation> {
+        if self.count > limits.fragments_max {
+            return Err(Violation::TooManyFragments);
+        }
+        if self.empty > limits.empty_fragments_max {
+            return Err(Violation::EmptyFragments);
+        }
+        Ok(())
+    }
+}
+
+/// The kind of the message that a data frame begins.
+#[inline]
+fn first_kind(header: &ClientHeader) -> Result<Kind, Violation> {
+    match header.opcode {
+        Opcode::Text => Ok(Kind::Text),
+        Opcode::Binary => Ok(Kind::Binary),
+        _ => Err(Violation::NothingToContinue),
+    }
+}
+
+/// Whether a message may begin with this frame.
+#[inline]
+fn check_first(state: State, header: &ClientHeader, limits: &Limits) -> Result<(), Violation> {
+    if header.compressed && state.window_bits() == 0 {
+        return Err(Violation::NotAgreed);
+    }
+    if header.payload_bytes > bytes_max(header.compressed, limits) {
+        return Err(Violation::TooBig);
+    }
+    Ok(())
+}
+
+/// Payload bytes of a message at most. Compression makes noise larger: by at most an eighth, says zlib.
+#[inline]
+fn bytes_max(compressed: bool, limits: &Limits) -> u64 {
+    let max = limits.message_bytes_max as u64;
+    if compressed { max.saturating_add(max / 8 + 64) } else { max }
+}
+
+fn control<F: FnMut(Event<'_>) -> Flow>(
+    state: &mut State,
+    opcode: Opcode,
+    payload: &[u8],
+    on_event: &mut F,
+) -> Result<Flow, Violation> {
+    Ok(match opcode {
+        Opcode::Ping => on_event(Event::Ping(payload)),
+        Opcode::Close => {
+            let code = close::parse(payload)?;
+            state.0 |= State::CLOSE_RECEIVED;
+            on_event(Event::Close(code))
+        }
+        _ => on_event(Event::Pong(payload)),
+    })
+}
+
+fn inflated<F: FnMut(Event<'_>) -> Flow>(
+    kind: Kind,
+    compressed: &[u8],
+    limits: &Limits,
+    tools: &mut Tools,
+    on_event: &mut F,
+) -> Result<Flow, Violation> {
+    /// More is freed again: a shard does not keep the room of its largest message for ever.
+    const KEPT_BYTES_MAX: usize = 1024 * 1024;
+    let message = &mut tools.inflated;
+    message.clear();
+    message.shrink_to(KEPT_BYTES_MAX);
+    tools.inflater.inflate(compressed, limits.message_bytes_max, message)?;
+    if kind == Kind::Text {
+        utf8::check(message)?;
+    }
+    Ok(on_event(Event::Message(kind, message)))
+}
+
+/// Appends a message as one frame, compressed where the peer takes that and it makes the frame smaller.
+#[inline]
+pub fn encode_message(encoder: Encoder, kind: Kind, payload: &[u8], deflater: &mut Deflater, out: &mut Vec<u8>) {
+    if encoder.window_bits > 0 && frame::append_deflated(kind, payload, encoder.window_bits, deflater, out) {
+        return;
+    }
+    let header = Header::message(kind, payload.len(), false);
+    out.reserve(header.as_slice().len() + payload.len());
+    out.extend_from_slice(header.as_slice());
+    out.extend_from_slice(payload);
+}
+
+/// Appends a ping. A payload over 125 bytes is cut off.
+pub fn encode_ping(payload: &[u8], out: &mut Vec<u8>) {
+    encode_control(Opcode::Ping, payload, out);
+}
+
+/// Appends a pong: the answer to a ping has the ping's payload.
+pub fn encode_pong(payload: &[u8], out: &mut Vec<u8>) {
+    encode_control(Opcode::Pong, payload, out);
+}
+
+/// Appends a close frame; without a code it is empty. A reason that is too long is cut off. Nothing may follow it:
+/// see [`State::set_close_sent`].
+pub fn encode_close(code: Option<u16>, reason: &str, out: &mut Vec<u8>) {
+    let Some(code) = code else { return encode_control(Opcode::Close, &[], out) };
+    let reason = close::fitting(reason);
+    out.extend_from_slice(Header::control(Opcode::Close, 2 + reason.len()).as_slice());
+    out.extend_from_slice(&code.to_be_bytes());
+    out.extend_from_slice(reason.as_bytes());
+}
+
+fn encode_control(opcode: Opcode, payload: &[u8], out: &mut Vec<u8>) {
+    let payload = &payload[..payload.len().min(frame::CONTROL_BYTES_MAX)];
+    out.extend_from_slice(Header::control(opcode, payload.len()).as_slice());
+    out.extend_from_slice(payload);
+}

@@ -1,0 +1,191 @@
+//! Responses.
+
+/// How an answer has to be, given its request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// The connection goes on after it.
+    pub keep_alive: bool,
+    /// The request was HEAD: everything but the body.
+    pub head_only: bool,
+}
+
+impl Reply {
+    /// The last answer of a connection.
+    pub const LAST: Self = Self { keep_alive: false, head_only: false };
+}
+
+/// The phrase of a status, RFC 9110 section 15 and RFC 6585.
+#[must_use]
+pub const fn phrase(status: u16) -> &'static str {
+    match status {
+        101 => "Switching Protocols",
+        200 => "OK",
+        204 => "No Content",
+        206 => "Partial Content",
+        301 => "Moved Permanently",
+        302 => "Found",
+        304 => "Not Modified",
+        307 => "Temporary Redirect",
+        308 => "Permanent Redirect",
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        406 => "Not Acceptable",
+        408 => "Request Timeout",
+        409 => "Conflict",
+        410 => "Gone",
+        411 => "Length Required",
+        413 => "Content Too Large",
+        414 => "URI Too Long",
+        415 => "Unsupported Media Type",
+        417 => "Expectation Failed",
+        422 => "Unprocessable Content",
+        426 => "Upgrade Required",
+        429 => "Too Many Requests",
+        431 => "Request Header Fields Too Large",
+        500 => "Internal Server Error",
+        501 => "Not Implemented",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        505 => "HTTP Version Not Supported",
+        _ => "Unknown",
+    }
+}
+
+/// Appends a response with a body of known length.
+///
+/// `extra` are header fields of ours; control characters in their values are left out, so that a value which repeats
+/// something of a peer's cannot become a field of its own.
+pub fn write_page(
+    status: u16,
+    content_type: &str,
+    body: &[u8],
+    extra: &[(&str, &str)],
+    reply: Reply,
+    out: &mut Vec<u8>,
+) {
+    out.extend_from_slice(b"HTTP/1.1 ");
+    write_number(usize::from(status), out);
+    out.push(b' ');
+    out.extend_from_slice(phrase(status).as_bytes());
+    out.extend_from_slice(b"\r\n");
+    write_field("Content-Type", content_type, out);
+    out.extend_from_slice(b"Content-Length: ");
+    write_number(body.len(), out);
+    out.extend_from_slice(b"\r\n");
+    for (name, value) in extra {
+        write_field(name, value, out);
+    }
+    if !reply.keep_alive && !extra.iter().any(|(name, _)| name.eq_ignore_ascii_case("connection")) {
+        write_field("Connection", "close", out);
+    }
+    out.extend_from_slice(b"\r\n");
+    if !reply.head_only {
+        out.extend_from_slice(body);
+    }
+}
+
+/// Appends an error: JSON `{"error":{"code","message"}}`.
+pub fn write_error(
+    status: u16,
+    code: &str,
+    message: &str,
+    extra: &[(&str, &str)],
+    reply: Reply,
+    out: &mut Vec<u8>,
+) {
+    let mut body = Vec::with_capacity(64 + code.len() + message.len());
+    body.extend_from_slice(b"{\"error\":{\"code\":");
+    write_json_string(code, &mut body);
+    body.extend_from_slice(b",\"message\":");
+    write_json_string(message, &mut body);
+    body.extend_from_slice(b"}}\n");
+    write_page(status, "application/json", &body, extra, reply, out);
+}
+
+/// Appends `text` as a JSON string, RFC 8259 section 7.
+pub fn write_json_string(text: &str, out: &mut Vec<u8>) {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    out.push(b'"');
+    for byte in text.bytes() {
+        match byte {
+            b'"' | b'\\' => out.extend_from_slice(&[b'\\', byte]),
+            b'\n' => out.extend_from_slice(b"\\n"),
+            b'\r' => out.extend_from_slice(b"\\r"),
+            b'\t' => out.extend_from_slice(b"\\t"),
+            0..0x20 | 0x7f => {
+                out.extend_from_slice(b"\\u00");
+                out.extend_from_slice(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
+            }
+            other => out.push(other),
+        }
+    }
+    out.push(b'"');
+}
+
+fn write_field(name: &str, value: &str, out: &mut Vec<u8>) {
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend(value.bytes().filter(|byte| !byte.is_ascii_control()));
+    out.extend_from_slice(b"\r\n");
+}
+
+/// The decimal digits, without the machinery of `format!`.
+fn write_number(mut number: usize, out: &mut Vec<u8>) {
+    let start = out.len();
+    loop {
+        let digit = u8::try_from(number % 10).unwrap_or_default();
+        out.push(b'0' + digit);
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    out[start..].reverse();
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::*;
+
+    const GOES_ON: Reply = Reply { keep_alive: true, head_only: false };
+
+    fn text(write: impl FnOnce(&mut Vec<u8>)) -> String {
+        let mut out = Vec::new();
+        write(&mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_page() {
+        let page = text(|out| write_page(200, "text/plain", b"hello", &[("X-A", "b")], GOES_ON, out));
+        assert_eq!(page, "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 5\r\nX-A: b\r\n\r\nhello");
+    }
+
+    #[test]
+    fn the_answer_to_head_has_everything_but_the_body() {
+        let reply = Reply { keep_alive: false, head_only: true };
+        let page = text(|out| write_page(200, "text/plain", b"0123456789", &[], reply, out));
+        let head = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 10\r\nConnection: close\r\n\r\n";
+        assert_eq!(page, head);
+    }
+
+    #[test]
+    fn an_error_is_escaped_json() {
+        let error = text(|out| write_error(404, "not_found", "no \"x\"\\\n\u{1}ü", &[], Reply::LAST, out));
+        assert!(error.starts_with("HTTP/1.1 404 Not Found\r\nContent-Type: application/json\r\n"), "{error}");
+        let (_, body) = error.split_once("\r\n\r\n").unwrap();
+        assert_eq!(body, "{\"error\":{\"code\":\"not_found\",\"message\":\"no \\\"x\\\"\\\\\\n\\u0001ü\"}}\n");
+        assert!(error.contains(&format!("Content-Length: {}\r\n", body.len())));
+    }
+
+    #[test]
+    fn a_value_cannot_become_a_field() {
+        let page = text(|out| write_page(200, "text/plain", b"", &[("Location", "/a\r\nSet-Cookie: b")], GOES_ON, out));
+        assert!(page.contains("Location: /aSet-Cookie: b\r\n\r\n"));
+    }
+}
