@@ -7,4 +7,5 @@ pub mod id;
 pub mod io;
 pub mod message;
 pub mod session;
+pub mod sim;
 pub mod time;
