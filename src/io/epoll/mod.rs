@@ -203,7 +203,7 @@ impl Epoll {
                 if read == self.buffer.len() || entry.has(Entry::HUNG_UP) {
                     return received;
                 }
-                received
+                received // and there is nothing more
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => None,
             Err(error) if error.kind() == ErrorKind::Interrupted => return None,
