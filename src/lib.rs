@@ -9,5 +9,6 @@ pub mod io;
 pub mod message;
 pub mod metrics;
 pub mod session;
+pub mod sim;
 pub mod time;
 pub mod wheel;

@@ -1,0 +1,145 @@
+//! Listeners, and the sockets they took that have no name yet.
+
+use std::io::{self, ErrorKind};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use mio::{Interest, Registry, Token};
+use slab::Slab;
+
+use crate::id::ListenerId;
+use crate::io::{Accepted, Completion};
+
+/// How long to wait after the process ran out of descriptors or memory, unless a connection closes before.
+const RETRY_AFTER: Duration = Duration::from_millis(50);
+/// Marks a token as a listener's: connections use 56 bits.
+const LISTENER: usize = 1 << 63;
+
+/// The listener's place, if it is a listener's token.
+pub(super) const fn key_of_listener(token: Token) -> Option<usize> {
+    if token.0 & LISTENER != 0 { Some(token.0 & !LISTENER) } else { None }
+}
+
+#[derive(Debug)]
+struct Listener {
+    id: ListenerId,
+    socket: mio::net::TcpListener,
+    /// There was an edge, and the queue has not been seen empty since.
+    ready: bool,
+}
+
+/// All listeners of one backend.
+#[derive(Debug)]
+pub(super) struct Listeners {
+    listeners: Vec<Listener>,
+    /// Taken, neither attached nor refused.
+    unnamed: Slab<TcpStream>,
+    paused: bool,
+    /// When to try again after the process ran out of something.
+    retry_at: Option<Instant>,
+    accepts_max: u32,
+    /// Accepts left before the next wait.
+    accepts_left: u32,
+}
+
+impl Listeners {
+    pub(super) const fn new(accepts_max: u32) -> Self {
+        let unnamed = Slab::new();
+        Self { listeners: Vec::new(), unnamed, paused: false, retry_at: None, accepts_max, accepts_left: 0 }
+    }
+
+    pub(super) fn add(&mut self, registry: &Registry, id: ListenerId, socket: std::net::TcpListener) -> io::Result<()> {
+        socket.set_nonblocking(true)?;
+        let mut socket = mio::net::TcpListener::from_std(socket);
+        registry.register(&mut socket, Token(LISTENER | self.listeners.len()), Interest::READABLE)?;
+        self.listeners.push(Listener { id, socket, ready: false });
+        Ok(())
+    }
+
+    pub(super) const fn pause(&mut self, paused: bool) {
+        self.paused = paused;
+    }
+
+    pub(super) fn close_all(&mut self) {
+        self.listeners.clear();
+    }
+
+    pub(super) fn note_ready(&mut self, key: usize) {
+        if let Some(listener) = self.listeners.get_mut(key) {
+            listener.ready = true;
+        }
+    }
+
+    /// Hands out a socket that is waiting for its name.
+    pub(super) fn claim(&mut self, accepted: Accepted) -> Option<TcpStream> {
+        self.unnamed.try_remove(usize::try_from(accepted.socket).ok()?)
+    }
+
+    /// A descriptor has become free.
+    pub(super) const fn retry_now(&mut self) {
+        self.retry_at = None;
+    }
+
+    /// Allows the next accepts, and shortens a timeout so that a retry is not missed.
+    pub(super) fn begin_round(&mut self, timeout: Option<Duration>) -> Option<Duration> {
+        self.accepts_left = self.accepts_max;
+        let Some(retry_at) = self.retry_at.filter(|_| !self.paused) else { return timeout };
+        let left = retry_at.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            self.retry_at = None;
+        }
+        Some(timeout.map_or(left, |timeout| timeout.min(left)))
+    }
+
+    /// Whether connections may be waiting that can be taken now.
+    pub(super) fn has_work(&self) -> bool {
+        self.can_accept() && self.listeners.iter().any(|listener| listener.ready)
+    }
+
+    const fn can_accept(&self) -> bool {
+        !self.paused && self.retry_at.is_none()
+    }
+
+    /// Takes one connection from a listener that has some.
+    pub(super) fn next(&mut self) -> Option<Completion> {
+        if !self.can_accept() {
+            return None;
+        }
+        let Self { listeners, unnamed, retry_at, accepts_left, .. } = self;
+        for listener in listeners.iter_mut().filter(|listener| listener.ready) {
+            while *accepts_left > 0 {
+                *accepts_left -= 1;
+                match listener.socket.accept() {
+                    Ok((stream, _)) => {
+                        let socket = unnamed.insert(TcpStream::from(stream)) as u64;
+                        return Some(Completion::Accepted(Accepted { listener: listener.id, socket }));
+                    }
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                        listener.ready = false;
+                        break;
+                    }
+                    Err(error) if is_the_peers(error.kind()) => {}
+                    // EMFILE, ENFILE, ENOBUFS, ENOMEM, or something new. The edge is kept: there is no other.
+                    Err(error) => {
+                        *retry_at = Some(Instant::now() + RETRY_AFTER);
+                        return Some(Completion::AcceptFailed(listener.id, error.kind()));
+                    }
+                }
+            }
+        }
+        None
+    }
+}
+
+/// Whether one connection failed before it was taken, which says nothing about the next.
+const fn is_the_peers(kind: ErrorKind) -> bool {
+    matches!(
+        kind,
+        ErrorKind::ConnectionAborted
+            | ErrorKind::ConnectionReset
+            | ErrorKind::Interrupted
+            | ErrorKind::HostUnreachable
+            | ErrorKind::NetworkUnreachable
+            | ErrorKind::NetworkDown
+    )
+}
