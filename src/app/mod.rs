@@ -17,6 +17,7 @@ use crate::message::{Kind, Message, Publisher, Topic};
 use crate::session::{self, Encoder, Protocol};
 use crate::time::Instant;
 
+pub use crate::config::SlowConsumer;
 pub use router::{Request, RouteId, Router};
 
 /// An application: one value per shard, cloned from the one that was given to the router.
@@ -56,18 +57,6 @@ pub struct Refusal {
     pub code: &'static str,
     /// A sentence for people.
     pub message: String,
-}
-
-/// What happens to a subscriber whose queue is full.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum SlowConsumer {
-    /// It is closed with 4001.
-    #[default]
-    Close,
-    /// Its oldest waiting messages are dropped.
-    DropOldest,
-    /// Only the newest message waits.
-    KeepLatest,
 }
 
 /// How a subscription behaves.

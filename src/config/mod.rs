@@ -1,5 +1,137 @@
-//! What can be set: one typed model, with the defaults that README.md lists.
+//! What can be set: one typed model, filled from the defaults, a TOML file, the environment and flags, in this order.
+//!
+//! [`settings`] is the one table of keys: the file, the environment, the flags, `default-config` and the search for the
+//! nearest known name all read it, so that they cannot drift apart. What cannot be right is refused here; the rest of
+//! the program gets a [`Config`] it need not check again.
+
+/// An enum whose values have names in the configuration.
+macro_rules! named {
+    ($(#[doc = $doc:literal])+ $name:ident { $($(#[$attribute:meta])+ $variant:ident = $word:literal,)+ }) => {
+        $(#[doc = $doc])+
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub enum $name {
+            $($(#[$attribute])+ $variant,)+
+        }
+
+        impl $name {
+            /// The names, in the order of the variants.
+            pub const NAMES: &[&str] = &[$($word),+];
+
+            /// The name in the configuration.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $word,)+
+                }
+            }
+
+            /// What has this name.
+            #[must_use]
+            pub fn from_name(name: &str) -> Option<Self> {
+                match name {
+                    $($word => Some(Self::$variant),)+
+                    _ => None,
+                }
+            }
+        }
+    };
+}
 
 mod limits;
+mod listen;
+mod loader;
+mod nearest;
+mod origins;
+mod problem;
+mod settings;
+mod value;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 pub use limits::Limits;
+pub use listen::{App, Framing, Listen, ListenError, Transport};
+pub use loader::Loader;
+pub use origins::Origins;
+pub use problem::{Place, Problem};
+pub use settings::default_config;
+
+/// All that an operator decides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Where clients connect.
+    pub listeners: Vec<Listen>,
+    /// Where operators look: metrics, health, dashboard. `None`: nowhere.
+    pub admin: Option<SocketAddr>,
+    /// How the kernel is asked.
+    pub backend: BackendChoice,
+    /// Shards, 0 for one per available core.
+    pub shards: usize,
+    /// Every bound.
+    pub limits: Limits,
+    /// Time over which clients are sent away when the server ends.
+    pub drain: Duration,
+    /// How log lines look.
+    pub log_format: LogFormat,
+    /// Which web pages may open a WebSocket.
+    pub origins: Origins,
+    /// WebSocket subprotocols that are spoken, best first.
+    pub subprotocols: Vec<String>,
+    /// What happens to slow subscribers of the built-in chat and topic routes.
+    pub slow_consumer: SlowConsumer,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        Self {
+            listeners: vec![Listen::http(local(8080)), Listen::tcp(local(7000))],
+            admin: Some(local(9090)),
+            backend: BackendChoice::default(),
+            shards: 0,
+            limits: Limits::default(),
+            drain: Duration::from_secs(30),
+            log_format: LogFormat::default(),
+            origins: Origins::default(),
+            subprotocols: Vec::new(),
+            slow_consumer: SlowConsumer::default(),
+        }
+    }
+}
+
+named! {
+    /// Which backend serves.
+    BackendChoice {
+        /// io_uring where the kernel has all it takes, else epoll with a warning.
+        #[default]
+        Auto = "auto",
+        /// epoll.
+        Epoll = "epoll",
+        /// io_uring, or an error that says what is missing.
+        Uring = "uring",
+    }
+}
+
+named! {
+    /// How log lines look.
+    LogFormat {
+        /// For people.
+        #[default]
+        Text = "text",
+        /// One JSON object per line.
+        Json = "json",
+    }
+}
+
+named! {
+    /// What happens to a subscriber whose queue is full.
+    SlowConsumer {
+        /// It is closed with 4001.
+        #[default]
+        Close = "close",
+        /// Its oldest waiting messages are dropped.
+        DropOldest = "drop_oldest",
+        /// Only the newest message waits.
+        KeepLatest = "keep_latest",
+    }
+}

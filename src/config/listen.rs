@@ -1,0 +1,303 @@
+//! Listeners and their URLs.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use super::nearest::nearest;
+use super::problem::quote;
+
+/// Where clients connect and what they speak there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listen {
+    /// Port 0 picks a free one.
+    pub address: SocketAddr,
+    /// What is spoken.
+    pub transport: Transport,
+}
+
+/// What is spoken at a listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// HTTP/1.1 and what grows out of it.
+    Http,
+    /// Frames over bare TCP.
+    Tcp {
+        /// How a frame ends.
+        framing: Framing,
+        /// Who serves it.
+        app: App,
+        /// The topic that every connection is bound to (the room, for a chat). Checked as the contract has it.
+        topic: Option<String>,
+    },
+}
+
+named! {
+    /// How a raw TCP frame ends.
+    Framing {
+        /// In a newline.
+        #[default]
+        Line = "line",
+        /// Where the 4-byte big-endian length before it says.
+        Length = "length",
+    }
+}
+
+named! {
+    /// Who serves a raw TCP listener.
+    App {
+        /// Every frame comes back.
+        #[default]
+        Echo = "echo",
+        /// A chat room.
+        Chat = "chat",
+        /// Publish and subscribe on one topic.
+        Topic = "topic",
+    }
+}
+
+/// Why a text is not a listener.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{what}: {mend}")]
+pub struct ListenError {
+    /// What is wrong.
+    pub what: String,
+    /// How to mend it.
+    pub mend: String,
+}
+
+fn wrong<T>(what: impl Into<String>, mend: impl Into<String>) -> Result<T, ListenError> {
+    Err(ListenError { what: what.into(), mend: mend.into() })
+}
+
+impl Listen {
+    const SCHEMES: [&str; 2] = ["http", "tcp"];
+    const QUERY_KEYS: [&str; 3] = ["framing", "app", "topic"];
+
+    /// HTTP at this address.
+    #[must_use]
+    pub const fn http(address: SocketAddr) -> Self {
+        Self { address, transport: Transport::Http }
+    }
+
+    /// Raw TCP at this address as `tcp://` without a query has it: lines that are echoed.
+    #[must_use]
+    pub const fn tcp(address: SocketAddr) -> Self {
+        Self { address, transport: Transport::Tcp { framing: Framing::Line, app: App::Echo, topic: None } }
+    }
+
+    /// The same at another address, for one whose port was 0.
+    #[must_use]
+    pub fn at(&self, address: SocketAddr) -> Self {
+        Self { address, transport: self.transport.clone() }
+    }
+
+    /// Reads `http://HOST:PORT` or `tcp://HOST:PORT?framing=line|length&app=echo|chat|topic&topic=NAME`.
+    ///
+    /// # Errors
+    /// When it is something else.
+    pub fn parse(url: &str) -> Result<Self, ListenError> {
+        let Some((scheme, rest)) = url.split_once("://") else {
+            return wrong(format!("{} is not a URL", quote(url)), "write http://HOST:PORT or tcp://HOST:PORT");
+        };
+        let (authority, query) = rest.split_once('?').map_or((rest, None), |(head, query)| (head, Some(query)));
+        let authority = authority.strip_suffix('/').unwrap_or(authority);
+        match scheme {
+            "http" => {
+                if let Some(query) = query {
+                    return wrong(format!("an http listener takes no query, not {}", quote(query)), "leave it out");
+                }
+                Ok(Self::http(parse_address(authority)?))
+            }
+            "tcp" => {
+                Ok(Self { address: parse_address(authority)?, transport: parse_query(query.unwrap_or_default())? })
+            }
+            "https" | "tls" => wrong(
+                format!("{scheme} listeners are not there yet"),
+                "listen on http or tcp and let a proxy in front do TLS",
+            ),
+            "unix" => wrong("unix listeners are not there yet", "listen on http://127.0.0.1:PORT"),
+            _ => wrong(
+                format!("unknown scheme {}", quote(scheme)),
+                format!("did you mean {}://?", nearest(scheme, Self::SCHEMES).unwrap_or("http")),
+            ),
+        }
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.transport {
+            Transport::Http => write!(f, "http://{}", self.address),
+            Transport::Tcp { framing, app, topic } => {
+                write!(f, "tcp://{}", self.address)?;
+                let mut separator = '?';
+                let mut pair = |f: &mut fmt::Formatter<'_>, key: &str, value: &str| {
+                    let before = std::mem::replace(&mut separator, '&');
+                    write!(f, "{before}{key}={value}")
+                };
+                if *framing != Framing::default() {
+                    pair(f, "framing", framing.name())?;
+                }
+                if *app != App::default() {
+                    pair(f, "app", app.name())?;
+                }
+                topic.as_ref().map_or(Ok(()), |topic| pair(f, "topic", &percent_encode(topic)))
+            }
+        }
+    }
+}
+
+fn parse_address(authority: &str) -> Result<SocketAddr, ListenError> {
+    if let Ok(address) = authority.parse() {
+        return Ok(address);
+    }
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) if !host.ends_with(':') && !port.ends_with(']') => (host, port),
+        _ => {
+            return wrong(format!("{} has no port", quote(authority)), "add one, such as :8080, or :0 for any free one");
+        }
+    };
+    let Ok(port) = port.parse() else {
+        return wrong(format!("{} is not a port", quote(port)), "write a number from 0 to 65535");
+    };
+    if host == "localhost" {
+        return Ok(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port));
+    }
+    match host {
+        "" | "*" => wrong("the host is missing", format!("write 0.0.0.0:{port} or [::]:{port} for every interface")),
+        _ if host.contains(':') => {
+            wrong(format!("{} is not an address", quote(host)), format!("write IPv6 in brackets, such as [::1]:{port}"))
+        }
+        _ => wrong(
+            format!("{} is not an address of this machine", quote(host)),
+            "write an IP address to listen on, such as 127.0.0.1, [::1] or 0.0.0.0",
+        ),
+    }
+}
+
+fn parse_query(query: &str) -> Result<Transport, ListenError> {
+    let (mut framing, mut app, mut topic) = (None, None, None);
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        match key {
+            "framing" => once(&mut framing, key, word(key, value, Framing::from_name, Framing::NAMES)?)?,
+            "app" => once(&mut app, key, word(key, value, App::from_name, App::NAMES)?)?,
+            "topic" => once(&mut topic, key, parse_topic(value)?)?,
+            _ => {
+                return wrong(
+                    format!("unknown query key {}", quote(key)),
+                    format!("did you mean {}?", nearest(key, Listen::QUERY_KEYS).unwrap_or("app")),
+                );
+            }
+        }
+    }
+    let (framing, app) = (framing.unwrap_or_default(), app.unwrap_or_default());
+    if topic.is_some() && app == App::Echo {
+        return wrong("app=echo has no topic", "add app=topic or app=chat, or leave topic out");
+    }
+    Ok(Transport::Tcp { framing, app, topic })
+}
+
+fn once<T>(slot: &mut Option<T>, key: &str, value: T) -> Result<(), ListenError> {
+    match slot.replace(value) {
+        None => Ok(()),
+        Some(_) => wrong(format!("{key} is there twice"), "leave one out"),
+    }
+}
+
+fn word<T>(key: &str, value: &str, find: fn(&str) -> Option<T>, names: &[&str]) -> Result<T, ListenError> {
+    find(value).map_or_else(|| wrong(format!("{key} is {}", quote(value)), format!("write {}", names.join(" or "))), Ok)
+}
+
+/// A topic's name: 1 to 255 bytes of UTF-8 without control characters or spaces.
+fn parse_topic(encoded: &str) -> Result<String, ListenError> {
+    let mend = "write 1 to 255 bytes of UTF-8 without spaces, with %XX for &, # and %";
+    let Some(topic) = percent_decode(encoded) else {
+        return wrong(format!("topic {} is not percent-encoded UTF-8", quote(encoded)), mend);
+    };
+    let fits = (1..=255).contains(&topic.len()) && !topic.chars().any(|c| c.is_control() || c.is_whitespace());
+    if fits { Ok(topic) } else { wrong(format!("{} cannot be a topic", quote(&topic)), mend) }
+}
+
+fn percent_decode(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, tail @ ..] = rest {
+        rest = tail;
+        if *first != b'%' {
+            bytes.push(*first);
+            continue;
+        }
+        let (digits, tail) = tail.split_at_checked(2)?;
+        let digits = std::str::from_utf8(digits).ok().filter(|digits| !digits.starts_with('+'))?;
+        bytes.push(u8::from_str_radix(digits, 16).ok()?);
+        rest = tail;
+    }
+    String::from_utf8(bytes).ok()
+}
+
+/// Escapes what would end a query's value or a URL.
+fn percent_encode(text: &str) -> String {
+    text.bytes().fold(String::with_capacity(text.len()), |mut out, byte| {
+        if byte.is_ascii_alphanumeric() || b"-._~/:@!$'()*,;".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+        out
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+    use super::*;
+
+    #[test]
+    fn urls_come_back_as_they_were() {
+        for url in [
+            "http://127.0.0.1:8080",
+            "http://[::1]:0",
+            "tcp://0.0.0.0:7000",
+            "tcp://127.0.0.1:7000?framing=length",
+            "tcp://127.0.0.1:7000?app=topic&topic=news/%26/caf%C3%A9",
+            "tcp://127.0.0.1:7000?framing=length&app=chat&topic=lobby",
+        ] {
+            assert_eq!(Listen::parse(url).unwrap().to_string(), url);
+        }
+        assert_eq!(Listen::parse("http://localhost:80/").unwrap().to_string(), "http://127.0.0.1:80");
+    }
+
+    #[test]
+    fn what_is_no_listener_is_refused_with_the_reason() {
+        for (url, expected) in [
+            ("8080", "is not a URL"),
+            ("htp://127.0.0.1:1", "did you mean http://?"),
+            ("https://127.0.0.1:1", "https listeners are not there yet"),
+            ("tls://127.0.0.1:1", "tls listeners are not there yet"),
+            ("unix:///run/holdline", "unix listeners are not there yet"),
+            ("http://127.0.0.1", "has no port"),
+            ("http://[::1]", "has no port"),
+            ("http://::1:80", "in brackets"),
+            ("http://127.0.0.1:70000", "is not a port"),
+            ("http://:80", "the host is missing"),
+            ("http://example.org:80", "is not an address of this machine"),
+            ("http://127.0.0.1:80/path", "is not a port"),
+            ("http://127.0.0.1:80?app=echo", "takes no query"),
+            ("tcp://127.0.0.1:1?frame=line", "did you mean framing?"),
+            ("tcp://127.0.0.1:1?framing=lines", "write line or length"),
+            ("tcp://127.0.0.1:1?app=topic&app=chat", "app is there twice"),
+            ("tcp://127.0.0.1:1?topic=a", "app=echo has no topic"),
+            ("tcp://127.0.0.1:1?app=topic&topic=", "cannot be a topic"),
+            ("tcp://127.0.0.1:1?app=topic&topic=a%20b", "cannot be a topic"),
+            ("tcp://127.0.0.1:1?app=topic&topic=%ff", "not percent-encoded UTF-8"),
+            ("tcp://127.0.0.1:1?app=topic&topic=%+1", "not percent-encoded UTF-8"),
+            ("tcp://127.0.0.1:1?app=topic&topic=%é", "not percent-encoded UTF-8"),
+        ] {
+            let error = Listen::parse(url).unwrap_err().to_string();
+            assert!(error.contains(expected), "{url}: {error}");
+            assert!(!error.contains('\n'));
+        }
+    }
+}

@@ -1,0 +1,347 @@
+//! Fills the model from its sources and collects all that is wrong with them.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io::Read;
+use std::path::Path;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::Config;
+use super::nearest::nearest;
+use super::problem::{Place, Problem, Wrong, quote};
+use super::settings::{self, SETTINGS, Setting};
+use super::value::Raw;
+
+/// Takes the sources in the order of their precedence, the weakest first.
+#[derive(Debug, Default)]
+pub struct Loader {
+    config: Config,
+    /// Where each key was set last; for a list, where each item stands.
+    places: BTreeMap<&'static str, Vec<Place>>,
+    problems: Vec<Problem>,
+}
+
+impl Loader {
+    const FILE_BYTES_MAX: u64 = 1 << 20;
+
+    /// Variables that are not settings.
+    const OTHER_VARIABLES: [&str; 1] = ["HOLDLINE_LOG"];
+
+    /// The defaults.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes a TOML file.
+    pub fn file(&mut self, path: &Path) {
+        match read(path) {
+            Ok(text) => self.text(path, &text),
+            Err((line, what, mend)) => {
+                let place = Place::File(path.to_owned(), line);
+                self.problems.push(Problem { what, place, mend: mend.to_owned() });
+            }
+        }
+    }
+
+    /// Takes the text of a TOML file.
+    pub fn text(&mut self, path: &Path, text: &str) {
+        let (table, errors) = DeTable::parse_recoverable(text);
+        let broken: Vec<usize> = errors.iter().map(|error| line(text, error.span().map_or(0, |s| s.start))).collect();
+        let first = self.problems.len();
+        self.table(&Source { path, text }, "", table.get_ref());
+        // What is left of a line that is no TOML says nothing.
+        let sound = |problem: &Problem| !matches!(&problem.place, Place::File(_, line) if broken.contains(line));
+        let found = self.problems.split_off(first).into_iter().filter(sound);
+        let syntax = errors.iter().zip(&broken).map(|(error, line)| Problem {
+            what: format!("not TOML: {}", error.message().replace('\n', " ")),
+            place: Place::File(path.to_owned(), *line),
+            mend: "write KEY = VALUE; `holdline default-config` shows every key".to_owned(),
+        });
+        let mut found: Vec<Problem> = found.chain(syntax).collect();
+        found.sort_by_key(|problem| if let Place::File(_, line) = problem.place { line } else { 0 });
+        self.problems.append(&mut found);
+    }
+
+    /// Takes the variables of the environment that begin with `HOLDLINE_`.
+    pub fn environment(&mut self, variables: impl IntoIterator<Item = (OsString, OsString)>) {
+        for (name, value) in variables {
+            let name = name.to_string_lossy().into_owned();
+            if !name.starts_with(Setting::PREFIX) || Self::OTHER_VARIABLES.contains(&name.as_str()) {
+                continue;
+            }
+            let place = Place::Environment(name.clone());
+            let Some(setting) = SETTINGS.iter().find(|setting| setting.variable() == name) else {
+                self.problems.push(unknown_variable(&name, place));
+                continue;
+            };
+            match value.to_str() {
+                Some(value) => self.set(setting, &Raw::Text(value), vec![place]),
+                None => {
+                    let wrong = Wrong::new("is not UTF-8", "write plain text");
+                    self.problems.push(wrong.at(setting.key, place));
+                }
+            }
+        }
+    }
+
+    /// Takes a flag that sets `key`.
+    pub fn flag(&mut self, flag: &'static str, key: &'static str, value: &str) {
+        self.set_flag(flag, key, &Raw::Text(value));
+    }
+
+    /// Takes a flag that can be given more than once and sets the list `key`.
+    pub fn flags(&mut self, flag: &'static str, key: &'static str, values: &[String]) {
+        if !values.is_empty() {
+            self.set_flag(flag, key, &Raw::List(values.iter().map(String::as_str).collect()));
+        }
+    }
+
+    /// The configuration, or all that is wrong.
+    ///
+    /// # Errors
+    /// When there is something wrong.
+    pub fn finish(mut self) -> Result<Config, Vec<Problem>> {
+        for (key, wrong) in settings::check(&self.config) {
+            let place = self.places.get(key).and_then(|places| at_item(places, wrong.item));
+            self.problems.push(wrong.at(key, place.unwrap_or(Place::Default)));
+        }
+        if self.problems.is_empty() { Ok(self.config) } else { Err(self.problems) }
+    }
+
+    fn set_flag(&mut self, flag: &'static str, key: &'static str, raw: &Raw<'_>) {
+        let setting = settings::find(key).expect("a flag sets a key of the table; a test goes through them");
+        self.set(setting, raw, vec![Place::Flag(flag)]);
+    }
+
+    fn set(&mut self, setting: &'static Setting, raw: &Raw<'_>, places: Vec<Place>) {
+        if let Err(wrong) = (setting.set)(&mut self.config, raw) {
+            let place = at_item(&places, wrong.item).unwrap_or(Place::Default);
+            self.problems.push(wrong.at(setting.key, place));
+        }
+        self.places.insert(setting.key, places);
+    }
+
+    /// Goes through a table of a file. The parser bounds how deep they nest; settings are one table deep.
+    fn table(&mut self, source: &Source<'_>, prefix: &str, table: &DeTable<'_>) {
+        let in_order = {
+            let mut entries: Vec<_> = table.iter().collect();
+            entries.sort_by_key(|(key, _)| key.span().start);
+            entries
+        };
+        for (name, value) in in_order {
+            let key =
+                if prefix.is_empty() { name.get_ref().to_string() } else { format!("{prefix}.{}", name.get_ref()) };
+            let place = source.place(name);
+            if let Some(setting) = settings::find(&key) {
+                self.value(source, setting, value, place);
+            } else if SETTINGS.iter().any(|setting| setting.key.split_once('.').is_some_and(|(of, _)| of == key)) {
+                match value.get_ref() {
+                    DeValue::Table(table) => self.table(source, &key, table),
+                    _ => self.problems.push(Problem {
+                        what: format!("{key} is a table of settings, not a value"),
+                        place,
+                        mend: format!("write [{key}] on a line of its own, then its settings"),
+                    }),
+                }
+            } else {
+                self.problems.push(unknown_key(&key, matches!(value.get_ref(), DeValue::Table(_)), place));
+            }
+        }
+    }
+
+    fn value(&mut self, source: &Source<'_>, setting: &'static Setting, value: &Spanned<DeValue<'_>>, place: Place) {
+        match value.get_ref() {
+            DeValue::Array(items) => {
+                let places = items.iter().map(|item| source.place(item)).collect();
+                let texts: Option<Vec<&str>> = items.iter().map(|item| item.get_ref().as_str()).collect();
+                let raw = texts.map_or(Raw::Other("an array with something else than text in it"), Raw::List);
+                self.set(setting, &raw, if items.is_empty() { vec![place] } else { places });
+            }
+            DeValue::String(text) => self.set(setting, &Raw::Text(text), vec![place]),
+            DeValue::Integer(number) => {
+                let decimal = i128::from_str_radix(number.as_str(), number.radix()).map(|number| number.to_string());
+                let raw = decimal.as_deref().map_or(Raw::Other("a number that is too large"), Raw::Text);
+                self.set(setting, &raw, vec![place]);
+            }
+            other => self.set(setting, &Raw::Other(article(other.type_str())), vec![place]),
+        }
+    }
+}
+
+struct Source<'a> {
+    path: &'a Path,
+    text: &'a str,
+}
+
+impl Source<'_> {
+    fn place<T>(&self, spanned: &Spanned<T>) -> Place {
+        Place::File(self.path.to_owned(), line(self.text, spanned.span().start))
+    }
+}
+
+fn line(text: &str, offset: usize) -> usize {
+    1 + text.bytes().take(offset).filter(|byte| *byte == b'\n').count()
+}
+
+fn at_item(places: &[Place], item: Option<usize>) -> Option<Place> {
+    item.and_then(|item| places.get(item)).or(places.first()).cloned()
+}
+
+fn article(type_name: &str) -> &'static str {
+    match type_name {
+        "boolean" => "true or false",
+        "float" => "a number with a fraction",
+        "datetime" => "a date",
+        "table" => "a table",
+        _ => "something else",
+    }
+}
+
+type ReadError = (usize, String, &'static str);
+
+/// The text of a file, or at which line it went wrong, and what, and how to mend it.
+fn read(path: &Path) -> Result<String, ReadError> {
+    let failed =
+        |error: std::io::Error| (1, format!("cannot be read: {error}"), "name a file that exists and is readable");
+    let file = std::fs::File::open(path).map_err(failed)?;
+    let mut bytes = Vec::new();
+    file.take(Loader::FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > Loader::FILE_BYTES_MAX {
+        return Err((1, "is over 1 MiB".to_owned(), "name a configuration file"));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let good = error.utf8_error().valid_up_to();
+        let line = 1 + error.as_bytes().iter().take(good).filter(|byte| **byte == b'\n').count();
+        (line, "is not UTF-8".to_owned(), "write it in UTF-8")
+    })
+}
+
+fn unknown_key(key: &str, is_table: bool, place: Place) -> Problem {
+    let tables = SETTINGS.iter().filter_map(|setting| setting.key.split_once('.')).map(|(table, _)| table);
+    let keys = SETTINGS.iter().map(|setting| setting.key);
+    let known = if is_table { nearest(key, tables) } else { nearest(key, keys) };
+    let kind = if is_table { "table" } else { "key" };
+    let what = format!("unknown {kind} {}", quote(key));
+    Problem { what, place, mend: format!("did you mean {}?", known.unwrap_or("listen")) }
+}
+
+fn unknown_variable(name: &str, place: Place) -> Problem {
+    let variables: Vec<String> = SETTINGS.iter().map(Setting::variable).collect();
+    let known = variables.iter().map(String::as_str).chain(Loader::OTHER_VARIABLES);
+    let mend = format!("did you mean {}?", nearest(name, known).unwrap_or("HOLDLINE_LISTEN"));
+    Problem { what: format!("unknown setting {}", quote(name)), place, mend }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::{BackendChoice, Origins};
+
+    fn from_file(text: &str) -> Result<Config, Vec<String>> {
+        let mut loader = Loader::new();
+        loader.text("h.toml".as_ref(), text);
+        loader.finish().map_err(|problems| problems.iter().map(Problem::to_string).collect())
+    }
+
+    #[test]
+    fn later_sources_win() {
+        let mut loader = Loader::new();
+        loader.text("h.toml".as_ref(), "shards = 1\nbackend = \"epoll\"\n[limits]\nmessage_bytes_max = \"2MiB\"\n");
+        let variables =
+            [("HOLDLINE_SHARDS", "2"), ("HOLDLINE_BACKEND", "uring"), ("HOLDLINE_LOG", "debug"), ("HOME", "/")];
+        loader.environment(variables.map(|(name, value)| (name.into(), value.into())));
+        loader.flag("--shards", "shards", "3");
+        loader.flags("--listen", "listen", &["http://127.0.0.1:0".to_owned()]);
+        loader.flags("--listen", "listen", &[]);
+        let config = loader.finish().unwrap();
+        assert_eq!((config.shards, config.backend), (3, BackendChoice::Uring));
+        assert_eq!(config.limits.message_bytes_max, 2 << 20);
+        assert_eq!(config.listeners.len(), 1);
+        assert_eq!(config.drain, Duration::from_secs(30));
+    }
+
+    #[test]
+    fn every_problem_is_told_with_its_line() {
+        let text = "shards = 0x10\nshrads = 1\ndrain = 30\n[limits]\nmesage_bytes_max = 1\nhead_bytes_max = \"1TiB\"\n\
+                    [limit]\na = 1\n[heartbeat]\ntimeout = \"0s\"\ninterval = true\n";
+        assert_eq!(
+            from_file(text).unwrap_err(),
+            [
+                "unknown key \"shrads\", h.toml line 2: did you mean shards?",
+                "drain is \"30\", without a unit, h.toml line 3: write a time with its unit, such as 250ms, 30s, 5m or 1h",
+                "unknown key \"limits.mesage_bytes_max\", h.toml line 5: did you mean limits.message_bytes_max?",
+                "limits.head_bytes_max is 1TiB, above 1MiB, h.toml line 6: write 256 to 1MiB",
+                "unknown table \"limit\", h.toml line 7: did you mean limits?",
+                "heartbeat.timeout is 0s, below 10ms, h.toml line 10: write 10ms to 1h",
+                "heartbeat.interval is true or false, h.toml line 11: write a time with its unit, such as 250ms, 30s, 5m \
+                 or 1h",
+            ]
+        );
+    }
+
+    #[test]
+    fn broken_toml_is_told_with_its_line_and_the_rest_is_still_read() {
+        let problems = from_file("shards = 1\ndrain = = 3\n\nbackend = \"kqueue\"\n").unwrap_err();
+        assert!(problems[0].starts_with("not TOML: "), "{problems:?}");
+        assert!(problems[0].contains("h.toml line 2: "), "{problems:?}");
+        assert_eq!(
+            problems.last().unwrap(),
+            "backend is \"kqueue\", h.toml line 4: write auto or epoll or uring",
+            "{problems:?}"
+        );
+        assert!(problems.iter().all(|problem| !problem.contains('\n')));
+    }
+
+    #[test]
+    fn items_of_a_list_have_lines_of_their_own() {
+        let problems = from_file("listen = [\n  \"http://127.0.0.1:1\",\n  \"htp://127.0.0.1:1\",\n]\n").unwrap_err();
+        assert!(problems[0].contains("h.toml line 3: did you mean http://?"), "{problems:?}");
+        let problems = from_file("listen = [\n  \"http://127.0.0.1:1\",\n  \"tcp://127.0.0.1:1\",\n]\n").unwrap_err();
+        assert_eq!(problems, ["listen has 127.0.0.1:1 twice, h.toml line 3: give each listener its own port"]);
+        assert!(from_file("listen = [1]").unwrap_err()[0].contains("something else than text"));
+    }
+
+    #[test]
+    fn a_setting_where_a_table_belongs_is_told() {
+        assert!(from_file("limits = 3").unwrap_err()[0].contains("is a table of settings"));
+        assert!(from_file("[shards]\nx = 1").unwrap_err()[0].contains("shards is a table"));
+    }
+
+    #[test]
+    fn unknown_variables_are_told_with_the_nearest() {
+        let mut loader = Loader::new();
+        loader.environment([("HOLDLINE_LIMITS_MESAGE_BYTES_MAX".into(), "1".into())]);
+        let problems = loader.finish().unwrap_err();
+        assert!(problems[0].to_string().ends_with("did you mean HOLDLINE_LIMITS_MESSAGE_BYTES_MAX?"), "{problems:?}");
+    }
+
+    #[test]
+    fn settings_that_do_not_fit_together_are_told() {
+        let problems =
+            from_file("admin = \"127.0.0.1:8080\"\n[limits]\nqueue_bytes_total_max = \"64KiB\"").unwrap_err();
+        assert_eq!(problems.len(), 2, "{problems:?}");
+        assert!(problems[0].contains("limits.queue_bytes_total_max is below") && problems[0].contains("line 3"));
+        assert!(problems[1].contains("admin is 127.0.0.1:8080, where clients connect, h.toml line 1"));
+    }
+
+    #[test]
+    fn origins_come_as_a_word_or_a_list() {
+        assert_eq!(from_file("[websocket]\norigins = \"*\"").unwrap().origins.any, true);
+        let listed = from_file("[websocket]\norigins = [\"https://a.example\"]").unwrap().origins;
+        assert_eq!(listed, Origins { any: false, same: false, list: vec!["https://a.example".to_owned()] });
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_told() {
+        let mut loader = Loader::new();
+        loader.file("/nowhere/h.toml".as_ref());
+        assert!(loader.finish().unwrap_err()[0].to_string().starts_with("cannot be read: "));
+    }
+}

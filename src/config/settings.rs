@@ -1,0 +1,220 @@
+//! The table of all settings.
+
+use std::time::Duration;
+
+use super::problem::Wrong;
+use super::value::{Address, Count, Format, Listeners, OriginList, Period, Raw, Rule, Size, Subprotocols, Word};
+use super::{BackendChoice, Config, LogFormat, SlowConsumer};
+
+/// One thing that can be set.
+pub(super) struct Setting {
+    /// Its path in a TOML file.
+    pub(super) key: &'static str,
+    doc: &'static [&'static str],
+    /// Puts a value in its place, if it is one.
+    pub(super) set: fn(&mut Config, &Raw<'_>) -> Result<(), Wrong>,
+    show: fn(&Config) -> String,
+    /// What it may be, where that is a range.
+    range: fn() -> Option<String>,
+}
+
+impl Setting {
+    /// What stands before the names of all environment variables.
+    pub(super) const PREFIX: &str = "HOLDLINE_";
+
+    /// The environment variable for it.
+    pub(super) fn variable(&self) -> String {
+        format!("{}{}", Self::PREFIX, self.key.to_ascii_uppercase().replace('.', "_"))
+    }
+}
+
+pub(super) fn find(key: &str) -> Option<&'static Setting> {
+    SETTINGS.iter().find(|setting| setting.key == key)
+}
+
+const fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+const fn hours(hours: u64) -> Duration {
+    Duration::from_secs(hours * 3600)
+}
+
+const KIB: usize = 1 << 10;
+const MIB: usize = 1 << 20;
+const GIB: usize = 1 << 30;
+
+use Rule::{Within, ZeroOr};
+
+macro_rules! settings {
+    ($($(#[doc = $doc:literal])+ $key:literal => $($field:ident).+: $format:ty $(, $rule:expr)?;)+) => {
+        /// In the order of the file that [`default_config`] prints: a table's settings stand together.
+        pub(super) static SETTINGS: &[Setting] = &[$(Setting {
+            key: $key,
+            doc: &[$($doc),+],
+            set: |config, raw| {
+                let value = <$format>::read(raw)?;
+                $($rule.check::<$format>(&value)?;)?
+                config.$($field).+ = value;
+                Ok(())
+            },
+            show: |config| <$format>::write(&config.$($field).+),
+            range: || [$($rule.describe::<$format>())?].into_iter().next(),
+        }),+];
+    };
+}
+
+settings! {
+    /// Where clients connect: http://HOST:PORT (HTTP and WebSocket), or raw TCP as
+    /// tcp://HOST:PORT?framing=line|length&app=echo|chat|topic&topic=NAME. Port 0 picks a free one.
+    "listen" => listeners: Listeners;
+    /// Where /metrics, /healthz, /readyz and a page for people are served, or off. Keep it off the open network.
+    "admin" => admin: Address;
+    /// auto, epoll or uring. auto takes io_uring where the kernel has all it needs.
+    "backend" => backend: Word<BackendChoice>;
+    /// Event loops, one thread each; 0 for one per available core.
+    "shards" => shards: Count<usize>, Within(0, 1024);
+    /// Time over which clients are told to come back when the server ends.
+    "drain" => drain: Period, Within(ms(0), hours(24));
+
+    /// text or json. Log lines go to standard error; HOLDLINE_LOG=debug (or a filter such as holdline=trace) shows more.
+    "log.format" => log_format: Word<LogFormat>;
+
+    /// Silence after which a client is asked for a sign of life; 0: never.
+    "heartbeat.interval" => limits.heartbeat_interval: Period, ZeroOr(ms(10), hours(24));
+    /// Time to answer.
+    "heartbeat.timeout" => limits.heartbeat_timeout: Period, Within(ms(10), hours(1));
+
+    /// Which web pages may connect: "same" for those of the host they connect to, "*" for all, or a list such as
+    /// ["same", "https://app.example"]. Clients that are not browsers send no origin and are not asked.
+    "websocket.origins" => origins: OriginList;
+    /// Subprotocols that are spoken, best first.
+    "websocket.subprotocols" => subprotocols: Subprotocols;
+
+    /// What happens to a subscriber of a chat or topic whose queue is full: close (with 4001), drop_oldest or
+    /// keep_latest.
+    "topics.slow_consumer" => slow_consumer: Word<SlowConsumer>;
+
+    /// Connections of the whole process.
+    "limits.connections_max" => limits.connections_max: Count<usize>, Within(1, 100_000_000);
+    /// Time from accept to a complete request head or handshake. A byte does not restart it.
+    "limits.handshake_timeout" => limits.handshake_timeout: Period, Within(ms(10), hours(1));
+    /// Bytes of a request head.
+    "limits.head_bytes_max" => limits.head_bytes_max: Size, Within(256, MIB);
+    /// Fields of a request head.
+    "limits.head_fields_max" => limits.head_fields_max: Count<usize>, Within(8, 10_000);
+    /// Bytes of one message, after inflation.
+    "limits.message_bytes_max" => limits.message_bytes_max: Size, Within(1, GIB);
+    /// Fragments of one message.
+    "limits.fragments_max" => limits.fragments_max: Count<u32>, Within(1, 100_000_000);
+    /// Empty fragments in a row.
+    "limits.empty_fragments_max" => limits.empty_fragments_max: Count<u32>, Within(0, 100_000_000);
+    /// Pongs that may wait in the outgoing queue before the client is no longer read.
+    "limits.control_replies_max" => limits.control_replies_max: Count<u32>, Within(1, 1_000_000);
+    /// Bytes in the outgoing queue of one connection.
+    "limits.queue_bytes_max" => limits.queue_bytes_max: Size, Within(KIB, GIB);
+    /// Bytes in all outgoing queues of the process.
+    "limits.queue_bytes_total_max" => limits.queue_bytes_total_max: Size, Within(64 * KIB, 1024 * GIB);
+    /// Time without progress of an outgoing queue that is not empty.
+    "limits.queue_stall_timeout" => limits.queue_stall_timeout: Period, Within(ms(10), hours(1));
+    /// Time from the server's close frame to the end of the connection.
+    "limits.close_timeout" => limits.close_timeout: Period, Within(ms(10), hours(1));
+    /// Subscriptions of one connection.
+    "limits.subscriptions_max" => limits.subscriptions_max: Count<usize>, Within(1, 1_000_000);
+    /// Bytes of a topic's name.
+    "limits.topic_bytes_max" => limits.topic_bytes_max: Size, Within(1, 255);
+    /// Topics of the whole process.
+    "limits.topics_max" => limits.topics_max: Count<usize>, Within(1, 100_000_000);
+    /// Time without a message, heartbeats not counted, after which a connection is closed; 0: never.
+    "limits.idle_timeout" => limits.idle_timeout: Period, ZeroOr(ms(10), hours(24 * 365));
+    /// Items in one shard's mailbox.
+    "limits.mailbox_capacity" => limits.mailbox_capacity: Count<usize>, Within(16, 1 << 20);
+}
+
+/// The whole configuration with its defaults and what each setting means: a TOML file that says what no file says.
+#[must_use]
+pub fn default_config() -> String {
+    let config = Config::default();
+    let mut text = String::from(
+        "# Holdline's configuration. What is missing has the default, which is what stands here.\n\
+         # The environment wins over this file (HOLDLINE_LIMITS_MESSAGE_BYTES_MAX=32MiB), flags win over both.\n\
+         # Durations: 250ms, 30s, 5m, 1h. Sizes: bytes, 64KiB, 1MiB, 2GiB.\n",
+    );
+    let mut table = "";
+    for setting in SETTINGS {
+        let (of, name) = setting.key.split_once('.').unwrap_or(("", setting.key));
+        text.push('\n');
+        if of != table {
+            text.push_str(&format!("[{of}]\n"));
+            table = of;
+        }
+        for line in setting.doc {
+            text.push_str(&format!("# {}\n", line.trim()));
+        }
+        if let Some(range) = (setting.range)() {
+            text.push_str(&format!("# {range}.\n"));
+        }
+        text.push_str(&format!("{name} = {}\n", (setting.show)(&config)));
+    }
+    text
+}
+
+/// All that has to fit together: the key at fault, and what is wrong.
+pub(super) fn check(config: &Config) -> Vec<(&'static str, Wrong)> {
+    let mut wrongs = Vec::new();
+    let limits = &config.limits;
+    if limits.queue_bytes_total_max < limits.queue_bytes_max {
+        let what = "is below limits.queue_bytes_max, so that no single queue could fill";
+        wrongs.push(("limits.queue_bytes_total_max", Wrong::new(what, "raise it or lower limits.queue_bytes_max")));
+    }
+    for (index, listen) in config.listeners.iter().enumerate() {
+        let taken = config.listeners[..index].iter().any(|other| other.address == listen.address);
+        if taken && listen.address.port() != 0 {
+            let wrong = Wrong::new(format!("has {} twice", listen.address), "give each listener its own port");
+            wrongs.push(("listen", wrong.of_item(index)));
+        }
+        if Some(listen.address) == config.admin && listen.address.port() != 0 {
+            let what = format!("is {}, where clients connect", listen.address);
+            wrongs.push(("admin", Wrong::new(what, "give it its own port, or off")));
+        }
+    }
+    wrongs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Loader;
+
+    #[test]
+    fn the_printed_configuration_is_the_default_one() {
+        let mut loader = Loader::new();
+        loader.text("default.toml".as_ref(), &default_config());
+        assert_eq!(loader.finish(), Ok(Config::default()));
+    }
+
+    #[test]
+    fn every_setting_is_printed_with_its_meaning_and_read_back_from_the_environment() {
+        let text = default_config();
+        for setting in SETTINGS {
+            let name = setting.key.rsplit('.').next().unwrap_or_default();
+            assert!(text.contains(&format!("\n{name} = ")), "{}", setting.key);
+            assert!(!setting.doc.is_empty());
+            assert!(setting.variable().starts_with("HOLDLINE_"));
+        }
+        assert!(text.lines().all(|line| line.len() <= 120), "{text}");
+    }
+
+    #[test]
+    fn defaults_keep_the_rules_they_stand_beside() {
+        assert!(check(&Config::default()).is_empty());
+    }
+
+    #[test]
+    fn the_documented_names_of_variables_hold() {
+        let variable = |key| find(key).map(Setting::variable);
+        assert_eq!(variable("limits.message_bytes_max").as_deref(), Some("HOLDLINE_LIMITS_MESSAGE_BYTES_MAX"));
+        assert_eq!(variable("heartbeat.interval").as_deref(), Some("HOLDLINE_HEARTBEAT_INTERVAL"));
+        assert_eq!(variable("log.format").as_deref(), Some("HOLDLINE_LOG_FORMAT"));
+    }
+}

@@ -1,0 +1,404 @@
+//! How each kind of value is written: the same in a file, in the environment and in a flag.
+
+use std::marker::PhantomData;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::problem::{Wrong, quote};
+use super::{BackendChoice, Listen, LogFormat, Origins, SlowConsumer};
+
+/// A value as it was found.
+pub(super) enum Raw<'a> {
+    /// A string or a number.
+    Text(&'a str),
+    /// An array of strings.
+    List(Vec<&'a str>),
+    /// Something that no setting takes: what it is.
+    Other(&'static str),
+}
+
+impl<'a> Raw<'a> {
+    fn text(&self, mend: &str) -> Result<&'a str, Wrong> {
+        match self {
+            Self::Text(text) => Ok(text.trim()),
+            Self::List(_) => Err(Wrong::new("is an array", mend)),
+            Self::Other(what) => Err(Wrong::new(format!("is {what}"), mend)),
+        }
+    }
+
+    /// A list; a text is one whose items are separated by commas.
+    fn list(&self, mend: &str) -> Result<Vec<&'a str>, Wrong> {
+        match self {
+            Self::Text(text) => Ok(text.split(',').map(str::trim).filter(|item| !item.is_empty()).collect()),
+            Self::List(items) => Ok(items.clone()),
+            Self::Other(what) => Err(Wrong::new(format!("is {what}"), mend)),
+        }
+    }
+}
+
+/// A way to write values of a type.
+pub(super) trait Format {
+    type Value;
+
+    fn read(raw: &Raw<'_>) -> Result<Self::Value, Wrong>;
+
+    /// As it stands in a TOML file.
+    fn write(value: &Self::Value) -> String;
+}
+
+/// What a number or a duration has to be.
+#[derive(Clone, Copy)]
+pub(super) enum Rule<T> {
+    /// From the one to the other.
+    Within(T, T),
+    /// Likewise, or zero.
+    ZeroOr(T, T),
+}
+
+impl<T: PartialOrd + Default + Copy> Rule<T> {
+    pub(super) fn check<F: Format<Value = T>>(self, value: &T) -> Result<(), Wrong> {
+        let (Self::Within(least, most) | Self::ZeroOr(least, most)) = self;
+        let zero_allowed = matches!(self, Self::ZeroOr(..));
+        if (least..=most).contains(value) || zero_allowed && *value == T::default() {
+            return Ok(());
+        }
+        let far = if *value < least { "below" } else { "above" };
+        let bound = if *value < least { least } else { most };
+        let (value, bound) = (bare(&F::write(value)), bare(&F::write(&bound)));
+        Err(Wrong::new(format!("is {value}, {far} {bound}"), format!("write {}", self.describe::<F>())))
+    }
+
+    pub(super) fn describe<F: Format<Value = T>>(self) -> String {
+        let (Self::Within(least, most) | Self::ZeroOr(least, most)) = self;
+        let or_zero = if matches!(self, Self::ZeroOr(..)) { ", or 0" } else { "" };
+        format!("{} to {}{or_zero}", bare(&F::write(&least)), bare(&F::write(&most)))
+    }
+}
+
+fn bare(written: &str) -> String {
+    written.trim_matches('"').to_owned()
+}
+
+/// A number of things.
+pub(super) struct Count<T>(PhantomData<T>);
+
+impl<T: std::str::FromStr + ToString> Format for Count<T> {
+    type Value = T;
+
+    fn read(raw: &Raw<'_>) -> Result<T, Wrong> {
+        let mend = "write a whole number, such as 1000";
+        let text = raw.text(mend)?;
+        text.replace('_', "").parse().map_err(|_| Wrong::new(format!("is {}", quote(text)), mend))
+    }
+
+    fn write(value: &T) -> String {
+        value.to_string()
+    }
+}
+
+/// A number of bytes.
+pub(super) struct Size;
+
+impl Size {
+    /// From the largest.
+    const UNITS: [(&str, usize); 5] =
+        [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
+}
+
+impl Format for Size {
+    type Value = usize;
+
+    fn read(raw: &Raw<'_>) -> Result<usize, Wrong> {
+        let mend = "write bytes, such as 65536, 64KiB, 1MiB or 2GiB";
+        let text = raw.text(mend)?;
+        let (number, unit) = split_number(text);
+        let factor = Self::UNITS.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit)).map(|(_, factor)| *factor);
+        let factor = if unit.is_empty() { Some(1) } else { factor };
+        let number = number.replace('_', "").parse::<usize>().ok();
+        let bytes = number.zip(factor).and_then(|(number, factor)| number.checked_mul(factor));
+        bytes.ok_or_else(|| Wrong::new(format!("is {}", quote(text)), mend))
+    }
+
+    fn write(value: &usize) -> String {
+        let unit = Self::UNITS.iter().find(|(_, factor)| *value >= *factor && value.is_multiple_of(*factor));
+        match unit {
+            Some((_, 1)) | None => value.to_string(),
+            Some((name, factor)) => format!("\"{}{name}\"", value / factor),
+        }
+    }
+}
+
+/// A time.
+pub(super) struct Period;
+
+impl Period {
+    /// From the largest, in milliseconds.
+    const UNITS: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
+
+    fn parse(text: &str) -> Option<Duration> {
+        let mut total: u64 = 0;
+        let mut rest = text;
+        while !rest.is_empty() {
+            let (number, tail) = split_number(rest);
+            let end = tail.find(|c: char| c.is_ascii_digit()).unwrap_or(tail.len());
+            let (unit, tail) = tail.split_at(end);
+            let factor = Self::UNITS.iter().find(|(name, _)| *name == unit.trim())?.1;
+            total = total.checked_add(number.parse::<u64>().ok()?.checked_mul(factor)?)?;
+            rest = tail;
+        }
+        Some(Duration::from_millis(total))
+    }
+}
+
+impl Format for Period {
+    type Value = Duration;
+
+    fn read(raw: &Raw<'_>) -> Result<Duration, Wrong> {
+        let mend = "write a time with its unit, such as 250ms, 30s, 5m or 1h";
+        let text = raw.text(mend)?;
+        if text == "0" {
+            return Ok(Duration::ZERO);
+        }
+        if text.parse::<f64>().is_ok() {
+            return Err(Wrong::new(format!("is {}, without a unit", quote(text)), mend));
+        }
+        let period = Self::parse(text).filter(|_| !text.is_empty());
+        period.ok_or_else(|| Wrong::new(format!("is {}", quote(text)), mend))
+    }
+
+    fn write(value: &Duration) -> String {
+        let millis = u64::try_from(value.as_millis()).unwrap_or(u64::MAX);
+        if millis == 0 {
+            return "\"0s\"".to_owned();
+        }
+        let (unit, factor) =
+            Self::UNITS.iter().find(|(_, factor)| millis.is_multiple_of(*factor)).unwrap_or(&("ms", 1));
+        format!("\"{}{unit}\"", millis / factor)
+    }
+}
+
+fn split_number(text: &str) -> (&str, &str) {
+    let text = text.trim();
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '_').unwrap_or(text.len());
+    (&text[..end], text[end..].trim())
+}
+
+/// One of a few words.
+pub(super) struct Word<T>(PhantomData<T>);
+
+pub(super) trait Named: Sized + Copy {
+    fn names() -> &'static [&'static str];
+    fn find(name: &str) -> Option<Self>;
+    fn name(self) -> &'static str;
+}
+
+macro_rules! has_names {
+    ($($type:ty),+) => {
+        $(impl Named for $type {
+            fn names() -> &'static [&'static str] {
+                Self::NAMES
+            }
+            fn find(name: &str) -> Option<Self> {
+                Self::from_name(name)
+            }
+            fn name(self) -> &'static str {
+                self.name()
+            }
+        })+
+    };
+}
+
+has_names!(BackendChoice, LogFormat, SlowConsumer);
+
+impl<T: Named> Format for Word<T> {
+    type Value = T;
+
+    fn read(raw: &Raw<'_>) -> Result<T, Wrong> {
+        let mend = format!("write {}", T::names().join(" or "));
+        let text = raw.text(&mend)?;
+        T::find(text).ok_or_else(|| Wrong::new(format!("is {}", quote(text)), mend))
+    }
+
+    fn write(value: &T) -> String {
+        format!("\"{}\"", value.name())
+    }
+}
+
+/// Listener URLs.
+pub(super) struct Listeners;
+
+impl Listeners {
+    const MAX: usize = 64;
+}
+
+impl Format for Listeners {
+    type Value = Vec<Listen>;
+
+    fn read(raw: &Raw<'_>) -> Result<Vec<Listen>, Wrong> {
+        let mend = "write a list of URLs, such as [\"http://127.0.0.1:8080\"]";
+        let urls = raw.list(mend)?;
+        if urls.is_empty() || urls.len() > Self::MAX {
+            return Err(Wrong::new(format!("has {} listeners", urls.len()), format!("name 1 to {}", Self::MAX)));
+        }
+        let parse = |(index, url): (usize, &&str)| {
+            Listen::parse(url).map_err(|e| Wrong::new(format!("{}: {}", quote(url), e.what), e.mend).of_item(index))
+        };
+        urls.iter().enumerate().map(parse).collect()
+    }
+
+    fn write(value: &Vec<Listen>) -> String {
+        write_list(value)
+    }
+}
+
+/// An address, or `off`.
+pub(super) struct Address;
+
+impl Format for Address {
+    type Value = Option<SocketAddr>;
+
+    fn read(raw: &Raw<'_>) -> Result<Option<SocketAddr>, Wrong> {
+        let mend = "write HOST:PORT with an IP address, such as 127.0.0.1:9090, or off";
+        match raw.text(mend)? {
+            "off" => Ok(None),
+            text => {
+                let text = text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/');
+                let text = text.replace("localhost:", "127.0.0.1:");
+                text.parse().map(Some).map_err(|_| Wrong::new(format!("is {}", quote(&text)), mend))
+            }
+        }
+    }
+
+    fn write(value: &Option<SocketAddr>) -> String {
+        value.map_or_else(|| "\"off\"".to_owned(), |address| format!("\"{address}\""))
+    }
+}
+
+/// `same`, `*` and origins.
+pub(super) struct OriginList;
+
+impl Format for OriginList {
+    type Value = Origins;
+
+    fn read(raw: &Raw<'_>) -> Result<Origins, Wrong> {
+        let mend = "write same, *, or origins such as https://app.example";
+        let mut origins = Origins { any: false, same: false, list: Vec::new() };
+        for (index, word) in raw.list(mend)?.into_iter().enumerate() {
+            let added = origins.add(word);
+            added.map_err(|why| Wrong::new(format!("has {}, which {why}", quote(word)), mend).of_item(index))?;
+        }
+        Ok(origins)
+    }
+
+    fn write(value: &Origins) -> String {
+        write_list(&value.words())
+    }
+}
+
+/// WebSocket subprotocols: tokens (RFC 9110 section 5.6.2), each once.
+pub(super) struct Subprotocols;
+
+impl Format for Subprotocols {
+    type Value = Vec<String>;
+
+    fn read(raw: &Raw<'_>) -> Result<Vec<String>, Wrong> {
+        let mend = "write a list of names, such as [\"chat.v2\", \"chat.v1\"], best first";
+        let mut names: Vec<String> = Vec::new();
+        for (index, name) in raw.list(mend)?.into_iter().enumerate() {
+            let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+            if name.is_empty() || !name.bytes().all(token) {
+                return Err(Wrong::new(format!("has {}, which is no token", quote(name)), mend).of_item(index));
+            }
+            if names.iter().any(|known| known == name) {
+                return Err(Wrong::new(format!("has {} twice", quote(name)), "leave one out").of_item(index));
+            }
+            names.push(name.to_owned());
+        }
+        Ok(names)
+    }
+
+    fn write(value: &Vec<String>) -> String {
+        write_list(value)
+    }
+}
+
+/// What is listed here is printable ASCII, so Rust's escapes are TOML's.
+fn write_list<T: ToString>(items: &[T]) -> String {
+    let items: Vec<String> = items.iter().map(|item| format!("{:?}", item.to_string())).collect();
+    format!("[{}]", items.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+    use super::*;
+
+    fn round_trip<F: Format>(text: &str) -> String {
+        bare(&F::write(&F::read(&Raw::Text(text)).unwrap_or_else(|wrong| panic!("{text}: {wrong:?}"))))
+    }
+
+    fn refused<F: Format>(text: &str) -> bool {
+        F::read(&Raw::Text(text)).is_err()
+    }
+
+    #[test]
+    fn durations_have_units() {
+        for (text, written) in [
+            ("30s", "30s"),
+            ("5m", "5m"),
+            ("250ms", "250ms"),
+            ("1h", "1h"),
+            ("90s", "90s"),
+            ("1m30s", "90s"),
+            ("120s", "2m"),
+            ("0", "0s"),
+            ("24h", "1d"),
+            ("1500 ms", "1500ms"),
+        ] {
+            assert_eq!(round_trip::<Period>(text), written);
+        }
+        for text in ["", "30", "1.5", "s", "30 parsecs", "-1s", "99999999999999999999s", "18446744073709551615d", "1é"]
+        {
+            assert!(refused::<Period>(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_bytes_or_have_binary_units() {
+        for (text, written) in
+            [("65536", "64KiB"), ("64KiB", "64KiB"), ("1 mib", "1MiB"), ("1000", "1000"), ("0", "0"), ("1_024", "1KiB")]
+        {
+            assert_eq!(round_trip::<Size>(text), written);
+        }
+        for text in ["", "KiB", "1KB", "1.5MiB", "-1", "99999999999TiB", "_"] {
+            assert!(refused::<Size>(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn rules_say_what_is_allowed() {
+        let rule = Rule::ZeroOr(Duration::from_secs(1), Duration::from_secs(60));
+        assert!(rule.check::<Period>(&Duration::ZERO).is_ok());
+        let wrong = rule.check::<Period>(&Duration::from_millis(10)).unwrap_err();
+        assert_eq!((wrong.what.as_str(), wrong.mend.as_str()), ("is 10ms, below 1s", "write 1s to 1m, or 0"));
+    }
+
+    #[test]
+    fn lists_are_separated_by_commas_in_one_text() {
+        let listeners = Listeners::read(&Raw::Text("http://127.0.0.1:1, tcp://127.0.0.1:2")).unwrap();
+        assert_eq!(Listeners::write(&listeners), r#"["http://127.0.0.1:1", "tcp://127.0.0.1:2"]"#);
+        assert!(refused::<Listeners>(""));
+        assert_eq!(round_trip::<OriginList>("same,https://a.example"), r#"["same", "https://a.example"]"#);
+        assert_eq!(Subprotocols::read(&Raw::Text("")).unwrap(), Vec::<String>::new());
+        assert!(refused::<Subprotocols>("a,a"));
+        assert!(refused::<Subprotocols>("a b"));
+    }
+
+    #[test]
+    fn the_admin_address_can_be_off() {
+        assert_eq!(round_trip::<Address>("off"), "off");
+        assert_eq!(round_trip::<Address>("localhost:9"), "127.0.0.1:9");
+        assert!(refused::<Address>("9090"));
+    }
+}
