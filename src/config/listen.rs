@@ -154,7 +154,10 @@ fn parse_address(authority: &str) -> Result<SocketAddr, ListenError> {
     let (host, port) = match authority.rsplit_once(':') {
         Some((host, port)) if !host.ends_with(':') && !port.ends_with(']') => (host, port),
         _ => {
-            return wrong(format!("{} has no port", quote(authority)), "add one, such as :8080, or :0 for any free one");
+            return wrong(
+                format!("{} has no port", quote(authority)),
+                "add one, such as :8080, or :0 for any free one",
+            );
         }
     };
     let Ok(port) = port.parse() else {

@@ -74,6 +74,10 @@ pub struct Core {
     pub(super) effects: Vec<Effect>,
     /// Publications of this shard's connections, in order.
     pub(super) staged: Vec<Message>,
+    /// Bytes of their payloads.
+    pub(super) staged_bytes: usize,
+    /// Whether some of them found no room, so that whoever publishes more must wait.
+    pub(super) blocked: bool,
     /// The batch of sends that is being put together: its number and its sends.
     pub(super) batch: u16,
     pub(super) sends: Vec<Send>,
@@ -194,6 +198,8 @@ impl Core {
             out: Vec::new(),
             effects: Vec::new(),
             staged: Vec::new(),
+            staged_bytes: 0,
+            blocked: false,
             batch: 1,
             sends: Vec::new(),
             send_bytes: Vec::new(),
@@ -252,7 +258,8 @@ impl Core {
             || !self.dirty.is_empty()
             || !self.closing.is_empty()
             || !self.resumable.is_empty()
-            || (!self.staged.is_empty() && self.mail.staged_requests() == 0)
+            || (!self.staged.is_empty() && !self.is_blocked())
+            || (!self.blocked && !self.stalled.is_empty())
             || !self.mail.is_empty()
             || self.phase != self.control.phase()
     }
@@ -309,7 +316,10 @@ impl Core {
         let mut effects = std::mem::take(&mut self.effects);
         for effect in effects.drain(..) {
             match effect {
-                Effect::Publish(message) => self.staged.push(message),
+                Effect::Publish(message) => {
+                    self.staged_bytes += message.payload().len();
+                    self.staged.push(message);
+                }
                 Effect::Subscribe(topic, how) => close = close.or(self.subscribe(id, &topic, how).err()),
                 Effect::Unsubscribe(topic) => self.unsubscribe(id, &topic),
                 Effect::Close(reason) => close = close.or(Some(reason)),

@@ -55,7 +55,9 @@ impl Core {
             }
         }
         staged.drain(..sent);
+        self.staged_bytes = staged.iter().map(|message| message.payload().len()).sum();
         self.staged = staged;
+        self.blocked = !self.staged.is_empty() || self.is_blocked();
         if !self.staged.is_empty() {
             self.metrics.mailbox_full_total.add(1);
         }

@@ -1,0 +1,71 @@
+//! Listening sockets: one per shard on the same address, between which the kernel spreads new connections
+//! (SO_REUSEPORT, Linux 3.9).
+
+use std::io::{Error, ErrorKind};
+use std::net::{SocketAddr, TcpListener};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::StartError;
+use crate::config::Listen;
+
+/// A listener of the configuration, bound.
+pub(super) struct Bound {
+    /// With the real port.
+    pub(super) url: String,
+    /// One for each shard.
+    sockets: Vec<TcpListener>,
+}
+
+impl Bound {
+    /// Connections that the kernel completes before we take them; `net.core.somaxconn` may bound it lower.
+    const BACKLOG: i32 = 65_535;
+
+    pub(super) fn new(listen: &Listen, shards: usize) -> Result<Self, StartError> {
+        let failed = |error: Error| StartError::Bind { url: listen.to_string(), mend: mend(&error), error };
+        // A socket that shares with nobody finds out whether anybody else is there, another Holdline included.
+        let probe = bound(listen.address, false).map_err(failed)?;
+        probe.listen(1).map_err(failed)?;
+        let address = probe.local_addr().map_err(failed)?.as_socket().unwrap_or(listen.address);
+        drop(probe);
+        let sockets = (0..shards).map(|_| listening(address)).collect::<Result<_, _>>().map_err(failed)?;
+        Ok(Self { url: listen.at(address).to_string(), sockets })
+    }
+}
+
+/// The sockets of each shard, in the order of the listeners.
+pub(super) fn per_shard(bound: Vec<Bound>, shards: usize) -> Vec<Vec<TcpListener>> {
+    let mut per_shard: Vec<Vec<TcpListener>> = (0..shards).map(|_| Vec::new()).collect();
+    for Bound { sockets, .. } in bound {
+        per_shard.iter_mut().zip(sockets).for_each(|(shard, socket)| shard.push(socket));
+    }
+    per_shard
+}
+
+fn bound(address: SocketAddr, shared: bool) -> Result<Socket, Error> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if shared {
+        socket.set_reuse_port(true)?;
+    }
+    // Accepted sockets inherit it: small messages must not wait for the peer's acknowledgement.
+    socket.set_tcp_nodelay(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+fn listening(address: SocketAddr) -> Result<TcpListener, Error> {
+    let socket = bound(address, true)?;
+    socket.listen(Bound::BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+fn mend(error: &Error) -> &'static str {
+    match error.kind() {
+        ErrorKind::AddrInUse => "stop whoever uses it, or choose another port",
+        ErrorKind::PermissionDenied => "choose a port above 1023, or grant CAP_NET_BIND_SERVICE",
+        ErrorKind::AddrNotAvailable => "choose an address of this machine",
+        _ => "choose another address",
+    }
+}

@@ -1,0 +1,157 @@
+//! Threads with shards on them.
+
+use std::net::TcpListener;
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
+use std::time::Duration;
+
+use super::{Joins, RunError, StartError, lock, ring_all};
+use crate::app::Router;
+use crate::config::{BackendChoice, Limits};
+use crate::id::{ListenerId, ShardId};
+use crate::io::{Backend, epoll, uring};
+use crate::mailbox::Doorbell;
+use crate::metrics::Metrics;
+use crate::shard::{Control, Entrance, Mail, Seed, Shard, Turn};
+use crate::time::SystemClock;
+
+/// What a group of shards is started from.
+pub(super) struct Launch {
+    pub(super) backend: BackendChoice,
+    pub(super) entrances: Arc<[Entrance]>,
+    /// Per shard, in the order of the entrances.
+    pub(super) sockets: Vec<Vec<TcpListener>>,
+    pub(super) limits: Arc<Limits>,
+    pub(super) control: Arc<Control>,
+    pub(super) metrics: Metrics,
+    pub(super) router: Router,
+    /// Of the threads.
+    pub(super) name: &'static str,
+}
+
+/// Shards that serve together.
+pub(super) struct Group {
+    control: Arc<Control>,
+    doorbells: Arc<[Arc<Doorbell>]>,
+    threads: Joins,
+}
+
+impl Launch {
+    /// Starts the threads; all of them accept when it returns.
+    pub(super) fn start(self) -> Result<Group, StartError> {
+        let shards = u16::try_from(self.sockets.len()).unwrap_or(u16::MAX);
+        let mails = Mail::mesh(shards, self.limits.mailbox_capacity);
+        let doorbells: Arc<[Arc<Doorbell>]> = mails.iter().map(Mail::doorbell).collect();
+        let (report, reports) = mpsc::channel();
+        let group = Group { control: self.control, doorbells, threads: Mutex::default() };
+        for ((number, mail), sockets) in (0..).zip(mails).zip(self.sockets) {
+            let seed = Seed {
+                id: ShardId(number),
+                limits: Arc::clone(&self.limits),
+                router: self.router.fresh(),
+                entrances: Arc::clone(&self.entrances),
+                mail,
+                control: Arc::clone(&group.control),
+                metrics: self.metrics.clone(),
+            };
+            let (report, others) = (report.clone(), Arc::clone(&group.doorbells));
+            let (backend, control) = (self.backend, Arc::clone(&group.control));
+            let run = move || {
+                let result = run(backend, seed, sockets, &report);
+                // A shard that fails takes the process with it: its connections are gone, its topics have no owner.
+                if result.is_err() {
+                    control.end();
+                    ring_all(&others);
+                }
+                result
+            };
+            let thread = thread::Builder::new().name(format!("{}-{number}", self.name)).spawn(run);
+            lock(&group.threads).push(thread.map_err(|error| group.fail(StartError::Thread(error)))?);
+        }
+        drop(report);
+        for started in reports.iter().take(usize::from(shards)) {
+            started.map_err(|error| group.fail(error))?;
+        }
+        Ok(group)
+    }
+}
+
+impl Group {
+    pub(super) fn drain(&self, period: Duration) {
+        self.control.drain(period);
+        ring_all(&self.doorbells);
+    }
+
+    pub(super) fn end(&self) {
+        self.control.end();
+        ring_all(&self.doorbells);
+    }
+
+    /// Waits for all threads.
+    pub(super) fn join(&self) -> Result<(), RunError> {
+        let threads = std::mem::take(&mut *lock(&self.threads));
+        let mut first = Ok(());
+        for (number, thread) in threads.into_iter().enumerate() {
+            let result = match thread.join() {
+                Ok(result) => result.map_err(|error| RunError::Io(number, error)),
+                Err(_) => Err(RunError::Panic(number)),
+            };
+            first = first.and(result);
+        }
+        first
+    }
+
+    /// Ends what has been started already.
+    fn fail(&self, error: StartError) -> StartError {
+        self.end();
+        let _ = self.join();
+        error
+    }
+}
+
+type Report = mpsc::Sender<Result<(), StartError>>;
+
+/// A shard's thread. The backend is made here, since a ring belongs to the thread that made it.
+fn run(
+    backend: BackendChoice,
+    seed: Seed,
+    sockets: Vec<TcpListener>,
+    report: &Report,
+) -> Result<(), std::io::Error> {
+    let connections_max = seed.limits.connections_max;
+    let failed = |error: StartError| {
+        let _ = report.send(Err(error));
+        Ok(())
+    };
+    if backend == BackendChoice::Epoll {
+        match epoll::Epoll::new(epoll::Config::new(connections_max)) {
+            Ok(backend) => serve(backend, seed, sockets, report),
+            Err(error) => failed(error.into()),
+        }
+    } else {
+        match uring::Uring::new(uring::Config::new(connections_max)) {
+            Ok(backend) => serve(backend, seed, sockets, report),
+            Err(error) => failed(error.into()),
+        }
+    }
+}
+
+fn serve<B: Backend>(
+    backend: B,
+    seed: Seed,
+    sockets: Vec<TcpListener>,
+    report: &Report,
+) -> Result<(), std::io::Error> {
+    let (entrances, clock) = (Arc::clone(&seed.entrances), SystemClock::new());
+    let mut shard = Shard::new(backend, seed);
+    for ((number, socket), entrance) in (0..).zip(sockets).zip(entrances.iter()) {
+        if let Err(error) = shard.backend().listen(ListenerId(number), socket) {
+            let (url, mend) = (entrance.url.clone(), "raise ulimit -n");
+            let _ = report.send(Err(StartError::Bind { url, error, mend }));
+            return Ok(());
+        }
+    }
+    let _ = report.send(Ok(()));
+    while shard.turn(&clock)? == Turn::Again {}
+    Ok(())
+}

@@ -1,0 +1,47 @@
+//! Listeners as a shard sees them.
+
+use std::sync::Arc;
+
+use crate::app::opening::Opening;
+use crate::app::site::Site;
+use crate::session::Protocol;
+use crate::session::http::UpgradePolicy;
+
+/// One listener.
+pub struct Entrance {
+    /// Its URL, for logs.
+    pub url: String,
+    /// What its connections are.
+    pub kind: Kind,
+}
+
+/// What a listener's connections are.
+pub enum Kind {
+    /// HTTP, and what upgrades from it.
+    Http {
+        /// Who may upgrade, and to what.
+        policy: UpgradePolicy,
+        /// The pages.
+        site: Arc<dyn Site>,
+        /// Whether the routes are served here, or just the pages.
+        routes: bool,
+    },
+    /// Raw TCP.
+    Tcp {
+        /// [`Protocol::Line`] or [`Protocol::Length`].
+        protocol: Protocol,
+        /// Which route a connection takes.
+        opening: Opening,
+    },
+}
+
+impl Entrance {
+    /// The protocol that a connection begins with.
+    #[must_use]
+    pub const fn protocol(&self) -> Protocol {
+        match &self.kind {
+            Kind::Http { .. } => Protocol::Http,
+            Kind::Tcp { protocol, .. } => *protocol,
+        }
+    }
+}

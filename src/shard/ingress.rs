@@ -1,0 +1,332 @@
+//! What the backend brings: connections, bytes, endings.
+
+use std::io::ErrorKind;
+
+use super::Shard;
+use super::connection::Flags;
+use super::core::Core;
+use super::opening::Fed;
+use crate::app::{Context, Effect, Subject};
+use crate::close::CloseReason;
+use crate::id::{ConnId, ListenerId};
+use crate::io::{Accepted, Backend, Completion, Lease};
+use crate::session::{Event, Flow, Protocol, Violation, tcp, websocket};
+
+impl<B: Backend> Shard<B> {
+    /// Completions that one turn handles.
+    const INGRESS_BUDGET: usize = 2048;
+    /// Bytes of publications that one turn takes in.
+    const STAGED_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+    pub(super) fn ingress(&mut self) {
+        self.resume_all();
+        for _ in 0..Self::INGRESS_BUDGET {
+            if self.core.staged_bytes > Self::STAGED_BYTES_MAX {
+                break;
+            }
+            match self.backend.next() {
+                Some(completion) => self.complete(completion),
+                None => return,
+            }
+        }
+        self.core.unfinished = true;
+    }
+
+    fn complete(&mut self, completion: Completion) {
+        match completion {
+            Completion::Received(id, lease) => self.received(id, lease),
+            Completion::Accepted(accepted) => self.accepted(accepted),
+            Completion::Writable(id) => self.core.writable(id),
+            Completion::PeerClosed(id) => self.peer_closed(id),
+            Completion::Failed(id, kind) => self.failed(id, kind),
+            Completion::Closed(id) => self.core.reap(id),
+            Completion::AcceptFailed(listener, kind) => self.core.accept_failed(listener, kind),
+        }
+    }
+
+    fn accepted(&mut self, accepted: Accepted) {
+        let admitted = self.core.phase == super::Phase::Running && self.core.control.admit();
+        let id = if admitted { self.core.admit(accepted.listener) } else { None };
+        let Some(id) = id else {
+            if admitted {
+                self.core.control.release();
+            }
+            self.core.metrics.refused_total.add(1);
+            self.backend.refuse(accepted);
+            return;
+        };
+        self.backend.attach(accepted, id);
+        let fed = self.core.open_bound(id);
+        self.after_feed(id, fed);
+    }
+
+    fn received(&mut self, id: ConnId, lease: Lease) {
+        let core = &mut self.core;
+        let bytes = self.backend.bytes(&lease);
+        core.metrics.bytes_received_total.add(bytes.len() as u64);
+        let fed = core.feed(id, bytes);
+        if fed.pressed {
+            core.hold(id, &bytes[fed.consumed..]);
+        }
+        self.backend.release(lease);
+        self.after_feed(id, fed);
+    }
+
+    /// Carries out what came of received bytes.
+    fn after_feed(&mut self, id: ConnId, fed: Fed) {
+        let asked = self.core.apply_effects(id);
+        let waiting = self.core.table.get(id).is_some_and(|connection| connection.outbox.is_some());
+        self.write(id);
+        if waiting && let Some(outbox) = self.core.outbox(id) {
+            outbox.control_replies += fed.control_replies;
+        }
+        match (fed.close, asked) {
+            (Some((reason, detail)), _) => self.begin_close(id, reason, &detail),
+            (None, Some(reason)) => self.begin_close(id, reason, "the application asked for it"),
+            (None, None) => {}
+        }
+        if self.core.flag(id, Flags::CLOSING) {
+            self.core.closing.push(id);
+            return;
+        }
+        if fed.stalled {
+            self.stall(id);
+        }
+        if waiting || fed.pressed {
+            self.press(id);
+        }
+    }
+
+    /// Stops reading a publisher until the mailboxes have room.
+    fn stall(&mut self, id: ConnId) {
+        let Some(connection) = self.core.table.get_mut(id) else { return };
+        if !connection.flags.has(Flags::STALLED) {
+            connection.flags.set(Flags::STALLED);
+            self.core.metrics.publisher_paused_total.add(1);
+            self.core.stalled.push_back(id);
+            self.backend.pause(id);
+        }
+    }
+
+    /// Goes on with those who waited for room and have it now.
+    fn resume_all(&mut self) {
+        for _ in 0..self.core.resumable.len() {
+            let Some(id) = self.core.resumable.pop_front() else { break };
+            self.core.unflag(id, Flags::PAUSED);
+            self.resume(id);
+        }
+        for _ in 0..self.core.stalled.len() {
+            if self.core.blocked {
+                break;
+            }
+            let Some(id) = self.core.stalled.pop_front() else { break };
+            self.core.unflag(id, Flags::STALLED);
+            self.resume(id);
+        }
+    }
+
+    fn resume(&mut self, id: ConnId) {
+        let Some(connection) = self.core.table.get_mut(id) else { return };
+        let waits = connection.flags.has(Flags::PAUSED) || connection.flags.has(Flags::STALLED);
+        if waits || connection.flags.has(Flags::CLOSING) {
+            return;
+        }
+        let mut held = connection.outbox.as_mut().map(|outbox| std::mem::take(&mut outbox.held)).unwrap_or_default();
+        if connection.outbox.as_ref().is_some_and(|outbox| outbox.is_empty()) {
+            self.core.drop_outbox(id);
+        }
+        if !held.is_empty() {
+            let fed = self.core.feed(id, &mut held);
+            if fed.pressed {
+                self.core.hold(id, &held[fed.consumed..]);
+            }
+            self.after_feed(id, fed);
+        }
+        let Some(connection) = self.core.table.get(id) else { return };
+        let flags = connection.flags;
+        if flags.has(Flags::PAUSED) || flags.has(Flags::STALLED) || flags.has(Flags::CLOSING) {
+            return;
+        }
+        if flags.has(Flags::PEER_DONE) {
+            self.begin_close(id, CloseReason::PeerClosed, "");
+        } else {
+            self.backend.resume(id);
+        }
+    }
+
+    fn peer_closed(&mut self, id: ConnId) {
+        let Some(connection) = self.core.table.get_mut(id) else { return };
+        connection.flags.set(Flags::PEER_DONE);
+        let held = connection.outbox.as_ref().is_some_and(|outbox| !outbox.held.is_empty());
+        if connection.flags.has(Flags::CLOSING) {
+            self.core.closing.push(id);
+        } else if !held {
+            self.begin_close(id, CloseReason::PeerClosed, "");
+        }
+    }
+
+    fn failed(&mut self, id: ConnId, kind: ErrorKind) {
+        self.core.set(id, Flags::BROKEN);
+        self.begin_close(id, CloseReason::TransportError, &kind.to_string());
+    }
+}
+
+impl Core {
+    /// Answers of one connection's that are written before the kernel is given them.
+    const OUT_BYTES_MAX: usize = 128 * 1024;
+    /// Effects of one connection's handler calls that are collected before they are carried out.
+    const EFFECTS_MAX: usize = 256;
+
+    fn admit(&mut self, listener: ListenerId) -> Option<ConnId> {
+        let protocol = self.entrances.get(usize::from(listener.0))?.protocol();
+        let id = self.table.insert(listener, protocol, self.tick)?;
+        self.metrics.accepted_total.add(1);
+        self.metrics.connections.add(1);
+        let deadline = self.after(self.limits.handshake_timeout);
+        self.arm(id, deadline);
+        Some(id)
+    }
+
+    fn accept_failed(&mut self, listener: ListenerId, kind: ErrorKind) {
+        self.metrics.accept_failures_total.add(1);
+        if self.log.allows(self.tick, &self.metrics) {
+            let url = self.entrances.get(usize::from(listener.0)).map_or("?", |entrance| entrance.url.as_str());
+            tracing::warn!(shard = self.id.0, listener = url, error = %kind, "cannot accept; is `ulimit -n` too low?");
+        }
+    }
+
+    fn writable(&mut self, id: ConnId) {
+        if let Some(outbox) = self.table.get_mut(id).and_then(|connection| connection.outbox.as_deref_mut()) {
+            outbox.waits = false;
+            self.mark_dirty(id);
+        }
+    }
+
+    fn unflag(&mut self, id: ConnId, flag: Flags) {
+        if let Some(connection) = self.table.get_mut(id) {
+            connection.flags.clear(flag);
+        }
+    }
+
+    /// Keeps received bytes until the answers to those before them have left.
+    fn hold(&mut self, id: ConnId, bytes: &[u8]) {
+        if !bytes.is_empty()
+            && let Some(outbox) = self.outbox(id)
+        {
+            outbox.held.extend_from_slice(bytes);
+        }
+    }
+
+    /// Looks at received bytes. Answers are left in `out`, wishes in `effects`.
+    pub(super) fn feed(&mut self, id: ConnId, bytes: &mut [u8]) -> Fed {
+        self.out.clear();
+        let Some(connection) = self.table.get_mut(id) else { return Fed::all(bytes) };
+        connection.hear(self.tick);
+        if connection.flags.has(Flags::DEAF) {
+            return Fed::all(bytes);
+        }
+        if let Some(outbox) = connection.outbox.as_deref()
+            && !outbox.held.is_empty()
+        {
+            return Fed { pressed: true, ..Fed::default() };
+        }
+        match connection.protocol {
+            Protocol::Http => self.feed_http(id, bytes),
+            _ if connection.flags.has(Flags::NAMELESS) => self.feed_first_frame(id, bytes),
+            _ => self.feed_frames(id, bytes),
+        }
+    }
+
+    /// Looks for messages.
+    pub(super) fn feed_frames(&mut self, id: ConnId, bytes: &mut [u8]) -> Fed {
+        let (blocked, control_replies_max) = (self.blocked, self.limits.control_replies_max);
+        let Some(connection) = self.table.get_mut(id) else { return Fed::all(bytes) };
+        let (route, state, protocol) = (connection.route, connection.state, connection.protocol);
+        let listening = connection.flags.has(Flags::OPEN);
+        let subject = Subject {
+            id,
+            shard: self.id,
+            now: self.now,
+            protocol,
+            encoder: connection.encoder(),
+            topic: self.members.name(connection.membership.topic),
+        };
+        let mut env =
+            crate::session::Env { limits: &self.limits, tools: &mut self.tools, partials: &mut self.partials };
+        let (deflater, out, effects, router) =
+            (&mut self.deflater, &mut self.out, &mut self.effects, &mut self.router);
+        let (mut fed, mut messages) = (Fed::default(), 0_u64);
+        let queued = connection.outbox.as_ref().map_or(0, |outbox| outbox.control_replies);
+        let on_event = |event: Event<'_>| {
+            match event {
+                Event::Message(kind, payload) if listening => {
+                    messages += 1;
+                    let mut context = Context::new(subject, deflater, out, effects);
+                    if router.message(route, state, kind, payload, &mut context).is_err() {
+                        fed.close = Some((CloseReason::Internal, "the handler panicked".into()));
+                        return Flow::Stop;
+                    }
+                }
+                Event::Ping(payload) if listening => {
+                    websocket::encode_pong(payload, out);
+                    fed.control_replies += 1;
+                }
+                Event::Close(code) => {
+                    fed.good_bye = Some(code);
+                    return Flow::Stop;
+                }
+                _ => return Flow::Continue,
+            }
+            if let Some(last) = effects.last() {
+                fed.stalled |= blocked && matches!(last, Effect::Publish(_));
+                if matches!(last, Effect::Close(_)) {
+                    return Flow::Stop;
+                }
+            }
+            fed.pressed = fed.stalled
+                || out.len() > Self::OUT_BYTES_MAX
+                || effects.len() > Self::EFFECTS_MAX
+                || (queued > 0 && queued + fed.control_replies > control_replies_max);
+            if fed.pressed { Flow::Stop } else { Flow::Continue }
+        };
+        let result = match protocol {
+            Protocol::WebSocket => {
+                let (state, partial) = (&mut connection.websocket, &mut connection.partial);
+                websocket::receive(state, partial, bytes, &mut env, on_event).map_err(|v| reasoned(&v))
+            }
+            _ => tcp::receive(protocol, &mut connection.partial, bytes, &mut env, on_event).map_err(|v| reasoned(&v)),
+        };
+        self.metrics.messages_received_total.add(messages);
+        if messages > 0
+            && let Some(extra) = connection.extra.as_deref_mut()
+        {
+            extra.spoke = self.tick;
+        }
+        match result {
+            Ok(consumed) => fed.consumed = consumed,
+            Err(violation) => fed.close = fed.close.or(Some(violation)),
+        }
+        if fed.consumed == bytes.len() {
+            fed.pressed = false;
+        }
+        if let Some(code) = fed.good_bye {
+            self.say_good_bye(id, code);
+            fed.close = fed.close.or(Some((CloseReason::Normal, String::new())));
+        }
+        fed
+    }
+
+    /// Answers the peer's close frame with our own, unless ours was first.
+    fn say_good_bye(&mut self, id: ConnId, code: Option<u16>) {
+        let Some(connection) = self.table.get_mut(id) else { return };
+        if !connection.websocket.close_sent() {
+            connection.websocket.set_close_sent();
+            websocket::encode_close(code, "", &mut self.out);
+        }
+    }
+}
+
+/// How a violation ends its connection, and what the log says.
+fn reasoned(violation: &impl Violation) -> (CloseReason, String) {
+    (violation.reason(), violation.to_string())
+}
