@@ -105,11 +105,7 @@ fn find_line(bytes: &[u8], bytes_max: usize) -> Result<Option<(usize, Range<usiz
 
 /// Adds to an unfinished line: how many of `bytes` belong to it, and where the payload lies when it is finished. What
 /// was kept has no newline in it and is not looked at again.
-fn resume_line(
-    kept: &mut Partial,
-    bytes: &[u8],
-    bytes_max: usize,
-) -> Result<(usize, Option<Range<usize>>), Violation> {
+fn resume_line(kept: &mut Partial, bytes: &[u8], bytes_max: usize) -> Result<(usize, Option<Range<usize>>), Violation> {
     let newline = memchr::memchr(b'\n', bytes);
     let taken = newline.map_or(bytes.len(), |newline| newline + 1);
     // CR and LF do not count. Checked before anything is copied.

@@ -304,11 +304,14 @@ fn malformed(error: httparse::Error, bytes: &[u8], fields_max: usize) -> Malform
     }
 }
 
-/// Whether the first line ends in something like `HTTP/2.0`.
+/// Whether the first line is a good one but for a version like `HTTP/2.0`.
 fn names_a_version(bytes: &[u8]) -> bool {
     let line = bytes.split(|&byte| byte == b'\r').next().unwrap_or_default();
-    let version = line.rsplit(|&byte| byte == b' ').next().unwrap_or_default();
-    matches!(version, [b'H', b'T', b'T', b'P', b'/', major, b'.', minor] if major.is_ascii_digit() && minor.is_ascii_digit())
+    let mut words = line.split(|&byte| byte == b' ').skip(2);
+    let (Some([b'H', b'T', b'T', b'P', b'/', major, b'.', minor]), None) = (words.next(), words.next()) else {
+        return false;
+    };
+    major.is_ascii_digit() && minor.is_ascii_digit()
 }
 
 /// The authority of an absolute target (RFC 9112 section 3.2.2), and the path with the query.
@@ -319,9 +322,9 @@ fn split_target<'a>(method: &str, target: &'a str) -> Result<(Option<&'a str>, &
     if target.starts_with('/') || (target == "*" && method == "OPTIONS") {
         return Ok((None, target));
     }
-    let scheme = ["http://", "https://"].into_iter().find(|scheme| {
-        target.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme))
-    });
+    let scheme = ["http://", "https://"]
+        .into_iter()
+        .find(|scheme| target.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme)));
     let rest = &target[scheme.ok_or(Malformed::Target)?.len()..];
     let (authority, path) = match rest.find(['/', '?']) {
         Some(at) if rest.as_bytes()[at] == b'/' => rest.split_at(at),
@@ -347,7 +350,10 @@ fn host<'a>(
     // RFC 3986 section 3.2.2, without the comma: two hosts that someone has merged.
     let is_host = |&byte: &u8| {
         byte.is_ascii_alphanumeric()
-            || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'%' | b'!' | b'$' | b'&'..=b'+' | b';' | b'=' | b':' | b'[' | b']')
+            || matches!(
+                byte,
+                b'-' | b'.' | b'_' | b'~' | b'%' | b'!' | b'$' | b'&'..=b'+' | b';' | b'=' | b':' | b'[' | b']'
+            )
     };
     if host.is_empty() || !host.iter().all(is_host) {
         return Err(Malformed::HostInvalid);

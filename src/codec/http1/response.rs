@@ -88,14 +88,7 @@ pub fn write_page(
 }
 
 /// Appends an error: JSON `{"error":{"code","message"}}`.
-pub fn write_error(
-    status: u16,
-    code: &str,
-    message: &str,
-    extra: &[(&str, &str)],
-    reply: Reply,
-    out: &mut Vec<u8>,
-) {
+pub fn write_error(status: u16, code: &str, message: &str, extra: &[(&str, &str)], reply: Reply, out: &mut Vec<u8>) {
     let mut body = Vec::with_capacity(64 + code.len() + message.len());
     body.extend_from_slice(b"{\"error\":{\"code\":");
     write_json_string(code, &mut body);
