@@ -189,10 +189,10 @@ pub fn receive<F: FnMut(Event<'_>) -> Flow>(
     mut on_event: F,
 ) -> Result<usize, Violation> {
     let result = run(state, partial, bytes, env, &mut on_event);
-    if result.is_err() || state.close_received() {
-        if let Some(unfinished) = partial.take() {
-            env.partials.give(unfinished);
-        }
+    if (result.is_err() || state.close_received())
+        && let Some(unfinished) = partial.take()
+    {
+        env.partials.give(unfinished);
     }
     result
 }

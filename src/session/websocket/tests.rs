@@ -20,9 +20,9 @@ const PONG: u8 = 10;
 fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut frame = vec![first];
     match payload.len() {
-        len @ 0..126 => frame.push(0x80 | len as u8),
-        len @ 126..=0xffff => frame.extend([&[0x80 | 126], (len as u16).to_be_bytes().as_slice()].concat()),
-        len => frame.extend([&[0x80 | 127], (len as u64).to_be_bytes().as_slice()].concat()),
+        len @ 0..126 => frame.push(0x80 | len.to_be_bytes()[7]),
+        len @ 126..=0xffff => frame.extend([&[0x80 | 126], &len.to_be_bytes()[6..]].concat()),
+        len => frame.extend([&[0x80 | 127], &len.to_be_bytes()].concat()),
     }
     frame.extend_from_slice(&KEY);
     let body = frame.len();
