@@ -7,7 +7,11 @@
 
 pub mod chat;
 pub mod echo;
+pub mod opening;
 pub mod router;
+pub mod site;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod topic;
 
 use crate::close::CloseReason;
@@ -19,6 +23,15 @@ use crate::time::Instant;
 
 pub use crate::config::SlowConsumer;
 pub use router::{Request, RouteId, Router};
+
+/// The built-in applications on their paths: `/echo`, `/chat/{room}` and `/topics/{topic}`.
+#[must_use]
+pub fn standard_routes() -> Router {
+    Router::new()
+        .route("/echo", echo::Echo)
+        .route("/chat/{room}", chat::Chat::default())
+        .route("/topics/{topic}", topic::Topics)
+}
 
 /// An application: one value per shard, cloned from the one that was given to the router.
 ///

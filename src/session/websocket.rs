@@ -15,18 +15,20 @@
 //!                        +---------- nothing is unfinished any more -------------------- next frame <--+
 //! ```
 
+mod encode;
 #[doc(hidden)]
 pub mod fuzz;
 #[cfg(test)]
 mod tests;
+mod violation;
 
-use super::{Encoder, Env, Event, Flow, Partial, Tools};
-use crate::close::CloseReason;
-use crate::codec::websocket::close::{self, CloseError};
-use crate::codec::websocket::deflate::{Deflater, InflateError};
-use crate::codec::websocket::frame::{self, BadHeader, CLIENT_HEADER_BYTES_MAX, ClientHeader, Header, Opcode, Parsed};
+pub use encode::{encode_close, encode_message, encode_ping, encode_pong};
+pub use violation::Violation;
+
+use super::{Env, Event, Flow, Partial, Tools};
+use crate::codec::websocket::frame::{BadHeader, CLIENT_HEADER_BYTES_MAX, ClientHeader, Opcode, Parsed};
 use crate::codec::websocket::utf8::BadUtf8;
-use crate::codec::websocket::{mask, utf8};
+use crate::codec::websocket::{close, mask, utf8};
 use crate::config::Limits;
 use crate::message::Kind;
 
@@ -66,81 +68,6 @@ impl State {
     #[must_use]
     pub const fn close_received(self) -> bool {
         self.0 & Self::CLOSE_RECEIVED != 0
-    }
-}
-
-/// How a client broke the rules.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Violation {
-    /// A header that no client may send.
-    #[error(transparent)]
-    Header(#[from] BadHeader),
-    /// RSV1 without the extension that gives it a meaning.
-    #[error("a compressed message, though compression was not agreed on")]
-    NotAgreed,
-    /// A continuation of nothing.
-    #[error("a continuation frame without a message to continue")]
-    NothingToContinue,
-    /// A new message inside another.
-    #[error("a new message before the last one is complete")]
-    Interleaved,
-    /// A message over the limit.
-    #[error("a message over the limit")]
-    TooBig,
-    /// A message in too many fragments.
-    #[error("a message in too many fragments")]
-    TooManyFragments,
-    /// Too many empty fragments in a row.
-    #[error("too many empty fragments in a row")]
-    EmptyFragments,
-    /// Text that is not UTF-8.
-    #[error(transparent)]
-    Text(#[from] BadUtf8),
-    /// A compressed message that cannot be inflated, or not within the limit.
-    #[error(transparent)]
-    Compressed(#[from] InflateError),
-    /// A close frame that says nothing sensible.
-    #[error(transparent)]
-    Close(#[from] CloseError),
-}
-
-impl super::Violation for Violation {
-    fn label(&self) -> &'static str {
-        match self {
-            Self::Header(BadHeader::ReservedBit) => "reserved_bit",
-            Self::Header(BadHeader::ReservedOpcode) => "reserved_opcode",
-            Self::Header(BadHeader::FragmentedControl) => "fragmented_control",
-            Self::Header(BadHeader::LongControl) => "long_control",
-            Self::Header(BadHeader::Unmasked) => "unmasked",
-            Self::Header(BadHeader::LengthForm) => "length_form",
-            Self::Header(BadHeader::LengthOverflow) => "length_overflow",
-            Self::NotAgreed => "compression_not_agreed",
-            Self::NothingToContinue => "nothing_to_continue",
-            Self::Interleaved => "interleaved_messages",
-            Self::TooBig => "message_too_big",
-            Self::TooManyFragments => "too_many_fragments",
-            Self::EmptyFragments => "empty_fragments",
-            Self::Text(BadUtf8) => "bad_utf8",
-            Self::Compressed(InflateError::Garbage) => "bad_deflate",
-            Self::Compressed(InflateError::TooBig) => "inflated_too_big",
-            Self::Close(CloseError::HalfACode) => "half_a_close_code",
-            Self::Close(CloseError::BadCode(_)) => "bad_close_code",
-            Self::Close(CloseError::BadReason) => "bad_close_reason",
-        }
-    }
-
-    fn reason(&self) -> CloseReason {
-        match self {
-            Self::Header(_) | Self::NotAgreed | Self::NothingToContinue | Self::Interleaved => {
-                CloseReason::ProtocolError
-            }
-            Self::Close(CloseError::HalfACode | CloseError::BadCode(_)) => CloseReason::ProtocolError,
-            Self::Text(_) | Self::Close(CloseError::BadReason) => CloseReason::BadUtf8,
-            // RFC 7692 names no code; 1007 is for data that does not fit the type of the message.
-            Self::Compressed(InflateError::Garbage) => CloseReason::BadUtf8,
-            Self::TooBig | Self::Compressed(InflateError::TooBig) => CloseReason::TooBig,
-            Self::TooManyFragments | Self::EmptyFragments => CloseReason::Policy,
-        }
     }
 }
 
@@ -189,10 +116,10 @@ pub fn receive<F: FnMut(Event<'_>) -> Flow>(
     mut on_event: F,
 ) -> Result<usize, Violation> {
     let result = run(state, partial, bytes, env, &mut on_event);
-    if result.is_err() || state.close_received() {
-        if let Some(unfinished) = partial.take() {
-            env.partials.give(unfinished);
-        }
+    if (result.is_err() || state.close_received())
+        && let Some(unfinished) = partial.take()
+    {
+        env.partials.give(unfinished);
     }
     result
 }
@@ -276,7 +203,7 @@ fn piece<F: FnMut(Event<'_>) -> Flow>(
     env: &mut Env<'_>,
     on_event: &mut F,
 ) -> Result<Step, Violation> {
-    let Partial { buf, websocket: assembly, scanned } = partial;
+    let assembly = &mut partial.websocket;
     let mut used = 0;
     let (header, received) = match assembly.frame {
         Some(frame) => frame,
@@ -284,7 +211,7 @@ fn piece<F: FnMut(Event<'_>) -> Flow>(
             let (header_bytes, header) = assembly.take_header(bytes)?;
             used += header_bytes;
             let Some(header) = header else { return Ok(Step::Used(used, Flow::Continue)) };
-            assembly.admit(*state, &header, buf.len(), env.limits)?;
+            assembly.admit(*state, &header, partial.buf.len(), env.limits)?;
             (header, 0)
         }
     };
@@ -293,38 +220,53 @@ fn piece<F: FnMut(Event<'_>) -> Flow>(
     let available = bytes.len() - used;
     let payload = &mut bytes[used..used + missing.min(available)];
     mask::unmask(payload, header.key, received);
-    buf.extend_from_slice(payload);
+    partial.buf.extend_from_slice(payload);
     used += payload.len();
 
+    let received = received + payload.len();
     let complete = payload.len() == missing;
-    assembly.frame = (!complete).then_some((header, received + payload.len()));
-    if header.opcode.is_control() {
-        if !complete {
-            return Ok(Step::Used(used, Flow::Continue));
-        }
-        let message_bytes = buf.len() - (received + payload.len());
-        let flow = control(state, header.opcode, &buf[message_bytes..], on_event)?;
-        buf.truncate(message_bytes);
-        return Ok(Step::Used(used, flow));
-    }
-    let text = assembly.message.filter(|message| message.kind == Kind::Text && !message.compressed);
-    if text.is_some() {
+    assembly.frame = (!complete).then_some((header, received));
+    let flow = if !header.opcode.is_control() {
+        message_piece(partial, complete && header.fin, env, on_event)?
+    } else if complete {
+        let message_bytes = partial.buf.len() - received;
+        let flow = control(state, header.opcode, &partial.buf[message_bytes..], on_event)?;
+        partial.buf.truncate(message_bytes);
+        flow
+    } else {
+        Flow::Continue
+    };
+    Ok(Step::Used(used, flow))
+}
+
+/// More of a message has come; `last`: all of it.
+fn message_piece<F: FnMut(Event<'_>) -> Flow>(
+    partial: &mut Partial,
+    last: bool,
+    env: &mut Env<'_>,
+    on_event: &mut F,
+) -> Result<Flow, Violation> {
+    let Partial { buf, websocket: assembly, scanned } = partial;
+    // Always there: a data frame that was admitted belongs to a message.
+    let Some(message) = assembly.message else { return Ok(Flow::Continue) };
+    if message.kind == Kind::Text && !message.compressed {
         *scanned = utf8::check_partial(buf, *scanned)?;
+        if last && *scanned < buf.len() {
+            return Err(BadUtf8.into()); // cut off inside a code point
+        }
     }
-    if !(complete && header.fin) {
-        return Ok(Step::Used(used, Flow::Continue));
+    if !last {
+        return Ok(Flow::Continue);
     }
-    if text.is_some() && *scanned < buf.len() {
-        return Err(BadUtf8.into()); // cut off inside a code point
-    }
-    let flow = match assembly.message.take() {
-        Some(message) if message.compressed => inflated(message.kind, buf, env.limits, env.tools, on_event)?,
-        Some(message) => on_event(Event::Message(message.kind, buf)),
-        None => Flow::Continue, // not so: a data frame that was admitted belongs to a message
+    assembly.message = None;
+    let flow = if message.compressed {
+        inflated(message.kind, buf, env.limits, env.tools, on_event)?
+    } else {
+        on_event(Event::Message(message.kind, buf))
     };
     buf.clear();
     *scanned = 0;
-    Ok(Step::Used(used, flow))
+    Ok(flow)
 }
 
 impl Assembly {
@@ -459,50 +401,11 @@ fn inflated<F: FnMut(Event<'_>) -> Flow>(
 ) -> Result<Flow, Violation> {
     /// More is freed again: a shard does not keep the room of its largest message for ever.
     const KEPT_BYTES_MAX: usize = 1024 * 1024;
-    let message = &mut tools.inflated;
+    let Tools { inflater, inflated: message, .. } = tools;
+    let checked = inflater.inflate(compressed, limits.message_bytes_max, message).map_err(Violation::from);
+    let checked = checked.and_then(|()| if kind == Kind::Text { Ok(utf8::check(message)?) } else { Ok(()) });
+    let flow = checked.map(|()| on_event(Event::Message(kind, message)));
     message.clear();
     message.shrink_to(KEPT_BYTES_MAX);
-    tools.inflater.inflate(compressed, limits.message_bytes_max, message)?;
-    if kind == Kind::Text {
-        utf8::check(message)?;
-    }
-    Ok(on_event(Event::Message(kind, message)))
-}
-
-/// Appends a message as one frame, compressed where the peer takes that and it makes the frame smaller.
-#[inline]
-pub fn encode_message(encoder: Encoder, kind: Kind, payload: &[u8], deflater: &mut Deflater, out: &mut Vec<u8>) {
-    if encoder.window_bits > 0 && frame::append_deflated(kind, payload, encoder.window_bits, deflater, out) {
-        return;
-    }
-    let header = Header::message(kind, payload.len(), false);
-    out.reserve(header.as_slice().len() + payload.len());
-    out.extend_from_slice(header.as_slice());
-    out.extend_from_slice(payload);
-}
-
-/// Appends a ping. A payload over 125 bytes is cut off.
-pub fn encode_ping(payload: &[u8], out: &mut Vec<u8>) {
-    encode_control(Opcode::Ping, payload, out);
-}
-
-/// Appends a pong: the answer to a ping has the ping's payload.
-pub fn encode_pong(payload: &[u8], out: &mut Vec<u8>) {
-    encode_control(Opcode::Pong, payload, out);
-}
-
-/// Appends a close frame; without a code it is empty. A reason that is too long is cut off. Nothing may follow it:
-/// see [`State::set_close_sent`].
-pub fn encode_close(code: Option<u16>, reason: &str, out: &mut Vec<u8>) {
-    let Some(code) = code else { return encode_control(Opcode::Close, &[], out) };
-    let reason = close::fitting(reason);
-    out.extend_from_slice(Header::control(Opcode::Close, 2 + reason.len()).as_slice());
-    out.extend_from_slice(&code.to_be_bytes());
-    out.extend_from_slice(reason.as_bytes());
-}
-
-fn encode_control(opcode: Opcode, payload: &[u8], out: &mut Vec<u8>) {
-    let payload = &payload[..payload.len().min(frame::CONTROL_BYTES_MAX)];
-    out.extend_from_slice(Header::control(opcode, payload.len()).as_slice());
-    out.extend_from_slice(payload);
+    flow
 }

@@ -304,11 +304,14 @@ fn malformed(error: httparse::Error, bytes: &[u8], fields_max: usize) -> Malform
     }
 }
 
-/// Whether the first line ends in something like `HTTP/2.0`.
+/// Whether the first line is a good one but for a version like `HTTP/2.0`.
 fn names_a_version(bytes: &[u8]) -> bool {
     let line = bytes.split(|&byte| byte == b'\r').next().unwrap_or_default();
-    let version = line.rsplit(|&byte| byte == b' ').next().unwrap_or_default();
-    matches!(version, [b'H', b'T', b'T', b'P', b'/', major, b'.', minor] if major.is_ascii_digit() && minor.is_ascii_digit())
+    let mut words = line.split(|&byte| byte == b' ').skip(2);
+    let (Some([b'H', b'T', b'T', b'P', b'/', major, b'.', minor]), None) = (words.next(), words.next()) else {
+        return false;
+    };
+    major.is_ascii_digit() && minor.is_ascii_digit()
 }
 
 /// The authority of an absolute target (RFC 9112 section 3.2.2), and the path with the query.

@@ -43,7 +43,11 @@ pub fn parse(payload: &[u8]) -> Result<Option<u16>, CloseError> {
 /// As much of a reason as a close frame has room for behind the code, cut between characters.
 #[must_use]
 pub fn fitting(reason: &str) -> &str {
-    &reason[..reason.floor_char_boundary(CONTROL_BYTES_MAX - 2)]
+    let mut end = reason.len().min(CONTROL_BYTES_MAX - 2);
+    while !reason.is_char_boundary(end) {
+        end -= 1;
+    }
+    &reason[..end]
 }
 
 #[cfg(test)]

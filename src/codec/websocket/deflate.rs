@@ -33,8 +33,9 @@ pub struct Deflater {
 }
 
 impl Deflater {
-    /// Fastest: the ratio of the better levels would cost every delivery three times the time.
-    const LEVEL: u32 = 1;
+    /// Level 1 has fixed codes and leaves a chat message of 235 bytes 232; level 2 makes codes for each message and
+    /// leaves 184. Level 6 leaves 1 to 4 % less than level 2, in up to twice its time.
+    const LEVEL: u32 = 2;
 
     /// Appends the compressed payload. `window_bits` is one of [`WINDOW_BITS`], or taken as the nearest.
     ///
@@ -144,13 +145,12 @@ impl Run<'_> {
         loop {
             self.make_room(out);
             let (total_in, len) = (self.decompressor.total_in(), out.len());
-            let status = self
-                .decompressor
-                .decompress_vec(input, out, FlushDecompress::None)
-                .map_err(|_| InflateError::Garbage)?;
+            let status = self.decompressor.decompress_vec(input, out, FlushDecompress::None);
+            // The size counts before the garbage behind it, so that it does not matter how much room there was.
             if out.len() - self.start > self.limit {
                 return Err(InflateError::TooBig);
             }
+            let status = status.map_err(|_| InflateError::Garbage)?;
             let taken = usize::try_from(self.decompressor.total_in() - total_in).map_err(|_| InflateError::Garbage)?;
             input = input.get(taken..).ok_or(InflateError::Garbage)?;
             if status == Status::StreamEnd {

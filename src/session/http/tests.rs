@@ -47,13 +47,16 @@ fn handshake(line: &str, other: &str) -> String {
         "GET /echo HTTP/1.1\r\nHost: example.com\r\nUpgrade: websocket\r\nConnection: keep-alive, Upgrade\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\nOrigin: http://example.com\r\n\r\n"
     );
+    if line.is_empty() {
+        return good;
+    }
     let lines = good.split_inclusive("\r\n").map(|good| match good.trim_end() {
         found if found == line && other.is_empty() => String::new(),
         found if found == line => format!("{other}\r\n"),
         _ => good.to_owned(),
     });
     let changed: String = lines.collect();
-    assert!(line.is_empty() || changed != good, "{line} is a line of it");
+    assert!(changed != good, "{line} is a line of it");
     changed
 }
 

@@ -2,9 +2,12 @@
 
 use super::fuzz::{Seen, Server, fuzz_receive, small_limits};
 use super::*;
+use crate::close::CloseReason;
+use crate::codec::websocket::close::CloseError;
+use crate::codec::websocket::deflate::{Deflater, InflateError};
 use crate::codec::websocket::fuzz::random::Random;
 use crate::message::Wire;
-use crate::session::Violation as _;
+use crate::session::{Encoder, Violation as _};
 
 const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 const FIN: u8 = 0x80;
@@ -20,9 +23,9 @@ const PONG: u8 = 10;
 fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut frame = vec![first];
     match payload.len() {
-        len @ 0..126 => frame.push(0x80 | len as u8),
-        len @ 126..=0xffff => frame.extend([&[0x80 | 126], (len as u16).to_be_bytes().as_slice()].concat()),
-        len => frame.extend([&[0x80 | 127], (len as u64).to_be_bytes().as_slice()].concat()),
+        len @ 0..126 => frame.push(0x80 | len.to_be_bytes()[7]),
+        len @ 126..=0xffff => frame.extend([&[0x80 | 126], &len.to_be_bytes()[6..]].concat()),
+        len => frame.extend([&[0x80 | 127], len.to_be_bytes().as_slice()].concat()),
     }
     frame.extend_from_slice(&KEY);
     let body = frame.len();

@@ -1,0 +1,199 @@
+//! What a raw TCP connection opens: it has no request, so its listener and its first frame stand for one, and it goes
+//! through the same router as all others.
+//!
+//! | `app` | `topic=` given | the first frame |
+//! |---|---|---|
+//! | `echo` | | is a message |
+//! | `topic` | yes | is a message |
+//! | `topic` | no | is the topic |
+//! | `chat` | yes: the room | is the name |
+//! | `chat` | no | is the room; behind a space, the name |
+//!
+//! An empty first frame is a heartbeat and opens nothing.
+
+use std::borrow::Cow;
+use std::str::FromStr;
+
+use super::Router;
+use super::router::{Request, RouteId};
+use crate::close::CloseReason;
+use crate::codec::http1::uri::encode_value;
+use crate::message::{Topic, TopicError};
+use crate::session::Violation;
+
+/// A built-in application, as listeners name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum App {
+    /// `echo`.
+    Echo,
+    /// `chat`.
+    Chat,
+    /// `topic`.
+    Topic,
+}
+
+/// A word that names no application.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("there is no app {0:?}; it is one of echo, chat, topic")]
+pub struct UnknownApp(pub String);
+
+impl FromStr for App {
+    type Err = UnknownApp;
+
+    fn from_str(name: &str) -> Result<Self, UnknownApp> {
+        match name {
+            "echo" => Ok(Self::Echo),
+            "chat" => Ok(Self::Chat),
+            "topic" => Ok(Self::Topic),
+            other => Err(UnknownApp(other.to_owned())),
+        }
+    }
+}
+
+/// A first frame that opens nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadFirstFrame {
+    /// It should be a topic or a room.
+    #[error(transparent)]
+    Topic(#[from] TopicError),
+    /// It should be a name.
+    #[error("the first frame is not UTF-8")]
+    NotUtf8,
+}
+
+impl Violation for BadFirstFrame {
+    fn label(&self) -> &'static str {
+        "bad_first_frame"
+    }
+
+    fn reason(&self) -> CloseReason {
+        CloseReason::Policy
+    }
+}
+
+/// What the connections of a raw TCP listener open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Opening {
+    app: App,
+    /// The path when the listener alone decides it.
+    path: Option<Box<str>>,
+}
+
+/// A request that nobody sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target<'o> {
+    /// The path, decoded.
+    pub path: Cow<'o, str>,
+    /// The raw query.
+    pub query: String,
+}
+
+impl Opening {
+    /// For a listener with `app=` and perhaps `topic=`, which for a chat is the room.
+    #[must_use]
+    pub fn new(app: App, topic: Option<&Topic>) -> Self {
+        let path = match app {
+            App::Echo => Some("/echo".into()),
+            App::Chat | App::Topic => topic.map(|topic| path(app, topic.as_str()).into()),
+        };
+        Self { app, path }
+    }
+
+    /// Whether a connection opens nothing before its first frame, which is then no message.
+    #[must_use]
+    pub fn needs_first_frame(&self) -> bool {
+        self.app == App::Chat || self.path.is_none()
+    }
+
+    /// What a connection opens, `first_frame` being empty when none is needed.
+    ///
+    /// # Errors
+    /// When the first frame is not what it should be.
+    pub fn target(&self, first_frame: &[u8]) -> Result<Target<'_>, BadFirstFrame> {
+        let (place, name): (Cow<'_, str>, &[u8]) = match (&self.path, self.app) {
+            (Some(path), App::Chat) => (Cow::Borrowed(path), first_frame),
+            (Some(path), _) => (Cow::Borrowed(path), b""),
+            (None, app) => {
+                let space = memchr::memchr(b' ', first_frame).filter(|_| app == App::Chat);
+                let (place, name) = first_frame.split_at(space.unwrap_or(first_frame.len()));
+                (path(app, Topic::parse(place, Topic::BYTES_MAX)?.as_str()).into(), name)
+            }
+        };
+        let name = simdutf8::basic::from_utf8(name).map_err(|_| BadFirstFrame::NotUtf8)?.trim();
+        let mut query = String::new();
+        if !name.is_empty() {
+            query.push_str("name=");
+            encode_value(name, &mut query);
+        }
+        Ok(Target { path: place, query })
+    }
+}
+
+fn path(app: App, topic: &str) -> String {
+    let prefix = if app == App::Chat { "/chat/" } else { "/topics/" };
+    [prefix, topic].concat()
+}
+
+impl Target<'_> {
+    /// The route for it, and the request to open it with.
+    #[must_use]
+    pub fn find(&self, router: &Router) -> Option<(RouteId, Request<'_>)> {
+        let (route, param) = router.find(&self.path)?;
+        Some((route, Request { path: &self.path, query: &self.query, param }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::*;
+    use crate::app::standard_routes;
+
+    fn opening(app: &str, topic: &str) -> Opening {
+        let topic = Topic::parse(topic.as_bytes(), 255).ok();
+        Opening::new(app.parse().unwrap(), topic.as_ref())
+    }
+
+    #[test]
+    fn every_opening_of_the_table() {
+        for (app, topic, first_frame, path, query) in [
+            ("echo", "", None, "/echo", ""),
+            ("echo", "ignored", None, "/echo", ""),
+            ("topic", "news", None, "/topics/news", ""),
+            ("topic", "", Some("news/local"), "/topics/news/local", ""),
+            ("chat", "lobby", Some("Ann & Bob"), "/chat/lobby", "name=Ann%20%26%20Bob"),
+            ("chat", "", Some("lobby"), "/chat/lobby", ""),
+            ("chat", "", Some("lobby ann"), "/chat/lobby", "name=ann"),
+            ("chat", "", Some("lobby  Ann Lee "), "/chat/lobby", "name=Ann%20Lee"),
+            ("chat", "", Some("über zoë"), "/chat/über", "name=zo%C3%AB"),
+        ] {
+            let opening = opening(app, topic);
+            assert_eq!(opening.needs_first_frame(), first_frame.is_some(), "{app} {topic}");
+            let target = opening.target(first_frame.unwrap_or_default().as_bytes()).unwrap();
+            assert_eq!((&*target.path, &*target.query), (path, query), "{app} {topic} {first_frame:?}");
+            assert!(target.find(&standard_routes()).is_some(), "{path}");
+        }
+    }
+
+    #[test]
+    fn bad_first_frames() {
+        for (app, topic, first_frame) in [
+            ("topic", "", &b"two words"[..]),
+            ("topic", "", b"\xff"),
+            ("topic", "", &[b't'; 256]),
+            ("chat", "", b" ann"),
+            ("chat", "", b"lobby \xff"),
+            ("chat", "lobby", b"\xff"),
+        ] {
+            let bad = opening(app, topic).target(first_frame).unwrap_err();
+            assert_eq!(bad.reason(), CloseReason::Policy, "{app} {topic} {first_frame:?}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_app_is_told_what_there_is() {
+        let error = "ecko".parse::<App>().unwrap_err();
+        assert_eq!(error.to_string(), "there is no app \"ecko\"; it is one of echo, chat, topic");
+    }
+}

@@ -1,0 +1,82 @@
+//! A handler's surroundings in a test: it is called as a shard would call it, and what it wishes is told in words.
+
+use super::{Context, Effect, Handler, Refusal, Request, Subject};
+use crate::close::CloseReason;
+use crate::codec::websocket::deflate::Deflater;
+use crate::id::{ConnId, ShardId};
+use crate::message::{Kind, Topic, Wire};
+use crate::session::{Encoder, Protocol};
+use crate::time::Instant;
+
+/// One connection without a shard.
+pub(crate) struct Bench {
+    encoder: Encoder,
+    topic: Option<Topic>,
+    deflater: Deflater,
+    effects: Vec<Effect>,
+    /// What was sent to the connection.
+    pub(crate) out: Vec<u8>,
+}
+
+impl Bench {
+    pub(crate) fn new(wire: Wire) -> Self {
+        let encoder = Encoder { wire, window_bits: 0 };
+        Self { encoder, topic: None, deflater: Deflater::default(), effects: Vec::new(), out: Vec::new() }
+    }
+
+    /// Calls with a context.
+    pub(crate) fn call<T>(&mut self, call: impl FnOnce(&mut Context<'_>) -> T) -> T {
+        let protocol = match self.encoder.wire {
+            Wire::WebSocket | Wire::WebSocketDeflate => Protocol::WebSocket,
+            Wire::Line => Protocol::Line,
+            Wire::Length => Protocol::Length,
+        };
+        let subject = Subject {
+            id: ConnId::new(7, 1),
+            shard: ShardId(2),
+            now: Instant::from_millis(1000),
+            protocol,
+            encoder: self.encoder,
+            topic: self.topic.as_ref(),
+        };
+        call(&mut Context::new(subject, &mut self.deflater, &mut self.out, &mut self.effects))
+    }
+
+    /// The shard has carried out the first subscription.
+    pub(crate) fn join(&mut self, topic: &str) {
+        self.topic = Topic::parse(topic.as_bytes(), Topic::BYTES_MAX).ok();
+    }
+
+    pub(crate) fn open<H: Handler>(
+        &mut self,
+        handler: &mut H,
+        state: &mut H::State,
+        path: &str,
+        query: &str,
+        param: &str,
+    ) -> Result<(), Refusal> {
+        self.call(|context| handler.open(state, &Request { path, query, param }, context))
+    }
+
+    pub(crate) fn message<H: Handler>(&mut self, handler: &mut H, state: &mut H::State, kind: Kind, payload: &[u8]) {
+        self.call(|context| handler.message(state, kind, payload, context));
+    }
+
+    pub(crate) fn close<H: Handler>(&mut self, handler: &mut H, state: &mut H::State, reason: CloseReason) {
+        self.call(|context| handler.close(state, reason, context));
+    }
+
+    /// What was wished for since the last call.
+    pub(crate) fn effects(&mut self) -> Vec<String> {
+        let words = |effect: Effect| match effect {
+            Effect::Subscribe(topic, how) => format!("subscribe {topic} echo={}", how.echo),
+            Effect::Unsubscribe(topic) => format!("unsubscribe {topic}"),
+            Effect::Publish(message) => {
+                let text = String::from_utf8_lossy(message.payload());
+                format!("publish {} {:?} {text}", message.topic, message.kind())
+            }
+            Effect::Close(reason) => format!("close {reason}"),
+        };
+        self.effects.drain(..).map(words).collect()
+    }
+}
