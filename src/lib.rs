@@ -5,6 +5,7 @@ pub mod codec;
 pub mod config;
 pub mod id;
 pub mod io;
+pub mod mailbox;
 pub mod message;
 pub mod session;
 pub mod time;
