@@ -6,6 +6,7 @@ pub mod codec;
 pub mod config;
 pub mod id;
 pub mod io;
+pub mod mailbox;
 pub mod message;
 pub mod metrics;
 pub mod session;
