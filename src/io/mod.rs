@@ -22,6 +22,9 @@
 //!   nothing of it and its table slot may be used again. Leftover completions of an older generation are dropped by
 //!   the backend.
 
+pub(crate) mod sys;
+pub mod uring;
+
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
