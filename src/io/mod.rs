@@ -23,6 +23,8 @@
 //!   the backend.
 
 pub mod epoll;
+pub(crate) mod sys;
+pub mod uring;
 
 use std::io;
 use std::sync::Arc;

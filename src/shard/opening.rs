@@ -4,7 +4,7 @@ use super::connection::Flags;
 use super::core::Core;
 use super::entrance::Kind;
 use crate::app::router::{Fault, Request};
-use crate::app::site::Site;
+use crate::app::site::{SECURITY_FIELDS, Site};
 use crate::app::{Context, Refusal, RouteId, Router, Subject};
 use crate::close::CloseReason;
 use crate::codec::http1::head::Head;
@@ -225,7 +225,7 @@ fn page(head: &Head<'_>, site: &dyn Site, out: &mut Vec<u8>) -> Result<Reply, ht
     http::refuse_body(head)?;
     let reply = head.reply();
     match site.page(head.path()) {
-        Some(page) => write_page(page.status, page.content_type, &page.body, page.fields, reply, out),
+        Some(page) => write_page(page.status, page.content_type, &page.body, SECURITY_FIELDS, reply, out),
         None => write_error(404, "not_found", "there is nothing at this path", &[], reply, out),
     }
     Ok(reply)

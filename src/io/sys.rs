@@ -1,0 +1,96 @@
+//! The few system calls that no safe crate offers: eventfd, anonymous memory that the kernel may write to, limits.
+
+#![allow(unsafe_code, reason = "system calls; each block says why it is sound")]
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr::NonNull;
+
+use crate::io::Wake;
+
+/// An eventfd: a counter that can be waited for.
+#[derive(Debug)]
+pub(crate) struct Eventfd(File);
+
+impl Eventfd {
+    /// A new one at zero, non-blocking.
+    pub(crate) fn new() -> io::Result<Self> {
+        // SAFETY: no pointers; the result is checked before it is used.
+        let fd = unsafe { libc::eventfd(0, libc::EFD_NONBLOCK | libc::EFD_CLOEXEC) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the descriptor is fresh and nobody else owns it.
+        Ok(Self(File::from(unsafe { OwnedFd::from_raw_fd(fd) })))
+    }
+
+    /// Back to zero.
+    pub(crate) fn drain(&self) {
+        let _ = (&self.0).read(&mut [0; 8]);
+    }
+}
+
+impl AsRawFd for Eventfd {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+impl Wake for Eventfd {
+    fn wake(&self) {
+        // Fails only when the counter is at its limit, and then it is readable anyway.
+        let _ = (&self.0).write(&1_u64.to_ne_bytes());
+    }
+}
+
+/// Zeroed memory of whole pages that never moves and costs nothing until it is touched. It is reached through raw
+/// pointers only, so that the kernel may write to parts that nobody has borrowed.
+#[derive(Debug)]
+pub(crate) struct Region {
+    start: NonNull<u8>,
+    len: usize,
+}
+
+impl Region {
+    /// `len` bytes, at least one.
+    pub(crate) fn new(len: usize) -> io::Result<Self> {
+        let (read_write, private) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+        // SAFETY: a fresh anonymous mapping touches no memory that exists; the result is checked.
+        let start = unsafe { libc::mmap(std::ptr::null_mut(), len, read_write, private, -1, 0) };
+        if start == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        NonNull::new(start.cast()).map(|start| Self { start, len }).ok_or_else(|| io::ErrorKind::OutOfMemory.into())
+    }
+
+    /// The first byte.
+    pub(crate) const fn as_ptr(&self) -> *mut u8 {
+        self.start.as_ptr()
+    }
+
+    /// A pointer to `len` bytes from `start` on.
+    ///
+    /// # Panics
+    /// When they are not all inside.
+    pub(crate) fn at(&self, start: usize, len: usize) -> *mut u8 {
+        assert!(start <= self.len && len <= self.len - start, "inside the region");
+        // SAFETY: `start` is inside the mapping or one past its end, checked above.
+        unsafe { self.start.as_ptr().add(start) }
+    }
+}
+
+impl Drop for Region {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours, has this length, and its owner gives up all pointers with it.
+        unsafe { libc::munmap(self.start.as_ptr().cast(), self.len) };
+    }
+}
+
+/// The soft limit on descriptors, RLIMIT_NOFILE.
+pub(crate) fn descriptors_max() -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is a valid place for the answer and outlives the call.
+    let done = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
+    if done == 0 { limit.rlim_cur } else { 1024 }
+}

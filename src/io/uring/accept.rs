@@ -1,0 +1,202 @@
+//! Accepting: which listener accepts into which ring.
+//!
+//! A listener accepts into one ring at a time, the one with the most free slots. While there are many, one multishot
+//! accept does all the work. A multishot accept that meets a full table drops the connection it has just taken, so
+//! near the end of a table it is replaced by single accepts, never more than there are slots. When a table is full the
+//! listener moves on to another ring, made if need be; when all are full it waits for a slot.
+
+use std::io;
+use std::net::TcpListener;
+use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant};
+
+use super::request::{self, Done, Kind};
+use super::ring::Ring;
+use super::{Completion, Uring};
+use crate::id::ListenerId;
+use crate::io::Accepted;
+
+/// Free slots from which on a multishot accept is safe. The kernel takes 32 connections per run of one accept and 20
+/// runs per system call before we see the completions, 640.
+const FREE_FOR_MULTISHOT: u32 = 1024;
+/// Single accepts that are out at a time.
+const SINGLES_MAX: u32 = 16;
+/// How long a listener rests after the kernel was out of descriptors or memory, unless a slot gets free.
+const REST: Duration = Duration::from_millis(100);
+
+/// A listener and its requests.
+#[derive(Debug)]
+pub(super) struct Listener {
+    id: ListenerId,
+    /// `None` once it is closed.
+    socket: Option<TcpListener>,
+    /// Where its requests are.
+    ring: usize,
+    /// How many.
+    out: u32,
+    multishot: bool,
+    cancelling: bool,
+    rest_until: Option<Instant>,
+}
+
+/// Which slot of which ring, in [`Accepted::socket`].
+const fn socket(ring: usize, slot: u32) -> u64 {
+    (ring as u64) << 32 | slot as u64
+}
+
+/// The reverse of [`socket`].
+pub(super) fn place(socket: u64) -> (usize, u32) {
+    ((socket >> 32) as usize, (socket & 0xffff_ffff) as u32)
+}
+
+impl Uring {
+    pub(super) fn add_listener(&mut self, id: ListenerId, socket: TcpListener) {
+        let socket = Some(socket);
+        let listener = Listener { id, socket, ring: 0, out: 0, multishot: false, cancelling: false, rest_until: None };
+        self.listeners.push(listener);
+        self.accept_changed = true;
+    }
+
+    pub(super) fn close_listeners(&mut self) {
+        for position in 0..self.listeners.len() {
+            self.cancel_accepts(position);
+            self.listeners[position].socket = None;
+        }
+    }
+
+    /// When a resting listener wants to try again.
+    pub(super) fn accept_deadline(&self) -> Option<Instant> {
+        self.listeners.iter().filter(|listener| listener.socket.is_some()).filter_map(|it| it.rest_until).min()
+    }
+
+    /// A slot got free.
+    pub(super) fn freed(&mut self, ring: usize) {
+        let ring = &mut self.rings[ring];
+        ring.used = ring.used.saturating_sub(1);
+        self.accept_changed = true;
+        self.listeners.iter_mut().for_each(|listener| listener.rest_until = None);
+    }
+
+    /// Sees to it that each listener has the right requests out.
+    pub(super) fn balance(&mut self) {
+        if !self.accept_changed && self.accept_deadline().is_none_or(|deadline| deadline > Instant::now()) {
+            return;
+        }
+        self.accept_changed = false;
+        for position in 0..self.listeners.len() {
+            self.balance_one(position);
+        }
+    }
+
+    fn balance_one(&mut self, position: usize) {
+        let listener = &mut self.listeners[position];
+        if listener.socket.is_none() || self.accept_paused {
+            return self.cancel_accepts(position);
+        }
+        if listener.rest_until.is_some_and(|until| until > Instant::now()) {
+            return;
+        }
+        listener.rest_until = None;
+        if listener.out > 0 && listener.multishot {
+            if self.rings[listener.ring].free() <= FREE_FOR_MULTISHOT {
+                self.cancel_accepts(position);
+            }
+            return;
+        }
+        if listener.out == 0 {
+            match self.roomy_ring() {
+                Ok(Some(ring)) => self.listeners[position].ring = ring,
+                Ok(None) => return,
+                Err(error) => return self.accept_failed(position, error.kind()),
+            }
+        }
+        self.arm_accepts(position);
+    }
+
+    fn arm_accepts(&mut self, position: usize) {
+        let listener = &mut self.listeners[position];
+        let Some(socket) = &listener.socket else { return };
+        if listener.cancelling {
+            return;
+        }
+        let (fd, ring) = (socket.as_raw_fd(), listener.ring);
+        let free = self.rings[ring].free();
+        listener.multishot = listener.out == 0 && free > FREE_FOR_MULTISHOT;
+        if listener.multishot {
+            listener.out = 1;
+            return self.push(ring, &request::accept(fd, position as u64));
+        }
+        let more = free.min(SINGLES_MAX.saturating_sub(listener.out));
+        listener.out += more;
+        self.rings[ring].reserved += more;
+        for _ in 0..more {
+            self.push(ring, &request::accept_one(fd, position as u64));
+        }
+    }
+
+    fn cancel_accepts(&mut self, position: usize) {
+        let listener = &mut self.listeners[position];
+        if listener.out == 0 || listener.cancelling {
+            return;
+        }
+        listener.cancelling = true;
+        let kind = if listener.multishot { Kind::Accept } else { Kind::AcceptOne };
+        let ring = listener.ring;
+        self.push(ring, &request::cancel_accept(kind, position as u64));
+    }
+
+    /// The ring with the most free slots, a new one if all are full, `None` if there may be no more.
+    fn roomy_ring(&mut self) -> io::Result<Option<usize>> {
+        let best = self.rings.iter().enumerate().rev().max_by_key(|(_, ring)| ring.free());
+        if let Some((ring, _)) = best.filter(|(_, ring)| ring.free() > 0) {
+            return Ok(Some(ring));
+        }
+        if self.rings.len() >= self.rings_max {
+            return Ok(None);
+        }
+        self.rings.push(Ring::new(self.slots, Some(self.kick.as_raw_fd()))?);
+        Ok(Some(self.rings.len() - 1))
+    }
+
+    fn accept_failed(&mut self, position: usize, kind: io::ErrorKind) {
+        let listener = &mut self.listeners[position];
+        listener.rest_until = Some(Instant::now() + REST);
+        self.done.push_back(Completion::AcceptFailed(listener.id, kind));
+    }
+
+    pub(super) fn on_accept(&mut self, ring: usize, done: &Done) {
+        let position = usize::try_from(done.about).unwrap_or(usize::MAX);
+        let Some(listener) = self.listeners.get_mut(position) else { return };
+        self.accept_changed = true;
+        if !done.more() {
+            listener.out = listener.out.saturating_sub(1);
+        }
+        if done.kind == Kind::AcceptOne {
+            self.rings[ring].reserved = self.rings[ring].reserved.saturating_sub(1);
+        }
+        let (id, closed) = (listener.id, listener.socket.is_none());
+        match done.errno() {
+            0 => {
+                self.rings[ring].used += 1;
+                let accepted = Accepted { listener: id, socket: socket(ring, done.result.unsigned_abs()) };
+                if closed {
+                    self.refuse_socket(accepted.socket);
+                } else {
+                    self.done.push_back(Completion::Accepted(accepted));
+                }
+            }
+            // Cancelled, or that one connection is gone before we had it: accept(2), "Error handling".
+            libc::ECANCELED | libc::ECONNABORTED | libc::EINTR | libc::EAGAIN | libc::EPROTO | libc::EPERM => {}
+            _ if closed => {}
+            errno => self.accept_failed(position, io::Error::from_raw_os_error(errno).kind()),
+        }
+    }
+
+    pub(super) fn on_cancel_accept(&mut self, done: &Done) {
+        let position = usize::try_from(done.about).unwrap_or(usize::MAX);
+        if let Some(listener) = self.listeners.get_mut(position) {
+            listener.cancelling = false;
+            self.accept_changed = true;
+        }
+    }
+}

@@ -1,0 +1,471 @@
+//! The io_uring backend.
+//!
+//! A shard has one primary ring, in which it waits, and as many others as its connections need: the limit of
+//! RLIMIT_NOFILE applies to each ring's table of direct descriptors, not to their sum. A connection lives in the ring
+//! that accepted it. The other rings signal an eventfd that the primary ring polls (polling a ring's own descriptor
+//! does not wake with DEFER_TASKRUN), and the flag in their submission queue tells which of them have work.
+//!
+//! ```text
+//!   wait:   receives for the readable -> submit -> handle completions -> nothing to tell? sleep in the primary ring
+//!   next:   one completion from the queue that handling has filled
+//!   flush:  sends, receives for the readable, everything else queued -> one submission per ring -> handle completions
+//! ```
+//!
+//! A busy shard makes one system call per turn: the flush also runs the kernel's deferred work, so that the next wait
+//! finds completions and returns at once. An idle connection costs eight bytes here and a multishot poll in the kernel.
+//!
+//! What it leaves out: SQPOLL (burns a core per ring), zero-copy sends (slower below 8 KiB).
+//!
+//! Invariants:
+//! - Memory that a request points to belongs to the backend ([`buffers`]) or is held by it ([`Uring::held`]).
+//! - Each request that may wait has its flag in the connection's entry, set when it is queued and cleared by its last
+//!   completion; a connection is forgotten only when all flags are clear.
+//! - Sends and receives never wait (MSG_DONTWAIT), so they have completed when their submission returns.
+
+#![allow(unsafe_code, reason = "requests carry pointers; each block says why the memory outlives them")]
+
+mod accept;
+mod buffers;
+mod close;
+mod probe;
+mod receive;
+mod request;
+mod ring;
+mod send;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use self::accept::Listener;
+use self::buffers::{Arena, Lent, Scratch};
+pub use self::probe::{Missing, probe};
+use self::request::{Done, Kind};
+use self::ring::{Batch, Ring};
+use self::table::{MULTI, POLL, POLL_OUT, Table};
+use crate::id::{ConnId, ListenerId};
+use crate::io::sys::{self, Eventfd};
+use crate::io::{Accepted, Backend, Completion, Ending, Lease, Out, Short, Wake};
+
+/// How much of it there shall be.
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    /// Connections at most, rounded up to whole rings.
+    pub connections_max: usize,
+    /// Direct descriptors per ring; `None` for as many as RLIMIT_NOFILE allows.
+    pub slots_per_ring: Option<u32>,
+    /// Receives without a [`Backend::quieten`] between them after which a connection gets a multishot receive; more
+    /// than 3 for never.
+    pub promote_after: u32,
+}
+
+impl Config {
+    /// The defaults for this many connections.
+    #[must_use]
+    pub const fn new(connections_max: usize) -> Self {
+        Self { connections_max, slots_per_ring: None, promote_after: 3 }
+    }
+}
+
+/// Why there is no backend.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// The kernel lacks something.
+    #[error(transparent)]
+    Missing(#[from] Missing),
+    /// More than all rings can hold.
+    #[error(
+        "{asked} connections per shard are more than {rings} rings of {slots} descriptors can hold; raise the \
+             limit on open files (ulimit -n) or use more shards"
+    )]
+    TooMany {
+        /// The number asked for.
+        asked: usize,
+        /// Rings at most.
+        rings: usize,
+        /// Descriptors in each.
+        slots: u32,
+    },
+    /// A ring or its memory was refused.
+    #[error("io_uring cannot be set up: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// One shard's rings. It belongs to the thread that made it.
+pub struct Uring {
+    /// First, so that the rings are gone before the memory they know of.
+    rings: Vec<Ring>,
+    rings_max: usize,
+    slots: u32,
+    promote_after: u32,
+    table: Table,
+    /// What [`Backend::next`] will hand out.
+    done: VecDeque<Completion>,
+    shorts: VecDeque<Short>,
+    /// Readable connections that wait for a scratch buffer.
+    ready: VecDeque<ConnId>,
+    /// Rings with something to submit.
+    listed: Vec<usize>,
+    listeners: Vec<Listener>,
+    accept_paused: bool,
+    accept_changed: bool,
+    doorbell: Arc<Eventfd>,
+    /// The doorbell rang since the last wait.
+    rung: bool,
+    /// Signalled by all rings but the primary.
+    kick: Eventfd,
+    /// Another ring than the primary may have work.
+    kicked: bool,
+    /// The primary ring's deferred work was run since the last wait.
+    fresh: bool,
+    /// All that was queued was submitted since the last wait.
+    flushed: bool,
+    /// The interface itself has failed.
+    broken: Option<io::ErrorKind>,
+    held: Vec<Arc<[u8]>>,
+    scratch: Scratch,
+    arena: Arena,
+}
+
+/// Where the shard waits.
+const PRIMARY: usize = 0;
+/// System calls for one ring's deferred work in a row.
+const REAPS_MAX: u32 = 64;
+
+impl std::fmt::Debug for Uring {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Uring").field("rings", &self.rings.len()).field("slots", &self.slots).finish_non_exhaustive()
+    }
+}
+
+impl Uring {
+    /// Sets up the primary ring. Call it on the thread that will use it.
+    ///
+    /// # Errors
+    /// When the kernel lacks something or refuses memory, or `config` asks for more than it can give.
+    pub fn new(config: Config) -> Result<Self, SetupError> {
+        let limit = u32::try_from(sys::descriptors_max()).unwrap_or(u32::MAX).min(table::SLOTS_MAX);
+        let slots = config.slots_per_ring.unwrap_or(limit).clamp(1, limit);
+        let rings_max = config.connections_max.div_ceil(slots as usize).max(1);
+        if rings_max > table::RINGS_MAX {
+            let (asked, rings) = (config.connections_max, table::RINGS_MAX);
+            return Err(SetupError::TooMany { asked, rings, slots });
+        }
+        let primary = Ring::new(slots, None).map_err(|error| probe().err().unwrap_or_else(|| probe::why(&error)))?;
+        let mut uring = Self {
+            rings: vec![primary],
+            rings_max,
+            slots,
+            promote_after: config.promote_after.max(1),
+            table: Table::new(config.connections_max),
+            done: VecDeque::new(),
+            shorts: VecDeque::new(),
+            ready: VecDeque::new(),
+            listed: Vec::new(),
+            listeners: Vec::new(),
+            accept_paused: false,
+            accept_changed: false,
+            doorbell: Arc::new(Eventfd::new()?),
+            rung: false,
+            kick: Eventfd::new()?,
+            kicked: false,
+            fresh: false,
+            flushed: false,
+            broken: None,
+            held: Vec::new(),
+            scratch: Scratch::new()?,
+            arena: Arena::new()?,
+        };
+        uring.poll_eventfd(Kind::Doorbell);
+        uring.poll_eventfd(Kind::Kick);
+        Ok(uring)
+    }
+
+    fn poll_eventfd(&mut self, kind: Kind) {
+        let eventfd = if kind == Kind::Kick { &self.kick } else { &*self.doorbell };
+        // Emptied first: a signal from here on is seen by the new poll, one from before is being answered.
+        eventfd.drain();
+        let fd = eventfd.as_raw_fd();
+        self.push(PRIMARY, &request::poll_eventfd(fd, kind));
+    }
+
+    /// Queues a request. All memory that requests point to is the backend's, see the module's invariants.
+    fn push(&mut self, ring: usize, entry: &io_uring::squeue::Entry) {
+        if !self.rings[ring].listed {
+            self.rings[ring].listed = true;
+            self.listed.push(ring);
+        }
+        // SAFETY: requests are built in `request` with pointers to a static, to scratch memory that nobody has on loan,
+        // to the arena, or to shared bytes in `held`. The last two are given up after a submission only.
+        if let Err(error) = unsafe { self.rings[ring].push(entry) } {
+            self.broken = Some(error.kind());
+        }
+    }
+
+    /// Submits what is queued in each ring, and handles what completes.
+    fn submit_all(&mut self) {
+        let mut listed = std::mem::take(&mut self.listed);
+        for &ring in &listed {
+            self.rings[ring].listed = false;
+            self.reap(ring);
+        }
+        listed.clear();
+        if self.listed.is_empty() {
+            self.listed = listed;
+        }
+        if self.broken.is_none() {
+            self.arena.reset();
+            self.held.clear();
+        }
+    }
+
+    /// One system call for one ring: submits, runs deferred work, and handles what has completed.
+    fn reap(&mut self, ring: usize) {
+        if let Err(error) = self.rings[ring].submit(true) {
+            self.broken = Some(error.kind());
+        }
+        self.absorb(ring);
+        if ring == PRIMARY {
+            self.fresh = true;
+        } else if self.rings[ring].has_deferred() {
+            self.kicked = true;
+        }
+    }
+
+    /// Handles the completions that a ring has now.
+    fn absorb(&mut self, ring: usize) {
+        let mut batch = Batch::new();
+        loop {
+            self.rings[ring].take(&mut batch);
+            if batch.len() == 0 {
+                return;
+            }
+            for index in 0..batch.len() {
+                self.handle(ring, &batch.get(index));
+            }
+        }
+    }
+
+    fn handle(&mut self, ring: usize, done: &Done) {
+        match done.kind {
+            Kind::Ignored => {}
+            Kind::Poll => self.on_poll(done),
+            Kind::Recv => self.on_recv(done),
+            Kind::Multi => self.on_multi(ring, done),
+            Kind::PollOut => self.on_poll_out(done),
+            Kind::Send | Kind::SendPart => self.on_send(done),
+            Kind::Accept | Kind::AcceptOne => self.on_accept(ring, done),
+            Kind::CancelAccept => self.on_cancel_accept(done),
+            Kind::CancelPoll => self.on_cancel_failed(done, POLL, Kind::Poll),
+            Kind::CancelMulti => self.on_cancel_failed(done, MULTI, Kind::Multi),
+            Kind::CancelPollOut => self.on_cancel_failed(done, POLL_OUT, Kind::PollOut),
+            Kind::Close => self.on_close(ring, done),
+            Kind::Refuse => self.freed(ring),
+            Kind::Doorbell | Kind::Kick => {
+                let flag = if done.kind == Kind::Kick { &mut self.kicked } else { &mut self.rung };
+                *flag = true;
+                if !done.more() {
+                    self.poll_eventfd(done.kind);
+                }
+            }
+        }
+    }
+
+    /// Enters the rings other than the primary that have work.
+    fn answer_kick(&mut self) {
+        if !std::mem::take(&mut self.kicked) {
+            return;
+        }
+        for ring in 1..self.rings.len() {
+            let mut reaps = 0;
+            while self.rings[ring].has_deferred() || self.rings[ring].has_done() {
+                self.reap(ring);
+                reaps += 1;
+                if reaps == REAPS_MAX {
+                    self.kicked = true;
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Whether a wait is over.
+    fn has_news(&self) -> bool {
+        self.rung || !self.done.is_empty()
+    }
+
+    /// Everything that needs no sleep. True when there is something to tell.
+    fn work(&mut self) -> bool {
+        self.answer_kick();
+        let news = self.has_news();
+        if !news || !self.flushed {
+            self.service();
+            self.balance();
+        }
+        // What is queued in the primary ring is submitted when it sleeps.
+        if !self.listed.is_empty() && (news && !self.flushed || self.others_listed()) {
+            self.submit_all();
+        }
+        // With news at every wait and nothing to send, the kernel must be entered all the same.
+        if news && !self.fresh && self.rings[PRIMARY].has_deferred() {
+            self.reap(PRIMARY);
+        }
+        self.flushed = false;
+        self.fresh = false;
+        self.has_news()
+    }
+
+    /// Whether another ring than the primary has something to submit.
+    fn others_listed(&self) -> bool {
+        self.listed.iter().any(|&ring| ring != PRIMARY)
+    }
+
+    /// Sleeps in the primary ring until something completes there.
+    fn sleep(&mut self, deadline: Option<Instant>) -> io::Result<()> {
+        let accept = self.accept_deadline();
+        let deadline = deadline.map_or(accept, |deadline| Some(accept.map_or(deadline, |accept| accept.min(deadline))));
+        let mut timeout = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        if self.kicked || self.others_listed() {
+            timeout = Some(Duration::ZERO);
+        }
+        self.listed.retain(|&ring| ring != PRIMARY);
+        self.rings[PRIMARY].listed = false;
+        self.rings[PRIMARY].submit_and_wait(timeout)?;
+        self.absorb(PRIMARY);
+        Ok(())
+    }
+
+    /// Whether a completion that waited in the queue is still of interest; what it holds is given back if not.
+    fn keeps(&mut self, completion: &Completion) -> bool {
+        let (Completion::Received(id, _)
+        | Completion::PeerClosed(id)
+        | Completion::Writable(id)
+        | Completion::Failed(id, _)) = completion
+        else {
+            return true;
+        };
+        self.table.open(*id).is_some()
+    }
+}
+
+impl Backend for Uring {
+    fn name(&self) -> &'static str {
+        "uring"
+    }
+
+    fn waker(&self) -> Arc<dyn Wake> {
+        Arc::<Eventfd>::clone(&self.doorbell)
+    }
+
+    fn listen(&mut self, id: ListenerId, socket: std::net::TcpListener) -> io::Result<()> {
+        self.add_listener(id, socket);
+        Ok(())
+    }
+
+    fn pause_accept(&mut self, paused: bool) {
+        self.accept_paused = paused;
+        self.accept_changed = true;
+        self.balance();
+    }
+
+    fn stop_listening(&mut self) {
+        self.close_listeners();
+    }
+
+    fn attach(&mut self, accepted: Accepted, id: ConnId) {
+        let (ring, slot) = accept::place(accepted.socket);
+        self.table.attach(id, u32::try_from(ring).unwrap_or(0), slot);
+        self.settle(id);
+    }
+
+    fn refuse(&mut self, accepted: Accepted) {
+        self.refuse_socket(accepted.socket);
+    }
+
+    fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        let mut news = self.work();
+        if !news {
+            let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+            let mut over = false;
+            while !news && !over && self.broken.is_none() {
+                self.sleep(deadline)?;
+                over = self.ready.is_empty() && deadline.is_some_and(|deadline| deadline <= Instant::now());
+                news = self.work();
+            }
+        }
+        self.rung = false;
+        self.broken.map_or(Ok(()), |kind| Err(kind.into()))
+    }
+
+    fn next(&mut self) -> Option<Completion> {
+        loop {
+            let completion = self.done.pop_front()?;
+            if self.keeps(&completion) {
+                return Some(completion);
+            }
+            if let Completion::Received(_, lease) = completion {
+                self.release(lease);
+            }
+        }
+    }
+
+    fn bytes(&mut self, lease: &Lease) -> &mut [u8] {
+        match Lent::of(lease) {
+            Lent::Scratch(buffer) => buffers::scratch_bytes(&mut self.scratch, buffer, lease),
+            Lent::OfRing { ring, buffer } => match self.rings[ring].buffers.as_mut() {
+                Some(buffers) => buffers::ring_bytes(buffers, buffer, lease),
+                None => &mut [],
+            },
+        }
+    }
+
+    fn release(&mut self, lease: Lease) {
+        self.give(Lent::of(&lease));
+    }
+
+    fn send(&mut self, id: ConnId, out: Out<'_>, tag: u32) {
+        self.push_send(id, out, tag);
+    }
+
+    fn flush(&mut self) {
+        self.service();
+        self.balance();
+        if !self.listed.is_empty() {
+            self.submit_all();
+        }
+        self.flushed = true;
+    }
+
+    fn next_short(&mut self) -> Option<Short> {
+        self.shorts.pop_front()
+    }
+
+    fn want_writable(&mut self, id: ConnId) {
+        self.poll_out(id);
+    }
+
+    fn pause(&mut self, id: ConnId) {
+        self.pause_receive(id);
+    }
+
+    fn resume(&mut self, id: ConnId) {
+        self.resume_receive(id);
+    }
+
+    fn shutdown(&mut self, id: ConnId) {
+        self.shutdown_send(id);
+    }
+
+    fn close(&mut self, id: ConnId, ending: Ending) {
+        self.begin_close(id, ending);
+    }
+
+    fn quieten(&mut self, id: ConnId) {
+        self.demote(id);
+    }
+}

@@ -1,0 +1,210 @@
+//! Receiving: the two ways a connection waits for bytes, and the step from one to the other.
+//!
+//! ```text
+//!            attach                    3 receives since the last quieten
+//!              |                  +-----------------------------------------+
+//!              v                  |                                         v
+//!   +--> multishot poll -> readable -> receive into scratch --+     multishot receive
+//!   |    (256 B in the kernel)        (one per turn, in line) |     (864 B, a group of buffers)
+//!   |                                                         |             |
+//!   +---------- nothing left, or not the only one waiting ----+   quieten, pause, no buffers
+//!   +-----------------------------------------------------------------------+
+//! ```
+//!
+//! A poll completes like an edge: after it, receives follow until one leaves the socket empty. Completions of a ring
+//! come in the order in which things happened, and a new multishot receive or poll looks at the socket before it
+//! waits, so neither bytes nor their order are lost on the way over.
+
+use std::io;
+
+use super::buffers::{BufferRing, Lent, Scratch};
+use super::request::{self, Done, Kind};
+use super::table::{CLOSING, ENDED, MULTI, OUTSTANDING, PAUSED, POLL, QUEUED, READABLE, RECV};
+use super::{Completion, Uring};
+use crate::id::ConnId;
+
+impl Uring {
+    /// Arms what the connection should wait with and does not; the last step of a close.
+    pub(super) fn settle(&mut self, id: ConnId) {
+        let promote_after = self.promote_after;
+        let Some(entry) = self.table.get(id) else { return };
+        if entry.has(CLOSING) {
+            if !entry.has(OUTSTANDING) {
+                self.table.vacate(id);
+                self.done.push_back(Completion::Closed(id));
+            }
+            return;
+        }
+        if entry.has(ENDED | MULTI) {
+            return;
+        }
+        let (ring, slot) = (entry.ring(), entry.slot());
+        let busy = entry.busy() >= promote_after && !entry.has(PAUSED | RECV);
+        if busy && self.rings[ring].with_buffers().is_err() {
+            // No memory for it, which costs some speed and nothing else.
+            self.promote_after = u32::MAX;
+            return self.settle(id);
+        }
+        if busy {
+            entry.set(MULTI);
+            entry.clear(READABLE);
+            let polled = entry.has(POLL);
+            if polled {
+                self.push(ring, &request::cancel(Kind::Poll, Kind::CancelPoll, id));
+            }
+            self.push(ring, &request::recv_multi(slot, BufferRing::GROUP, id));
+        } else if !entry.has(POLL) {
+            entry.set(POLL);
+            self.push(ring, &request::poll(slot, id));
+        }
+    }
+
+    /// Takes a busy connection back to a poll.
+    pub(super) fn demote(&mut self, id: ConnId) {
+        let Some(entry) = self.table.open(id) else { return };
+        entry.rest();
+        if entry.has(MULTI) {
+            let ring = entry.ring();
+            self.push(ring, &request::cancel(Kind::Multi, Kind::CancelMulti, id));
+        }
+    }
+
+    /// Puts a readable connection in the line for a buffer.
+    pub(super) fn enqueue(&mut self, id: ConnId) {
+        let Some(entry) = self.table.open(id) else { return };
+        if entry.has(READABLE) && !entry.has(QUEUED | RECV | MULTI | PAUSED | ENDED) {
+            entry.set(QUEUED);
+            self.ready.push_back(id);
+        }
+    }
+
+    /// Starts receives for those in the line, as long as there are buffers.
+    pub(super) fn service(&mut self) {
+        while self.scratch.has_free() {
+            let Some(id) = self.ready.pop_front() else { return };
+            let Some(entry) = self.table.open(id) else { continue };
+            entry.clear(QUEUED);
+            if !entry.has(READABLE) || entry.has(RECV | MULTI | PAUSED | ENDED) {
+                continue;
+            }
+            entry.clear(READABLE);
+            entry.set(RECV);
+            let (ring, slot) = (entry.ring(), entry.slot());
+            if let Some((buffer, start)) = self.scratch.take(id) {
+                self.push(ring, &request::recv(slot, start, Scratch::BYTES, buffer));
+            }
+        }
+    }
+
+    pub(super) fn on_poll(&mut self, done: &Done) {
+        let id = done.id();
+        let Some(entry) = self.table.get(id) else { return };
+        if !done.more() {
+            entry.clear(POLL);
+        }
+        match done.errno() {
+            0 => {
+                entry.set(READABLE);
+                self.enqueue(id);
+            }
+            libc::ECANCELED => {}
+            errno => self.fail(id, errno),
+        }
+        if !done.more() {
+            self.settle(id);
+        }
+    }
+
+    pub(super) fn on_recv(&mut self, done: &Done) {
+        let Some(buffer) = u32::try_from(done.about).ok().filter(|&buffer| buffer < Scratch::COUNT) else { return };
+        let id = self.scratch.owner(buffer);
+        if let Some(entry) = self.table.get(id) {
+            entry.clear(RECV);
+            if done.nonempty() {
+                entry.set(READABLE);
+            }
+        }
+        self.received(id, Lent::Scratch(buffer), done);
+        self.settle(id);
+        self.enqueue(id);
+    }
+
+    pub(super) fn on_multi(&mut self, ring: usize, done: &Done) {
+        let id = done.id();
+        if let Some(entry) = self.table.get(id).filter(|_| !done.more()) {
+            entry.clear(MULTI);
+            if done.errno() == libc::ENOBUFS {
+                // Everybody's buffers are lent; go on in the line for a scratch buffer.
+                entry.rest();
+            }
+        }
+        match done.buffer() {
+            Some(buffer) => self.received(id, Lent::OfRing { ring, buffer }, done),
+            None if done.result == 0 => self.ended(id),
+            None => match done.errno() {
+                libc::ENOBUFS | libc::ECANCELED | libc::EAGAIN | libc::EINTR => {}
+                errno => self.fail(id, errno),
+            },
+        }
+        if !done.more() {
+            self.settle(id);
+        }
+    }
+
+    /// A receive has completed with this buffer: it is lent on or given back.
+    fn received(&mut self, id: ConnId, lent: Lent, done: &Done) {
+        let entry = self.table.open(id).filter(|entry| !entry.has(ENDED));
+        if let Some(entry) = entry.filter(|_| done.result > 0) {
+            entry.work();
+            self.done.push_back(Completion::Received(id, lent.lease(done.result.unsigned_abs())));
+            return;
+        }
+        self.give(lent);
+        match done.errno() {
+            0 if done.result == 0 => self.ended(id),
+            0 | libc::EAGAIN | libc::EINTR | libc::ECANCELED | libc::ENOBUFS => {}
+            errno => self.fail(id, errno),
+        }
+    }
+
+    /// Gives a buffer back.
+    pub(super) fn give(&mut self, lent: Lent) {
+        match lent {
+            Lent::Scratch(buffer) => self.scratch.give(buffer),
+            Lent::OfRing { ring, buffer } => {
+                if let Some(buffers) = self.rings.get_mut(ring).and_then(|ring| ring.buffers.as_mut()) {
+                    buffers.give(buffer);
+                }
+            }
+        }
+    }
+
+    fn ended(&mut self, id: ConnId) {
+        if let Some(entry) = self.table.open(id).filter(|entry| !entry.has(ENDED)) {
+            entry.set(ENDED);
+            self.done.push_back(Completion::PeerClosed(id));
+        }
+    }
+
+    fn fail(&mut self, id: ConnId, errno: i32) {
+        if let Some(entry) = self.table.open(id).filter(|entry| !entry.has(ENDED)) {
+            entry.set(ENDED);
+            self.done.push_back(Completion::Failed(id, io::Error::from_raw_os_error(errno).kind()));
+        }
+    }
+
+    /// A cancellation found nothing: either the last completion is on its way, or the request was between two waits.
+    pub(super) fn on_cancel_failed(&mut self, done: &Done, flag: u32, kind: Kind) {
+        let id = done.id();
+        let Some(entry) = self.table.get(id).filter(|entry| entry.has(flag)) else { return };
+        let wanted = match flag {
+            POLL => !entry.has(CLOSING | MULTI),
+            MULTI => !entry.has(CLOSING | PAUSED) && entry.busy() >= self.promote_after,
+            _ => !entry.has(CLOSING),
+        };
+        if !wanted {
+            let ring = entry.ring();
+            self.push(ring, &request::cancel(kind, done.kind, id));
+        }
+    }
+}
