@@ -12,6 +12,8 @@
 //! [`upgrade`] for a WebSocket's opening handshake and [`refuse_body`] for what is not served. Every [`Violation`] is
 //! the last thing on its connection: where requests end is not certain any more.
 
+#[doc(hidden)]
+pub mod fuzz;
 mod upgrade;
 
 use super::{Env, Partial, Violation as _};

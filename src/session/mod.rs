@@ -6,6 +6,8 @@
 
 pub mod http;
 pub mod tcp;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod websocket;
 
 use crate::close::CloseReason;

@@ -3,6 +3,9 @@
 //! A frame is a message, an empty frame a sign of life. A frame is text when it is valid UTF-8 and binary otherwise, in
 //! both framings: neither says which it is, and what TCP members send to a topic shows as text to its WebSocket members.
 
+#[doc(hidden)]
+pub mod fuzz;
+
 use std::ops::Range;
 
 use super::{Env, Event, Flow, Partial, Protocol};

@@ -1,0 +1,20 @@
+//! What the sessions' tests share.
+
+/// Numbers that look random and are the same for the same seed (SplitMix64; Steele, Lea, Flood 2014).
+pub(crate) struct Dice(u64);
+
+impl Dice {
+    pub(crate) const fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// One of `0..bound`.
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        let remainder = (z ^ z >> 31) % bound.max(1) as u64;
+        usize::try_from(remainder).unwrap_or(0)
+    }
+}
