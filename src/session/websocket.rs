@@ -259,14 +259,11 @@ fn message_piece<F: FnMut(Event<'_>) -> Flow>(
         return Ok(Flow::Continue);
     }
     assembly.message = None;
-    let flow = if message.compressed {
-        inflated(message.kind, buf, env.limits, env.tools, on_event)?
-    } else {
-        on_event(Event::Message(message.kind, buf))
-    };
-    buf.clear();
-    *scanned = 0;
-    Ok(flow)
+    // Nothing is unfinished now, so the caller gives the partial back, which clears it.
+    if message.compressed {
+        return inflated(message.kind, buf, env.limits, env.tools, on_event);
+    }
+    Ok(on_event(Event::Message(message.kind, buf)))
 }
 
 impl Assembly {
