@@ -66,6 +66,12 @@ struct Options {
     /// Messages in flight on each connection in `echo`.
     #[arg(long, value_delimiter = ',', default_value = "1,16")]
     in_flight: Vec<usize>,
+    /// Clients of `echo` send every message by itself, not all successors of a turn's replies together.
+    #[arg(long)]
+    scatter: bool,
+    /// Bytes of the bare loops' receive buffers.
+    #[arg(long, default_value_t = bare::BUFFER_BYTES)]
+    bare_buffer: usize,
     /// How long `idle` holds the connections, seconds.
     #[arg(long, default_value_t = 15)]
     hold: u64,
@@ -147,8 +153,10 @@ fn finish(outcome: io::Result<bool>) -> ExitCode {
 }
 
 fn bare_loop(arguments: &[String]) -> io::Result<()> {
-    let [role, engine] = arguments else { return Err(bad("a bare loop wants a role and an engine")) };
-    bare::run(role.parse()?, engine.parse()?)
+    let [role, engine, buffer_bytes] = arguments else {
+        return Err(bad("a bare loop wants a role, an engine and a size"));
+    };
+    bare::run(role.parse()?, engine.parse()?, buffer_bytes.parse().map_err(io::Error::other)?)
 }
 
 /// Everything once and tiny: that it still works, not how fast.
@@ -187,7 +195,8 @@ fn loads(options: &Options, scenario: Scenario) -> Vec<Load> {
                 options.sizes.iter().flat_map(|size| options.in_flight.iter().map(move |count| (*size, *count)));
             let load = |(size, in_flight)| {
                 let messages = options.messages.unwrap_or(if in_flight == 1 { 200_000 } else { 2_000_000 });
-                Load::Echo(Echo { connections: connections(64), size, in_flight, warm_up: messages / 10, messages })
+                let (warm_up, scatter) = (messages / 10, options.scatter);
+                Load::Echo(Echo { connections: connections(64), size, in_flight, scatter, warm_up, messages })
             };
             pairs.map(load).collect()
         }
@@ -238,8 +247,11 @@ fn run_load(options: &Options, load: Load) -> io::Result<Vec<String>> {
 
 fn describe(load: Load) -> String {
     match load {
-        Load::Echo(Echo { connections, size, in_flight, messages, .. }) => {
-            format!("echo: {connections} connections, {size} bytes, {in_flight} in flight, {messages} messages a round")
+        Load::Echo(Echo { connections, size, in_flight, scatter, messages, .. }) => {
+            let how = if scatter { ", scattered" } else { "" };
+            format!(
+                "echo: {connections} connections, {size} bytes, {in_flight} in flight{how}, {messages} messages a round"
+            )
         }
         Load::Connect(Connect { connections, window, .. }) => {
             format!("connect and upgrade: {connections} connections a round, {window} at a time")
@@ -253,10 +265,11 @@ fn describe(load: Load) -> String {
 /// One child process, one measurement.
 fn measure(options: &Options, subject: &Subject, load: Load) -> io::Result<Sample> {
     let speak = if options.speak == Speak::Raw { Protocol::Raw } else { Protocol::WebSocket };
+    let bare = |role, engine: &Engine| Target::bare(role, *engine, options.bare_buffer);
     let (target, protocol) = match (subject, load) {
-        (Subject::Bare(engine), Load::Echo(_)) => (Target::bare(Role::Echo, *engine)?, Protocol::Raw),
-        (Subject::Bare(engine), Load::Connect(_)) => (Target::bare(Role::Upgrade, *engine)?, Protocol::WebSocket),
-        (Subject::Bare(engine), Load::Fanout(_)) => (Target::bare(Role::Fanout, *engine)?, Protocol::Raw),
+        (Subject::Bare(engine), Load::Echo(_)) => (bare(Role::Echo, engine)?, Protocol::Raw),
+        (Subject::Bare(engine), Load::Connect(_)) => (bare(Role::Upgrade, engine)?, Protocol::WebSocket),
+        (Subject::Bare(engine), Load::Fanout(_)) => (bare(Role::Fanout, engine)?, Protocol::Raw),
         (Subject::Server(backend), Load::Echo(_)) => (start_server(options, backend, 12_000, &[])?, speak),
         (Subject::Server(backend), _) => (start_server(options, backend, 12_000, &[])?, Protocol::WebSocket),
     };

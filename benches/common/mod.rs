@@ -11,7 +11,7 @@
 //! bare      the smallest loops that do the same work on raw TCP
 //! ring sys  io_uring and the few system calls
 //! ```
-#![allow(dead_code, reason = "each bench uses its part")]
+#![allow(dead_code, unused_imports, reason = "each bench uses its part")]
 #![allow(unsafe_code, reason = "bare loops are bare: io_uring and libc without a layer between")]
 #![allow(clippy::cast_possible_truncation, reason = "counts and sizes of a bench are small by construction")]
 

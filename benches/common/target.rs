@@ -57,9 +57,15 @@ impl Target {
     }
 
     /// Starts a bare loop: this program again, with another job.
-    pub(crate) fn bare(role: Role, engine: Engine) -> io::Result<Self> {
+    pub(crate) fn bare(role: Role, engine: Engine, buffer_bytes: usize) -> io::Result<Self> {
         let program = std::env::current_exe()?.to_string_lossy().into_owned();
-        Self::start(&[program, BARE.to_owned(), role.name().to_owned(), engine.name().to_owned()])
+        Self::start(&[
+            program,
+            BARE.to_owned(),
+            role.name().to_owned(),
+            engine.name().to_owned(),
+            buffer_bytes.to_string(),
+        ])
     }
 
     /// Its process.

@@ -13,11 +13,12 @@ use super::Role;
 const EVENTS: usize = 1024;
 
 /// Serves for ever.
-pub(super) fn run(listener: &TcpListener, role: Role) -> io::Result<()> {
+pub(super) fn run(listener: &TcpListener, role: Role, buffer_bytes: usize) -> io::Result<()> {
+    // One byte more, so that a burst of exactly that size is known to be all there was.
     listener.set_nonblocking(true)?;
     // SAFETY: takes an integer, touches no memory.
     let epoll = check(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
-    let mut server = Loop { epoll, role, members: Vec::new(), greeted: Vec::new(), scratch: vec![0; 64 * 1024] };
+    let mut server = Loop { epoll, role, members: Vec::new(), greeted: Vec::new(), scratch: vec![0; buffer_bytes + 1] };
     server.watch(listener.as_raw_fd())?;
     let mut events = vec![libc::epoll_event { events: 0, u64: 0 }; EVENTS];
     loop {

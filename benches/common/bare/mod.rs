@@ -74,17 +74,21 @@ impl FromStr for Engine {
     }
 }
 
+/// Bytes of a bare loop's receive buffers: a whole burst of 16 messages of 1 KiB, so that it is echoed by one send.
+/// A smaller one makes the io_uring loops receive and send a burst in pieces.
+pub(crate) const BUFFER_BYTES: usize = 16 * 1024;
+
 /// Runs a bare loop until the process that started this one ends or kills it.
-pub(crate) fn run(role: Role, engine: Engine) -> io::Result<()> {
+pub(crate) fn run(role: Role, engine: Engine, buffer_bytes: usize) -> io::Result<()> {
     // SAFETY: takes two integers, touches no memory.
     unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
     let listener = listen()?;
     println!("listening on tcp://{}\nready", listener.local_addr()?);
     io::stdout().flush()?;
     match engine {
-        Engine::Epoll => epoll::run(&listener, role),
-        Engine::Uring => uring::run(&listener, role, false),
-        Engine::UringDirect => uring::run(&listener, role, true),
+        Engine::Epoll => epoll::run(&listener, role, buffer_bytes),
+        Engine::Uring => uring::run(&listener, role, buffer_bytes, false),
+        Engine::UringDirect => uring::run(&listener, role, buffer_bytes, true),
     }
 }
 

@@ -10,12 +10,12 @@ use super::Role;
 
 const ACCEPT: u64 = 1 << 32;
 const SEND: u64 = 2 << 32;
-const SIZES: Sizes = Sizes { completions: 16_384, slots: 0, buffers: 256, buffer_bytes: 16 * 1024 };
+const SIZES: Sizes = Sizes { completions: 16_384, slots: 0, buffers: 256, buffer_bytes: 0 };
 
 /// Serves for ever.
-pub(super) fn run(listener: &TcpListener, role: Role, direct: bool) -> io::Result<()> {
+pub(super) fn run(listener: &TcpListener, role: Role, buffer_bytes: usize, direct: bool) -> io::Result<()> {
     let slots = if direct { super::super::sys::descriptor_limit() } else { 0 };
-    let mut ring = Ring::new(Sizes { slots, ..SIZES })?;
+    let mut ring = Ring::new(Sizes { slots, buffer_bytes, ..SIZES })?;
     ring.accept(listener.as_raw_fd(), direct, ACCEPT)?;
     let mut server = Loop { ring, role, direct, members: Vec::new(), greeted: Vec::new(), image: Vec::new() };
     loop {

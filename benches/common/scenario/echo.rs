@@ -15,6 +15,9 @@ pub(crate) struct Echo {
     pub(crate) size: usize,
     /// Messages of one connection that have no reply yet.
     pub(crate) in_flight: usize,
+    /// Every message leaves in a send of its own. Without it the successors of all replies that one turn brought leave
+    /// in one send: the next burst arrives whole, and even a bare loop coalesces perfectly.
+    pub(crate) scatter: bool,
     pub(crate) warm_up: u64,
     /// Measured messages, after the warm-up.
     pub(crate) messages: u64,
@@ -47,7 +50,9 @@ pub(crate) fn echo(endpoint: &Endpoint, pid: u32, load: Echo) -> io::Result<Samp
         for at in dirty.drain(..) {
             let lane = &mut lanes[at];
             let count = std::mem::take(&mut lane.due);
-            client.send(at, lane.frames.patch(count, lane.sent))?;
+            let bytes = lane.frames.patch(count, lane.sent);
+            let piece_bytes = if load.scatter { bytes.len() / count } else { bytes.len() };
+            bytes.chunks(piece_bytes).try_for_each(|piece| client.send(at, piece))?;
             lane.sent += count as u64;
         }
         client.turn(None, |at, payload| {
