@@ -22,7 +22,7 @@ use common::bare::{self, Engine, Role};
 use common::report::{Table, median};
 use common::scenario::{self, Connect, Echo, Fanout, Idle, IdleOutcome, Sample, percentile};
 use common::sys;
-use common::target::{BARE, Target};
+use common::target::{BARE, SERVER, Target};
 use common::wire::{Protocol, bad};
 
 /// CPU per echoed message, against the bare io_uring loop, with one message in flight.
@@ -105,6 +105,13 @@ enum Subject {
     Server(String),
 }
 
+/// What went wrong. A bound counts only when it is asserted; a server that answers wrongly always does.
+#[derive(Default)]
+struct Verdict {
+    broken: Vec<String>,
+    failed: Vec<String>,
+}
+
 /// A subject and its rounds so far.
 type Column = (Subject, Vec<Sample>);
 
@@ -132,13 +139,17 @@ fn main() -> ExitCode {
     }
     let mut options = Options::parse();
     println!("{}", sys::machine());
+    let wanted = options.backends.len();
+    options.backends = backends(&options);
+    let complete = options.backends.len() == wanted;
     if options.test || (!options.bench && options.scenarios.is_empty()) {
         return finish(smoke(&mut options));
     }
     if options.scenarios.is_empty() {
         options.scenarios = vec![Scenario::Echo, Scenario::Connect, Scenario::Fanout];
     }
-    finish(options.scenarios.iter().try_fold(true, |good, scenario| Ok(run(&options, *scenario)? && good)))
+    let outcome = options.scenarios.iter().try_fold(true, |good, scenario| Ok(run(&options, *scenario)? && good));
+    finish(outcome.map(|good| good && (complete || !options.assert)))
 }
 
 fn finish(outcome: io::Result<bool>) -> ExitCode {
@@ -164,27 +175,38 @@ fn smoke(options: &mut Options) -> io::Result<bool> {
     options.rounds = 1;
     options.hold = 1;
     options.assert = false;
+    let mut good = true;
     for scenario in [Scenario::Echo, Scenario::Connect, Scenario::Fanout, Scenario::Idle] {
         options.connections = Some(if scenario == Scenario::Echo { 8 } else { 100 });
         options.messages = Some(if scenario == Scenario::Echo { 2000 } else { 5 });
-        run(options, scenario)?;
+        good &= run(options, scenario)?;
     }
-    Ok(true)
+    Ok(good)
 }
 
-/// Runs one scenario; whether every bound held, or nothing was asserted.
-fn run(options: &Options, scenario: Scenario) -> io::Result<bool> {
-    let broken = match scenario {
-        Scenario::Idle => run_idle(options)?,
-        _ => loads(options, scenario).into_iter().try_fold(Vec::new(), |mut broken, load| {
-            broken.extend(run_load(options, load)?);
-            Ok::<_, io::Error>(broken)
-        })?,
+/// Leaves out what does not start, and says so: a kernel without io_uring, a build without a server.
+fn backends(options: &Options) -> Vec<String> {
+    let starts = |backend: &&String| match start_server(options, backend, 1000, &[]) {
+        Ok(_) => true,
+        Err(error) => {
+            println!("server {backend} is left out: {error}");
+            false
+        }
     };
-    for line in &broken {
-        println!("BROKEN: {line}");
+    let wanted = options.backends.iter().filter(|_| options.server.as_deref() != Some("none"));
+    wanted.filter(starts).cloned().collect()
+}
+
+/// Runs one scenario; whether all is well.
+fn run(options: &Options, scenario: Scenario) -> io::Result<bool> {
+    let mut verdict = Verdict::default();
+    match scenario {
+        Scenario::Idle => run_idle(options, &mut verdict),
+        _ => loads(options, scenario).into_iter().try_for_each(|load| run_load(options, load, &mut verdict))?,
     }
-    Ok(broken.is_empty() || !options.assert)
+    verdict.broken.iter().for_each(|line| println!("BROKEN: {line}"));
+    verdict.failed.iter().for_each(|line| println!("FAILED: {line}"));
+    Ok(verdict.failed.is_empty() && (verdict.broken.is_empty() || !options.assert))
 }
 
 fn loads(options: &Options, scenario: Scenario) -> Vec<Load> {
@@ -213,15 +235,12 @@ fn loads(options: &Options, scenario: Scenario) -> Vec<Load> {
     }
 }
 
-/// All rounds of one load, each subject in turn within a round; what broke a bound.
-fn run_load(options: &Options, load: Load) -> io::Result<Vec<String>> {
+/// All rounds of one load, each subject in turn within a round.
+fn run_load(options: &Options, load: Load, verdict: &mut Verdict) -> io::Result<()> {
     println!("{}", describe(load));
-    let mut subjects: Vec<Subject> = Engine::ALL.into_iter().map(Subject::Bare).collect();
-    if options.server.as_deref() != Some("none") {
-        subjects.extend(options.backends.iter().cloned().map(Subject::Server));
-    }
-    let mut columns: Vec<Column> = subjects.into_iter().map(|subject| (subject, Vec::new())).collect();
-    let mut broken = Vec::new();
+    let servers = options.backends.iter().cloned().map(Subject::Server);
+    let subjects = Engine::ALL.into_iter().map(Subject::Bare).chain(servers);
+    let mut columns: Vec<Column> = subjects.map(|subject| (subject, Vec::new())).collect();
     let mut rounds = Table::new(&["round", "subject", "CPU µs", "user µs", "per second", "server busy", "client busy"]);
     for round in 1..=options.rounds {
         for (subject, samples) in &mut columns {
@@ -231,18 +250,16 @@ fn run_load(options: &Options, load: Load) -> io::Result<Vec<String>> {
                     samples.push(sample);
                 }
                 Err(error) if matches!(subject, Subject::Server(_)) => {
-                    println!("{}: {error}", subject.name());
-                    broken.push(format!("{}: no figure", subject.name()));
+                    verdict.failed.push(format!("{}: {}: {error}", describe(load), subject.name()));
                 }
                 Err(error) => return Err(error),
             }
         }
-        // A server that does not start will not start in the next round.
-        columns.retain(|(_, samples)| !samples.is_empty());
+        columns.retain(|(_, samples)| samples.len() == round);
     }
     rounds.print();
-    broken.extend(summarize(load, &columns));
-    Ok(broken)
+    verdict.broken.extend(summarize(load, &columns));
+    Ok(())
 }
 
 fn describe(load: Load) -> String {
@@ -266,12 +283,13 @@ fn describe(load: Load) -> String {
 fn measure(options: &Options, subject: &Subject, load: Load) -> io::Result<Sample> {
     let speak = if options.speak == Speak::Raw { Protocol::Raw } else { Protocol::WebSocket };
     let bare = |role, engine: &Engine| Target::bare(role, *engine, options.bare_buffer);
+    let server = |backend: &String| start_server(options, backend, capacity(load), &[]);
     let (target, protocol) = match (subject, load) {
         (Subject::Bare(engine), Load::Echo(_)) => (bare(Role::Echo, engine)?, Protocol::Raw),
         (Subject::Bare(engine), Load::Connect(_)) => (bare(Role::Upgrade, engine)?, Protocol::WebSocket),
         (Subject::Bare(engine), Load::Fanout(_)) => (bare(Role::Fanout, engine)?, Protocol::Raw),
-        (Subject::Server(backend), Load::Echo(_)) => (start_server(options, backend, 12_000, &[])?, speak),
-        (Subject::Server(backend), _) => (start_server(options, backend, 12_000, &[])?, Protocol::WebSocket),
+        (Subject::Server(backend), Load::Echo(_)) => (server(backend)?, speak),
+        (Subject::Server(backend), _) => (server(backend)?, Protocol::WebSocket),
     };
     let path = if matches!(load, Load::Echo(_)) { "/echo" } else { "/topics/bench" };
     let endpoint = target.endpoint(protocol, path)?;
@@ -285,14 +303,17 @@ fn measure(options: &Options, subject: &Subject, load: Load) -> io::Result<Sampl
     Ok(sample)
 }
 
+/// Connections of a load, with room for those of the run before that are still closing.
+fn capacity(load: Load) -> usize {
+    1000 + match load {
+        Load::Echo(load) => load.connections,
+        Load::Connect(load) => load.warm_up + load.connections,
+        Load::Fanout(load) => load.subscribers,
+    }
+}
+
 fn start_server(options: &Options, backend: &str, connections: usize, more: &[&str]) -> io::Result<Target> {
-    let own = concat!(env!("CARGO_BIN_EXE_holdline"), " serve");
-    let command = options.server.as_deref().unwrap_or(own);
-    let connections = connections.to_string();
-    let flags = ["--backend", backend, "--shards", "1", "--max-connections", &connections, "--admin", "127.0.0.1:0"];
-    let listeners = ["--listen", "http://127.0.0.1:0", "--listen", "tcp://127.0.0.1:0?framing=length&app=echo"];
-    let words = command.split_whitespace().chain(flags).chain(listeners).chain(more.iter().copied());
-    Target::start(&words.map(str::to_owned).collect::<Vec<_>>())
+    Target::server(options.server.as_deref().unwrap_or(SERVER), backend, connections, more)
 }
 
 fn round_row(round: usize, subject: &Subject, sample: &Sample) -> Vec<String> {
@@ -308,20 +329,24 @@ fn round_row(round: usize, subject: &Subject, sample: &Sample) -> Vec<String> {
     ]
 }
 
-/// Medians of all rounds, with the ratio to the bare loop that counts; what broke a bound.
+/// Medians of all rounds, with the median ratio to the bare loop that counts; what broke a bound.
 fn summarize(load: Load, columns: &[Column]) -> Vec<String> {
-    let cpu = |rounds: &[Sample]| median(&rounds.iter().map(Sample::cpu_us).collect::<Vec<_>>());
-    let cpu_of =
-        |engine| columns.iter().find(|(subject, _)| *subject == Subject::Bare(engine)).map(|(_, rounds)| cpu(rounds));
+    let median_by =
+        |rounds: &[Sample], figure: &dyn Fn(&Sample) -> f64| median(&rounds.iter().map(figure).collect::<Vec<_>>());
+    let bare = |engine| {
+        columns.iter().find(|(subject, _)| *subject == Subject::Bare(engine)).map_or(&[][..], |(_, rounds)| rounds)
+    };
     let mut broken = Vec::new();
     let mut table =
         Table::new(&["median", "CPU µs", "user µs", "per second", "ratio", "bound", "last p50", "last p99"]);
     for (subject, rounds) in columns {
-        let cpu_us = cpu(rounds);
-        let user: Vec<f64> = rounds.iter().map(|sample| sample.cpu_us() * sample.cost.user_share).collect();
-        let rate: Vec<f64> = rounds.iter().map(Sample::rate).collect();
-        let base = cpu_of(baseline(load, subject)).unwrap_or(f64::NAN);
-        let (value, bound, unit) = bound(load, cpu_us, base);
+        let cpu_us = median_by(rounds, &Sample::cpu_us);
+        let user_us = median_by(rounds, &|sample| sample.cpu_us() * sample.cost.user_share);
+        // By round, so that a machine that others slow down for a while does not bend it.
+        let base = bare(baseline(load, subject));
+        let ratios: Vec<f64> = rounds.iter().zip(base).map(|(ours, bare)| ours.cpu_us() / bare.cpu_us()).collect();
+        let ratio = median(&ratios);
+        let (value, bound, unit) = bound(load, cpu_us, ratio);
         let is_server = matches!(subject, Subject::Server(_));
         if is_server && value > bound {
             broken.push(format!("{}: {}: {value:.2}{unit}, at most {bound:.2}{unit}", describe(load), subject.name()));
@@ -334,9 +359,9 @@ fn summarize(load: Load, columns: &[Column]) -> Vec<String> {
         table.row(vec![
             subject.name(),
             format!("{cpu_us:.3}"),
-            format!("{:.3}", median(&user)),
-            format!("{:.0}", median(&rate)),
-            format!("{:.3}", cpu_us / base),
+            format!("{user_us:.3}"),
+            format!("{:.0}", median_by(rounds, &Sample::rate)),
+            format!("{ratio:.3}"),
             if is_server { format!("{bound:.2}{unit}") } else { String::new() },
             last(0.50),
             last(0.99),
@@ -357,34 +382,28 @@ fn baseline(load: Load, subject: &Subject) -> Engine {
 }
 
 /// What is bounded, by what, and its unit.
-fn bound(load: Load, cpu_us: f64, base_us: f64) -> (f64, f64, &'static str) {
+fn bound(load: Load, cpu_us: f64, ratio: f64) -> (f64, f64, &'static str) {
     match load {
-        Load::Echo(Echo { in_flight: 1, .. }) => (cpu_us / base_us, ECHO_ONE_RATIO_MAX, ""),
-        Load::Echo(_) => (cpu_us / base_us, ECHO_MANY_RATIO_MAX, ""),
+        Load::Echo(Echo { in_flight: 1, .. }) => (ratio, ECHO_ONE_RATIO_MAX, ""),
+        Load::Echo(_) => (ratio, ECHO_MANY_RATIO_MAX, ""),
         Load::Connect(_) => (cpu_us, CONNECT_US_MAX, " µs"),
-        Load::Fanout(_) => (cpu_us / base_us, FANOUT_RATIO_MAX, ""),
+        Load::Fanout(_) => (ratio, FANOUT_RATIO_MAX, ""),
     }
 }
 
 /// Idle connections on each backend that can hold them; there is no bare loop to compare memory with.
-fn run_idle(options: &Options) -> io::Result<Vec<String>> {
+fn run_idle(options: &Options, verdict: &mut Verdict) {
     let connections = options.connections.unwrap_or(200_000);
-    let mut broken = Vec::new();
-    for backend in options.backends.iter().filter(|_| options.server.as_deref() != Some("none")) {
-        let fits = connections + 100 < sys::descriptor_limit() as usize;
-        if backend == "epoll" && !fits {
+    for backend in &options.backends {
+        if backend == "epoll" && connections + 1000 > sys::descriptor_limit() as usize {
             println!("idle: server epoll: {connections} connections are more than descriptors, left out\n");
             continue;
         }
         match measure_idle(options, backend, connections) {
-            Ok(outcome) => broken.extend(report_idle(backend, connections, &outcome)),
-            Err(error) => {
-                println!("idle: server {backend}: {error}\n");
-                broken.push(format!("idle: server {backend}: no figure"));
-            }
+            Ok(outcome) => verdict.broken.extend(report_idle(backend, connections, &outcome)),
+            Err(error) => verdict.failed.push(format!("idle: server {backend}: {error}")),
         }
     }
-    Ok(broken)
 }
 
 fn measure_idle(options: &Options, backend: &str, connections: usize) -> io::Result<IdleOutcome> {

@@ -1,16 +1,18 @@
 //! The whole server on loopback, by criterion: wall time of an echoed message and of a publication to many
 //! subscribers, on both backends. CPU time, and the bare loops to hold it against, are in `compare`.
+//!
+//! `HOLDLINE_BENCH_SERVER` may name another command that takes the flags of `holdline serve`.
 
 mod common;
 
 use std::hint::black_box;
-use std::io;
 use std::time::Duration;
+use std::{env, io};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 use common::scenario::{self, Echo, Fanout};
-use common::target::Target;
+use common::target::{SERVER, Target};
 use common::wire::Protocol;
 
 const BACKENDS: [&str; 2] = ["uring", "epoll"];
@@ -18,11 +20,9 @@ const CONNECTIONS: usize = 64;
 const SUBSCRIBERS: usize = 1000;
 
 fn start(backend: &str) -> Option<Target> {
-    let program = env!("CARGO_BIN_EXE_holdline");
-    let flags = ["serve", "--backend", backend, "--shards", "1", "--max-connections", "4000", "--admin", "127.0.0.1:0"];
-    let listeners = ["--listen", "http://127.0.0.1:0", "--listen", "tcp://127.0.0.1:0?framing=length&app=echo"];
-    let words: Vec<String> = [program].into_iter().chain(flags).chain(listeners).map(str::to_owned).collect();
-    Target::start(&words).inspect_err(|error| eprintln!("{backend}: left out: {error}")).ok()
+    let command = env::var("HOLDLINE_BENCH_SERVER").unwrap_or_else(|_| SERVER.to_owned());
+    let started = Target::server(&command, backend, 4000, &[]);
+    started.inspect_err(|error| eprintln!("{backend}: left out: {error}")).ok()
 }
 
 /// Time of `count` messages, from a run that may have measured some more.

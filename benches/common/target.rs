@@ -17,6 +17,9 @@ const SERVER_CORE: usize = 0;
 const CLIENT_CORE: usize = 1;
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The command that starts the server which was built with this bench.
+pub(crate) const SERVER: &str = concat!(env!("CARGO_BIN_EXE_holdline"), " serve");
+
 /// First argument that turns a bench program into a bare loop.
 pub(crate) const BARE: &str = "--bare-loop";
 
@@ -66,6 +69,16 @@ impl Target {
             engine.name().to_owned(),
             buffer_bytes.to_string(),
         ])
+    }
+
+    /// Starts a server with one shard, by a command that takes the flags of `holdline serve`.
+    pub(crate) fn server(command: &str, backend: &str, connections: usize, more: &[&str]) -> io::Result<Self> {
+        let connections = connections.to_string();
+        let flags =
+            ["--backend", backend, "--shards", "1", "--max-connections", &connections, "--admin", "127.0.0.1:0"];
+        let listeners = ["--listen", "http://127.0.0.1:0", "--listen", "tcp://127.0.0.1:0?framing=length&app=echo"];
+        let words = command.split_whitespace().chain(flags).chain(listeners).chain(more.iter().copied());
+        Self::start(&words.map(str::to_owned).collect::<Vec<_>>())
     }
 
     /// Its process.
