@@ -1,1 +1,5 @@
-fn main() {}
+//! The program; what it does is in [`holdline::cli`].
+
+fn main() -> std::process::ExitCode {
+    holdline::cli::main()
+}
