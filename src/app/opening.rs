@@ -12,43 +12,14 @@
 //! An empty first frame is a heartbeat and opens nothing.
 
 use std::borrow::Cow;
-use std::str::FromStr;
 
 use super::Router;
 use super::router::{Request, RouteId};
 use crate::close::CloseReason;
+use crate::config::App;
 use crate::codec::http1::uri::encode_value;
 use crate::message::{Topic, TopicError};
 use crate::session::Violation;
-
-/// A built-in application, as listeners name it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum App {
-    /// `echo`.
-    Echo,
-    /// `chat`.
-    Chat,
-    /// `topic`.
-    Topic,
-}
-
-/// A word that names no application.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("there is no app {0:?}; it is one of echo, chat, topic")]
-pub struct UnknownApp(pub String);
-
-impl FromStr for App {
-    type Err = UnknownApp;
-
-    fn from_str(name: &str) -> Result<Self, UnknownApp> {
-        match name {
-            "echo" => Ok(Self::Echo),
-            "chat" => Ok(Self::Chat),
-            "topic" => Ok(Self::Topic),
-            other => Err(UnknownApp(other.to_owned())),
-        }
-    }
-}
 
 /// A first frame that opens nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -152,7 +123,7 @@ mod tests {
 
     fn opening(app: &str, topic: &str) -> Opening {
         let topic = Topic::parse(topic.as_bytes(), 255).ok();
-        Opening::new(app.parse().unwrap(), topic.as_ref())
+        Opening::new(App::from_name(app).unwrap(), topic.as_ref())
     }
 
     #[test]

@@ -34,23 +34,23 @@ use crate::message::Kind;
 
 /// What is remembered of a WebSocket connection, idle or not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct State(u16);
+pub struct State(u8);
 
 impl State {
-    const WINDOW_BITS: u16 = 0x0f;
-    const CLOSE_SENT: u16 = 0x10;
-    const CLOSE_RECEIVED: u16 = 0x20;
+    const WINDOW_BITS: u8 = 0x0f;
+    const CLOSE_SENT: u8 = 0x10;
+    const CLOSE_RECEIVED: u8 = 0x20;
 
     /// A connection that is open. `window_bits` are permessage-deflate's for what we send, 9 to 15; 0 without it.
     #[must_use]
     pub const fn open(window_bits: u8) -> Self {
-        Self(window_bits as u16 & Self::WINDOW_BITS)
+        Self(window_bits & Self::WINDOW_BITS)
     }
 
     /// permessage-deflate's window for what we send; 0 without it.
     #[must_use]
     pub const fn window_bits(self) -> u8 {
-        (self.0 & Self::WINDOW_BITS) as u8
+        self.0 & Self::WINDOW_BITS
     }
 
     /// Whether we have sent a close frame: nothing may be sent behind it.

@@ -137,9 +137,9 @@ impl Core {
         let Some(code) = reason.code() else { return };
         connection.websocket.set_close_sent();
         if reason == CloseReason::GoingAway {
-            websocket::encode_close(code, &format!("retry after {spread_ms} ms"), &mut self.out);
+            websocket::encode_close(Some(code), &format!("retry after {spread_ms} ms"), &mut self.out);
         } else {
-            websocket::encode_close(code, reason.label(), &mut self.out);
+            websocket::encode_close(Some(code), reason.label(), &mut self.out);
         }
     }
 

@@ -54,10 +54,6 @@ impl Flags {
         self.0 & flag.0 != 0
     }
 
-    pub(super) const fn union(self, other: Self) -> Self {
-        Self(self.0 | other.0)
-    }
-
     pub(super) const fn set(&mut self, flag: Self) {
         self.0 |= flag.0;
     }
@@ -100,9 +96,10 @@ pub(super) struct Connection {
     pub(super) timer: Timer,
     /// The first subscription.
     pub(super) membership: Membership,
-    /// When the peer was last heard; when it was asked for a sign of life, while `PINGED`.
+    /// When the peer was last heard; when it was asked for a sign of life, while `PINGED`; when the time for its request
+    /// began, until it is `OPEN`.
     pub(super) heard: Tick,
-    /// The handler's name for its state.
+    /// The handler's name for its state; the number of requests answered, until it is `OPEN`.
     pub(super) state: u32,
     /// 24 bits of generation, 8 bits of listener.
     origin: u32,

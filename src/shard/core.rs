@@ -19,7 +19,7 @@ use crate::hub::{Members, TopicKey, Topics};
 use crate::id::{ConnId, ShardId};
 use crate::message::{Image, Message, Topic};
 use crate::metrics::{Metrics, ShardMetrics};
-use crate::session::{Env, Partials, Tools};
+use crate::session::{Partials, Tools};
 use crate::time::Instant;
 use crate::wheel::{Tick, Wheel};
 
@@ -273,10 +273,6 @@ impl Core {
         }
     }
 
-    pub(super) fn env(&mut self) -> Env<'_> {
-        Env { limits: &self.limits, tools: &mut self.tools, partials: &mut self.partials }
-    }
-
     /// What handlers are told about a connection.
     pub(super) fn subject<'a>(
         &self,
@@ -364,7 +360,7 @@ impl Core {
             let next = connection.extra.as_mut().and_then(|extra| extra.memberships.pop());
             std::mem::replace(&mut connection.membership, next.unwrap_or(Membership::NONE))
         } else {
-            let Some(Extra { memberships }) = connection.extra.as_deref_mut() else { return };
+            let Some(Extra { memberships, .. }) = connection.extra.as_deref_mut() else { return };
             let Some(index) = memberships.iter().position(|membership| membership.topic == key) else { return };
             memberships.swap_remove(index)
         };

@@ -221,7 +221,10 @@ impl Core {
     pub(super) fn feed(&mut self, id: ConnId, bytes: &mut [u8]) -> Fed {
         self.out.clear();
         let Some(connection) = self.table.get_mut(id) else { return Fed::all(bytes) };
-        connection.hear(self.tick);
+        // Until a handshake is complete its time runs, whatever comes.
+        if connection.flags.has(Flags::OPEN) {
+            connection.hear(self.tick);
+        }
         if connection.flags.has(Flags::DEAF) {
             return Fed::all(bytes);
         }

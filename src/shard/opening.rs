@@ -155,6 +155,10 @@ impl Core {
             match answer {
                 Answer::KeepAlive => {
                     // The next request has its own time.
+                    if let Some(connection) = self.table.get_mut(id) {
+                        connection.heard = self.tick;
+                        connection.state = connection.state.saturating_add(1);
+                    }
                     let deadline = self.after(self.limits.handshake_timeout);
                     self.arm(id, deadline);
                     if self.out.len() > self.limits.queue_bytes_max / 4 && consumed < bytes.len() {

@@ -10,6 +10,7 @@ use super::connection::{Connection, Flags};
 use super::control::Phase;
 use super::core::{Core, Drain};
 use crate::close::CloseReason;
+use crate::codec::http1::response::{Reply, write_error};
 use crate::id::ConnId;
 use crate::io::{Backend, Ending};
 use crate::session::{self, Protocol};
@@ -70,6 +71,23 @@ impl<B: Backend> Shard<B> {
         }
     }
 
+    /// Nothing that counts as a handshake came in time. An HTTP client that has sent nothing since its last answer is
+    /// merely done.
+    fn handshake_timeout(&mut self, id: ConnId) {
+        let Some(connection) = self.core.table.get(id) else { return };
+        self.core.out.clear();
+        if connection.protocol == Protocol::Http && connection.partial.is_none() && connection.state > 0 {
+            self.begin_close(id, CloseReason::IdleTimeout, "");
+            return;
+        }
+        if connection.protocol == Protocol::Http {
+            let message = "no complete request came in time";
+            write_error(408, "request_timeout", message, &[], Reply::LAST, &mut self.core.out);
+            self.write(id);
+        }
+        self.begin_close(id, CloseReason::HandshakeTimeout, "no complete handshake in time");
+    }
+
     fn heartbeat(&mut self, id: ConnId) {
         let core = &mut self.core;
         let Some(connection) = core.table.get_mut(id) else { return };
@@ -79,7 +97,7 @@ impl<B: Backend> Shard<B> {
         match connection.protocol {
             Protocol::WebSocket => session::websocket::encode_ping(&[], &mut core.out),
             Protocol::Line | Protocol::Length => {
-                session::tcp::encode_heartbeat(connection.encoder().wire, &mut core.out);
+                session::encode_heartbeat(connection.encoder().wire, &mut core.out);
             }
             Protocol::Http => {}
         }
@@ -93,15 +111,14 @@ impl Core {
     fn due(&self, id: ConnId, connection: &Connection) -> Due {
         let (flags, limits, now) = (connection.flags, &self.limits, self.tick);
         let ticks = |duration: Duration| self.wheel.ticks_in(duration);
-        if !flags.has(Flags::OPEN) {
-            let due = connection.heard.later(ticks(limits.handshake_timeout));
-            return if now >= due { Due::Close(CloseReason::HandshakeTimeout) } else { Due::Later(due) };
-        }
         let mut next = None;
         let mut passed = |due: Tick| {
             next = Some(next.map_or(due, |next: Tick| next.min(due)));
             now >= due
         };
+        if !flags.has(Flags::OPEN) && passed(connection.heard.later(ticks(limits.handshake_timeout))) {
+            return Due::Close(CloseReason::HandshakeTimeout);
+        }
         if let Some(outbox) = &connection.outbox
             && outbox.waits
             && passed(outbox.progress.later(ticks(limits.queue_stall_timeout)))
@@ -120,7 +137,7 @@ impl Core {
         {
             return Due::Close(CloseReason::IdleTimeout);
         }
-        if !limits.heartbeat_interval.is_zero() {
+        if flags.has(Flags::OPEN) && !limits.heartbeat_interval.is_zero() {
             if flags.has(Flags::PINGED) {
                 if passed(connection.heard.later(ticks(limits.heartbeat_timeout))) {
                     return Due::Close(CloseReason::HeartbeatTimeout);

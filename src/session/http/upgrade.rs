@@ -13,6 +13,8 @@ pub enum OriginPolicy {
     Same,
     /// Those, and the origins listed, each as a browser writes it: `https://example.com`, `http://localhost:3000`.
     SameOr(Vec<String>),
+    /// Only the origins listed.
+    Only(Vec<String>),
     /// Everyone's.
     Any,
 }
@@ -24,11 +26,14 @@ impl OriginPolicy {
         match self {
             Self::Any => true,
             Self::Same => is_same(origin, host),
-            Self::SameOr(listed) => {
-                is_same(origin, host) || listed.iter().any(|listed| listed.as_bytes().eq_ignore_ascii_case(origin))
-            }
+            Self::SameOr(listed) => is_same(origin, host) || is_listed(origin, listed),
+            Self::Only(listed) => is_listed(origin, listed),
         }
     }
+}
+
+fn is_listed(origin: &[u8], listed: &[String]) -> bool {
+    listed.iter().any(|listed| listed.as_bytes().eq_ignore_ascii_case(origin))
 }
 
 /// Whether `http://host` or `https://host`, the scheme's own port left out, is the origin. The scheme does not matter:
