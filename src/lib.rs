@@ -2,6 +2,7 @@
 
 pub mod app;
 pub mod buf;
+pub mod cli;
 pub mod close;
 pub mod codec;
 pub mod config;

@@ -63,7 +63,7 @@ impl PhaseCell {
     }
 }
 
-/// The pages of the admin listener: `/metrics`, `/healthz`, `/readyz` and `/`.
+/// The pages of the admin listener: `/metrics`, `/healthz`, `/readyz`, and `/` with its style.
 #[derive(Debug)]
 pub struct Admin {
     metrics: Metrics,
@@ -148,17 +148,25 @@ impl Site for Admin {
                 content_type: "text/html; charset=utf-8",
                 body: Cow::Owned(self.front().into_bytes()),
             },
+            "/admin.css" => {
+                Page { status: 200, content_type: "text/css; charset=utf-8", body: Cow::Borrowed(STYLE.as_bytes()) }
+            }
             _ => return None,
         })
     }
 }
 
-/// The page asks for itself again every two seconds; it needs nothing else, scripts included.
+/// The page asks for itself again every two seconds; it needs no script. The style stands apart, as the policy that is
+/// sent with every page has it.
 const HEAD: &str = "<!doctype html><html lang=en><meta charset=utf-8><meta http-equiv=refresh content=2>\
-    <meta name=viewport content='width=device-width'><title>Holdline</title><style>\
-    body{font:16px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:60rem;padding:0 1rem;color-scheme:light dark}\
-    table{border-collapse:collapse;margin:1rem 0}th{text-align:left;font-weight:normal;padding-right:2rem}\
-    td{text-align:right;padding:.1rem 1rem;font-variant-numeric:tabular-nums}</style>";
+    <meta name=viewport content='width=device-width'><title>Holdline</title><link rel=stylesheet href=/admin.css>";
+
+const STYLE: &str = "\
+body{font:16px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:60rem;padding:0 1rem;color-scheme:light dark}
+table{border-collapse:collapse;margin:1rem 0}
+th{text-align:left;font-weight:normal;padding-right:2rem}
+td{text-align:right;padding:.1rem 1rem;font-variant-numeric:tabular-nums}
+";
 
 type Row = (&'static str, fn(&ShardMetrics) -> &Counter);
 
@@ -256,7 +264,8 @@ mod tests {
         assert_eq!(status, 200);
         assert!(html.contains("<b>1\u{202f}000\u{202f}234</b><td>1\u{202f}000\u{202f}000<td>234"), "{html}");
         assert!(html.contains("running") && html.contains("length&amp;app=chat"));
-        assert!(!html.contains("src="), "nothing from elsewhere");
+        assert!(!html.contains("src=") && !html.contains("<style"), "nothing from elsewhere, nothing inline");
+        assert_eq!(admin.page("/admin.css").map(|page| page.content_type), Some("text/css; charset=utf-8"));
         assert_eq!(admin.page("/nothing"), None);
     }
 }

@@ -6,6 +6,7 @@
 pub mod admin;
 mod bind;
 mod launch;
+pub mod log;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;

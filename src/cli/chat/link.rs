@@ -1,0 +1,208 @@
+//! One connection of a chat: written to by the main thread, read by a thread of its own.
+
+use std::io::{self, BufRead, BufReader, Write};
+use std::net::{Shutdown, TcpStream, ToSocketAddrs};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use super::target::{Speech, Target};
+use super::websocket::{self, Event, Fault, HandshakeError, Opcode};
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LinkError {
+    /// The host's name says nothing.
+    #[error("cannot find the host: {0}")]
+    Resolve(io::Error),
+    /// Nobody there.
+    #[error("cannot connect: {0}")]
+    Connect(io::Error),
+    /// Somebody there, but not for us.
+    #[error(transparent)]
+    Handshake(#[from] HandshakeError),
+    /// A fault on this side.
+    #[error("no thread: {0}")]
+    Thread(io::Error),
+}
+
+impl LinkError {
+    /// How to mend it.
+    pub(super) fn mend(&self) -> String {
+        match self {
+            Self::Resolve(_) => "check the name".to_owned(),
+            Self::Connect(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                "start `holdline serve`, or check the port".to_owned()
+            }
+            Self::Connect(_) => "check host and port".to_owned(),
+            Self::Handshake(HandshakeError::Status(status, _, said)) => {
+                let advice = match status {
+                    401 | 403 => "you are not let in",
+                    404 => "check the path, such as /chat/lobby",
+                    429 | 503 => "try again later",
+                    _ => "check the URL",
+                };
+                if said.is_empty() { advice.to_owned() } else { format!("{advice} ({said})") }
+            }
+            Self::Handshake(_) => "check the port; raw TCP listeners are tcp://HOST:PORT".to_owned(),
+            Self::Thread(_) => "raise ulimit -u".to_owned(),
+        }
+    }
+
+    /// Whether it may be gone at the next attempt.
+    pub(super) fn may_pass(&self) -> bool {
+        match self {
+            Self::Resolve(_) | Self::Connect(_) | Self::Thread(_) => true,
+            Self::Handshake(HandshakeError::Status(status, ..)) => matches!(status, 429 | 500..),
+            Self::Handshake(HandshakeError::Io(_)) => true,
+            Self::Handshake(HandshakeError::Broken(_)) => false,
+        }
+    }
+}
+
+/// How a connection ended.
+#[derive(Debug)]
+pub(super) enum Ending {
+    /// The server said good-bye: a WebSocket close code and reason.
+    Closed(Option<u16>, String),
+    /// It went away.
+    Lost(String),
+}
+
+type Shared = Arc<Mutex<TcpStream>>;
+
+/// The writing end.
+pub(super) struct Link {
+    speech: Speech,
+    stream: Shared,
+}
+
+impl Link {
+    const TIMEOUT: Duration = Duration::from_secs(10);
+
+    /// Connects and starts to read: `print` gets every message and says whether to go on, `ended` is called once.
+    pub(super) fn open(
+        target: &Target,
+        print: impl Fn(&[u8]) -> bool + Send + 'static,
+        ended: impl FnOnce(Ending) + Send + 'static,
+    ) -> Result<Self, LinkError> {
+        let mut stream = connect(target)?;
+        let reading = stream.try_clone().map_err(LinkError::Connect)?;
+        let start = match target.speech {
+            Speech::WebSocket => websocket::handshake(&mut stream, target)?,
+            Speech::Lines => Vec::new(),
+        };
+        // From here on silence is no fault; the server's heartbeat finds dead connections.
+        stream.set_read_timeout(None).map_err(LinkError::Connect)?;
+        let link = Self { speech: target.speech, stream: Arc::new(Mutex::new(stream)) };
+        let (speech, shared) = (target.speech, Arc::clone(&link.stream));
+        let read = move || {
+            ended(match speech {
+                Speech::WebSocket => read_messages(websocket::Reader::new(reading, start), &shared, print),
+                Speech::Lines => read_lines(BufReader::new(reading), &shared, print),
+            });
+        };
+        thread::Builder::new().name("connection".to_owned()).spawn(read).map_err(LinkError::Thread)?;
+        Ok(link)
+    }
+
+    /// Sends one line as one message.
+    pub(super) fn send(&mut self, line: &str) -> io::Result<()> {
+        let mut stream = lock(&self.stream);
+        match self.speech {
+            Speech::WebSocket => websocket::write_frame(&mut *stream, Opcode::Text, line.as_bytes()),
+            // An empty line would be a heartbeat.
+            Speech::Lines if line.is_empty() => Ok(()),
+            Speech::Lines => stream.write_all([line.as_bytes(), b"\n"].concat().as_slice()),
+        }
+    }
+
+    /// Says good-bye; the reader tells when the server has answered.
+    pub(super) fn close(&mut self) -> io::Result<()> {
+        let mut stream = lock(&self.stream);
+        match self.speech {
+            Speech::WebSocket => websocket::write_frame(&mut *stream, Opcode::Close, &1000_u16.to_be_bytes()),
+            Speech::Lines => stream.shutdown(Shutdown::Write),
+        }
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        let _ = lock(&self.stream).shutdown(Shutdown::Both);
+    }
+}
+
+fn lock(stream: &Shared) -> MutexGuard<'_, TcpStream> {
+    stream.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The first address that answers.
+fn connect(target: &Target) -> Result<TcpStream, LinkError> {
+    let addresses = (target.host.as_str(), target.port).to_socket_addrs().map_err(LinkError::Resolve)?;
+    let mut last = io::Error::from(io::ErrorKind::NotFound);
+    for address in addresses.take(8) {
+        match TcpStream::connect_timeout(&address, Link::TIMEOUT) {
+            Ok(stream) => {
+                let prepared = stream
+                    .set_nodelay(true)
+                    .and_then(|()| stream.set_read_timeout(Some(Link::TIMEOUT)))
+                    .and_then(|()| stream.set_write_timeout(Some(Link::TIMEOUT)));
+                return prepared.map(|()| stream).map_err(LinkError::Connect);
+            }
+            Err(error) => last = error,
+        }
+    }
+    Err(LinkError::Connect(last))
+}
+
+fn read_messages(mut reader: websocket::Reader<TcpStream>, stream: &Shared, print: impl Fn(&[u8]) -> bool) -> Ending {
+    let send = |opcode, payload: &[u8]| websocket::write_frame(&mut *lock(stream), opcode, payload);
+    loop {
+        let go_on = match reader.next() {
+            Ok(Event::Text(text)) => print(text.as_bytes()),
+            Ok(Event::Binary(bytes)) => print(&bytes),
+            Ok(Event::Ping(payload)) => send(Opcode::Pong, &payload).is_ok(),
+            Ok(Event::Close(code, reason)) => {
+                // Ours may have crossed it; a second one harms nobody, the server has stopped reading.
+                let _ = send(Opcode::Close, &code.map_or(Vec::new(), |code| code.to_be_bytes().to_vec()));
+                return Ending::Closed(code, reason);
+            }
+            Err(Fault::Io(error)) => return lost(&error),
+            Err(fault @ Fault::Protocol(code, _)) => {
+                let _ = send(Opcode::Close, &code.to_be_bytes());
+                return Ending::Lost(fault.to_string());
+            }
+        };
+        if !go_on {
+            return Ending::Lost("it does not read".to_owned());
+        }
+    }
+}
+
+fn read_lines(mut reader: BufReader<TcpStream>, stream: &Shared, print: impl Fn(&[u8]) -> bool) -> Ending {
+    const LINE_BYTES_MAX: usize = 16 << 20;
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let read = io::Read::take(&mut reader, LINE_BYTES_MAX as u64).read_until(b'\n', &mut line);
+        let go_on = match (read, line.strip_suffix(b"\n")) {
+            (Err(error), _) => return lost(&error),
+            (Ok(_), None) if line.len() == LINE_BYTES_MAX => return Ending::Lost("a line is over 16 MiB".to_owned()),
+            (Ok(_), None) => return lost(&io::ErrorKind::UnexpectedEof.into()),
+            // A heartbeat; the answer to one is one.
+            (Ok(_), Some(b"" | b"\r")) => lock(stream).write_all(b"\n").is_ok(),
+            (Ok(_), Some(line)) => print(line.strip_suffix(b"\r").unwrap_or(line)),
+        };
+        if !go_on {
+            return Ending::Lost("it does not read".to_owned());
+        }
+    }
+}
+
+fn lost(error: &io::Error) -> Ending {
+    Ending::Lost(match error.kind() {
+        io::ErrorKind::UnexpectedEof => "the server went away".to_owned(),
+        _ => error.to_string(),
+    })
+}

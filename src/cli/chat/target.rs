@@ -1,0 +1,159 @@
+//! What `holdline chat` is told to connect to.
+
+use std::fmt;
+
+/// How the peer talks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Speech {
+    /// WebSocket messages.
+    WebSocket,
+    /// Lines over bare TCP.
+    Lines,
+}
+
+/// Where to connect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Target {
+    pub(super) speech: Speech,
+    /// Without brackets.
+    pub(super) host: String,
+    pub(super) port: u16,
+    /// Path and query, for WebSocket.
+    pub(super) path: String,
+}
+
+/// Why a text is no target: what is wrong, and how to mend it.
+pub(super) type Refused = (String, &'static str);
+
+impl Target {
+    /// Reads `ws://HOST:PORT/PATH?QUERY` (`http://` is the same) or `tcp://HOST:PORT`. Without a path it is the room
+    /// `lobby`; a room without a name in the query is entered as `user`.
+    pub(super) fn parse(url: &str, user: &str) -> Result<Self, Refused> {
+        const MEND: &str = "write ws://HOST:PORT/chat/ROOM?name=NAME or tcp://HOST:PORT";
+        if url.contains(|c: char| c.is_control() || c == ' ') || !url.is_ascii() {
+            return Err((
+                "the URL has a space, a control character or a letter beyond ASCII in it".into(),
+                "write it as %XX",
+            ));
+        }
+        let (scheme, rest) = url.split_once("://").ok_or_else(|| ("not a URL".to_owned(), MEND))?;
+        let speech = match scheme {
+            "ws" | "http" => Speech::WebSocket,
+            "tcp" => Speech::Lines,
+            "wss" | "https" | "tls" => {
+                return Err((format!("{scheme} is not there yet"), "connect without TLS: ws://, http:// or tcp://"));
+            }
+            _ => return Err((format!("unknown scheme {scheme}"), MEND)),
+        };
+        let rest = rest.split('#').next().unwrap_or(rest);
+        let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+        let (host, port) = split_authority(authority).ok_or_else(|| ("no host and port".to_owned(), MEND))?;
+        let path = match speech {
+            Speech::WebSocket => room(path, user),
+            Speech::Lines if matches!(path, "" | "/") => String::new(),
+            Speech::Lines => {
+                return Err(("a tcp URL ends after its port".to_owned(), "leave out what follows the port"));
+            }
+        };
+        let port = port.or((speech == Speech::WebSocket).then_some(80));
+        let port = port.ok_or_else(|| ("a tcp URL needs a port".to_owned(), MEND))?;
+        Ok(Self { speech, host: host.to_owned(), port, path })
+    }
+
+    /// Host and port as a header field and a resolver want them.
+    pub(super) fn authority(&self) -> String {
+        if self.host.contains(':') {
+            format!("[{}]:{}", self.host, self.port)
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.speech == Speech::WebSocket { "ws" } else { "tcp" };
+        write!(f, "{scheme}://{}{}", self.authority(), self.path)
+    }
+}
+
+fn split_authority(authority: &str) -> Option<(&str, Option<u16>)> {
+    let (host, port) = if let Some(rest) = authority.strip_prefix('[') {
+        let (host, after) = rest.split_once(']')?;
+        let port = if after.is_empty() { None } else { Some(after.strip_prefix(':')?) };
+        (host, port)
+    } else {
+        authority.split_once(':').map_or((authority, None), |(host, port)| (host, Some(port)))
+    };
+    let fits = !host.is_empty() && !host.contains(['@', '[', ']', '\\']);
+    let port =
+        port.map(|port| port.parse().ok().filter(|port| *port != 0)).map_or(Some(None), |port| port.map(Some))?;
+    fits.then_some((host, port))
+}
+
+/// The path to ask for.
+fn room(path: &str, user: &str) -> String {
+    let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
+    let path = if matches!(path, "" | "/") { "/chat/lobby" } else { path };
+    let named = query.is_some_and(|query| query.split('&').any(|pair| pair.starts_with("name=")));
+    let mut parts: Vec<String> = query.filter(|query| !query.is_empty()).map(str::to_owned).into_iter().collect();
+    if path.starts_with("/chat/") && !named && !user.is_empty() {
+        parts.push(format!("name={}", percent_encode(user)));
+    }
+    if parts.is_empty() { path.to_owned() } else { format!("{path}?{}", parts.join("&")) }
+}
+
+fn percent_encode(text: &str) -> String {
+    text.bytes().fold(String::new(), |mut out, byte| {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+        out
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_become_targets() {
+        for (url, expected) in [
+            ("ws://127.0.0.1:8080/chat/room?name=N", "ws://127.0.0.1:8080/chat/room?name=N"),
+            ("http://localhost:8080", "ws://localhost:8080/chat/lobby?name=J%20D"),
+            ("ws://h/chat/a?x=1", "ws://h:80/chat/a?x=1&name=J%20D"),
+            ("ws://[::1]:9/echo?", "ws://[::1]:9/echo"),
+            ("ws://h:1?name=a#top", "ws://h:1/chat/lobby?name=a"),
+            ("tcp://127.0.0.1:7000/", "tcp://127.0.0.1:7000"),
+        ] {
+            assert_eq!(Target::parse(url, "J D").map(|target| target.to_string()), Ok(expected.to_owned()));
+        }
+    }
+
+    #[test]
+    fn what_is_no_target_is_refused() {
+        for url in [
+            "",
+            "lobby",
+            "wss://h:1",
+            "ftp://h:1",
+            "ws://",
+            "ws://:80",
+            "ws://h:0",
+            "ws://h:x",
+            "ws://h:70000",
+            "ws://[::1",
+            "ws://[::1]x",
+            "ws://a@h:1",
+            "tcp://h",
+            "tcp://h:1/x",
+            "ws://h:1/a b",
+            "ws://h:1/\r\nX: y",
+            "ws://h:1/é",
+        ] {
+            assert!(Target::parse(url, "n").is_err(), "{url}");
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! The command line: flags, standard streams and the exit status, nothing else.
+//!
+//! Exit status: 0 when all went well (for `serve`: a clean drain), 1 for a failure while running, a second signal during
+//! a drain among them, 2 for bad arguments or configuration. A failure is one line on standard error:
+//! `holdline: what, where: how to mend it`.
+
+mod chat;
+mod logging;
+mod serve;
+mod setup;
+
+use std::fmt::{self, Write as _};
+use std::io::Write as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{Parser, Subcommand};
+
+/// Holds millions of long-lived connections on one Linux machine and moves messages between them.
+#[derive(Debug, Parser)]
+#[command(name = "holdline", version, max_term_width = 100, disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the server.
+    Serve(Box<serve::Args>),
+    /// Chat from the terminal: lines of standard input go in, messages come out.
+    Chat(chat::Args),
+    /// Check a configuration file: exit 0, or 1 with every error and its line.
+    CheckConfig(setup::CheckArgs),
+    /// Print the whole configuration with comments and defaults.
+    DefaultConfig,
+}
+
+/// Why the program ends without success.
+#[derive(Debug)]
+struct Failure {
+    status: u8,
+    line: String,
+}
+
+impl Failure {
+    /// Something failed while running.
+    fn runtime(line: impl fmt::Display) -> Self {
+        Self { status: 1, line: one_line(&line.to_string()) }
+    }
+
+    /// Arguments or configuration that cannot be used.
+    fn usage(line: impl fmt::Display) -> Self {
+        Self { status: 2, line: one_line(&line.to_string()) }
+    }
+}
+
+/// Runs the program with the arguments of the process.
+#[must_use]
+pub fn main() -> ExitCode {
+    logging::install_panic_hook();
+    let result = match Cli::try_parse() {
+        Ok(cli) => catch_unwind(AssertUnwindSafe(|| run(cli))).unwrap_or_else(|panic| {
+            let what = logging::panic_message(&*panic);
+            Err(Failure::runtime(format_args!("internal error: {what}, in holdline: please report it")))
+        }),
+        Err(error) => refuse(&error),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            // A closed standard error is no reason to panic.
+            let _ = writeln!(std::io::stderr(), "holdline: {}", failure.line);
+            ExitCode::from(failure.status)
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<(), Failure> {
+    match cli.command {
+        Command::Serve(args) => serve::run(&args),
+        Command::Chat(args) => chat::run(&args),
+        Command::CheckConfig(args) => setup::check_config(&args),
+        Command::DefaultConfig => {
+            setup::default_config();
+            Ok(())
+        }
+    }
+}
+
+/// Help and the version go out as clap writes them; what is wrong with the arguments becomes one line.
+fn refuse(error: &clap::Error) -> Result<(), Failure> {
+    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        let _ = error.print();
+        return Ok(());
+    }
+    Err(Failure::usage(argument_error(&error.render().to_string())))
+}
+
+/// From clap's paragraphs: the first says what is wrong, a `tip:` how to mend it, `Usage:` which command it was.
+fn argument_error(rendered: &str) -> String {
+    let mut paragraphs = rendered.split("\n\n").map(str::trim).filter(|paragraph| !paragraph.is_empty());
+    let what = paragraphs.next().unwrap_or("bad arguments");
+    let what = one_line(what.strip_prefix("error: ").unwrap_or(what));
+    let (mut tip, mut command) = (None, String::from("holdline"));
+    for paragraph in paragraphs {
+        if let Some(text) = paragraph.strip_prefix("tip: ") {
+            tip = tip.or_else(|| text.lines().next());
+        } else if let Some(usage) = paragraph.strip_prefix("Usage: holdline ") {
+            let name = usage.split_whitespace().next().unwrap_or_default();
+            if name.starts_with(|c: char| c.is_ascii_lowercase()) {
+                let _ = write!(command, " {name}");
+            }
+        }
+    }
+    let mend = tip.map_or_else(|| format!("see `{command} --help`"), str::to_owned);
+    format!("{what}, on the command line: {mend}")
+}
+
+/// Without line breaks and other control characters.
+fn one_line(text: &str) -> String {
+    let words: Vec<&str> =
+        text.split(|c: char| c.is_control()).map(str::trim).filter(|word| !word.is_empty()).collect();
+    words.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn refused(arguments: &[&str]) -> String {
+        let failure = refuse(&Cli::try_parse_from(arguments).unwrap_err()).unwrap_err();
+        assert_eq!(failure.status, 2);
+        failure.line
+    }
+
+    #[test]
+    fn the_flags_are_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn bad_arguments_become_one_line() {
+        assert_eq!(
+            refused(&["holdline", "serve", "--shard", "1"]),
+            "unexpected argument '--shard' found, on the command line: a similar argument exists: '--shards'"
+        );
+        assert_eq!(
+            refused(&["holdline", "serve", "--nothing-like-it"]),
+            "unexpected argument '--nothing-like-it' found, on the command line: see `holdline serve --help`"
+        );
+        assert!(
+            refused(&["holdline", "check-config"]).contains("<FILE>, on the command line: see `holdline check-config")
+        );
+        assert!(refused(&["holdline"]).contains("on the command line: see `holdline --help`"));
+        assert!(refused(&["holdline", "serv"]).contains("'serve'"));
+    }
+
+    #[test]
+    fn failures_are_one_line() {
+        assert_eq!(Failure::runtime("a\n\n b\x1b[31m").line, "a b [31m");
+    }
+}

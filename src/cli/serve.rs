@@ -1,0 +1,197 @@
+//! `serve`: from the flags to a running server, and from signals to its end.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread;
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use super::{Failure, logging};
+use crate::app::Router;
+use crate::config::{Config, Loader, Problem};
+use crate::server::Server;
+
+/// What `--help` ends with.
+const AFTER_HELP: &str = "\
+Settings come from the defaults, the configuration file, the environment (HOLDLINE_LIMITS_MESSAGE_BYTES_MAX=32MiB) and
+flags; the later wins. `holdline default-config` prints all of them. HOLDLINE_LOG=debug shows more log lines.
+
+When every listener accepts, `listening on URL` for each and then `ready` go to standard output.
+SIGTERM or SIGINT drains; a second one ends at once with exit status 1. Exit status: 0 after a clean drain, 1 for a
+failure while running, 2 for bad arguments or configuration.";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
+pub(super) struct Args {
+    /// A TOML file, such as `holdline default-config` prints
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where clients connect, instead of the default http://127.0.0.1:8080 and tcp://127.0.0.1:7000; again for more:
+    /// http://HOST:PORT or tcp://HOST:PORT?framing=line|length&app=echo|chat|topic&topic=NAME
+    #[arg(long, value_name = "URL")]
+    listen: Vec<String>,
+    /// Where metrics, health and a page for operators are served [default: 127.0.0.1:9090], or off
+    #[arg(long, value_name = "ADDR")]
+    admin: Option<String>,
+    /// auto, epoll or uring [default: auto]
+    #[arg(long, value_name = "NAME")]
+    backend: Option<String>,
+    /// Event loops, one thread each [default: one per available core]
+    #[arg(long, value_name = "N")]
+    shards: Option<String>,
+    /// Connections of the whole process [default: 10000]
+    #[arg(long, value_name = "N")]
+    max_connections: Option<String>,
+    /// Silence after which a client is asked for a sign of life [default: 30s]; 0: never
+    #[arg(long, value_name = "D")]
+    heartbeat_interval: Option<String>,
+    /// Time a client has to give one [default: 10s]
+    #[arg(long, value_name = "D")]
+    heartbeat_timeout: Option<String>,
+    /// Time over which clients are sent away when the server ends [default: 30s]
+    #[arg(long, value_name = "D")]
+    drain: Option<String>,
+    /// text or json [default: text]
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<String>,
+}
+
+impl Args {
+    /// Flags that take one value, and the keys they set.
+    fn flags(&self) -> [(&'static str, &'static str, Option<&str>); 8] {
+        [
+            ("--admin", "admin", self.admin.as_deref()),
+            ("--backend", "backend", self.backend.as_deref()),
+            ("--shards", "shards", self.shards.as_deref()),
+            ("--max-connections", "limits.connections_max", self.max_connections.as_deref()),
+            ("--heartbeat-interval", "heartbeat.interval", self.heartbeat_interval.as_deref()),
+            ("--heartbeat-timeout", "heartbeat.timeout", self.heartbeat_timeout.as_deref()),
+            ("--drain", "drain", self.drain.as_deref()),
+            ("--log-format", "log.format", self.log_format.as_deref()),
+        ]
+    }
+
+    /// The configuration after file, environment and flags.
+    fn configuration(&self, environment: std::env::VarsOs) -> Result<Config, Failure> {
+        let mut loader = Loader::new();
+        if let Some(path) = &self.config {
+            loader.file(path);
+        }
+        loader.environment(environment);
+        loader.flags("--listen", "listen", &self.listen);
+        for (flag, key, value) in self.flags() {
+            if let Some(value) = value {
+                loader.flag(flag, key, value);
+            }
+        }
+        loader.finish().map_err(|problems| Failure::usage(first_of(&problems)))
+    }
+}
+
+/// One line for all problems.
+fn first_of(problems: &[Problem]) -> String {
+    let first = problems.first().map_or_else(String::new, Problem::to_string);
+    match problems.len() {
+        0 | 1 => first,
+        all => format!("{first} (the first of {all} errors; `holdline check-config` tells those of a file)"),
+    }
+}
+
+/// Runs the server until it has drained.
+pub(super) fn run(args: &Args) -> Result<(), Failure> {
+    let config = args.configuration(std::env::vars_os())?;
+    logging::init(config.log_format)?;
+    // Before the server says that it is ready: whoever sends a signal then must not find it deaf.
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])
+        .map_err(|error| Failure::runtime(format_args!("cannot handle signals: {error}, at the start: try again")))?;
+    let server = Arc::new(Server::start(&config, routes(&config)).map_err(Failure::runtime)?);
+    announce(&server.listening());
+
+    let waiter = {
+        let (server, signals) = (Arc::clone(&server), signals.handle());
+        let wait = move || {
+            let result = server.wait();
+            signals.close();
+            result
+        };
+        let spawned = thread::Builder::new().name("wait".to_owned()).spawn(wait);
+        spawned.map_err(|error| Failure::runtime(format_args!("no thread: {error}, at the start: raise ulimit -u")))?
+    };
+    obey(&mut signals, &server, &config)?;
+    match waiter.join() {
+        Ok(result) => result.map_err(Failure::runtime),
+        Err(panic) => {
+            let what = logging::panic_message(&*panic);
+            Err(Failure::runtime(format_args!("internal error: {what}, in the server: please report it")))
+        }
+    }
+}
+
+/// The built-in routes.
+fn routes(_config: &Config) -> Router {
+    crate::app::standard_routes()
+}
+
+/// Tells whoever started the server. That nobody listens is no failure.
+fn announce(urls: &[String]) {
+    let mut lines: String = urls.iter().map(|url| format!("listening on {url}\n")).collect();
+    lines.push_str("ready\n");
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(lines.as_bytes()).and_then(|()| out.flush());
+}
+
+/// Does what signals ask for until the server has ended.
+fn obey(signals: &mut Signals, server: &Server, config: &Config) -> Result<(), Failure> {
+    let mut draining = false;
+    for signal in signals.forever() {
+        match signal {
+            SIGHUP => tracing::warn!(
+                "SIGHUP: no setting can change while the server runs yet (listeners, backend, shards, limits, \
+                 heartbeats, origins); drain this server and start another"
+            ),
+            _ if draining => {
+                server.abort();
+                let what = "ended by a second signal, during the drain: give it the time of --drain to end cleanly";
+                return Err(Failure::runtime(what));
+            }
+            _ => {
+                draining = true;
+                tracing::info!(period = ?config.drain, "draining; another signal ends at once");
+                server.drain(config.drain);
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Wrapper {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    #[test]
+    fn every_flag_sets_a_key() {
+        let arguments = "serve --admin off --backend epoll --shards 2 --max-connections 7 --heartbeat-interval 1s \
+                         --heartbeat-timeout 2s --drain 3s --log-format json --listen tcp://127.0.0.1:0";
+        let args = Wrapper::parse_from(arguments.split_whitespace()).args;
+        let mut loader = Loader::new();
+        loader.flags("--listen", "listen", &args.listen);
+        for (flag, key, value) in args.flags() {
+            loader.flag(flag, key, value.unwrap_or_default());
+        }
+        let config = loader.finish().unwrap_or_default();
+        assert_eq!((config.admin, config.shards, config.limits.connections_max), (None, 2, 7));
+        assert_eq!((config.drain.as_secs(), config.limits.heartbeat_timeout.as_secs()), (3, 2));
+        assert_eq!((config.listeners.len(), config.limits.heartbeat_interval.as_secs()), (1, 1));
+        assert_eq!((config.backend.name(), config.log_format.name()), ("epoll", "json"));
+    }
+}
