@@ -118,6 +118,8 @@ fn guests_come_write_read_and_leave() {
         bob.end();
         until("the book has heard of it", || farewells.load(Ordering::Relaxed) == 1);
 
+        assert_eq!(ann.text(), "Bob left: normal");
+
         elsewhere.send_text("soup");
         ann.send_binary(b"nothing from the kitchen?");
         assert_eq!(ann.message().unwrap().payload, [0, 0, 0, 3]);

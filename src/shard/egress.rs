@@ -14,8 +14,9 @@ impl<B: Backend> Shard<B> {
     pub(super) const SENDS_MAX: usize = 512;
     /// Bytes in one batch that lie nowhere but in `send_bytes`.
     const SEND_BYTES_MAX: usize = 256 * 1024;
-    /// Answers longer than this are moved to the outbox instead of being copied.
-    const STRAIGHT_BYTES_MAX: usize = 16 * 1024;
+    /// Answers longer than this go by way of the outbox: a big message, as a rule not taken whole by the kernel. What
+    /// answers one receive is shorter.
+    const STRAIGHT_BYTES_MAX: usize = 128 * 1024;
     /// Batches that one turn sends from outboxes before it looks at its input again.
     const ROUNDS_MAX: usize = 4;
 

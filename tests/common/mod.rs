@@ -275,6 +275,11 @@ impl Client {
         self.buf.resize(before + 16 * 1024, 0);
         let read = match self.stream.read(&mut self.buf[before..]) {
             Ok(read) => read,
+            // A read with a time-out is not begun anew by itself after a signal, or when the process was stopped.
+            Err(error) if error.kind() == ErrorKind::Interrupted => {
+                self.buf.truncate(before);
+                return self.fill();
+            }
             Err(error) if matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) => 0,
             Err(error) => panic!("nothing came: {error}"),
         };
