@@ -50,7 +50,7 @@ const _: () = assert!(usize::BITS == 64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Config {
     /// Connections that may be open at a time, at least as many as the shard's table has places.
-    pub connections_max: u32,
+    pub connections_max: usize,
     /// Size of the scratch buffer, which is the most that one [`Completion::Received`] carries.
     pub buffer_bytes: u32,
     /// Events that one call of `epoll_wait` fetches.
@@ -59,9 +59,11 @@ pub struct Config {
     pub accepts_max: u32,
 }
 
-impl Default for Config {
-    fn default() -> Self {
-        Self { connections_max: 1024, buffer_bytes: 64 * 1024, events_max: 1024, accepts_max: 64 }
+impl Config {
+    /// The defaults for this many connections.
+    #[must_use]
+    pub const fn new(connections_max: usize) -> Self {
+        Self { connections_max, buffer_bytes: 64 * 1024, events_max: 1024, accepts_max: 64 }
     }
 }
 
@@ -115,14 +117,14 @@ impl Epoll {
     /// # Errors
     /// When the process may not have that many descriptors, or the kernel gives none.
     pub fn new(config: Config) -> Result<Self, SetupError> {
-        check_descriptor_limit(config.connections_max as usize)?;
+        check_descriptor_limit(config.connections_max)?;
         let poll = Poll::new()?;
         let waker = Arc::new(Waker(mio::Waker::new(poll.registry(), WAKER)?));
         Ok(Self {
             poll,
             events: Events::with_capacity(config.events_max.max(1)),
             waker,
-            table: Table::with_capacity(config.connections_max as usize),
+            table: Table::with_capacity(config.connections_max),
             listeners: Listeners::new(config.accepts_max.max(1)),
             done: VecDeque::new(),
             ready: VecDeque::new(),
