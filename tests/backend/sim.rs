@@ -138,14 +138,16 @@ impl Script {
                 self.written += client.write(&self.bytes[self.written..end]);
             }
             _ => {
+                let seen = self.read.len();
                 client.read_into(&mut self.read, random.within(1, 4000));
+                let news = self.read[seen..].iter().zip(&self.bytes[seen..]);
+                assert!(news.into_iter().all(|(echo, byte)| *echo == byte.wrapping_add(1)), "a wrong echo");
             }
         }
         if self.written == self.bytes.len() && !self.said_all {
             client.shutdown_write();
             self.said_all = true;
         }
-        assert!(self.read.iter().zip(&self.bytes).all(|(echo, byte)| *echo == byte.wrapping_add(1)), "a wrong echo");
         let peer = client.peer();
         if peer == Peer::Finished {
             assert!(self.said_all && self.read.len() == self.bytes.len(), "the echo ends before its end");
