@@ -190,22 +190,20 @@ impl Epoll {
         self.read(id)
     }
 
-    /// One `recv`, and what it means.
+    /// One `recv`, and what it means. Drained or ended, there is nothing to read before the next edge.
     fn read(&mut self, id: ConnId) -> Option<Completion> {
         let entry = self.table.get_mut(id)?;
+        let mut is_drained = true;
         let completion = match entry.stream()?.read(&mut self.buffer) {
             Ok(0) => {
                 entry.set(Entry::ENDED);
                 Some(Completion::PeerClosed(id))
             }
             Ok(read) => {
+                is_drained = read < self.buffer.len() && !entry.has(Entry::HUNG_UP);
                 self.lent = true;
                 let len = u32::try_from(read).unwrap_or(u32::MAX);
-                let received = Some(Completion::Received(id, Lease { buffer: 0, start: 0, len }));
-                if read == self.buffer.len() || entry.has(Entry::HUNG_UP) {
-                    return received;
-                }
-                received // and there is nothing more
+                Some(Completion::Received(id, Lease { buffer: 0, start: 0, len }))
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => None,
             Err(error) if error.kind() == ErrorKind::Interrupted => return None,
@@ -214,9 +212,10 @@ impl Epoll {
                 Some(Completion::Failed(id, error.kind()))
             }
         };
-        // Drained or ended: there is nothing to read before the next edge.
-        entry.clear(Entry::READABLE | Entry::QUEUED);
-        self.next_in_line();
+        if is_drained {
+            entry.clear(Entry::READABLE | Entry::QUEUED);
+            self.next_in_line();
+        }
         completion
     }
 
