@@ -1,6 +1,6 @@
 //! The port over epoll, through mio: readiness goes in, completions come out.
 //!
-//! A connection costs one [`Entry`] of eight bytes beside the kernel's socket, and all connections of a shard read into
+//! A connection costs one table entry of eight bytes beside the kernel's socket, and all connections of a shard read into
 //! one scratch buffer, which is what a [`Lease`] lends. Sockets are watched edge-triggered. An edge is remembered as a
 //! flag in the entry, and the connection's id waits in one list, where [`Epoll::next`] serves it in turn: a bounded
 //! number of reads for each, then the next one.
