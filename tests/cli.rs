@@ -73,7 +73,10 @@ fn bad_arguments_are_refused_in_one_line() {
         (&["serve", "--listen", "https://127.0.0.1:0"], "https listeners are not there yet, flag --listen"),
         (&["serve", "--listen", "tcp://127.0.0.1:0?frame=line"], "did you mean framing?"),
         (&["serve", "--listen", "http://127.0.0.1:0", "--listen", "htp://127.0.0.1:0"], "did you mean http://?"),
-        (&["serve", "--listen", "tcp://127.0.0.1:7001", "--listen", "tcp://127.0.0.1:7001"], "has 127.0.0.1:7001 twice"),
+        (
+            &["serve", "--listen", "tcp://127.0.0.1:7001", "--listen", "tcp://127.0.0.1:7001"],
+            "has 127.0.0.1:7001 twice",
+        ),
         (&["serve", "--config", "/nowhere/holdline.toml"], "/nowhere/holdline.toml"),
         (&["serve", "--listen", "http://127.0.0.1:0\n\x1b[31m"], "is not a port"),
         (&["check-config"], "see `holdline check-config --help`"),
@@ -103,10 +106,15 @@ fn a_bad_configuration_is_refused_with_file_and_line() {
 fn a_bad_environment_is_refused_with_the_variable() {
     for (name, value, expected) in [
         ("HOLDLINE_SHRADS", "1", "did you mean HOLDLINE_SHARDS?"),
-        ("HOLDLINE_LIMITS_MESSAGE_BYTES_MAX", "1MB", "environment variable HOLDLINE_LIMITS_MESSAGE_BYTES_MAX: write bytes"),
+        (
+            "HOLDLINE_LIMITS_MESSAGE_BYTES_MAX",
+            "1MB",
+            "environment variable HOLDLINE_LIMITS_MESSAGE_BYTES_MAX: write bytes",
+        ),
         ("HOLDLINE_LOG", "=,=", "environment variable HOLDLINE_LOG"),
     ] {
-        let (status, said) = failure(&holdline(&["serve", "--listen", "http://127.0.0.1:0"]).env(name, value).output().unwrap());
+        let (status, said) =
+            failure(&holdline(&["serve", "--listen", "http://127.0.0.1:0"]).env(name, value).output().unwrap());
         assert_eq!(status, Some(2), "{said}");
         assert!(said.contains(expected), "{said}");
     }
@@ -152,6 +160,8 @@ fn a_chat_with_nobody_is_a_failure() {
 /// What needs a server that serves.
 mod server {
     use std::net::TcpStream;
+    use std::sync::mpsc;
+    use std::time::{Duration, Instant};
 
     use super::*;
 
@@ -164,7 +174,8 @@ mod server {
 
     impl Server {
         fn start(arguments: &[&str]) -> Self {
-            let listeners = ["--listen", "http://127.0.0.1:0", "--listen", "tcp://127.0.0.1:0", "--admin", "127.0.0.1:0"];
+            let listeners =
+                ["--listen", "http://127.0.0.1:0", "--listen", "tcp://127.0.0.1:0", "--admin", "127.0.0.1:0"];
             let mut command = holdline(&["serve", "--shards", "2", "--backend", "epoll"]);
             let mut child = command.args(listeners).args(arguments).spawn().unwrap();
             let mut out = BufReader::new(child.stdout.take().unwrap());
@@ -267,7 +278,8 @@ mod server {
 
     #[test]
     fn a_closed_standard_output_is_harmless() {
-        let mut command = holdline(&["serve", "--backend", "epoll", "--listen", "http://127.0.0.1:0", "--admin", "off"]);
+        let mut command =
+            holdline(&["serve", "--backend", "epoll", "--listen", "http://127.0.0.1:0", "--admin", "off"]);
         let mut child = command.args(["--drain", "0s"]).spawn().unwrap();
         drop(child.stdout.take());
         drop(child.stderr.take());
@@ -277,9 +289,9 @@ mod server {
             let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap().trim().to_owned();
             u64::from_str_radix(&caught, 16).unwrap() & (1 << 14) != 0
         };
-        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        let deadline = Instant::now() + Duration::from_secs(10);
         while !handled() {
-            assert!(std::time::Instant::now() < deadline);
+            assert!(Instant::now() < deadline);
             std::thread::yield_now();
         }
         Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
@@ -309,23 +321,23 @@ mod server {
         let join = |name: &str| {
             let mut chat = server.chat("ws", 0, "").env("USER", name).stdin(Stdio::piped()).spawn().unwrap();
             let out = BufReader::new(chat.stdout.take().unwrap());
-            (chat, out)
+            let (heard, inbox) = mpsc::channel();
+            std::thread::spawn(move || out.lines().map_while(Result::ok).try_for_each(|line| heard.send(line)));
+            (chat, inbox)
         };
-        let expect = |out: &mut BufReader<ChildStdout>, expected: &str| {
-            let mut line = String::new();
-            out.read_line(&mut line).unwrap();
-            assert_eq!(line.trim_end(), expected);
+        let expect = |inbox: &mpsc::Receiver<String>, expected: &str| {
+            assert_eq!(inbox.recv_timeout(Duration::from_secs(10)).as_deref(), Ok(expected));
         };
-        let (mut ann, mut heard_by_ann) = join("Ann");
-        expect(&mut heard_by_ann, "Ann joined the chat");
-        let (mut bob, mut heard_by_bob) = join("Bob");
-        expect(&mut heard_by_ann, "Bob joined the chat");
-        expect(&mut heard_by_bob, "Bob joined the chat");
+        let (mut ann, heard_by_ann) = join("Ann");
+        expect(&heard_by_ann, "Ann joined the chat");
+        let (mut bob, heard_by_bob) = join("Bob");
+        expect(&heard_by_ann, "Bob joined the chat");
+        expect(&heard_by_bob, "Bob joined the chat");
         ann.stdin.as_mut().unwrap().write_all(b"hi\n").unwrap();
-        expect(&mut heard_by_bob, "Ann: hi");
-        expect(&mut heard_by_ann, "Ann: hi");
+        expect(&heard_by_bob, "Ann: hi");
+        expect(&heard_by_ann, "Ann: hi");
         drop(bob.stdin.take());
-        expect(&mut heard_by_ann, "Bob left the chat");
+        expect(&heard_by_ann, "Bob left the chat");
         assert_eq!(bob.wait().unwrap().code(), Some(0));
         drop(ann.stdin.take());
         assert_eq!(ann.wait().unwrap().code(), Some(0));
