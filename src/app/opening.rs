@@ -16,8 +16,8 @@ use std::borrow::Cow;
 use super::Router;
 use super::router::{Request, RouteId};
 use crate::close::CloseReason;
-use crate::config::App;
 use crate::codec::http1::uri::encode_value;
+use crate::config::App;
 use crate::message::{Topic, TopicError};
 use crate::session::Violation;
 
@@ -160,11 +160,5 @@ mod tests {
             let bad = opening(app, topic).target(first_frame).unwrap_err();
             assert_eq!(bad.reason(), CloseReason::Policy, "{app} {topic} {first_frame:?}");
         }
-    }
-
-    #[test]
-    fn an_unknown_app_is_told_what_there_is() {
-        let error = "ecko".parse::<App>().unwrap_err();
-        assert_eq!(error.to_string(), "there is no app \"ecko\"; it is one of echo, chat, topic");
     }
 }

@@ -372,7 +372,8 @@ mod tests {
     fn batches_are_bounded_and_keep_their_order() {
         let mut members = Members::new(1);
         members.join(&topic("t"), 1, Wire::Line, true);
-        let key = (1..=5).filter_map(|offset| members.deliver(message("t", offset))).next().unwrap();
+        let keys: Vec<_> = (1..=5).filter_map(|offset| members.deliver(message("t", offset))).collect();
+        let key = keys[0];
         let mut batches = Vec::new();
         while let Some((_, batch)) = members.fan_out(key, 4) {
             batches.push(batch.messages.iter().map(|message| message.offset.0).collect::<Vec<_>>());

@@ -112,12 +112,7 @@ impl Group {
 type Report = mpsc::Sender<Result<(), StartError>>;
 
 /// A shard's thread. The backend is made here, since a ring belongs to the thread that made it.
-fn run(
-    backend: BackendChoice,
-    seed: Seed,
-    sockets: Vec<TcpListener>,
-    report: &Report,
-) -> Result<(), std::io::Error> {
+fn run(backend: BackendChoice, seed: Seed, sockets: Vec<TcpListener>, report: &Report) -> Result<(), std::io::Error> {
     let connections_max = seed.limits.connections_max;
     let connections_u32 = u32::try_from(connections_max).unwrap_or(u32::MAX);
     let failed = |error: StartError| {
@@ -137,12 +132,7 @@ fn run(
     }
 }
 
-fn serve<B: Backend>(
-    backend: B,
-    seed: Seed,
-    sockets: Vec<TcpListener>,
-    report: &Report,
-) -> Result<(), std::io::Error> {
+fn serve<B: Backend>(backend: B, seed: Seed, sockets: Vec<TcpListener>, report: &Report) -> Result<(), std::io::Error> {
     let (entrances, clock) = (Arc::clone(&seed.entrances), SystemClock::new());
     let mut shard = Shard::new(backend, seed);
     for ((number, socket), entrance) in (0..).zip(sockets).zip(entrances.iter()) {

@@ -16,13 +16,13 @@ use crate::app::Router;
 use crate::app::opening::Opening;
 use crate::app::site::{DemoSite, Site};
 use crate::config::{BackendChoice, Config, Framing, Listen, Transport};
+use crate::io::{epoll, uring};
 use crate::mailbox::Doorbell;
 use crate::message::Topic;
 use crate::metrics::Metrics;
 use crate::session::Protocol;
 use crate::session::http::{OriginPolicy, UpgradePolicy};
 use crate::shard::{Control, Entrance, EntranceKind};
-use crate::io::{epoll, uring};
 
 use self::admin::{Admin, Phase, PhaseCell};
 use self::bind::Bound;

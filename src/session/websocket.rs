@@ -259,14 +259,11 @@ fn message_piece<F: FnMut(Event<'_>) -> Flow>(
         return Ok(Flow::Continue);
     }
     assembly.message = None;
-    let flow = if message.compressed {
-        inflated(message.kind, buf, env.limits, env.tools, on_event)?
-    } else {
-        on_event(Event::Message(message.kind, buf))
-    };
-    buf.clear();
-    *scanned = 0;
-    Ok(flow)
+    // Nothing is unfinished now, so the caller gives the partial back, which clears it.
+    if message.compressed {
+        return inflated(message.kind, buf, env.limits, env.tools, on_event);
+    }
+    Ok(on_event(Event::Message(message.kind, buf)))
 }
 
 impl Assembly {
@@ -402,10 +399,13 @@ fn inflated<F: FnMut(Event<'_>) -> Flow>(
     /// More is freed again: a shard does not keep the room of its largest message for ever.
     const KEPT_BYTES_MAX: usize = 1024 * 1024;
     let Tools { inflater, inflated: message, .. } = tools;
+    message.clear(); // a handler that panicked has left its message here
     let checked = inflater.inflate(compressed, limits.message_bytes_max, message).map_err(Violation::from);
     let checked = checked.and_then(|()| if kind == Kind::Text { Ok(utf8::check(message)?) } else { Ok(()) });
     let flow = checked.map(|()| on_event(Event::Message(kind, message)));
-    message.clear();
-    message.shrink_to(KEPT_BYTES_MAX);
+    if message.capacity() > KEPT_BYTES_MAX {
+        message.clear();
+        message.shrink_to(KEPT_BYTES_MAX);
+    }
     flow
 }

@@ -102,15 +102,16 @@ const fn is_polite(reason: CloseReason) -> bool {
 impl Core {
     /// Takes a connection out of its topics and tells its application.
     fn leave(&mut self, id: ConnId, reason: CloseReason) {
-        self.leave_all_topics(id);
         let Some(connection) = self.table.get_mut(id) else { return };
         if !connection.flags.has(Flags::OPEN) {
             return;
         }
         connection.flags.clear(Flags::OPEN);
         let (route, state) = (connection.route, connection.state);
+        let topic = self.members.name(connection.membership.topic).cloned();
+        self.leave_all_topics(id);
         let Some(connection) = self.table.get(id) else { return };
-        let subject = self.subject(id, connection, None);
+        let subject = self.subject(id, connection, topic.as_ref());
         let mut nowhere = std::mem::take(&mut self.out);
         let mut context = Context::new(subject, &mut self.deflater, &mut nowhere, &mut self.effects);
         if self.router.close(route, state, reason, &mut context).is_err() {

@@ -274,21 +274,17 @@ impl Core {
     }
 
     /// What handlers are told about a connection.
-    pub(super) fn subject<'a>(
-        &self,
-        id: ConnId,
-        connection: &Connection,
-        topic: Option<&'a Topic>,
-    ) -> Subject<'a> {
+    pub(super) fn subject<'a>(&self, id: ConnId, connection: &Connection, topic: Option<&'a Topic>) -> Subject<'a> {
         let (protocol, encoder) = (connection.protocol, connection.encoder());
         Subject { id, shard: self.id, now: self.now, protocol, encoder, topic }
     }
 
     /// Sets the connection's timer if it is not set to an earlier time.
     pub(super) fn arm_by(&mut self, id: ConnId, deadline: Tick) {
-        let sooner = self.table.get(id).is_some_and(|connection| {
-            connection.timer.deadline().is_none_or(|armed| deadline < armed)
-        });
+        let sooner = self
+            .table
+            .get(id)
+            .is_some_and(|connection| connection.timer.deadline().is_none_or(|armed| deadline < armed));
         if sooner {
             self.wheel.arm(&mut self.table, id.index(), deadline);
         }

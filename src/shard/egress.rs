@@ -27,9 +27,8 @@ impl<B: Backend> Shard<B> {
         }
         core.metrics.bytes_sent_total.add(core.out.len() as u64);
         let Some(connection) = core.table.get_mut(id) else { return };
-        let straight = connection.outbox.is_none()
-            && connection.batch != core.batch
-            && core.out.len() <= Self::STRAIGHT_BYTES_MAX;
+        let straight =
+            connection.outbox.is_none() && connection.batch != core.batch && core.out.len() <= Self::STRAIGHT_BYTES_MAX;
         if !straight {
             core.write_to_outbox(id);
             return;

@@ -256,8 +256,7 @@ impl Core {
         };
         let mut env =
             crate::session::Env { limits: &self.limits, tools: &mut self.tools, partials: &mut self.partials };
-        let (deflater, out, effects, router) =
-            (&mut self.deflater, &mut self.out, &mut self.effects, &mut self.router);
+        let (deflater, out, effects, router) = (&mut self.deflater, &mut self.out, &mut self.effects, &mut self.router);
         let (mut fed, mut messages) = (Fed::default(), 0_u64);
         let queued = connection.outbox.as_ref().map_or(0, |outbox| outbox.control_replies);
         let on_event = |event: Event<'_>| {

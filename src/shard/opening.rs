@@ -248,12 +248,7 @@ fn switch(
     Ok((websocket::State::open(window_bits), Encoder { wire, window_bits }))
 }
 
-fn open(
-    router: &mut Router,
-    route: RouteId,
-    request: &Request<'_>,
-    context: &mut Context<'_>,
-) -> Result<u32, Fault> {
+fn open(router: &mut Router, route: RouteId, request: &Request<'_>, context: &mut Context<'_>) -> Result<u32, Fault> {
     router.open(route, request, context)
 }
 

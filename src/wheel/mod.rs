@@ -384,6 +384,6 @@ pub fn jitter(interval_ticks: u32, seed: u32) -> u32 {
     let hash = (hash ^ hash >> 13).wrapping_mul(0xc2b2_ae35);
     let hash = hash ^ hash >> 16;
     let tenth = interval_ticks / 10;
-    let spread = u64::from(hash) * (2 * u64::from(tenth) + 1) >> 32;
+    let spread = (u64::from(hash) * (2 * u64::from(tenth) + 1)) >> 32;
     (interval_ticks - tenth).saturating_add(u32::try_from(spread).unwrap_or(u32::MAX))
 }

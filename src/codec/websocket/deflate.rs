@@ -117,14 +117,14 @@ impl Inflater {
         let mut run = Run { decompressor, start, limit, last_blocks: 0 };
         run.feed(compressed, out)?;
         let end = out.len();
-        let ended = run.last_blocks;
         // Some peers send an empty message as nothing, or forget the empty block behind one that says it is the last
         // (section 7.2.3.4): there is nothing left that could be missing.
         if run.decompressor.total_in() == 0 {
             return Ok(());
         }
         run.feed(&TAIL_AND_END, out)?;
-        let whole = out.len() == end && run.last_blocks == ended + 1 && run.decompressor.total_in() == 0;
+        // Nothing more came out, and the stream began anew exactly at the end.
+        let whole = out.len() == end && run.decompressor.total_in() == 0;
         if whole { Ok(()) } else { Err(InflateError::Garbage) }
     }
 }
@@ -237,6 +237,7 @@ mod tests {
         assert_eq!(inflate(b"\xf3\x48\xcd\xc9\xc9\x07\x00"), Ok(b"Hello".to_vec()), "nothing behind");
         let twice = b"\xf3\x48\xcd\xc9\xc9\x07\x00\xf3\x48\xcd\xc9\xc9\x07\x00\x00";
         assert_eq!(inflate(twice), Ok(b"HelloHello".to_vec()));
+        assert_eq!(inflate(b"\x01"), Ok(Vec::new()), "the one that the tail ends");
         assert_eq!(inflate(&b"\x03\x00".repeat(200)), Ok(Vec::new()));
         assert_eq!(inflate(&b"\x03\x00".repeat(100_000)), Err(InflateError::Garbage), "each costs a reset");
     }
@@ -246,8 +247,21 @@ mod tests {
         assert_eq!(inflate(b"\xff\xff\xff"), Err(InflateError::Garbage));
         assert_eq!(inflate(b"Hello"), Err(InflateError::Garbage));
         assert_eq!(inflate(b"\x00\x05\x00\xfa\xffHel"), Err(InflateError::Garbage), "cut off in a stored block");
+        assert_eq!(inflate(b"\x00\x07\x00\xf8\xffHel"), Err(InflateError::Garbage), "by as much as the tail fills");
         let whole = compress(&json(3000), 15);
         assert_eq!(inflate(&whole[..whole.len() / 2]), Err(InflateError::Garbage), "cut off in a compressed one");
+    }
+
+    /// The input may be used up while output is still due.
+    #[test]
+    fn every_size_around_a_full_output() {
+        let (mut deflater, mut inflater) = (Deflater::default(), Inflater::default());
+        for len in (4000..4800).chain(8100..8600) {
+            let (mut compressed, mut out) = (Vec::new(), Vec::new());
+            deflater.compress(&vec![b'a'; len], 15, &mut compressed).unwrap();
+            assert_eq!(inflater.inflate(&compressed, len, &mut out), Ok(()), "{len}");
+            assert_eq!(out.len(), len);
+        }
     }
 
     #[test]

@@ -271,6 +271,36 @@ fn empty_fragments_in_a_row_are_counted() {
 }
 
 #[test]
+fn a_whole_message_has_no_fragments() {
+    let none = || Server::new(0, Limits { fragments_max: 0, empty_fragments_max: 0, ..Limits::default() });
+    assert_eq!(serve(none, &frame(FIN | TEXT, b"")), (vec![text("")], Ok(())));
+    assert_eq!(serve(none, &frame(TEXT, b"a")).1, Err(Violation::TooManyFragments));
+}
+
+#[test]
+fn the_room_of_a_large_inflated_message_is_freed() {
+    let mut server = Server::new(15, Limits { message_bytes_max: 4 << 20, ..Limits::default() });
+    server.receive(&frame(FIN | RSV1 | BINARY, &deflated(&vec![0; 3 << 20])), Flow::Continue).unwrap();
+    assert_eq!(server.seen, [binary(&vec![0; 3 << 20])]);
+    assert!(server.tools.inflated.capacity() <= 1 << 20);
+}
+
+/// The room for inflated messages is the whole shard's: what one connection left there must not reach another.
+#[test]
+fn a_handler_that_panics_leaves_nothing_for_others() {
+    let mut server = Server::new(15, small_limits());
+    let mut stream = frame(FIN | RSV1 | TEXT, &deflated(b"for one"));
+    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let mut env = Env { limits: &server.limits, tools: &mut server.tools, partials: &mut server.partials };
+        let mut state = State::open(15);
+        receive(&mut state, &mut None, &mut stream, &mut env, |_| panic!("a fault of the handler's"))
+    }));
+    assert!(panicked.is_err());
+    server.receive(&frame(FIN | RSV1 | TEXT, &deflated(b"for another")), Flow::Continue).unwrap();
+    assert_eq!(server.seen, [text("for another")]);
+}
+
+#[test]
 fn stop_leaves_what_is_behind_the_event() {
     let mut server = Server::new(0, Limits::default());
     let mut stream = [frame(FIN | TEXT, b"one"), frame(FIN | TEXT, b"two")].concat();

@@ -1,0 +1,187 @@
+//! The client's side of the wire: upgrade request, masked frames and their replies, length-prefixed messages.
+//!
+//! Every message starts with a sequence number of 8 bytes, so that a lost, doubled or misplaced one is noticed.
+
+use std::io;
+
+const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
+const HEAD_BYTES_MAX: usize = 4096;
+
+/// Answer to every upgrade request of this client; what the bare accept loop sends.
+pub(crate) const UPGRADED: &str = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                                   Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+
+/// What a connection speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    /// 4 bytes of big-endian length, then the message. A bare loop need not understand it to echo it.
+    Raw,
+    /// RFC 6455 after an upgrade, binary messages.
+    WebSocket,
+}
+
+impl Protocol {
+    /// The first bytes on a new connection; the connection is open when their answer is complete.
+    pub(crate) fn hello(self, path: &str) -> Vec<u8> {
+        match self {
+            Self::Raw => Template::new(self, 12, 1).patch(1, u64::MAX).to_vec(),
+            Self::WebSocket => format!(
+                "GET {path} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                 Sec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Version: 13\r\n\r\n"
+            )
+            .into_bytes(),
+        }
+    }
+
+    /// Bytes of the answer to [`Protocol::hello`], or `None` while it is incomplete.
+    pub(crate) fn welcome(self, bytes: &[u8]) -> io::Result<Option<usize>> {
+        match self {
+            Self::Raw => Ok(self.next(bytes)?.map(|(_, used)| used)),
+            Self::WebSocket => {
+                let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else {
+                    return if bytes.len() > HEAD_BYTES_MAX { Err(bad("endless response head")) } else { Ok(None) };
+                };
+                let head = String::from_utf8_lossy(&bytes[..end]);
+                if head.starts_with("HTTP/1.1 101 ") && head.contains(ACCEPT) {
+                    Ok(Some(end + 4))
+                } else {
+                    Err(bad(&format!("not upgraded: {}", head.lines().next().unwrap_or(""))))
+                }
+            }
+        }
+    }
+
+    /// The first whole frame of `bytes` and its length on the wire.
+    pub(crate) fn next(self, bytes: &[u8]) -> io::Result<Option<(Frame<'_>, usize)>> {
+        let Some((kind, start, end)) = (match self {
+            Self::Raw => raw_bounds(bytes),
+            Self::WebSocket => frame_bounds(bytes)?,
+        }) else {
+            return Ok(None);
+        };
+        let Some(payload) = bytes.get(start..end) else { return Ok(None) };
+        let frame = match kind {
+            Kind::Message => Frame::Message(payload),
+            Kind::Ping => Frame::Ping(payload),
+            Kind::Close => return Err(bad(&format!("the server closed the connection: {payload:?}"))),
+        };
+        Ok(Some((frame, end)))
+    }
+}
+
+/// One frame from the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Frame<'a> {
+    Message(&'a [u8]),
+    /// Wants a pong with the same payload; with [`Protocol::Raw`] an empty message, which wants nothing.
+    Ping(&'a [u8]),
+}
+
+enum Kind {
+    Message,
+    Ping,
+    Close,
+}
+
+fn raw_bounds(bytes: &[u8]) -> Option<(Kind, usize, usize)> {
+    let length = u32::from_be_bytes(*bytes.first_chunk()?) as usize;
+    Some((if length == 0 { Kind::Ping } else { Kind::Message }, 4, 4 + length))
+}
+
+fn frame_bounds(bytes: &[u8]) -> io::Result<Option<(Kind, usize, usize)>> {
+    let Some(&[first, second]) = bytes.first_chunk() else { return Ok(None) };
+    let kind = match first {
+        0x81 | 0x82 => Kind::Message,
+        0x89 => Kind::Ping,
+        0x88 => Kind::Close,
+        other => return Err(bad(&format!("unexpected first byte of a frame: {other:#04x}"))),
+    };
+    let extended = bytes.get(2..).unwrap_or(&[]);
+    Ok(match second {
+        length @ 0..=125 => Some((kind, 2, 2 + usize::from(length))),
+        126 => extended.first_chunk().map(|length| (kind, 4, 4 + usize::from(u16::from_be_bytes(*length)))),
+        127 => extended.first_chunk().map(|length| (kind, 10, 10 + u64::from_be_bytes(*length) as usize)),
+        _ => return Err(bad("masked frame from the server")),
+    })
+}
+
+/// The sequence number that a message of this client starts with.
+pub(crate) fn sequence(payload: &[u8]) -> Option<u64> {
+    payload.first_chunk().map(|bytes| u64::from_be_bytes(*bytes))
+}
+
+/// A masked pong.
+pub(crate) fn pong(payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![0x8a, 0x80 | (payload.len() & 0x7f) as u8];
+    frame.extend(MASK);
+    frame.extend(payload.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+    frame
+}
+
+/// Messages built once, back to back, of which only the sequence numbers change.
+pub(crate) struct Template {
+    bytes: Vec<u8>,
+    frame_bytes: usize,
+    sequence_at: usize,
+    mask: u64,
+    /// Bytes of a message as the receiver hands it out.
+    pub(crate) payload_bytes: usize,
+}
+
+impl Template {
+    /// `count` messages of `size` bytes: payload of a WebSocket message, whole of a raw one.
+    pub(crate) fn new(protocol: Protocol, size: usize, count: usize) -> Self {
+        assert!(size >= 12, "a message holds its length and a sequence number");
+        let fill = |length: usize| (0..length).map(|at| b'a' + (at % 26) as u8);
+        let (frame, sequence_at, mask, payload_bytes) = match protocol {
+            Protocol::Raw => {
+                let mut frame = ((size - 4) as u32).to_be_bytes().to_vec();
+                frame.extend(fill(size - 4));
+                (frame, 4, [0; 4], size - 4)
+            }
+            Protocol::WebSocket => {
+                let mut frame = vec![0x82];
+                match size {
+                    0..=125 => frame.push(0x80 | size as u8),
+                    126..=0xffff => {
+                        frame.push(0x80 | 126);
+                        frame.extend((size as u16).to_be_bytes());
+                    }
+                    _ => {
+                        frame.push(0x80 | 127);
+                        frame.extend((size as u64).to_be_bytes());
+                    }
+                }
+                frame.extend(MASK);
+                let start = frame.len();
+                frame.extend(fill(size).zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+                (frame, start, MASK, size)
+            }
+        };
+        let mask = u64::from(u32::from_be_bytes(mask));
+        Self {
+            frame_bytes: frame.len(),
+            bytes: frame.repeat(count),
+            sequence_at,
+            mask: mask << 32 | mask,
+            payload_bytes,
+        }
+    }
+
+    /// The first `count` messages, numbered from `first`.
+    pub(crate) fn patch(&mut self, count: usize, first: u64) -> &[u8] {
+        for index in 0..count {
+            let at = index * self.frame_bytes + self.sequence_at;
+            let number = first.wrapping_add(index as u64) ^ self.mask;
+            self.bytes[at..at + 8].copy_from_slice(&number.to_be_bytes());
+        }
+        &self.bytes[..count * self.frame_bytes]
+    }
+}
+
+/// An error in what the other side sent.
+pub(crate) fn bad(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
+}
