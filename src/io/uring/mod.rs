@@ -59,8 +59,8 @@ pub struct Config {
     pub connections_max: usize,
     /// Direct descriptors per ring; `None` for as many as RLIMIT_NOFILE allows.
     pub slots_per_ring: Option<u32>,
-    /// Receives without a [`Backend::quieten`] between them after which a connection gets a multishot receive; more
-    /// than 3 for never.
+    /// Small receives without a [`Backend::quieten`] between them after which a connection gets a multishot receive;
+    /// more than 3 for never.
     pub promote_after: u32,
 }
 

@@ -6,6 +6,7 @@ use std::collections::{HashMap, HashSet};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
+use super::buffers::BufferRing;
 use super::table::{CLOSING, MULTI, POLL};
 use super::*;
 
@@ -363,6 +364,46 @@ fn a_busy_connection_is_promoted_and_a_quiet_one_demoted() {
     shard.until(|shard| !shard.multi(id) && shard.uring.table.get(id).unwrap().has(POLL));
     shard.ping(&mut stream, b"still there");
     shard.close(id, Ending::Graceful);
+}
+
+#[test]
+fn a_connection_that_gets_much_at_once_goes_back_to_the_poll() {
+    let mut shard = Shard::new(Config::new(10));
+    let (mut stream, id) = shard.pair();
+    for round in 1..10 {
+        stream.write_all(b"small").unwrap();
+        shard.until(|shard| shard.received.get(&id).is_some_and(|got| got.len() == round * 5));
+    }
+    assert!(shard.multi(id));
+    shard.longest = 0;
+    for round in 1..10 {
+        stream.write_all(&[b'.'; 50_000]).unwrap();
+        shard.until(|shard| shard.received[&id].len() == 45 + round * 50_000);
+    }
+    assert!(!shard.multi(id) && shard.longest > BufferRing::BYTES, "{}", shard.longest);
+    shard.close(id, Ending::Reset);
+}
+
+#[test]
+fn when_the_group_of_buffers_is_empty_the_poll_takes_over() {
+    let mut shard = Shard::new(Config::new(10));
+    let (mut stream, id) = shard.pair();
+    for round in 1..10 {
+        stream.write_all(b"small").unwrap();
+        shard.until(|shard| shard.received.get(&id).is_some_and(|got| got.len() == round * 5));
+    }
+    assert!(shard.multi(id));
+    let mut sent = 0;
+    while shard.multi(id) {
+        stream.write_all(b"and nobody listens").unwrap();
+        sent += 18;
+        shard.uring.rings[0].submit(true).unwrap();
+        shard.uring.absorb(0);
+    }
+    shard.until(|shard| shard.received[&id].len() == 45 + sent);
+    let text: Vec<u8> = b"small".repeat(9).into_iter().chain(b"and nobody listens".repeat(sent / 18)).collect();
+    assert_eq!(shard.received[&id], text);
+    assert!(sent >= 18 * 256 && shard.all_buffers_back());
 }
 
 #[test]
