@@ -112,6 +112,7 @@ pub struct Uring {
     /// Rings with something to submit.
     listed: Vec<usize>,
     listeners: Vec<Listener>,
+    first_listener: usize,
     accept_paused: bool,
     accept_changed: bool,
     doorbell: Arc<Eventfd>,
@@ -168,6 +169,7 @@ impl Uring {
             ready: VecDeque::new(),
             listed: Vec::new(),
             listeners: Vec::new(),
+            first_listener: 0,
             accept_paused: false,
             accept_changed: false,
             doorbell: Arc::new(Eventfd::new()?),
@@ -371,10 +373,13 @@ impl Backend for Uring {
         self.accept_paused = paused;
         self.accept_changed = true;
         self.balance();
+        // At once, so that nobody is taken who comes after this call.
+        self.submit_all();
     }
 
     fn stop_listening(&mut self) {
         self.close_listeners();
+        self.submit_all();
     }
 
     fn attach(&mut self, accepted: Accepted, id: ConnId) {

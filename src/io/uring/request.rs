@@ -90,6 +90,11 @@ impl Done {
         Self { kind, about, result: cqe.result(), flags: cqe.flags() }
     }
 
+    #[cfg(test)]
+    pub(super) const fn failed(kind: Kind, about: u64, errno: i32) -> Self {
+        Self { kind, about, result: -errno, flags: 0 }
+    }
+
     pub(super) const fn id(&self) -> ConnId {
         ConnId::from_bits(self.about)
     }
