@@ -43,7 +43,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use self::accept::Listener;
-use self::buffers::{Arena, Lent, Scratch};
+use self::buffers::{Arena, Lent, Scratch, Sink};
 pub use self::probe::{Missing, probe};
 use self::request::{Done, Kind};
 use self::ring::{Batch, Ring};
@@ -131,6 +131,7 @@ pub struct Uring {
     held: Vec<Arc<[u8]>>,
     scratch: Scratch,
     arena: Arena,
+    sink: Sink,
 }
 
 /// Where the shard waits.
@@ -182,6 +183,7 @@ impl Uring {
             held: Vec::new(),
             scratch: Scratch::new()?,
             arena: Arena::new()?,
+            sink: Sink::new()?,
         };
         uring.poll_eventfd(Kind::Doorbell);
         uring.poll_eventfd(Kind::Kick);

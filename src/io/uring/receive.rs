@@ -34,7 +34,7 @@ use std::io;
 
 use super::buffers::{BufferRing, Lent, Scratch};
 use super::request::{self, Done, Kind};
-use super::table::{CLOSING, ENDED, MULTI, OUTSTANDING, PAUSED, POLL, QUEUED, READABLE, RECV};
+use super::table::{CLOSING, ENDED, HUNG_UP, MULTI, OUTSTANDING, PAUSED, POLL, QUEUED, READABLE, RECV};
 use super::{Completion, Uring};
 use crate::id::ConnId;
 
@@ -122,7 +122,7 @@ impl Uring {
         }
         match done.errno() {
             0 => {
-                entry.set(READABLE);
+                entry.set(if done.hung_up() { READABLE | HUNG_UP } else { READABLE });
                 self.enqueue(id);
             }
             libc::ECANCELED => {}
@@ -138,7 +138,8 @@ impl Uring {
         let id = self.scratch.owner(buffer);
         if let Some(entry) = self.table.get(id) {
             entry.clear(RECV);
-            if done.nonempty() {
+            // A reset behind the bytes leaves the socket "empty"; an end does not.
+            if done.nonempty() || done.result > 0 && entry.has(HUNG_UP) {
                 entry.set(READABLE);
             }
         }

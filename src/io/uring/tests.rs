@@ -291,6 +291,33 @@ fn a_reset_is_told_once() {
 }
 
 #[test]
+fn a_reset_right_behind_bytes_is_not_missed() {
+    let mut shard = Shard::new(Config::new(10));
+    for _ in 0..20 {
+        let (mut stream, id) = shard.pair();
+        stream.write_all(b"and gone").unwrap();
+        socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+        drop(stream);
+        shard.until(|shard| shard.saw(id, "failed") == 1);
+        shard.close(id, Ending::Graceful);
+    }
+}
+
+#[test]
+fn bytes_that_nobody_read_do_not_spoil_a_graceful_close() {
+    let mut shard = Shard::new(Config::new(10));
+    let (mut stream, id) = shard.pair();
+    shard.uring.pause(id);
+    stream.write_all(&[1; 50_000]).unwrap();
+    shard.uring.send(id, Out::Bytes(&[2; 50_000]), 1);
+    shard.turns(2);
+    shard.close(id, Ending::Graceful);
+    let mut got = Vec::new();
+    stream.read_to_end(&mut got).unwrap();
+    assert_eq!(got, vec![2; 50_000]);
+}
+
+#[test]
 fn half_close_works_both_ways() {
     for pings in [0, 10] {
         let mut shard = Shard::echoing(Config::new(10));
