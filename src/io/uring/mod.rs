@@ -12,12 +12,13 @@
 //! ```
 //!
 //! A busy shard makes one system call per turn: the flush also runs the kernel's deferred work, so that the next wait
-//! finds completions and returns at once. An idle connection costs eight bytes here and a multishot poll in the kernel.
+//! finds completions and returns at once. An idle connection costs eight bytes here and a multishot poll in the kernel;
+//! a ring costs about 100 KiB for its queues, five bytes for each of 20,000 connections.
 //!
 //! What it leaves out: SQPOLL (burns a core per ring), zero-copy sends (slower below 8 KiB).
 //!
 //! Invariants:
-//! - Memory that a request points to belongs to the backend ([`buffers`]) or is held by it ([`Uring::held`]).
+//! - Memory that a request points to belongs to the backend (`buffers`) or is held by it (`Uring::held`).
 //! - Each request that may wait has its flag in the connection's entry, set when it is queued and cleared by its last
 //!   completion; a connection is forgotten only when all flags are clear.
 //! - Sends and receives never wait (MSG_DONTWAIT), so they have completed when their submission returns.
@@ -55,7 +56,7 @@ use crate::io::{Accepted, Backend, Completion, Ending, Lease, Out, Short, Wake};
 /// How much of it there shall be.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
-    /// Connections at most, rounded up to whole rings.
+    /// Connections at most, rounded up to whole rings with room for one more.
     pub connections_max: usize,
     /// Direct descriptors per ring; `None` for as many as RLIMIT_NOFILE allows.
     pub slots_per_ring: Option<u32>,
@@ -153,7 +154,8 @@ impl Uring {
     pub fn new(config: Config) -> Result<Self, SetupError> {
         let limit = u32::try_from(sys::descriptors_max()).unwrap_or(u32::MAX).min(table::SLOTS_MAX);
         let slots = config.slots_per_ring.unwrap_or(limit).clamp(1, limit);
-        let rings_max = config.connections_max.div_ceil(slots as usize).max(1);
+        // One slot more than places, so that the engine sees who comes too late and can refuse.
+        let rings_max = config.connections_max.saturating_add(1).div_ceil(slots as usize);
         if rings_max > table::RINGS_MAX {
             let (asked, rings) = (config.connections_max, table::RINGS_MAX);
             return Err(SetupError::TooMany { asked, rings, slots });

@@ -485,7 +485,7 @@ fn a_sleeping_shard_hears_from_all_rings() {
 
 #[test]
 fn a_full_table_waits_until_one_closes() {
-    let mut shard = Shard::echoing(small(8, 4));
+    let mut shard = Shard::echoing(small(7, 4));
     let mut pairs: Vec<_> = (0..8).map(|_| shard.pair()).collect();
     let mut late: Vec<_> = (0..3).map(|_| shard.connect()).collect();
     shard.turns(5);
@@ -596,7 +596,7 @@ fn when_descriptors_run_out_the_listener_rests_and_goes_on() {
 
 #[test]
 fn two_listeners_share_the_last_slots() {
-    let mut shard = Shard::echoing(small(4, 4));
+    let mut shard = Shard::echoing(small(3, 4));
     let second = TcpListener::bind("127.0.0.1:0").unwrap();
     second.set_nonblocking(true).unwrap();
     let addresses = [shard.address, second.local_addr().unwrap()];
