@@ -122,6 +122,23 @@ impl BufferRing {
     }
 }
 
+/// Where bytes that nobody wants go: they are discarded in the kernel, so no page of it is ever touched.
+#[derive(Debug)]
+pub(super) struct Sink(Region);
+
+impl Sink {
+    /// More than a receive queue holds by default (`net.ipv4.tcp_rmem`: 6 MiB).
+    const BYTES: u32 = 8 * 1024 * 1024;
+
+    pub(super) fn new() -> io::Result<Self> {
+        Ok(Self(Region::new(Self::BYTES as usize)?))
+    }
+
+    pub(super) fn whole(&self) -> (*mut u8, u32) {
+        (self.0.as_ptr(), Self::BYTES)
+    }
+}
+
 /// Which buffer a lease is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Lent {
