@@ -26,9 +26,9 @@ pub(super) struct Scratch {
 
 impl Scratch {
     /// Enough that one submission receives from many connections, 1 MiB in all, touched as needed.
-    pub(super) const COUNT: u32 = 64;
+    pub(super) const COUNT: u32 = 32;
     /// Bytes in each.
-    pub(super) const BYTES: u32 = 16 * 1024;
+    pub(super) const BYTES: u32 = 64 * 1024;
 
     pub(super) fn new() -> io::Result<Self> {
         let memory = Region::new(Self::COUNT as usize * Self::BYTES as usize)?;
