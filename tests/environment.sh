@@ -78,12 +78,12 @@ need_node() {
     mark_fresh "$dir" "$from/package.json" "$from/package-lock.json"
 }
 
-# Builds the release program once per run; its path is in HOLDLINE_BIN (set it to test another one).
+# Builds the release program once per run; its path is in TEST_PROGRAM (set it to test another one).
 need_server() {
-    if [ -z "${HOLDLINE_BIN:-}" ]; then
+    if [ -z "${TEST_PROGRAM:-}" ]; then
         (cd "$REPO" && cargo build --release --quiet --bin holdline)
-        HOLDLINE_BIN=${CARGO_TARGET_DIR:-$REPO/target}/release/holdline
+        TEST_PROGRAM=${CARGO_TARGET_DIR:-$REPO/target}/release/holdline
     fi
-    [ -x "$HOLDLINE_BIN" ] || fail "no program at $HOLDLINE_BIN"
-    export HOLDLINE_BIN
+    [ -x "$TEST_PROGRAM" ] || fail "no program at $TEST_PROGRAM"
+    export TEST_PROGRAM
 }

@@ -1,5 +1,6 @@
 """A holdline server of a test's own, and the ports it listens on."""
 
+import asyncio
 import os
 import queue
 import re
@@ -7,12 +8,13 @@ import signal
 import subprocess
 import threading
 import time
+import unittest
 
 READY_SECONDS_MAX = 20
 STOP_SECONDS_MAX = 40
 
-PROGRAM = os.environ.get("HOLDLINE_BIN", "")
-BACKEND = os.environ.get("HOLDLINE_TEST_BACKEND", "epoll")
+PROGRAM = os.environ.get("TEST_PROGRAM", "")
+BACKEND = os.environ.get("TEST_BACKEND", "epoll")
 
 HTTP = "http://127.0.0.1:0"
 LINE_ECHO = "tcp://127.0.0.1:0?framing=line&app=echo"
@@ -27,6 +29,13 @@ def environment(**settings):
     """This process's environment without settings of a server, and then `settings`."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("HOLDLINE_")}
     return kept | {name: str(value) for name, value in settings.items()}
+
+
+class AsyncTest(unittest.IsolatedAsyncioTestCase):
+    """Without the event loop's debug mode, which tells of every slow callback and is slow itself."""
+
+    async def asyncSetUp(self):
+        asyncio.get_running_loop().set_debug(False)
 
 
 class Server:
@@ -114,6 +123,7 @@ class Server:
             except queue.Empty:
                 raise AssertionError(f"not ready within {READY_SECONDS_MAX} s; it said {lines}") from None
             if line == "":
+                self._readers[1].join(timeout=1)
                 raise AssertionError(f"ended before it was ready: {self.said_wrong()}")
             lines.append(line.rstrip("\n"))
             if lines[-1] == "ready":

@@ -8,7 +8,7 @@ import unittest
 
 from websockets.asyncio.client import connect
 
-from server import HTTP, LINE_TOPIC, Server
+from server import HTTP, LINE_TOPIC, AsyncTest, Server
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 SECONDS_MAX = 60
@@ -18,7 +18,7 @@ SUBSCRIBERS = 60  # of each library
 LINES = 10
 
 
-class Order(unittest.IsolatedAsyncioTestCase):
+class Order(AsyncTest):
     async def test_four_publishers_and_many_subscribers(self):
         with Server(listeners=(HTTP, LINE_TOPIC), shards=3) as server:
             async with asyncio.timeout(SECONDS_MAX):
@@ -66,12 +66,12 @@ class Order(unittest.IsolatedAsyncioTestCase):
             writer.write(hello + b"\n")
             while await reader.readuntil(b"\n") != hello + b"\n":
                 pass
-        last = f"line {LINES - 1} is here"
+        last = f"line {LINES - 1} is here".encode()
         for ws in clients:
-            while await ws.recv() != last:
+            while await ws.recv(decode=False) != last:
                 pass
         for reader, _ in lines[:-1]:
-            while await reader.readuntil(b"\n") != last.encode() + b"\n":
+            while await reader.readuntil(b"\n") != last + b"\n":
                 pass
 
 

@@ -11,7 +11,7 @@ from websockets.exceptions import ConnectionClosed
 
 import raw
 from raw import TEXT, WebSocket, frame
-from server import BACKEND, HTTP, LINE_ECHO, Server, run
+from server import BACKEND, HTTP, LINE_ECHO, AsyncTest, Server, run
 
 SECONDS_MAX = 15
 
@@ -23,7 +23,7 @@ class Start(unittest.TestCase):
             self.assertEqual([line.split("://")[0] for line in server.said[:-1]], ["listening on http", "listening on tcp"])
 
     def test_flags_beat_the_environment(self):
-        with Server("--heartbeat-interval", "1s", listeners=(HTTP,), HOLDLINE_LIMITS_HEARTBEAT_INTERVAL="1h") as server:
+        with Server("--heartbeat-interval", "1s", listeners=(HTTP,), HOLDLINE_HEARTBEAT_INTERVAL="1h") as server:
             with WebSocket(server.http_port) as ws:
                 self.assertEqual(ws.receive()[0], raw.PING)
 
@@ -101,7 +101,7 @@ class Refusals(unittest.TestCase):
             self.assert_refused(*command, named=address, status=1)
 
 
-class Drain(unittest.IsolatedAsyncioTestCase):
+class Drain(AsyncTest):
     async def test_every_client_gets_1001_and_the_process_ends_with_0(self):
         for stop in [signal.SIGTERM, signal.SIGINT]:
             with Server(listeners=(HTTP, LINE_ECHO), drain="2s") as server:
@@ -153,7 +153,7 @@ class Drain(unittest.IsolatedAsyncioTestCase):
 
     async def test_what_was_sent_before_the_signal_is_delivered(self):
         with Server(listeners=(HTTP,), drain="2s") as server:
-            async with connect(server.ws("/topics/last")) as ws:
+            async with connect(server.ws("/topics/last"), max_queue=None) as ws:
                 for number in range(500):
                     await ws.send(str(number))
                 await asyncio.wait_for(ws.recv(), SECONDS_MAX)

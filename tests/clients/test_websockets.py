@@ -8,7 +8,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
 
-from server import Server
+from server import AsyncTest, Server
 
 SECONDS_MAX = 10
 # The message limit by default, and what fits into the queue that holds the answer.
@@ -43,7 +43,7 @@ async def expect_silence(*clients):
         await asyncio.gather(reader, return_exceptions=True)
 
 
-class Echo(unittest.IsolatedAsyncioTestCase):
+class Echo(AsyncTest):
     compression = "deflate"
 
     def connect(self, path="/echo", **options):
@@ -115,7 +115,7 @@ class EchoWithoutCompression(Echo):
     compression = None
 
 
-class Handshake(unittest.IsolatedAsyncioTestCase):
+class Handshake(AsyncTest):
     async def test_subprotocol_is_one_of_those_offered_or_none(self):
         async with connect(server.ws("/echo"), subprotocols=["soup", "chat"]) as ws:
             self.assertIn(ws.subprotocol, [None, "soup", "chat"])
@@ -142,7 +142,7 @@ class Handshake(unittest.IsolatedAsyncioTestCase):
             await expect(ws, "hello")
 
 
-class Chat(unittest.IsolatedAsyncioTestCase):
+class Chat(AsyncTest):
     def connect(self, name, room="lobby", **options):
         return connect(server.ws(f"/chat/{room}?name={name}"), **options)
 
@@ -191,7 +191,7 @@ class Chat(unittest.IsolatedAsyncioTestCase):
             await expect(two, "two joined the chat")
 
 
-class Topics(unittest.IsolatedAsyncioTestCase):
+class Topics(AsyncTest):
     async def test_text_stays_text_and_binary_binary(self):
         async with connect(server.ws("/topics/t")) as one, connect(server.ws("/topics/t")) as two:
             await asyncio.gather(*(await one.ping(), await two.ping()))

@@ -60,9 +60,9 @@ class Client {
 
 // Runs `holdline serve` until it is ready: { url, stop() -> exit status }.
 async function startServer() {
-  const backend = process.env.HOLDLINE_TEST_BACKEND ?? 'epoll';
+  const backend = process.env.TEST_BACKEND ?? 'epoll';
   const flags = ['--backend', backend, '--shards', '2', '--admin', '127.0.0.1:0', '--drain', '1s'];
-  const child = spawn(process.env.HOLDLINE_BIN, ['serve', ...flags, '--listen', 'http://127.0.0.1:0'], {
+  const child = spawn(process.env.TEST_PROGRAM, ['serve', ...flags, '--listen', 'http://127.0.0.1:0'], {
     env: Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('HOLDLINE_'))),
     stdio: ['ignore', 'pipe', 'inherit'],
   });

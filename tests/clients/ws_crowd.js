@@ -23,7 +23,7 @@ async function publish(client, name) {
 // The order test opens raw TCP clients too, whose greetings ("line 3 is here") are not counted.
 async function take(client) {
   const list = [];
-  const isGreeting = (text) => text.startsWith('line ');
+  const isGreeting = (message) => message.toString().startsWith('line ');
   while (list.length < total) {
     const text = await client.next();
     if (!isGreeting(text)) list.push(text);
