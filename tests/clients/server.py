@@ -22,7 +22,8 @@ LINE_TOPIC = "tcp://127.0.0.1:0?framing=line&app=topic&topic=room"
 LENGTH_ECHO = "tcp://127.0.0.1:0?framing=length&app=echo"
 LENGTH_TOPIC = "tcp://127.0.0.1:0?framing=length&app=topic&topic=room"
 LINE_CHAT = "tcp://127.0.0.1:0?framing=line&app=chat&topic=lobby"
-LISTENERS = (HTTP, LINE_ECHO, LINE_TOPIC, LENGTH_ECHO, LENGTH_TOPIC, LINE_CHAT)
+LINE_ANY_TOPIC = "tcp://127.0.0.1:0?framing=line&app=topic"
+LISTENERS = (HTTP, LINE_ECHO, LINE_TOPIC, LINE_ANY_TOPIC, LENGTH_ECHO, LENGTH_TOPIC, LINE_CHAT)
 
 
 def environment(**settings):

@@ -75,8 +75,13 @@ class Refusals(unittest.TestCase):
         self.assert_refused("serve", "--heartbeat-interval", "soon", named="soon")
 
     def test_bad_listeners(self):
-        for url in ["ftp://127.0.0.1:0", "127.0.0.1", "http://127.0.0.1:99999", "tcp://127.0.0.1:0?framing=smoke"]:
-            self.assert_refused("serve", "--listen", url, named=url)
+        for url, named in [
+            ("ftp://127.0.0.1:0", "ftp"),
+            ("127.0.0.1", "127.0.0.1"),
+            ("http://127.0.0.1:99999", "99999"),
+            ("tcp://127.0.0.1:0?framing=smoke", "smoke"),
+        ]:
+            self.assert_refused("serve", "--listen", url, named=named)
 
     def test_bad_environment(self):
         name = "HOLDLINE_LIMITS_MESSAGE_BYTES_MAX"

@@ -6,7 +6,7 @@ import unittest
 
 import raw
 from raw import BINARY, TEXT, WebSocket, frame
-from server import LENGTH_ECHO, LENGTH_TOPIC, LINE_CHAT, LINE_ECHO, LINE_TOPIC, Server
+from server import LENGTH_ECHO, LENGTH_TOPIC, LINE_ANY_TOPIC, LINE_CHAT, LINE_ECHO, LINE_TOPIC, Server
 
 
 def setUpModule():
@@ -96,6 +96,15 @@ class Line(unittest.TestCase):
                 self.assertEqual(ann.receive(), (TEXT, b"ann: hi", True))
                 nc.expect(b"ann: hi\n")
             self.assertEqual(ann.receive(), (TEXT, name + b" left the chat", True))
+
+
+    def test_without_a_bound_topic_the_first_line_names_it(self):
+        with raw.connect(server.ports[LINE_ANY_TOPIC]) as stream:
+            stream.sendall(b"room\nhello room\n")
+            self.assertEqual(raw.read_exactly(stream, 11), b"hello room\n")
+            with WebSocket(server.http_port, "/topics/room") as ws:
+                ws.send(frame(TEXT, b"hello line"))
+                self.assertEqual(raw.read_exactly(stream, 11), b"hello line\n")
 
 
 class Length(unittest.TestCase):

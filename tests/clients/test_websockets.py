@@ -5,10 +5,10 @@ import os
 import unittest
 
 from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
 
-from server import AsyncTest, Server
+from server import HTTP, AsyncTest, Server
 
 SECONDS_MAX = 10
 # The message limit by default, and what fits into the queue that holds the answer.
@@ -121,6 +121,21 @@ class Handshake(AsyncTest):
             self.assertIn(ws.subprotocol, [None, "soup", "chat"])
             await ws.send("still echoes")
             await expect(ws, "still echoes")
+
+    async def test_configured_subprotocols_are_selected_by_the_servers_preference(self):
+        with Server(listeners=(HTTP,), HOLDLINE_WEBSOCKET_SUBPROTOCOLS="chat.v2,chat.v1") as own:
+            for offered, chosen in [(["chat.v1", "chat.v2"], "chat.v2"), (["soup", "chat.v1"], "chat.v1")]:
+                async with connect(own.ws("/echo"), subprotocols=offered) as ws:
+                    self.assertEqual(ws.subprotocol, chosen)
+
+    async def test_configured_origins_are_welcome_and_no_others(self):
+        with Server(listeners=(HTTP,), HOLDLINE_WEBSOCKET_ORIGINS="https://app.example") as own:
+            async with connect(own.ws("/echo"), origin="https://app.example") as ws:
+                await ws.send("hello")
+                await expect(ws, "hello")
+            with self.assertRaises(InvalidStatus) as refused:
+                await connect(own.ws("/echo"), origin="https://app.example.evil")
+            self.assertEqual(refused.exception.response.status_code, 403)
 
     async def test_deflate_parameters_are_honoured(self):
         for options in [
