@@ -3,15 +3,19 @@
 import asyncio
 import signal
 import socket
+import subprocess
+import tempfile
 import time
+import tomllib
 import unittest
+from pathlib import Path
 
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 import raw
 from raw import TEXT, WebSocket, frame
-from server import BACKEND, HTTP, LINE_ECHO, AsyncTest, Server, run
+from server import BACKEND, HTTP, LINE_ECHO, PROGRAM, AsyncTest, Server, environment, run
 
 SECONDS_MAX = 15
 
@@ -20,7 +24,8 @@ class Start(unittest.TestCase):
     def test_every_listener_is_named_once_and_ready_comes_last(self):
         with Server(listeners=(HTTP, LINE_ECHO)) as server:
             self.assertEqual(server.said[-1], "ready")
-            self.assertEqual([line.split("://")[0] for line in server.said[:-1]], ["listening on http", "listening on tcp"])
+            self.assertEqual([line.split("://")[0] for line in server.said[:2]], ["listening on http", "listening on tcp"])
+            self.assertEqual(len(set(server.said)), len(server.said))
 
     def test_flags_beat_the_environment(self):
         with Server("--heartbeat-interval", "1s", listeners=(HTTP,), HOLDLINE_HEARTBEAT_INTERVAL="1h") as server:
@@ -104,6 +109,67 @@ class Refusals(unittest.TestCase):
             address = f"127.0.0.1:{server.http_port}"
             command = ["serve", "--backend", BACKEND, "--admin", "127.0.0.1:0", "--listen", f"http://{address}"]
             self.assert_refused(*command, named=address, status=1)
+
+
+class Configuration(unittest.TestCase):
+    def setUp(self):
+        self.file = Path(self.enterContext(tempfile.TemporaryDirectory())) / "holdline.toml"
+
+    def test_the_default_configuration_is_toml_and_valid(self):
+        status, out, errors = run("default-config")
+        self.assertEqual((status, errors), (0, ""))
+        self.assertIn("limits", tomllib.loads(out))
+        self.file.write_text(out)
+        status, _, errors = run("check-config", str(self.file))
+        self.assertEqual((status, errors), (0, ""))
+
+    def test_every_error_is_named_with_its_line(self):
+        self.file.write_text('backend = "kqueue"\n\n[limits]\nmessage_bytes_maxx = 1\nhandshake_timeout = "soon"\n')
+        status, out, errors = run("check-config", str(self.file))
+        said = out + errors
+        self.assertEqual(status, 1, said)
+        for line, word in [(1, "kqueue"), (4, "message_bytes_maxx"), (5, "soon")]:
+            self.assertTrue(any(word in text and f"{line}" in text for text in said.splitlines()), said)
+        self.assertIn("message_bytes_max", said.replace("message_bytes_maxx", ""), "the nearest known key")
+
+    def test_a_file_sets_and_flags_win_over_it(self):
+        self.file.write_text('[limits]\nmessage_bytes_max = "1KiB"\n\n[heartbeat]\ninterval = "1h"\n')
+        with Server("--config", str(self.file), "--heartbeat-interval", "1s", listeners=(HTTP,)) as server:
+            with WebSocket(server.http_port) as ws:
+                self.assertEqual(ws.receive()[0], raw.PING)
+                ws.send(frame(TEXT, b"x" * 1025))
+                self.assertEqual(ws.expect_close(), 1009)
+
+
+class ChatCommand(unittest.TestCase):
+    def test_standard_input_in_messages_out(self):
+        with Server(listeners=(HTTP,)) as server, WebSocket(server.http_port, "/chat/cli?name=ann") as ann:
+            self.assertEqual(ann.receive()[1], b"ann joined the chat")
+            command = [PROGRAM, "chat", server.ws("/chat/cli?name=bob")]
+            bob = subprocess.Popen(command, env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
+            try:
+                self.assertEqual(ann.receive()[1], b"bob joined the chat")
+                bob.stdin.write(b"hi\n")
+                self.assertEqual(ann.receive()[1], b"bob: hi")
+                ann.send(frame(TEXT, b"hello"))
+                self.assertEqual(ann.receive()[1], b"ann: hello")
+                for line in [b"bob joined the chat\n", b"bob: hi\n", b"ann: hello\n"]:
+                    self.assertEqual(bob.stdout.readline(), line)
+                bob.stdin.close()
+                self.assertEqual(ann.receive()[1], b"bob left the chat")
+                self.assertEqual(bob.wait(SECONDS_MAX), 0)
+            finally:
+                bob.kill()
+                bob.wait()
+                bob.stdout.close()
+
+    def test_nobody_there(self):
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        status, _, errors = run("chat", f"ws://127.0.0.1:{port}/chat/cli?name=bob")
+        self.assertEqual(status, 1)
+        self.assertEqual(len(errors.strip().splitlines()), 1, errors)
+        self.assertIn(str(port), errors)
 
 
 class Drain(AsyncTest):
