@@ -56,6 +56,7 @@ mark_fresh() {
 need_python() {
     local dir=$ENV_DIR/python list=$REPO/tests/clients/requirements.txt
     need_packages python3:python3
+    python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || fail "python3 is older than 3.11: put a newer one first in PATH"
     is_fresh "$dir" "$list" && "$dir/bin/python" -c '' 2>/dev/null && return
     python3 -c 'import ensurepip, venv' 2>/dev/null || as_root env DEBIAN_FRONTEND=noninteractive \
         sh -c 'apt-get update -qq && apt-get install -y -qq --no-install-recommends python3-venv >/dev/null'

@@ -11,15 +11,15 @@ from websockets.asyncio.client import connect
 from server import HTTP, LINE_TOPIC, AsyncTest, Server
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-SECONDS_MAX = 60
-PUBLISHERS, MESSAGES = 2, 250  # of each library
+SECONDS_MAX = 90
+PUBLISHERS, MESSAGES = 2, 100  # of each library
 TOTAL = 2 * PUBLISHERS * MESSAGES
-SUBSCRIBERS = 60  # of each library
-LINES = 10
+SUBSCRIBERS = 500  # of each library
+LINES = 20
 
 
 class Order(AsyncTest):
-    async def test_four_publishers_and_many_subscribers(self):
+    async def test_four_publishers_and_a_thousand_subscribers(self):
         with Server(listeners=(HTTP, LINE_TOPIC), shards=3) as server:
             async with asyncio.timeout(SECONDS_MAX):
                 await self.check(server)
