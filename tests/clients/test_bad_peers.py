@@ -184,6 +184,17 @@ class Frames(unittest.TestCase):
             self.assertEqual(good.receive(), (TEXT, b"fine", True))
 
 
+class SlowConsumers(unittest.TestCase):
+    def test_one_who_never_reads_is_let_go_and_delays_nobody(self):
+        message, count = bytes(64 * 1024), 400
+        with WebSocket(server.http_port, "/topics/slow") as slow, WebSocket(server.http_port, "/topics/slow") as good:
+            for _ in range(count):
+                good.send(frame(BINARY, message))
+                self.assertEqual(good.receive(), (BINARY, message, True))
+            sent = raw.read_to_end(slow.stream)
+        self.assertLess(len(sent), count * len(message), "its queue has no bound")
+
+
 class RawTcp(unittest.TestCase):
     def test_a_length_over_the_limit_ends_the_connection(self):
         with raw.connect(server.ports[LENGTH_ECHO]) as stream:
