@@ -54,6 +54,7 @@ class Server:
         self.command += flags
         self.settings = settings
         self.errors = []
+        self.signalled = False
 
     def __enter__(self):
         self.process = subprocess.Popen(
@@ -89,9 +90,15 @@ class Server:
         self.process.stdout.close()
         self.process.stderr.close()
 
+    def signal(self, number=signal.SIGTERM):
+        """Asks it to end; one more ends it at once."""
+        self.signalled = True
+        self.process.send_signal(number)
+
     def stop(self, seconds_max=STOP_SECONDS_MAX):
-        """SIGTERM, and the exit status."""
-        self.process.send_signal(signal.SIGTERM)
+        """SIGTERM, if it had none yet, and the exit status."""
+        if not self.signalled:
+            self.signal()
         try:
             return self.process.wait(seconds_max)
         except subprocess.TimeoutExpired:

@@ -179,7 +179,7 @@ class Drain(AsyncTest):
                 urls = ["/echo", "/chat/drain?name=a", "/topics/drain"] * 10
                 clients = [await connect(server.ws(path)) for path in urls]
                 idle = [await asyncio.open_connection("127.0.0.1", server.ports[LINE_ECHO]) for _ in range(10)]
-                server.process.send_signal(stop)
+                server.signal(stop)
                 async with asyncio.timeout(SECONDS_MAX):
                     for ws in clients:
                         await drain_messages(ws)
@@ -193,7 +193,7 @@ class Drain(AsyncTest):
         with Server(listeners=(HTTP,), drain="4s") as server:
             clients = [await connect(server.ws("/echo")) for _ in range(60)]
             began = time.monotonic()
-            server.process.send_signal(signal.SIGTERM)
+            server.signal()
 
             async def ended(ws):
                 await ws.wait_closed()
@@ -208,7 +208,7 @@ class Drain(AsyncTest):
     async def test_a_draining_server_takes_no_new_clients(self):
         with Server(listeners=(HTTP,), drain="3s") as server:
             ws = await connect(server.ws("/echo"))
-            server.process.send_signal(signal.SIGTERM)
+            server.signal()
             await asyncio.sleep(0.5)
             with self.assertRaises((OSError, EOFError)):
                 _, _, stream = raw.request(server.http_port, raw.handshake(server.http_port)[0])
@@ -218,7 +218,7 @@ class Drain(AsyncTest):
     async def test_a_client_that_does_not_answer_does_not_hold_it_up(self):
         with Server(listeners=(HTTP,), drain="1s") as server:
             with WebSocket(server.http_port) as ws:
-                server.process.send_signal(signal.SIGTERM)
+                server.signal()
                 self.assertEqual(ws.expect_close(), 1001)
                 self.assertEqual(await asyncio.to_thread(server.process.wait, SECONDS_MAX), 0)
 
@@ -229,16 +229,16 @@ class Drain(AsyncTest):
                     await ws.send(str(number))
                 await asyncio.wait_for(ws.recv(), SECONDS_MAX)
                 await (await ws.ping())
-                server.process.send_signal(signal.SIGTERM)
+                server.signal()
                 self.assertEqual(await drain_messages(ws), [str(number) for number in range(1, 500)])
 
     async def test_a_second_signal_ends_it_at_once(self):
         with Server(listeners=(HTTP,), drain="30s") as server:
             clients = [WebSocket(server.http_port) for _ in range(10)]
-            server.process.send_signal(signal.SIGTERM)
+            server.signal()
             await asyncio.sleep(0.5)
             self.assertIsNone(server.process.poll(), "ended before its clients were told")
-            server.process.send_signal(signal.SIGTERM)
+            server.signal()
             await asyncio.to_thread(server.process.wait, 3)
             for ws in clients:
                 ws.stream.close()
