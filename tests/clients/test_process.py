@@ -43,13 +43,14 @@ class Start(unittest.TestCase):
     def test_one_connection_too_many_is_turned_away_and_the_rest_go_on(self):
         with Server("--max-connections", "10", listeners=(HTTP,), shards=1) as server:
             clients = [WebSocket(server.http_port) for _ in range(10)]
-            with raw.connect(server.http_port) as extra:
-                try:
+            answer = b""
+            try:
+                with raw.connect(server.http_port) as extra:
                     extra.sendall(raw.handshake(server.http_port)[0])
-                except (BrokenPipeError, ConnectionResetError):
-                    pass
-                answer = raw.read_to_end(extra)
-                self.assertTrue(answer == b"" or answer.startswith(b"HTTP/1.1 503 "), answer)
+                    answer = raw.read_to_end(extra)
+            except (BrokenPipeError, ConnectionResetError):
+                pass
+            self.assertTrue(answer == b"" or answer.startswith(b"HTTP/1.1 503 "), answer)
             for ws in clients:
                 ws.send(frame(TEXT, b"still here"))
                 self.assertEqual(ws.receive()[1], b"still here")
