@@ -150,6 +150,7 @@ fn a_refusal_is_an_answer() {
         let answer = nobody.answer();
         assert_eq!(answer.status, 401, "{}", answer.head);
         nobody.end();
+        drop(nobody);
         until("it is gone", || running.connections() == 0);
         assert_eq!(running.closed(CloseReason::BadHandshake), 1);
         assert_eq!(farewells.load(Ordering::Relaxed), 0, "there was no connection");
@@ -164,6 +165,7 @@ fn a_panic_in_open_is_a_500() {
         unlucky.send_raw(common::wire::handshake("/book/garden?name=boom", "").as_bytes());
         assert_eq!(unlucky.answer().status, 500);
         unlucky.end();
+        drop(unlucky);
         until("it is gone", || running.connections() == 1);
         assert_eq!(running.count(|shard| shard.handler_panics_total.get()), 1);
         assert_eq!(running.closed(CloseReason::Internal), 1);
