@@ -60,7 +60,9 @@ fn assert_one_order(backend: BackendChoice, shards: usize) {
         }
         let quarters: Vec<_> = subscribers
             .chunks_mut(SUBSCRIBERS.div_ceil(4))
-            .map(|part| scope.spawn(|| part.iter_mut().map(|client| client.exactly(bytes_in_all())).collect::<Vec<_>>()))
+            .map(|part| {
+                scope.spawn(|| part.iter_mut().map(|client| client.exactly(bytes_in_all())).collect::<Vec<_>>())
+            })
             .collect();
         quarters.into_iter().flat_map(|quarter| quarter.join().unwrap()).collect::<Vec<_>>()
     });

@@ -108,7 +108,10 @@ impl Watch {
         let allocations = ALLOCATIONS.load(Ordering::Relaxed);
         let trace = lock(&TRACE).take();
         if allocations > allowed {
-            eprintln!("{allocations} allocations instead of {allowed}, the first too many in:\n{}", trace.unwrap_or_default());
+            eprintln!(
+                "{allocations} allocations instead of {allowed}, the first too many in:\n{}",
+                trace.unwrap_or_default()
+            );
         }
         allocations
     }

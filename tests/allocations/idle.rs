@@ -36,7 +36,11 @@ fn assert_idle_is_cheap(what: &str, connect: &dyn Fn(&Running) -> Client) {
         let each = (all - one) / (CONNECTIONS as i64 - 1);
         println!("{}, {what}: {each} bytes for each idle connection, {one} for a server with one", backend.name());
         assert!(each <= BUDGET_BYTES, "{}, {what}: {each} bytes", backend.name());
-        assert!(each <= AIM_BYTES, "{}, {what}: {each} bytes are within the budget, but not within the aim", backend.name());
+        assert!(
+            each <= AIM_BYTES,
+            "{}, {what}: {each} bytes are within the budget, but not within the aim",
+            backend.name()
+        );
     }
 }
 

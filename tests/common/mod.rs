@@ -36,7 +36,8 @@ pub fn backends() -> Vec<BackendChoice> {
 /// HTTP on a free port of this machine, nothing else.
 pub fn config(backend: BackendChoice, shards: usize) -> Config {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let mut config = Config { listeners: vec![Listen::http(address)], admin: None, backend, shards, ..Config::default() };
+    let mut config =
+        Config { listeners: vec![Listen::http(address)], admin: None, backend, shards, ..Config::default() };
     config.limits.connections_max = 512;
     config
 }
@@ -160,7 +161,8 @@ impl Client {
         };
         let head = String::from_utf8(self.take(end)).unwrap();
         let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-        let length = head.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
+        let length =
+            head.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
         let body = self.exactly(length.unwrap_or(0));
         assert_eq!(body.len(), length.unwrap_or(0));
         Answer { status, head }

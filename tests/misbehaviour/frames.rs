@@ -71,11 +71,7 @@ fn malformed() -> Vec<Case> {
             [masked(BINARY, &vec![0; MESSAGE_BYTES_MAX]), header(CONTINUATION, 1)].concat(),
             TooBig,
         ),
-        case(
-            "empty fragments without end",
-            [masked(TEXT, b""), masked(CONTINUATION, b"").repeat(17)].concat(),
-            Policy,
-        ),
+        case("empty fragments without end", [masked(TEXT, b""), masked(CONTINUATION, b"").repeat(17)].concat(), Policy),
     ]);
     cases
 }
@@ -195,7 +191,8 @@ fn more_fragments_than_allowed_are_against_the_policy() {
         |config| config.limits.fragments_max = 100,
         |running, neighbour| {
             let mut client = running.websocket("/echo");
-            let at_the_limit = [masked(TEXT, b"x"), masked(CONTINUATION, b"x").repeat(98), masked(FIN | CONTINUATION, b"x")];
+            let at_the_limit =
+                [masked(TEXT, b"x"), masked(CONTINUATION, b"x").repeat(98), masked(FIN | CONTINUATION, b"x")];
             client.send_raw(&at_the_limit.concat());
             assert_eq!(client.text(), "x".repeat(100));
             let flood = [masked(TEXT, b"x"), masked(CONTINUATION, b"x").repeat(10_000)].concat();

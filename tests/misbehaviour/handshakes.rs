@@ -53,7 +53,11 @@ fn broken() -> Vec<(&'static str, String, u16)> {
         ("a frame before the answer", good.clone() + "\u{1}", 400),
         ("a foreign origin", fields("Origin: https://evil.example\r\n"), 403),
         ("the null origin", fields("Origin: null\r\n"), 403),
-        ("two origins, one of them foreign", fields("Origin: http://localhost\r\nOrigin: http://evil.example\r\n"), 403),
+        (
+            "two origins, one of them foreign",
+            fields("Origin: http://localhost\r\nOrigin: http://evil.example\r\n"),
+            403,
+        ),
         ("a topic with a space in it", handshake("/topics/a%20b", ""), 400),
         ("a path without a route", handshake("/nowhere", ""), 404),
     ]
