@@ -242,3 +242,26 @@ fn a_client_that_goes_away_in_a_frame_leaves_nothing() {
         },
     );
 }
+
+/// The good-bye of one connection must not reach the next, which may get the same descriptor at once.
+#[test]
+fn whoever_comes_after_a_bad_client_is_untouched() {
+    beside_a_neighbour(
+        |_| {},
+        |running, neighbour| {
+            let rounds = || {
+                for round in 0..300 {
+                    let mut bad = running.websocket("/echo");
+                    bad.send_raw(&masked(FIN | 3, b"x"));
+                    assert_eq!(bad.close_code(), Some(1002), "round {round}");
+                    drop(bad);
+                    let mut next = running.websocket("/echo");
+                    next.send_text("hello");
+                    assert_eq!(next.text(), "hello", "round {round}");
+                }
+            };
+            std::thread::scope(|scope| (0..8).for_each(|_| drop(scope.spawn(rounds))));
+            neighbour.is_well();
+        },
+    );
+}

@@ -2,7 +2,7 @@
 
 use super::accept::place;
 use super::request::{self, Done, Kind};
-use super::table::{CLOSE, CLOSING, ENDED, MULTI, PAUSED, POLL, POLL_OUT};
+use super::table::{CLOSE, CLOSING, ENDED, Entry, MULTI, PAUSED, POLL, POLL_OUT, SHUTDOWN};
 use super::{Completion, Ending, Uring};
 use crate::id::ConnId;
 
@@ -39,9 +39,21 @@ impl Uring {
     }
 
     pub(super) fn shutdown_send(&mut self, id: ConnId) {
-        let Some(entry) = self.table.open(id) else { return };
+        let Some(entry) = self.table.open(id).filter(|entry| !entry.has(SHUTDOWN)) else { return };
+        entry.set(SHUTDOWN);
         let (ring, slot) = (entry.ring(), entry.slot());
-        self.push(ring, &request::shutdown(slot));
+        self.push(ring, &request::shutdown(slot, id));
+    }
+
+    /// Closes what could not be closed before.
+    pub(super) fn on_shutdown(&mut self, done: &Done) {
+        let id = done.id();
+        let Some(entry) = self.table.get(id) else { return };
+        entry.clear(SHUTDOWN);
+        if entry.has(CLOSING) {
+            let entry = *entry;
+            self.close_slot(id, entry);
+        }
     }
 
     /// Cancels what is out and closes the descriptor. The socket itself ends when the last request lets go of it.
@@ -60,14 +72,22 @@ impl Uring {
                 self.push(ring, &request::cancel(kind, cancel, id));
             }
         }
-        match ending {
-            Ending::Reset => self.push(ring, &request::no_linger(slot)),
-            // The kernel answers unread bytes with a reset, which can overtake what was sent.
-            Ending::Graceful if !entry.has(ENDED) => {
-                let (start, len) = self.sink.whole();
-                self.push(ring, &request::discard(slot, start, len));
-            }
-            Ending::Graceful => {}
+        if ending == Ending::Reset {
+            self.push(ring, &request::no_linger(slot));
+        }
+        // The kernel runs a shutdown on a thread of its own, and only there looks at who has the slot: it must not be
+        // the next connection.
+        if !entry.has(SHUTDOWN) {
+            self.close_slot(id, entry);
+        }
+    }
+
+    fn close_slot(&mut self, id: ConnId, entry: Entry) {
+        let (ring, slot) = (entry.ring(), entry.slot());
+        // The kernel answers unread bytes with a reset, which can overtake what was sent.
+        if !entry.has(ENDED) {
+            let (start, len) = self.sink.whole();
+            self.push(ring, &request::discard(slot, start, len));
         }
         self.push(ring, &request::close(slot, id));
     }

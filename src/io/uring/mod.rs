@@ -270,6 +270,7 @@ impl Uring {
             Kind::CancelPoll => self.on_cancel_failed(done, POLL, Kind::Poll),
             Kind::CancelMulti => self.on_cancel_failed(done, MULTI, Kind::Multi),
             Kind::CancelPollOut => self.on_cancel_failed(done, POLL_OUT, Kind::PollOut),
+            Kind::Shutdown => self.on_shutdown(done),
             Kind::Close => self.on_close(ring, done),
             Kind::Refuse => self.freed(ring),
             Kind::Doorbell | Kind::Kick => {

@@ -56,6 +56,8 @@ kinds! {
     Send,
     /// Send of a part, by tag; comes back always.
     SendPart,
+    /// Shutdown of the sending side; comes back always.
+    Shutdown,
     /// Close of a connection's descriptor.
     Close,
     /// Close of a descriptor that was never attached.
@@ -197,9 +199,9 @@ pub(super) fn send_part(slot: u32, start: *const u8, len: u32, tag: u32) -> Entr
     entry.user_data(name(Kind::SendPart, u64::from(tag)))
 }
 
-pub(super) fn shutdown(slot: u32) -> Entry {
-    let entry = opcode::Shutdown::new(Fixed(slot), libc::SHUT_WR).build();
-    entry.flags(Flags::SKIP_SUCCESS).user_data(name(Kind::Ignored, 0))
+/// Always completes: until then the slot must stay what it is.
+pub(super) fn shutdown(slot: u32, id: ConnId) -> Entry {
+    opcode::Shutdown::new(Fixed(slot), libc::SHUT_WR).build().user_data(name(Kind::Shutdown, id.bits()))
 }
 
 /// Makes the next close a reset.
