@@ -156,10 +156,16 @@ impl Core {
         {
             connection.extra.get_or_insert_default().spoke = self.tick;
         }
+        // The handshake was a sign of life, however long ago the connection came.
+        if let Some(connection) = self.table.get_mut(id) {
+            connection.heard = self.tick;
+        }
         if let Some(connection) = self.table.get(id) {
             match self.due(id, connection) {
                 Due::Later(tick) => self.arm(id, tick),
-                _ => self.wheel.disarm(&mut self.table, id.index()),
+                Due::Never => self.wheel.disarm(&mut self.table, id.index()),
+                // Due already, in a drain for one: the timer fires at once.
+                Due::Heartbeat | Due::Close(_) => self.arm(id, self.tick),
             }
         }
     }
