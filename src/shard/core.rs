@@ -101,8 +101,8 @@ pub struct Core {
     pub(super) overdue: Vec<ConnId>,
     /// Connections whose transport failed in a send.
     pub(super) broken: Vec<ConnId>,
-    /// Connections that lost a topic because its owner has no room.
-    pub(super) evicted: Vec<ConnId>,
+    /// Topics that their owners have no room for.
+    pub(super) evicted: Vec<Topic>,
     /// Room to gather small pieces of an outbox.
     pub(super) gather: Vec<u8>,
     /// Whether a phase ended on its budget.
