@@ -35,7 +35,7 @@ impl<B: Backend> Shard<B> {
     const DRAIN_BUDGET: u32 = 16 * 1024;
 
     pub(super) fn timers(&mut self) {
-        while let Some(id) = self.core.evicted.pop() {
+        while let Some(id) = self.core.next_evicted() {
             self.begin_close(id, CloseReason::TryAgainLater, "no room for the topic");
         }
         self.core.hand_out_leaves(Self::DRAIN_BUDGET);
@@ -138,11 +138,15 @@ impl Core {
             return Due::Close(CloseReason::IdleTimeout);
         }
         if flags.has(Flags::OPEN) && !limits.heartbeat_interval.is_zero() {
+            let interval = jitter(ticks(limits.heartbeat_interval), id.index());
             if flags.has(Flags::PINGED) {
                 if passed(connection.heard.later(ticks(limits.heartbeat_timeout))) {
                     return Due::Close(CloseReason::HeartbeatTimeout);
                 }
-            } else if passed(connection.heard.later(jitter(ticks(limits.heartbeat_interval), id.index()))) {
+                // It may answer at once, and an answer does not touch the timer: where the interval is shorter than the
+                // timeout, the timer has to look earlier.
+                passed(now.later(interval.max(1)));
+            } else if passed(connection.heard.later(interval)) {
                 return Due::Heartbeat;
             }
         }
