@@ -4,6 +4,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "simulation/scenes.rs"]
+mod scenes;
+
 use std::collections::BTreeSet;
 use std::env;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -101,8 +104,8 @@ fn a_seed_replays_exactly() {
 fn the_oracles_see_what_is_broken() {
     for trick in [Trick::Lose, Trick::Double, Trick::Swap, Trick::Corrupt] {
         let (mut struck, mut seen) = (0, 0);
-        for seed in 0..120 {
-            let sabotage = Sabotage::new(trick, usize::try_from(seed % 9).unwrap());
+        for seed in 0..200 {
+            let sabotage = Sabotage::new(trick, usize::try_from(20 + seed % 60).unwrap());
             match play(seed, Options { trace: None, sabotage: Some(sabotage) }) {
                 Ok(report) => struck += usize::from(report.sabotaged),
                 Err(_) => {
