@@ -259,7 +259,7 @@ impl Core {
         let mut env =
             crate::session::Env { limits: &self.limits, tools: &mut self.tools, partials: &mut self.partials };
         let (deflater, out, effects, router) = (&mut self.deflater, &mut self.out, &mut self.effects, &mut self.router);
-        let out_start = self.out_start;
+        let (out_start, metrics) = (self.out_start, &self.metrics);
         let (mut fed, mut messages) = (Fed::default(), 0_u64);
         let queued = connection.outbox.as_ref().map_or(0, |outbox| outbox.control_replies);
         let on_event = |event: Event<'_>| {
@@ -268,6 +268,7 @@ impl Core {
                     messages += 1;
                     let mut context = Context::new(subject, deflater, out, effects);
                     if router.message(route, state, kind, payload, &mut context).is_err() {
+                        metrics.handler_panics_total.add(1);
                         fed.close = Some((CloseReason::Internal, "the handler panicked".into()));
                         return Flow::Stop;
                     }
