@@ -21,11 +21,13 @@ impl<B: Backend> Shard<B> {
             return;
         }
         connection.flags.set(Flags::CLOSING);
-        if !is_polite(reason) {
+        let deaf = !is_polite(reason) || connection.protocol != Protocol::WebSocket;
+        if deaf {
             connection.flags.set(Flags::DEAF);
             let partial = connection.partial.take();
             partial.into_iter().for_each(|partial| self.core.partials.give(partial));
         }
+        let mut held = self.core.take_held(id);
         let broken = self.core.flag(id, Flags::BROKEN);
         self.core.report(id, reason, detail);
         self.core.leave(id, reason);
@@ -44,6 +46,11 @@ impl<B: Backend> Shard<B> {
         self.core.arm(id, deadline);
         if self.core.flag(id, Flags::PAUSED) || self.core.flag(id, Flags::STALLED) {
             self.backend.resume(id);
+        }
+        if !deaf && !held.is_empty() {
+            // The peer's own good-bye may be in it.
+            let fed = self.core.feed(id, &mut held);
+            self.after_feed(id, fed);
         }
     }
 
@@ -86,7 +93,7 @@ impl<B: Backend> Shard<B> {
     }
 }
 
-/// Whether the peer is still listened to after such a close, for its own good-bye.
+/// Whether a WebSocket is still listened to after such a close, for the peer's own good-bye.
 const fn is_polite(reason: CloseReason) -> bool {
     matches!(
         reason,
@@ -140,6 +147,17 @@ impl Core {
         } else {
             websocket::encode_close(Some(code), reason.label(), &mut self.out);
         }
+    }
+
+    /// Takes the bytes that wait for the answers before them; an outbox that has nothing else goes.
+    fn take_held(&mut self, id: ConnId) -> Vec<u8> {
+        let outbox = self.table.get_mut(id).and_then(|connection| connection.outbox.as_deref_mut());
+        let Some(outbox) = outbox else { return Vec::new() };
+        let (held, is_empty) = (std::mem::take(&mut outbox.held), outbox.is_empty());
+        if is_empty {
+            self.drop_outbox(id);
+        }
+        held
     }
 
     fn clear_queue(&mut self, id: ConnId) {

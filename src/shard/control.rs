@@ -72,8 +72,13 @@ impl Control {
         admitted
     }
 
+    /// Connections of all shards.
+    pub(super) fn connections(&self) -> usize {
+        self.connections.load(Ordering::Acquire)
+    }
+
     /// Counts a connection out.
     pub(super) fn release(&self) {
-        self.connections.fetch_sub(1, Ordering::Relaxed);
+        self.connections.fetch_sub(1, Ordering::AcqRel);
     }
 }

@@ -105,8 +105,8 @@ pub struct Core {
     pub(super) overdue: Vec<ConnId>,
     /// Connections whose transport failed in a send.
     pub(super) broken: Vec<ConnId>,
-    /// Connections that lost a topic because its owner has no room.
-    pub(super) evicted: Vec<ConnId>,
+    /// Topics that their owners have no room for.
+    pub(super) evicted: Vec<Topic>,
     /// Room to gather small pieces of an outbox.
     pub(super) gather: Vec<u8>,
     /// Whether a phase ended on its budget.
@@ -270,11 +270,12 @@ impl Core {
             || self.phase != self.control.phase()
     }
 
-    /// Whether the server ends and nothing of this shard is left, or nothing counts any more.
+    /// Whether the server ends and nobody is left, on any shard: until then others' publications may need this one to
+    /// order them or its mailbox to take them. What is still on its way then is for nobody.
     pub(super) fn is_done(&self) -> bool {
         match self.phase {
             Phase::Running => false,
-            Phase::Draining => self.table.len() == 0 && self.staged.is_empty() && self.mail.staged_deliveries() == 0,
+            Phase::Draining => self.table.len() == 0 && self.control.connections() == 0,
             Phase::Ending => true,
         }
     }

@@ -138,6 +138,10 @@ impl<B: Backend> Shard<B> {
         let over = outbox.bytes() > high || outbox.control_replies > control_replies_max || !outbox.held.is_empty();
         if over && !connection.flags.has(Flags::PAUSED) && !connection.flags.has(Flags::CLOSING) {
             connection.flags.set(Flags::PAUSED);
+            if outbox.is_empty() {
+                // Nothing will be sent whose end would resume it: what is held is looked at in the next turn.
+                self.core.resumable.push_back(id);
+            }
             self.core.metrics.reading_paused_total.add(1);
             self.backend.pause(id);
         }

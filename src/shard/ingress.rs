@@ -75,7 +75,7 @@ impl<B: Backend> Shard<B> {
     }
 
     /// Carries out what came of received bytes.
-    fn after_feed(&mut self, id: ConnId, fed: Fed) {
+    pub(super) fn after_feed(&mut self, id: ConnId, fed: Fed) {
         let asked = self.core.apply_effects(id);
         let waiting = self.core.table.get(id).is_some_and(|connection| connection.outbox.is_some());
         self.write(id);

@@ -10,6 +10,7 @@
 //!
 //! The server runs it on a thread per shard, the simulation runs many shards on one thread and a clock of its own.
 
+mod audit;
 mod closing;
 mod connection;
 mod core;
@@ -31,6 +32,7 @@ use crate::time::{Clock, Instant};
 use crate::wheel::Tick;
 
 pub use self::core::{Core, Seed};
+pub use audit::Audit;
 pub use control::{Control, Phase};
 pub use entrance::{Entrance, Kind as EntranceKind};
 pub use mail::{Delivery, Mail, Request};

@@ -2,7 +2,7 @@
 
 use super::core::Core;
 use super::mail::{Delivery, Request};
-use crate::id::ShardId;
+use crate::id::{ConnId, ShardId};
 use crate::message::{Message, Topic, Wants};
 
 impl Core {
@@ -114,14 +114,22 @@ impl Core {
         self.fan_outs.extend(self.members.deliver(message));
     }
 
-    /// The owner has no room for a topic: its subscribers here are asked to come back later.
+    /// The owner has no room for a topic: its subscribers here are asked to come back later. Those are found when the
+    /// timers' turn comes: until then others may join, of whom the owner is not told.
     fn evict(&mut self, topic: &Topic) {
-        let Some(key) = self.members.key(topic) else { return };
         self.metrics.subscriptions_refused_total.add(1);
-        for member in self.members.members(key) {
-            if let Some((id, _)) = self.table.at(member.connection()) {
-                self.evicted.push(id);
+        self.evicted.push(topic.clone());
+    }
+
+    /// A subscriber of a topic that its owner has no room for.
+    pub(super) fn next_evicted(&mut self) -> Option<ConnId> {
+        while let Some(topic) = self.evicted.last() {
+            let member = self.members.key(topic).and_then(|key| self.members.members(key).first());
+            if let Some((id, _)) = member.and_then(|member| self.table.at(member.connection())) {
+                return Some(id);
             }
+            self.evicted.pop();
         }
+        None
     }
 }

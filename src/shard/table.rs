@@ -40,6 +40,11 @@ impl Table {
         Some(ConnId::new(index_of(index), self.generation))
     }
 
+    /// All connections.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (ConnId, &Connection)> {
+        self.slots.iter().map(|(index, connection)| (ConnId::new(index_of(index), connection.generation()), connection))
+    }
+
     pub(super) fn remove(&mut self, id: ConnId) -> Option<Connection> {
         self.get(id)?;
         self.slots.try_remove(id.index() as usize)

@@ -35,7 +35,7 @@ impl<B: Backend> Shard<B> {
     const DRAIN_BUDGET: u32 = 16 * 1024;
 
     pub(super) fn timers(&mut self) {
-        while let Some(id) = self.core.evicted.pop() {
+        while let Some(id) = self.core.next_evicted() {
             self.begin_close(id, CloseReason::TryAgainLater, "no room for the topic");
         }
         self.core.hand_out_leaves(Self::DRAIN_BUDGET);
@@ -138,11 +138,15 @@ impl Core {
             return Due::Close(CloseReason::IdleTimeout);
         }
         if flags.has(Flags::OPEN) && !limits.heartbeat_interval.is_zero() {
+            let interval = jitter(ticks(limits.heartbeat_interval), id.index());
             if flags.has(Flags::PINGED) {
                 if passed(connection.heard.later(ticks(limits.heartbeat_timeout))) {
                     return Due::Close(CloseReason::HeartbeatTimeout);
                 }
-            } else if passed(connection.heard.later(jitter(ticks(limits.heartbeat_interval), id.index()))) {
+                // It may answer at once, and an answer does not touch the timer: where the interval is shorter than the
+                // timeout, the timer has to look earlier.
+                passed(now.later(interval.max(1)));
+            } else if passed(connection.heard.later(interval)) {
                 return Due::Heartbeat;
             }
         }
@@ -156,10 +160,16 @@ impl Core {
         {
             connection.extra.get_or_insert_default().spoke = self.tick;
         }
+        // The handshake was a sign of life, however long ago the connection came.
+        if let Some(connection) = self.table.get_mut(id) {
+            connection.heard = self.tick;
+        }
         if let Some(connection) = self.table.get(id) {
             match self.due(id, connection) {
                 Due::Later(tick) => self.arm(id, tick),
-                _ => self.wheel.disarm(&mut self.table, id.index()),
+                Due::Never => self.wheel.disarm(&mut self.table, id.index()),
+                // Due already, in a drain for one: the timer fires at once.
+                Due::Heartbeat | Due::Close(_) => self.arm(id, self.tick),
             }
         }
     }

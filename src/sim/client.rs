@@ -40,6 +40,9 @@ impl Client {
             return 0;
         }
         let taken = bytes.len().min(config.upstream_bytes.saturating_sub(link.up.bytes.len()));
+        if taken == 0 {
+            return 0;
+        }
         link.up.bytes.extend(&bytes[..taken]);
         if random.chance(config.faults.delays) {
             link.held_back = random.within(1, 8);
@@ -88,6 +91,12 @@ impl Client {
             Some(link) if !link.broken => Peer::Open,
             _ => Peer::Reset,
         }
+    }
+
+    /// Whether the server has taken leave of the connection, whatever of its last words has been read.
+    #[must_use]
+    pub fn is_left(&self) -> bool {
+        self.net.0.borrow().links.get(&self.key).is_none_or(|link| link.server == Server::Left)
     }
 
     /// Says that nothing more will be written (FIN), and goes on reading.

@@ -13,6 +13,7 @@ mod backend;
 mod client;
 mod net;
 mod random;
+pub mod world;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};

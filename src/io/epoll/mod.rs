@@ -20,7 +20,7 @@ mod entry;
 mod limit;
 
 use std::collections::VecDeque;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
@@ -28,6 +28,8 @@ use std::time::Duration;
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
+use rustix::io::Errno;
+use rustix::net::{self, RecvFlags, SendFlags};
 use socket2::SockRef;
 
 use self::accept::{Listeners, key_of_listener};
@@ -194,19 +196,19 @@ impl Epoll {
     fn read(&mut self, id: ConnId) -> Option<Completion> {
         let entry = self.table.get_mut(id)?;
         let mut is_drained = true;
-        let completion = match entry.stream()?.read(&mut self.buffer) {
-            Ok(0) => {
+        let completion = match net::recv(entry.stream()?, &mut self.buffer[..], RecvFlags::empty()) {
+            Ok((0, _)) => {
                 entry.set(Entry::ENDED);
                 Some(Completion::PeerClosed(id))
             }
-            Ok(read) => {
+            Ok((read, _)) => {
                 is_drained = read < self.buffer.len() && !entry.has(Entry::HUNG_UP);
                 self.lent = true;
                 let len = u32::try_from(read).unwrap_or(u32::MAX);
                 Some(Completion::Received(id, Lease { buffer: 0, start: 0, len }))
             }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => None,
-            Err(error) if error.kind() == ErrorKind::Interrupted => return None,
+            Err(Errno::AGAIN) => None,
+            Err(Errno::INTR) => return None,
             Err(error) => {
                 entry.set(Entry::ENDED);
                 Some(Completion::Failed(id, error.kind()))
@@ -316,7 +318,7 @@ impl Backend for Epoll {
             self.shorts.push_back(Short { tag, sent: Err(ErrorKind::NotConnected) });
             return;
         };
-        let sent = match entry.stream().map(|mut stream| stream.write(bytes)) {
+        let sent = match entry.stream().map(|stream| net::send(stream, bytes, SendFlags::NOSIGNAL)) {
             Some(Ok(sent)) if sent == bytes.len() => return,
             Some(Ok(sent)) => Ok(sent),
             Some(Err(error)) if is_for_later(error.kind()) => Ok(0),

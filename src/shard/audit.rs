@@ -1,0 +1,133 @@
+//! Whether a shard is what it should be between two turns: its books against its connections, and its bounds.
+//!
+//! It walks the whole table, so only tests and the simulation ask.
+
+use super::Shard;
+use super::connection::{Connection, Flags};
+use super::core::Core;
+use crate::id::ConnId;
+use crate::io::Backend;
+
+/// What an audit found beside faults.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Audit {
+    /// The next turn would not wait: there is work.
+    pub busy: bool,
+    /// Connections in the table.
+    pub connections: usize,
+    /// Timers that are armed.
+    pub timers: usize,
+    /// Most bytes that wait for one connection.
+    pub outbox_bytes_max: usize,
+    /// Mail that found no room.
+    pub staged_mail: usize,
+}
+
+impl<B: Backend> Shard<B> {
+    /// Checks this shard.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub fn audit(&self) -> Result<Audit, String> {
+        self.core.audit()
+    }
+
+    /// Whether a turn may do something without anything happening outside: the next one would not wait, or not long.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        let mail = &self.core.mail;
+        self.core.has_work() || mail.staged_requests() + mail.staged_deliveries() > 0
+    }
+}
+
+impl Core {
+    /// What an outbox may hold beyond the limit: a joined batch of messages put back by a short send, the answers of
+    /// one turn, a farewell.
+    const OUTBOX_SLACK: usize = 256 * 1024;
+
+    fn audit(&self) -> Result<Audit, String> {
+        let mut audit = Audit { busy: self.has_work(), timers: self.wheel.len(), ..Audit::default() };
+        let (mut queued, mut subscriptions, mut outboxes) = (0, 0, 0);
+        for (id, connection) in self.table.iter() {
+            audit.connections += 1;
+            self.audit_connection(id, connection).map_err(|fault| format!("{id}: {fault}: {connection:?}"))?;
+            subscriptions += connection.memberships().count();
+            if let Some(outbox) = &connection.outbox {
+                outboxes += 1;
+                queued += outbox.bytes();
+                audit.outbox_bytes_max = audit.outbox_bytes_max.max(outbox.bytes());
+            }
+        }
+        let same = |name: &str, is: u64, should: usize| {
+            if is == should as u64 { Ok(()) } else { Err(format!("{name} is {is}, should be {should}")) }
+        };
+        same("connections", self.metrics.connections.get(), audit.connections)?;
+        same("subscriptions", self.metrics.subscriptions.get(), subscriptions)?;
+        same("queued_connections", self.metrics.queued_connections.get(), outboxes)?;
+        same("queued_bytes", self.metrics.queued_bytes.get(), queued)?;
+        same("queued", self.queued as u64, queued)?;
+        let topics = self.members.len();
+        if subscriptions < topics {
+            return Err(format!("{topics} topics for {subscriptions} subscriptions"));
+        }
+        if self.members.waiting_bytes() > 0 && self.fan_outs.is_empty() {
+            return Err("messages wait for a fan-out that is not on the list".into());
+        }
+        let peers = self.mail.peers.len().saturating_sub(1);
+        if self.mail.staged_deliveries() > peers {
+            return Err(format!("{} deliveries are staged for {peers} shards", self.mail.staged_deliveries()));
+        }
+        audit.staged_mail = self.mail.staged_deliveries() + self.mail.staged_requests();
+        Ok(audit)
+    }
+
+    fn audit_connection(&self, id: ConnId, connection: &Connection) -> Result<(), String> {
+        let flags = connection.flags;
+        let ended = flags.has(Flags::ENDED);
+        if connection.timer.is_armed() == ended && !(ended || self.may_be_timeless(connection)) {
+            return Err("nothing will end it if its peer does not".into());
+        }
+        if ended && connection.timer.is_armed() {
+            return Err("it has ended and its timer is armed".into());
+        }
+        if flags.has(Flags::CLOSING) && connection.memberships().next().is_some() {
+            return Err("it is closing and still subscribed".into());
+        }
+        for membership in connection.memberships() {
+            let member = self.members.members(membership.topic).get(membership.position as usize);
+            if member.is_none_or(|member| member.connection() != id.index()) {
+                return Err(format!("{membership:?} is {member:?}"));
+            }
+        }
+        if let Some(partial) = &connection.partial {
+            let bound = self.limits.message_bytes_max.max(self.limits.head_bytes_max) + 256;
+            if partial.buf.len() > bound {
+                return Err(format!("{} bytes of something unfinished, {bound} allowed", partial.buf.len()));
+            }
+        }
+        let resting = connection.outbox.as_ref().is_none_or(|outbox| outbox.is_empty()) && !flags.has(Flags::CLOSING);
+        if resting && flags.has(Flags::PAUSED) && !self.resumable.contains(&id) {
+            return Err("it is paused and nothing will resume it".into());
+        }
+        if flags.has(Flags::STALLED) && !flags.has(Flags::CLOSING) && !self.stalled.contains(&id) {
+            return Err("it is stalled and nothing will resume it".into());
+        }
+        let Some(outbox) = &connection.outbox else { return Ok(()) };
+        if flags.has(Flags::CLOSING) && !outbox.held.is_empty() {
+            return Err("it is closing and holds bytes that nobody will look at".into());
+        }
+        let bound = self.limits.queue_bytes_max + 2 * self.limits.message_bytes_max + Self::OUTBOX_SLACK;
+        if outbox.bytes() > bound {
+            return Err(format!("{} bytes are queued, {bound} allowed", outbox.bytes()));
+        }
+        if !outbox.is_empty() && !outbox.waits && !(outbox.listed && self.dirty.contains(&id)) {
+            return Err("its queue is not empty and nothing will send it".into());
+        }
+        Ok(())
+    }
+
+    /// Without a heartbeat and an idle timeout an open connection may stay for ever.
+    fn may_be_timeless(&self, connection: &Connection) -> bool {
+        connection.flags.has(Flags::OPEN) && self.limits.heartbeat_interval.is_zero()
+    }
+}

@@ -1,0 +1,539 @@
+//! A scripted peer: it speaks its protocol well or badly, and judges all that it is told.
+
+use std::collections::VecDeque;
+
+use super::plan::{Crime, Door, Manner, PAGE, Role, Sketch};
+use super::sabotage::Sabotage;
+use super::wire::{self, Format, Frame, Id, Style, Zip};
+use crate::id::ListenerId;
+use crate::sim::{self, Net, Random};
+use crate::time::Instant;
+
+/// What a peer needs of its world.
+pub(super) struct Surroundings<'a> {
+    pub(super) net: &'a Net,
+    pub(super) random: &'a mut Random,
+    pub(super) zip: &'a mut Zip,
+    pub(super) sabotage: &'a mut Option<Sabotage>,
+    pub(super) now: Instant,
+    pub(super) message_bytes_max: usize,
+    /// Nobody dawdles and nobody begins anything.
+    pub(super) calm: bool,
+    /// Bytes that were written and read.
+    pub(super) moved: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// Has not connected.
+    Ahead,
+    Handshake,
+    Open,
+    /// Has nothing to say any more and waits for the end.
+    Parting,
+    Gone,
+}
+
+/// How its connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// The server ended it.
+    Server,
+    /// It broke.
+    Reset,
+    /// The peer went without a word.
+    Own,
+    /// Nobody was there.
+    Refused,
+}
+
+/// A peer.
+#[derive(Debug)]
+pub(super) struct Peer {
+    pub(super) number: u32,
+    pub(super) sketch: Sketch,
+    pub(super) format: Format,
+    pub(super) stage: Stage,
+    pub(super) client: Option<sim::Client>,
+    outgoing: Vec<u8>,
+    inbox: Vec<u8>,
+    /// What it has published (or sent to be echoed).
+    pub(super) sent: u32,
+    expected: VecDeque<(Style, Vec<u8>)>,
+    expected_pongs: VecDeque<Vec<u8>>,
+    /// Messages of its topic, in order.
+    pub(super) seen: Vec<Id>,
+    /// It has seen all that was published since, by peer: see `oracles`.
+    pub(super) synced: Option<Vec<u32>>,
+    /// The HTTP status that it got.
+    pub(super) status: Option<u16>,
+    pub(super) pages: u32,
+    pub(super) code: Option<u16>,
+    close_seen: bool,
+    close_sent: bool,
+    shut: bool,
+    pub(super) end: Option<End>,
+    /// When it last wrote something.
+    pub(super) wrote: Instant,
+    crime_done: bool,
+}
+
+const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+/// The answer to [`KEY`], RFC 6455 section 1.3.
+const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+
+impl Peer {
+    pub(super) fn new(number: u32, sketch: Sketch) -> Self {
+        let format = match sketch.door {
+            Door::Web(_) => Format::WebSocket { deflate: false },
+            Door::Line => Format::Line,
+            Door::Length => Format::Length,
+        };
+        Self {
+            number,
+            sketch,
+            format,
+            stage: Stage::Ahead,
+            client: None,
+            outgoing: Vec::new(),
+            inbox: Vec::new(),
+            sent: 0,
+            expected: VecDeque::new(),
+            expected_pongs: VecDeque::new(),
+            seen: Vec::new(),
+            synced: None,
+            status: None,
+            pages: 0,
+            code: None,
+            close_seen: false,
+            close_sent: false,
+            shut: false,
+            end: None,
+            wrote: Instant::ZERO,
+            crime_done: false,
+        }
+    }
+
+    pub(super) fn is_web(&self) -> bool {
+        matches!(self.sketch.door, Door::Web(_))
+    }
+
+    /// Whether it is as good as a peer can be, and still there.
+    pub(super) fn is_well(&self) -> bool {
+        matches!(self.sketch.manner, Manner::Healthy | Manner::Slow)
+            && self.stage == Stage::Open
+            && !matches!(self.sketch.role, Role::Criminal(_) | Role::Pages)
+    }
+
+    /// Whether all that it was owed has come.
+    pub(super) fn is_even(&self) -> bool {
+        self.expected.is_empty() && self.expected_pongs.is_empty() && self.outgoing.is_empty()
+    }
+
+    /// What matters of it in a fault's text.
+    pub(super) fn gist(&self) -> String {
+        let (outgoing, inbox, waiting) =
+            (self.outgoing.len(), self.inbox.len(), self.client.as_ref().map(sim::Client::available));
+        let owed = (self.expected.len(), self.expected_pongs.len());
+        let Self { number, sketch, stage, sent, code, end, .. } = self;
+        format!(
+            "peer {number} {stage:?} sent {sent}, owed {owed:?}, {outgoing} to write, {inbox} unread, {waiting:?} there, \
+             {code:?} {end:?} {sketch:?}"
+        )
+    }
+
+    /// One round: reads, thinks, writes.
+    pub(super) fn poll(&mut self, step: usize, around: &mut Surroundings<'_>) -> Result<(), String> {
+        if self.stage == Stage::Ahead && self.sketch.start <= step {
+            self.connect(around);
+        }
+        if self.client.is_none() {
+            return Ok(());
+        }
+        self.read(around)?;
+        self.think(around);
+        self.write(around);
+        self.notice_end();
+        Ok(())
+    }
+
+    fn connect(&mut self, around: &mut Surroundings<'_>) {
+        let (listener, first) = self.sketch.way_in(self.number);
+        self.client = around.net.connect(ListenerId(listener));
+        self.wrote = around.now;
+        if self.client.is_none() {
+            self.stage = Stage::Gone;
+            self.end = Some(End::Refused);
+            return;
+        }
+        self.stage = Stage::Handshake;
+        if self.is_web() {
+            return self.request(&first, around);
+        }
+        self.stage = Stage::Open;
+        if !first.is_empty() {
+            self.raw_frame(first.as_bytes());
+        }
+    }
+
+    fn request(&mut self, path: &str, around: &mut Surroundings<'_>) {
+        let request = match self.sketch.role {
+            Role::Pages => {
+                let mut requests = format!("GET {path} HTTP/1.1\r\nHost: sim\r\n\r\n").repeat(around.random.below(4));
+                requests.push_str(&format!("GET {path} HTTP/1.1\r\nHost: sim\r\nConnection: close\r\n\r\n"));
+                self.sent = u32::try_from(requests.matches("GET").count()).unwrap_or(0);
+                requests
+            }
+            Role::Criminal(Crime::Garbage) => "\u{1}\u{2} complete nonsense\r\n\r\n".to_owned(),
+            Role::Criminal(Crime::LongHead) => {
+                format!("GET / HTTP/1.1\r\nHost: sim\r\nX: {}\r\n\r\n", "x".repeat(4096))
+            }
+            Role::Criminal(Crime::Unfinished) => "GET /echo HTTP/1.1\r\nHost: s".to_owned(),
+            role => {
+                let mut request = format!(
+                    "GET {path} HTTP/1.1\r\nHost: sim\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n"
+                );
+                if let Door::Web(Some(offer)) = self.sketch.door {
+                    request.push_str(&format!("Sec-WebSocket-Extensions: {offer}\r\n"));
+                }
+                request.push_str("\r\n");
+                if role == Role::Criminal(Crime::EarlyData) {
+                    request.push_str("\u{1}early");
+                }
+                request
+            }
+        };
+        self.outgoing.extend_from_slice(request.as_bytes());
+    }
+
+    fn read(&mut self, around: &mut Surroundings<'_>) -> Result<(), String> {
+        let blind = self.sketch.manner == Manner::Blind || self.sketch.role == Role::Criminal(Crime::PingFlood);
+        if blind && self.stage != Stage::Handshake && self.is_web() || blind && !self.is_web() {
+            return Ok(());
+        }
+        let mut bytes_max = usize::MAX;
+        if self.sketch.manner == Manner::Slow && !around.calm {
+            if !around.random.chance(250) {
+                return Ok(());
+            }
+            bytes_max = around.random.within(1, 200);
+        }
+        let Some(client) = &mut self.client else { return Ok(()) };
+        let read = client.read_into(&mut self.inbox, bytes_max);
+        around.moved += read as u64;
+        if read == 0 {
+            return Ok(());
+        }
+        if self.sketch.role == Role::Pages {
+            return self.take_pages();
+        }
+        if self.stage == Stage::Handshake && !self.take_answer()? {
+            return Ok(());
+        }
+        if self.status.is_some_and(|status| status != 101) {
+            return Ok(());
+        }
+        while let Some(frame) = wire::next(self.format, &mut self.inbox, around.zip)? {
+            if self.close_seen {
+                return Err(format!("{frame:?} behind the close frame"));
+            }
+            let frames = match around.sabotage {
+                Some(sabotage) if self.is_watched() => sabotage.filter(self.number, frame),
+                _ => vec![frame],
+            };
+            for frame in frames {
+                self.take(frame)?;
+            }
+        }
+        if self.close_seen && !self.inbox.is_empty() {
+            return Err("bytes behind the close frame".into());
+        }
+        Ok(())
+    }
+
+    /// Whether tampering with what it gets must be noticed.
+    fn is_watched(&self) -> bool {
+        self.sketch.manner == Manner::Healthy
+            && matches!(self.sketch.role, Role::Echo | Role::Member(_, true, _) | Role::Chat(_))
+    }
+
+    /// The answer to the handshake; whether it is all there.
+    fn take_answer(&mut self) -> Result<bool, String> {
+        let Some(end) = self.inbox.windows(4).position(|four| four == b"\r\n\r\n") else { return Ok(false) };
+        let head = String::from_utf8(self.inbox[..end].to_vec()).map_err(|_| "an answer that is not UTF-8")?;
+        self.inbox.drain(..end + 4);
+        let status = head.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)?.parse().ok());
+        self.status = Some(status.ok_or_else(|| format!("no status: {head}"))?);
+        self.stage = if self.status == Some(101) { Stage::Open } else { Stage::Parting };
+        if self.stage == Stage::Open {
+            let deflate = head.contains("permessage-deflate");
+            if !head.contains(ACCEPT) || deflate != matches!(self.sketch.door, Door::Web(Some(_))) {
+                return Err(format!("a strange agreement: {head}"));
+            }
+            self.format = Format::WebSocket { deflate };
+        }
+        Ok(true)
+    }
+
+    fn take_pages(&mut self) -> Result<(), String> {
+        while let Some(end) = self.inbox.windows(4).position(|four| four == b"\r\n\r\n") {
+            if self.inbox.starts_with(b"HTTP/1.1 408 ") {
+                self.status = Some(408);
+                return Ok(());
+            }
+            if !self.inbox.starts_with(b"HTTP/1.1 200 ") {
+                return Err(format!("no page: {}", String::from_utf8_lossy(&self.inbox)));
+            }
+            let Some(body) = self.inbox.get(end + 4..end + 4 + PAGE.len()) else { return Ok(()) };
+            if body != PAGE {
+                return Err("another page".into());
+            }
+            self.inbox.drain(..end + 4 + PAGE.len());
+            self.pages += 1;
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, frame: Frame) -> Result<(), String> {
+        match frame {
+            Frame::Heartbeat => {
+                if !self.is_silent() {
+                    self.raw_frame(&[]);
+                }
+            }
+            Frame::Ping(payload) => {
+                if !self.is_silent() && !self.close_sent {
+                    self.web_frame(0x8a, &payload, [1, 2, 3, 4]);
+                }
+            }
+            Frame::Pong(payload) => {
+                let expected = self.expected_pongs.pop_front();
+                if expected.as_ref() != Some(&payload) && self.sketch.role != Role::Criminal(Crime::Noise) {
+                    return Err(format!("the pong {payload:?}, expected {expected:?}"));
+                }
+            }
+            Frame::Close(code) => {
+                self.close_seen = true;
+                self.code = code;
+                if !self.close_sent && !self.is_silent() {
+                    self.close_sent = true;
+                    self.web_frame(0x88, &code.map_or(Vec::new(), |code| code.to_be_bytes().to_vec()), [9, 9, 9, 9]);
+                }
+                self.stage = Stage::Parting;
+            }
+            message => return self.take_message(&message),
+        }
+        Ok(())
+    }
+
+    fn take_message(&mut self, message: &Frame) -> Result<(), String> {
+        match self.sketch.role {
+            Role::Member(..) => self.seen.push(wire::identify(message)?),
+            Role::Chat(_) => self.seen.push(chat_line(message)?),
+            Role::Echo => {
+                let bytes = match (message, self.expected.pop_front()) {
+                    (Frame::Text(bytes), Some((Style::Text | Style::Lines, expected))) if *bytes == expected => {
+                        return Ok(());
+                    }
+                    (Frame::Binary(bytes), Some((Style::Binary, expected))) if *bytes == expected => return Ok(()),
+                    (Frame::Raw(bytes), Some((_, expected))) if *bytes == expected => return Ok(()),
+                    (Frame::Text(bytes) | Frame::Binary(bytes) | Frame::Raw(bytes), _) => bytes,
+                    _ => return Err(format!("{message:?}")),
+                };
+                return Err(format!("not an echo: {}", String::from_utf8_lossy(bytes)));
+            }
+            Role::Pages | Role::Criminal(_) => {}
+        }
+        Ok(())
+    }
+
+    fn is_silent(&self) -> bool {
+        self.sketch.manner == Manner::Mute
+    }
+
+    /// Decides what to do next.
+    fn think(&mut self, around: &mut Surroundings<'_>) {
+        if self.stage != Stage::Open || around.calm && !matches!(self.sketch.role, Role::Criminal(_)) {
+            return;
+        }
+        if let Role::Criminal(crime) = self.sketch.role {
+            if !self.crime_done && (around.calm || around.random.chance(500)) {
+                self.commit(crime, around);
+            }
+            return;
+        }
+        match self.sketch.manner {
+            Manner::Mute => return,
+            Manner::Abrupt if around.random.chance(30) => {
+                self.end = Some(End::Own);
+                self.stage = Stage::Gone;
+                if let Some(client) = self.client.take() {
+                    if around.random.chance(500) { client.reset() } else { client.close() }
+                }
+                return;
+            }
+            Manner::Leaves if around.random.chance(30) => return self.part(),
+            _ => {}
+        }
+        if self.outgoing.len() < 4096 && self.sent < self.sketch.messages && around.random.chance(300) {
+            self.say(around);
+        }
+        if self.is_web() && around.random.chance(40) {
+            self.ping(around.random);
+        }
+    }
+
+    /// Says good-bye.
+    fn part(&mut self) {
+        self.stage = Stage::Parting;
+        if self.is_web() {
+            self.close_sent = true;
+            self.web_frame(0x88, &1000_u16.to_be_bytes(), [5, 6, 7, 8]);
+        } else {
+            self.close_sent = true;
+        }
+    }
+
+    fn ping(&mut self, random: &mut Random) {
+        let payload = vec![b'p'; random.below(20)];
+        self.web_frame(0x89, &payload, [0; 4]);
+        self.expected_pongs.push_back(payload);
+    }
+
+    /// Says the next message.
+    pub(super) fn say(&mut self, around: &mut Surroundings<'_>) {
+        let random = &mut *around.random;
+        let style = match (self.sketch.role, self.format) {
+            (Role::Chat(_), Format::Line) => Style::Text,
+            (Role::Chat(_), _) => [Style::Text, Style::Lines][random.below(2)],
+            (_, Format::Line) => [Style::Text, Style::Binary][random.below(2)],
+            _ => [Style::Text, Style::Lines, Style::Binary][random.below(3)],
+        };
+        let longest = around.message_bytes_max.saturating_sub(32);
+        let bytes = if random.chance(900) || around.calm { random.below(100) } else { random.below(longest) };
+        self.sent += 1;
+        let payload = wire::payload(style, Id { publisher: self.number, sequence: self.sent }, bytes);
+        if self.sketch.role == Role::Echo {
+            self.expected.push_back((style, payload.clone()));
+        }
+        match self.format {
+            Format::WebSocket { deflate } => self.web_message(style, &payload, deflate, around),
+            _ => self.raw_frame(&payload),
+        }
+    }
+
+    /// A message in one frame or several, with pings between them, compressed or not.
+    fn web_message(&mut self, style: Style, payload: &[u8], deflate: bool, around: &mut Surroundings<'_>) {
+        let compressed = deflate && around.random.chance(500);
+        let payload = if compressed { around.zip.deflate(payload) } else { payload.to_vec() };
+        let mut first = if style == Style::Binary { 2 } else { 1 } | if compressed { 0x40 } else { 0 };
+        let mut rest = &payload[..];
+        for _ in 0..if around.random.chance(700) { 0 } else { around.random.below(4) } {
+            if rest.is_empty() {
+                break;
+            }
+            let (fragment, more) = rest.split_at(around.random.within(1, 40).min(rest.len()));
+            self.web_frame(first, fragment, around.random.bits().to_le_bytes()[..4].try_into().unwrap_or([7; 4]));
+            (first, rest) = (0, more);
+            if around.random.chance(300) {
+                self.ping(around.random);
+            }
+        }
+        self.web_frame(first | 0x80, rest, [3, 1, 4, 1]);
+    }
+
+    fn web_frame(&mut self, first: u8, payload: &[u8], key: [u8; 4]) {
+        wire::client_frame(first, payload, key, &mut self.outgoing);
+    }
+
+    fn raw_frame(&mut self, payload: &[u8]) {
+        if self.format == Format::Length {
+            self.outgoing.extend(u32::try_from(payload.len()).unwrap_or(0).to_be_bytes());
+            self.outgoing.extend_from_slice(payload);
+        } else {
+            self.outgoing.extend_from_slice(payload);
+            self.outgoing.push(b'\n');
+        }
+    }
+
+    fn commit(&mut self, crime: Crime, around: &mut Surroundings<'_>) {
+        self.crime_done = true;
+        let key = [8, 8, 8, 8];
+        match crime {
+            Crime::ReservedOpcode => self.web_frame(0x83, b"x", key),
+            Crime::ReservedBit => self.web_frame(0xa1, b"x", key),
+            Crime::Unmasked => self.outgoing.extend([0x81, 1, b'x']),
+            Crime::BadUtf8 => self.web_frame(0x81, b"abc\xc0\xafdef", key),
+            Crime::TooBig => self.web_frame(0x82, &vec![0; around.message_bytes_max + 1], key),
+            Crime::BadClose => self.web_frame(0x88, &1005_u16.to_be_bytes(), key),
+            Crime::LoneContinuation => self.web_frame(0x80, b"x", key),
+            Crime::Fragments => (0..60).for_each(|at| self.web_frame(u8::from(at == 0), b"x", key)),
+            Crime::EmptyFragments => (0..60).for_each(|at| self.web_frame(u8::from(at == 0), b"", key)),
+            Crime::BinaryChat => self.web_frame(0x82, b"x", key),
+            Crime::PanicInMessage => self.web_frame(0x81, b"x", key),
+            Crime::PanicInClose => self.part(),
+            Crime::Noise => {
+                let noise: Vec<u8> = (0..300).map(|_| around.random.bits().to_le_bytes()[0]).collect();
+                self.outgoing.extend(noise);
+            }
+            Crime::PingFlood => (0..300).for_each(|_| self.web_frame(0x89, &[b'f'; 100], key)),
+            Crime::LongFrame => {
+                let bytes = around.message_bytes_max + 10;
+                self.raw_frame(&vec![b'l'; bytes]);
+            }
+            _ => {}
+        }
+    }
+
+    fn write(&mut self, around: &mut Surroundings<'_>) {
+        let web = self.is_web();
+        let Some(client) = &mut self.client else { return };
+        if self.sketch.manner == Manner::Mute && self.stage == Stage::Open && web && !self.close_sent {
+            self.outgoing.clear();
+        }
+        let whole = around.calm || around.random.chance(500);
+        let bytes = if whole { self.outgoing.len() } else { around.random.within(1, 64).min(self.outgoing.len()) };
+        let written = if bytes == 0 { 0 } else { client.write(&self.outgoing[..bytes]) };
+        self.outgoing.drain(..written);
+        around.moved += written as u64;
+        if written > 0 {
+            self.wrote = around.now;
+        }
+        if self.outgoing.is_empty() && self.close_sent && !web && !self.shut {
+            self.shut = true;
+            client.shutdown_write();
+        }
+    }
+
+    fn notice_end(&mut self) {
+        let Some(client) = &self.client else { return };
+        let end = match client.peer() {
+            sim::Peer::Open => return,
+            sim::Peer::Finished => End::Server,
+            sim::Peer::Reset => End::Reset,
+        };
+        self.end = Some(end);
+        self.stage = Stage::Gone;
+        self.client = None;
+    }
+}
+
+/// A chat's line: `cN joined the chat`, `cN: ...`, `cN left the chat`.
+fn chat_line(message: &Frame) -> Result<Id, String> {
+    let (Frame::Text(bytes) | Frame::Raw(bytes)) = message else { return Err(format!("{message:?} in a chat")) };
+    let bad = || format!("a line that nobody said: {}", String::from_utf8_lossy(bytes));
+    let digits = bytes.iter().skip(1).take_while(|byte| byte.is_ascii_digit()).count();
+    let (name, said) = bytes.split_at_checked(1 + digits).ok_or_else(bad)?;
+    let publisher = str::from_utf8(&name[1..]).ok().and_then(|number| number.parse().ok()).ok_or_else(bad)?;
+    match said {
+        b" joined the chat" => Ok(Id { publisher, sequence: 0 }),
+        b" left the chat" => Ok(Id { publisher, sequence: Id::LEFT }),
+        _ => {
+            let said = said.strip_prefix(b": ").ok_or_else(bad)?.to_vec();
+            let raw = matches!(message, Frame::Raw(_));
+            let id = wire::identify(&if raw { Frame::Raw(said) } else { Frame::Text(said) })?;
+            if id.publisher == publisher { Ok(id) } else { Err(bad()) }
+        }
+    }
+}

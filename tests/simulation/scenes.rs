@@ -1,0 +1,203 @@
+//! Faults that seeds have found, each as a small scene whose every turn is scripted.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use holdline::app::opening::Opening;
+use holdline::app::site::DemoSite;
+use holdline::app::standard_routes;
+use holdline::config::{App, Limits};
+use holdline::id::{ListenerId, ShardId};
+use holdline::message::Topic;
+use holdline::metrics::Metrics;
+use holdline::session::Protocol;
+use holdline::session::http::UpgradePolicy;
+use holdline::shard::{Control, Entrance, EntranceKind, Mail, Seed, Shard, Turn};
+use holdline::sim::{Client, Config, ManualClock, Net, Peer, SimBackend};
+
+const LINES: ListenerId = ListenerId(0);
+const WEB: ListenerId = ListenerId(1);
+
+struct Scene {
+    net: Net,
+    clock: ManualClock,
+    control: Arc<Control>,
+    shards: Vec<Shard<SimBackend>>,
+    done: Vec<bool>,
+}
+
+impl Scene {
+    fn new(shards: u16, limits: Limits) -> Self {
+        let net = Net::new(1, Config::default());
+        let (control, metrics) = (Arc::new(Control::new(100)), Metrics::new(shards.into()));
+        let lines = EntranceKind::Tcp { protocol: Protocol::Line, opening: Opening::new(App::Topic, None) };
+        let web = EntranceKind::Http { policy: UpgradePolicy::default(), site: Arc::new(DemoSite), routes: true };
+        let entrances: Arc<[Entrance]> = [lines, web].map(|kind| Entrance { url: String::new(), kind }).into();
+        let limits = Arc::new(Limits { connections_max: 100, ..limits });
+        let mails = Mail::mesh(shards, limits.mailbox_capacity);
+        let shards = (0..).zip(mails).map(|(number, mail)| {
+            let mut backend = net.backend();
+            backend.open(LINES);
+            backend.open(WEB);
+            let seed = Seed {
+                id: ShardId(number),
+                limits: Arc::clone(&limits),
+                router: standard_routes(),
+                entrances: Arc::clone(&entrances),
+                mail,
+                control: Arc::clone(&control),
+                metrics: metrics.clone(),
+            };
+            Shard::new(backend, seed)
+        });
+        let shards: Vec<_> = shards.collect();
+        Self { done: vec![false; shards.len()], net, clock: ManualClock::new(), control, shards }
+    }
+
+    fn turn(&mut self, shard: usize) {
+        if !self.done[shard] {
+            self.done[shard] = self.shards[shard].turn(&self.clock).unwrap() == Turn::Done;
+        }
+    }
+
+    fn rest(&mut self) {
+        (0..10).for_each(|_| (0..self.shards.len()).for_each(|shard| self.turn(shard)));
+    }
+
+    fn pass(&mut self, millis: u64) {
+        for _ in 0..millis / 50 {
+            self.clock.advance(Duration::from_millis(50));
+            self.rest();
+        }
+    }
+
+    fn connect(&mut self, shard: usize, listener: ListenerId, first: &str) -> Client {
+        let mut client = self.net.connect_to(shard, listener).unwrap();
+        assert_eq!(client.write(first.as_bytes()), first.len());
+        client
+    }
+
+    /// A member of a topic, on a shard.
+    fn member(&mut self, shard: usize, topic: &str) -> Client {
+        self.connect(shard, LINES, &format!("{topic}\n"))
+    }
+}
+
+/// A topic that this shard owns, one of several.
+fn topic_of(shard: u16, shards: u16, nth: usize) -> String {
+    let owned = |name: &String| Topic::parse(name.as_bytes(), 255).unwrap().owner(shards) == ShardId(shard);
+    (0..).map(|number| format!("t{number}")).filter(owned).nth(nth).unwrap()
+}
+
+fn upgrade(path: &str) -> String {
+    format!(
+        "GET {path} HTTP/1.1\r\nHost: sim\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+}
+
+#[test]
+fn a_topic_outlives_its_owners_connections_in_a_drain() {
+    let mut scene = Scene::new(3, Limits::default());
+    let topic = topic_of(0, 3, 0);
+    let (mut reader, mut writer) = (scene.member(1, &topic), scene.member(2, &topic));
+    scene.rest();
+    scene.control.drain(Duration::from_secs(10));
+    scene.rest();
+    writer.write(b"still here\n");
+    scene.rest();
+    assert_eq!(reader.read(), b"still here\n");
+    scene.pass(10_500);
+    drop((reader, writer));
+    scene.rest();
+    assert_eq!(scene.done, [true; 3]);
+}
+
+#[test]
+fn a_late_handshake_leaves_a_heartbeat() {
+    let limits = Limits { heartbeat_interval: Duration::from_secs(1), ..Limits::default() };
+    let mut scene = Scene::new(1, limits);
+    let mut client = scene.connect(0, WEB, "");
+    scene.pass(3000);
+    client.write(upgrade("/echo").as_bytes());
+    scene.rest();
+    assert!(client.read().starts_with(b"HTTP/1.1 101 "));
+    scene.pass(1300);
+    assert_eq!(client.read(), [0x89, 0], "a ping");
+}
+
+#[test]
+fn a_publisher_of_many_messages_at_once_is_read_to_the_end() {
+    let mut scene = Scene::new(1, Limits::default());
+    let mut reader = scene.member(0, "t");
+    let mut writer = scene.connect(0, WEB, &upgrade("/topics/t?echo=0"));
+    scene.rest();
+    let frames = [0x81, 0x81, 0, 0, 0, 0, b'x'].repeat(1000);
+    assert_eq!(writer.write(&frames), frames.len());
+    (0..5).for_each(|_| scene.rest());
+    assert_eq!(reader.read(), b"x\n".repeat(1000));
+}
+
+#[test]
+fn a_stalled_publisher_is_closed_without_waiting() {
+    let mut scene = Scene::new(2, Limits { mailbox_capacity: 1, ..Limits::default() });
+    let topic = topic_of(0, 2, 0);
+    let _reader = scene.member(0, &topic);
+    let mut writer = scene.member(1, &topic);
+    scene.rest();
+    // The owner does not turn: its mailbox fills up, and the writer's bytes are held.
+    for _ in 0..5 {
+        writer.write(b"one\ntwo\nthree\n");
+        scene.turn(1);
+    }
+    scene.control.drain(Duration::ZERO);
+    scene.clock.advance(Duration::from_millis(100));
+    (0..5).for_each(|_| scene.turn(1));
+    assert_eq!(writer.peer(), Peer::Finished);
+}
+
+#[test]
+fn all_who_join_a_topic_without_room_are_sent_away() {
+    let mut scene = Scene::new(2, Limits { topics_max: 2, ..Limits::default() });
+    let first = scene.member(0, &topic_of(0, 2, 0));
+    scene.rest();
+    let others = [(); 3].map(|()| scene.member(0, &topic_of(0, 2, 1)));
+    scene.rest();
+    assert_eq!(first.peer(), Peer::Open);
+    assert!(others.iter().all(|other| other.peer() == Peer::Finished));
+}
+
+#[test]
+fn a_peer_that_answered_once_is_found_dead_in_time() {
+    let (interval, timeout) = (Duration::from_secs(1), Duration::from_secs(3));
+    let limits = Limits { heartbeat_interval: interval, heartbeat_timeout: timeout, ..Limits::default() };
+    let mut scene = Scene::new(1, limits);
+    let mut client = scene.member(0, "t");
+    scene.pass(1200);
+    assert_eq!(client.read(), b"\n", "a heartbeat");
+    client.write(b"\n");
+    scene.pass(1000 + 100 + 3000 + 400);
+    assert_eq!(client.read(), b"\n", "another");
+    assert_ne!(client.peer(), Peer::Open);
+}
+
+#[test]
+fn who_takes_the_last_subscribers_place_sees_no_gap() {
+    let mut scene = Scene::new(3, Limits::default());
+    let topic = topic_of(0, 3, 0);
+    let (leaver, mut writer) = (scene.member(1, &topic), scene.member(2, &topic));
+    scene.rest();
+    // In the owner's mailbox lie: one, the leaving, two, the joining, three.
+    writer.write(b"one\n");
+    scene.turn(2);
+    drop(leaver);
+    (0..2).for_each(|_| scene.turn(1));
+    writer.write(b"two\n");
+    scene.turn(2);
+    let mut joiner = scene.member(1, &topic);
+    (0..2).for_each(|_| scene.turn(1));
+    writer.write(b"three\n");
+    scene.turn(2);
+    scene.rest();
+    assert_eq!(joiner.read(), b"three\n");
+}
