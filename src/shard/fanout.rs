@@ -3,6 +3,9 @@
 //! A message goes straight from its shared image to the socket of each subscriber who has nothing queued. What the
 //! kernel does not take, and whatever comes for a connection that has something queued, goes to its outbox.
 
+use std::iter::repeat_n;
+use std::sync::Arc;
+
 use super::Shard;
 use super::connection::Flags;
 use super::core::{Core, Send, Sent};
@@ -89,18 +92,22 @@ impl<B: Backend> Shard<B> {
     }
 }
 
-/// All messages as one piece.
+/// All messages as one piece, in one allocation.
 fn joined(messages: &mut [Message], wire: Wire, deflater: &mut Deflater) -> Image {
-    let mut images = messages.iter_mut().map(|message| message.encoded(wire, deflater));
-    match (images.next(), images.len()) {
-        (None, _) => Image::from(Vec::new()),
-        (Some(only), 0) => only,
-        (Some(first), _) => {
-            let mut bytes = first.as_slice().to_vec();
-            images.for_each(|image| bytes.extend_from_slice(image.as_slice()));
-            Image::from(bytes)
+    if let [only] = messages {
+        return only.encoded(wire, deflater);
+    }
+    let end = messages.iter_mut().map(|message| message.encoded(wire, deflater).len()).sum();
+    let mut bytes: Arc<[u8]> = repeat_n(0, end).collect();
+    if let Some(mut room) = Arc::get_mut(&mut bytes) {
+        for message in messages {
+            let image = message.encoded(wire, deflater);
+            let (place, rest) = room.split_at_mut(image.len());
+            place.copy_from_slice(image.as_slice());
+            room = rest;
         }
     }
+    Image { bytes, start: 0, end }
 }
 
 impl Core {

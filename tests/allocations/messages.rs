@@ -168,3 +168,31 @@ fn a_publication_allocates_once_over_several_shards() {
         assert_publication_costs_one(backend, 3);
     }
 }
+
+/// Messages that wait together go out as one piece, which is one more allocation for all of them.
+#[test]
+fn a_burst_of_publications_allocates_once_more() {
+    const BURST: usize = 16;
+    let watch = Watch::new();
+    for backend in backends() {
+        let running = Running::start(&config(backend, 1), standard_routes());
+        let mut audience: Vec<Client> = (0..8).map(|_| running.websocket("/topics/news")).collect();
+        let mut publisher = running.websocket("/topics/news?echo=0");
+        let message = wire::masked(FIN | TEXT, &[b'x'; 100]).repeat(BURST);
+        let mut room = [0; 102 * BURST];
+        let mut run = |rounds| {
+            for _ in 0..rounds {
+                publisher.stream.write_all(&message).unwrap();
+                for client in &mut audience {
+                    client.stream.read_exact(&mut room).unwrap();
+                }
+            }
+        };
+        run(100);
+        // A burst may come in two reads now and then, which makes two pieces.
+        let allowed = (ROUNDS * (BURST + 2)) as u64;
+        let allocations = watch.allocations(allowed, || run(ROUNDS));
+        println!("{}: {allocations} allocations for {} publications", backend.name(), ROUNDS * BURST);
+        assert!(allocations <= allowed, "{}: {allocations}", backend.name());
+    }
+}
