@@ -9,7 +9,7 @@ use std::hint::black_box;
 use std::time::Duration;
 use std::{env, io};
 
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
 
 use common::scenario::{self, Echo, Fanout};
 use common::target::{SERVER, Target};
@@ -18,6 +18,10 @@ use common::wire::Protocol;
 const BACKENDS: [&str; 2] = ["uring", "epoll"];
 const CONNECTIONS: usize = 64;
 const SUBSCRIBERS: usize = 1000;
+/// Messages of one iteration: enough for the connections to reach their stride.
+const MESSAGES: u64 = 20_000;
+/// Publications of one iteration.
+const PUBLICATIONS: u64 = 10;
 
 fn start(backend: &str) -> Option<Target> {
     let command = env::var("HOLDLINE_BENCH_SERVER").unwrap_or_else(|_| SERVER.to_owned());
@@ -25,25 +29,26 @@ fn start(backend: &str) -> Option<Target> {
     started.inspect_err(|error| eprintln!("{backend}: left out: {error}")).ok()
 }
 
-/// Time of `count` messages, from a run that may have measured some more.
+/// Time of `count` times [`MESSAGES`], from a run that may have measured some more.
 fn echo(target: &Target, protocol: Protocol, size: usize, in_flight: usize, count: u64) -> io::Result<Duration> {
     let endpoint = target.endpoint(protocol, "/echo")?;
-    let warm_up = count.min(5000);
-    let load = Echo { connections: CONNECTIONS, size, in_flight, scatter: false, warm_up, messages: count };
+    let messages = count * MESSAGES;
+    let load = Echo { connections: CONNECTIONS, size, in_flight, scatter: false, warm_up: MESSAGES / 4, messages };
     let sample = scenario::echo(&endpoint, target.pid(), load)?;
-    Ok(sample.cost.wall.mul_f64(count as f64 / sample.units as f64))
+    Ok(sample.cost.wall.mul_f64(messages as f64 / sample.units as f64))
 }
 
 fn fanout(target: &Target, count: u64) -> io::Result<Duration> {
     let endpoint = target.endpoint(Protocol::WebSocket, "/topics/bench")?;
-    let load = Fanout { subscribers: SUBSCRIBERS, size: 64, warm_up: 1, publications: count };
+    let load = Fanout { subscribers: SUBSCRIBERS, size: 64, warm_up: 2, publications: count * PUBLICATIONS };
     Ok(scenario::fanout(&endpoint, target.pid(), load)?.cost.wall)
 }
 
 fn loopback_echo(criterion: &mut Criterion) {
     println!("{}", common::sys::machine());
     let mut group = criterion.benchmark_group("loopback echo, 64 connections");
-    group.sample_size(10).measurement_time(Duration::from_secs(3)).throughput(Throughput::Elements(1));
+    group.sample_size(10).sampling_mode(SamplingMode::Flat);
+    group.measurement_time(Duration::from_secs(3)).throughput(Throughput::Elements(MESSAGES));
     for backend in BACKENDS {
         let Some(target) = start(backend) else { continue };
         for (protocol, name) in [(Protocol::WebSocket, "websocket"), (Protocol::Raw, "tcp")] {
@@ -62,8 +67,9 @@ fn loopback_echo(criterion: &mut Criterion) {
 
 fn loopback_fanout(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("loopback fan-out, 64 bytes");
-    let deliveries = Throughput::Elements(SUBSCRIBERS as u64);
-    group.sample_size(10).measurement_time(Duration::from_secs(3)).throughput(deliveries);
+    let deliveries = Throughput::Elements(SUBSCRIBERS as u64 * PUBLICATIONS);
+    group.sample_size(10).sampling_mode(SamplingMode::Flat);
+    group.measurement_time(Duration::from_secs(3)).throughput(deliveries);
     for backend in BACKENDS {
         let Some(target) = start(backend) else { continue };
         group.bench_function(BenchmarkId::new(backend, format!("{SUBSCRIBERS} subscribers")), |bencher| {

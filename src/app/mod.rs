@@ -4,6 +4,66 @@
 //! A [`Handler`] is called on its shard's thread and never blocks. It acts through its [`Context`]: what it sends to
 //! its own connection is encoded at once, everything else becomes an [`Effect`] that the shard carries out when the
 //! handler has returned.
+//!
+//! # An application of your own
+//!
+//! An auction: whoever opens `/lots/{lot}?name=N` hears every bid on that lot, and bids by sending a number.
+//!
+//! ```
+//! use holdline::app::{Context, Handler, Refusal, Request, Router, Subscribe};
+//! use holdline::close::CloseReason;
+//! use holdline::codec::http1::Query;
+//! use holdline::message::{Kind, Topic};
+//!
+//! /// One value per shard, cloned from the one that the router was given.
+//! #[derive(Clone)]
+//! struct Auction {
+//!     bid_min: u64,
+//! }
+//!
+//! /// What is kept of each connection.
+//! #[derive(Default)]
+//! struct Bidder {
+//!     name: String,
+//! }
+//!
+//! impl Handler for Auction {
+//!     type State = Bidder;
+//!
+//!     fn open(&mut self, bidder: &mut Bidder, request: &Request<'_>, context: &mut Context<'_>) -> Result<(), Refusal> {
+//!         let refuse = |message: String| Refusal { status: 400, code: "bad_request", message };
+//!         let lot = Topic::parse(request.param.as_bytes(), Topic::BYTES_MAX).map_err(|bad| refuse(bad.to_string()))?;
+//!         let name = Query::new(request.query).get("name").ok_or_else(|| refuse("give a name".to_owned()))?;
+//!         bidder.name = name.into_owned();
+//!         context.subscribe(lot, Subscribe { echo: true });
+//!         context.send_text(&format!("welcome, {}", bidder.name));
+//!         Ok(())
+//!     }
+//!
+//!     fn message(&mut self, bidder: &mut Bidder, _kind: Kind, payload: &[u8], context: &mut Context<'_>) {
+//!         let bid = str::from_utf8(payload).ok().and_then(|bid| bid.parse::<u64>().ok());
+//!         match (bid, context.topic().cloned()) {
+//!             (Some(bid), Some(lot)) if bid >= self.bid_min => {
+//!                 context.publish(lot, Kind::Text, format!("{} bids {bid}", bidder.name).as_bytes());
+//!             }
+//!             (Some(_), _) => context.send_text("that is not enough"),
+//!             (None, _) => context.close(CloseReason::Policy),
+//!         }
+//!     }
+//!
+//!     fn close(&mut self, bidder: &mut Bidder, _reason: CloseReason, context: &mut Context<'_>) {
+//!         if let Some(lot) = context.topic().cloned() {
+//!             context.publish(lot, Kind::Text, format!("{} has left", bidder.name).as_bytes());
+//!         }
+//!     }
+//! }
+//!
+//! let router = Router::new().route("/lots/{lot}", Auction { bid_min: 10 });
+//! let (_, lot) = router.find("/lots/vase").expect("a route for it");
+//! assert_eq!(lot, "vase");
+//! ```
+//!
+//! [`Server::start`](crate::server::Server::start) serves such a router.
 
 pub mod chat;
 pub mod echo;

@@ -114,13 +114,12 @@ type Report = mpsc::Sender<Result<(), StartError>>;
 /// A shard's thread. The backend is made here, since a ring belongs to the thread that made it.
 fn run(backend: BackendChoice, seed: Seed, sockets: Vec<TcpListener>, report: &Report) -> Result<(), std::io::Error> {
     let connections_max = seed.limits.connections_max;
-    let connections_u32 = u32::try_from(connections_max).unwrap_or(u32::MAX);
     let failed = |error: StartError| {
         let _ = report.send(Err(error));
         Ok(())
     };
     if backend == BackendChoice::Epoll {
-        match epoll::Epoll::new(epoll::Config { connections_max: connections_u32, ..Default::default() }) {
+        match epoll::Epoll::new(epoll::Config::new(connections_max)) {
             Ok(backend) => serve(backend, seed, sockets, report),
             Err(error) => failed(error.into()),
         }

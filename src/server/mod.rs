@@ -2,6 +2,48 @@
 //!
 //! The admin listener has a small shard of its own, on epoll: a scrape never costs the others a turn, and the pages
 //! answer until the last client of the others has left.
+//!
+//! # A server inside a program
+//!
+//! The configuration is a plain value, and port 0 picks a free port. Dropping the [`Server`] ends it at once;
+//! [`Server::drain`] and [`Server::wait`] let its clients leave first.
+//!
+//! ```
+//! use std::io::{BufRead, BufReader, Write};
+//! use std::net::TcpStream;
+//! use std::time::Duration;
+//!
+//! use holdline::app::{Router, echo::Echo};
+//! use holdline::config::{Config, Limits, Listen};
+//! use holdline::server::Server;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let config = Config {
+//!     listeners: vec![Listen::parse("http://127.0.0.1:0")?, Listen::parse("tcp://127.0.0.1:0?framing=line&app=echo")?],
+//!     admin: None,
+//!     shards: 1,
+//!     limits: Limits { connections_max: 100, ..Limits::default() },
+//!     ..Config::default()
+//! };
+//! let server = Server::start(&config, Router::new().route("/echo", Echo))?;
+//!
+//! // Everything accepts from here on. This is a client over bare TCP.
+//! let listening = server.listening();
+//! let address = listening[1].trim_start_matches("tcp://").split('?').next().unwrap_or_default();
+//! let mut client = BufReader::new(TcpStream::connect(address)?);
+//! client.get_mut().write_all(b"hello\n")?;
+//! let mut line = String::new();
+//! client.read_line(&mut line)?;
+//! assert_eq!(line, "hello\n");
+//! assert_eq!(server.metrics().total(|shard| shard.messages_received_total.get()), 1);
+//!
+//! // Clients are asked to leave within this time.
+//! drop(client);
+//! server.drain(Duration::ZERO);
+//! server.wait()?;
+//! # Ok(())
+//! # }
+//! ```
 
 pub mod admin;
 mod bind;

@@ -38,6 +38,7 @@ impl<B: Backend> Shard<B> {
         if reason == CloseReason::SlowConsumer {
             self.core.clear_queue(id);
         }
+        self.begin_output(id);
         self.core.farewell(id, reason);
         self.write(id);
         self.core.closing.push(id);
@@ -119,13 +120,11 @@ impl Core {
         self.leave_all_topics(id);
         let Some(connection) = self.table.get(id) else { return };
         let subject = self.subject(id, connection, topic.as_ref());
-        let mut nowhere = std::mem::take(&mut self.out);
-        let mut context = Context::new(subject, &mut self.deflater, &mut nowhere, &mut self.effects);
+        let mut context = Context::new(subject, &mut self.deflater, &mut self.nowhere, &mut self.effects);
         if self.router.close(route, state, reason, &mut context).is_err() {
             self.metrics.handler_panics_total.add(1);
         }
-        nowhere.clear();
-        self.out = nowhere;
+        self.nowhere.clear();
         // Subscriptions and closes of a connection that has ended have no meaning; publications have.
         self.effects.retain(|effect| matches!(effect, crate::app::Effect::Publish(_)));
         self.apply_effects(id);
@@ -133,7 +132,6 @@ impl Core {
 
     /// Writes the protocol's good-bye.
     fn farewell(&mut self, id: ConnId, reason: CloseReason) {
-        self.out.clear();
         let spread_ms = self.retry_after_ms(id);
         let Some(connection) = self.table.get_mut(id) else { return };
         if reason == CloseReason::HeartbeatTimeout {

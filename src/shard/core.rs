@@ -69,8 +69,14 @@ pub struct Core {
     pub(super) phase: Phase,
     pub(super) drain: Option<Drain>,
 
-    /// What the connection at hand wants sent.
+    /// Frames of connections' own that this batch sends; at its end, those of the connection at hand.
     pub(super) out: Vec<u8>,
+    /// Where the frames of the connection at hand begin.
+    pub(super) out_start: usize,
+    /// The connection at hand, while its frames have not been given to the backend: more may follow from it.
+    pub(super) corked: Option<ConnId>,
+    /// Where frames for nobody go.
+    pub(super) nowhere: Vec<u8>,
     /// What handlers want done.
     pub(super) effects: Vec<Effect>,
     /// Publications of this shard's connections, in order.
@@ -82,8 +88,6 @@ pub struct Core {
     /// The batch of sends that is being put together: its number and its sends.
     pub(super) batch: u16,
     pub(super) sends: Vec<Send>,
-    /// Bytes of `sends` that lie nowhere else.
-    pub(super) send_bytes: Vec<u8>,
     /// Images of `sends`.
     pub(super) send_images: Vec<Image>,
     /// Connections with something in their outbox that has not been tried yet.
@@ -124,7 +128,7 @@ pub(super) struct Send {
 /// What was sent, so that what the kernel did not take can be kept.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Sent {
-    /// These bytes of `send_bytes`.
+    /// These bytes of `out`.
     Bytes { start: usize, end: usize },
     /// An image of `send_images` with so many messages.
     Image { index: usize, messages: u32 },
@@ -197,13 +201,15 @@ impl Core {
             phase: Phase::Running,
             drain: None,
             out: Vec::new(),
+            out_start: 0,
+            corked: None,
+            nowhere: Vec::new(),
             effects: Vec::new(),
             staged: Vec::new(),
             staged_bytes: 0,
             blocked: false,
             batch: 1,
             sends: Vec::new(),
-            send_bytes: Vec::new(),
             send_images: Vec::new(),
             dirty: VecDeque::new(),
             closing: Vec::new(),
@@ -302,6 +308,11 @@ impl Core {
     /// The tick at which `duration` from now is over.
     pub(super) fn after(&self, duration: Duration) -> Tick {
         self.wheel.tick_of(self.now + duration)
+    }
+
+    /// Frames of the connection at hand, so far.
+    pub(super) fn output(&self) -> &[u8] {
+        &self.out[self.out_start..]
     }
 
     /// Carries out what a handler asked for; returns the close that it asked for.

@@ -12,36 +12,52 @@ use crate::io::{Backend, Out, Short};
 impl<B: Backend> Shard<B> {
     /// Sends in one batch.
     pub(super) const SENDS_MAX: usize = 512;
-    /// Bytes in one batch that lie nowhere but in `send_bytes`.
-    const SEND_BYTES_MAX: usize = 256 * 1024;
-    /// Answers longer than this are moved to the outbox instead of being copied.
-    const STRAIGHT_BYTES_MAX: usize = 16 * 1024;
+    /// Bytes of connections' own frames in one batch.
+    const OUT_BYTES_MAX: usize = 256 * 1024;
+    /// Frames of one connection that are sent from where they were written; more goes through its outbox.
+    const STRAIGHT_BYTES_MAX: usize = 64 * 1024;
     /// Batches that one turn sends from outboxes before it looks at its input again.
     const ROUNDS_MAX: usize = 4;
 
-    /// Sends what the core has written for this connection.
+    /// Makes `id` the connection at hand: what the core writes from here on is for it.
+    pub(super) fn begin_output(&mut self, id: ConnId) {
+        if self.core.corked != Some(id) {
+            self.uncork();
+            self.core.out_start = self.core.out.len();
+        }
+    }
+
+    /// Sends what the core has written for the connection at hand, but not at once: bytes of one connection often come
+    /// in several pieces, and the answers to all of them are sent as one.
     pub(super) fn write(&mut self, id: ConnId) {
-        let core = &mut self.core;
-        if core.out.is_empty() {
+        if self.core.output().is_empty() {
             return;
         }
-        core.metrics.bytes_sent_total.add(core.out.len() as u64);
+        self.core.corked = Some(id);
+        if self.core.output().len() >= Self::STRAIGHT_BYTES_MAX {
+            self.uncork();
+        }
+    }
+
+    /// Gives the frames of the connection at hand to the backend, or puts them in its outbox.
+    pub(super) fn uncork(&mut self) {
+        let core = &mut self.core;
+        let Some(id) = core.corked.take() else { return };
+        let (start, end) = (core.out_start, core.out.len());
+        core.out_start = end;
+        core.metrics.bytes_sent_total.add((end - start) as u64);
         let Some(connection) = core.table.get_mut(id) else { return };
         let straight =
-            connection.outbox.is_none() && connection.batch != core.batch && core.out.len() <= Self::STRAIGHT_BYTES_MAX;
+            connection.outbox.is_none() && connection.batch != core.batch && end - start <= Self::STRAIGHT_BYTES_MAX;
         if !straight {
-            core.write_to_outbox(id);
+            core.queue_output(id, start);
             return;
         }
         connection.batch = core.batch;
-        let start = core.send_bytes.len();
-        core.send_bytes.extend_from_slice(&core.out);
-        let end = core.send_bytes.len();
         let tag = u32::try_from(core.sends.len()).unwrap_or(u32::MAX);
         core.sends.push(Send { id, what: Sent::Bytes { start, end } });
-        self.backend.send(id, Out::Bytes(&core.out), tag);
-        core.out.clear();
-        if core.sends.len() >= Self::SENDS_MAX || end >= Self::SEND_BYTES_MAX {
+        self.backend.send(id, Out::Bytes(&core.out[start..end]), tag);
+        if core.sends.len() >= Self::SENDS_MAX || end >= Self::OUT_BYTES_MAX {
             self.flush_sends();
         }
     }
@@ -88,6 +104,7 @@ impl<B: Backend> Shard<B> {
 
     /// Runs the batch and keeps what was not taken.
     pub(super) fn flush_sends(&mut self) {
+        self.uncork();
         if self.core.sends.is_empty() {
             return;
         }
@@ -132,6 +149,9 @@ impl<B: Backend> Shard<B> {
 }
 
 impl Core {
+    /// Room for a batch's frames that is kept from one batch to the next.
+    const OUT_KEPT_BYTES: usize = 512 * 1024;
+
     /// Puts an outbox on the list of those to be sent in this turn.
     pub(super) fn mark_dirty(&mut self, id: ConnId) {
         let Some(outbox) = self.table.get_mut(id).and_then(|connection| connection.outbox.as_deref_mut()) else {
@@ -143,22 +163,24 @@ impl Core {
         }
     }
 
-    pub(super) fn write_to_outbox(&mut self, id: ConnId) {
+    /// Moves the frames at the end of `out`, from `start` on, to a connection's outbox.
+    fn queue_output(&mut self, id: ConnId, start: usize) {
         let out = std::mem::take(&mut self.out);
         if let Some(outbox) = self.outbox(id) {
             let before = outbox.bytes();
-            outbox.push_own(&out);
+            outbox.push_own(&out[start..]);
             let after = outbox.bytes();
             self.count_queued(before, after);
             self.mark_dirty(id);
         }
         self.out = out;
-        self.out.clear();
+        self.out.truncate(start);
+        self.out_start = start;
     }
 
     /// Keeps what the kernel did not take of a send.
     fn keep_rest(&mut self, id: ConnId, what: Sent, taken: usize) {
-        let bytes = std::mem::take(&mut self.send_bytes);
+        let bytes = std::mem::take(&mut self.out);
         let image = match what {
             Sent::Image { index, .. } => self.send_images.get(index).cloned(),
             _ => None,
@@ -183,7 +205,7 @@ impl Core {
             self.count_queued(before, after);
             self.arm_by(id, stall);
         }
-        self.send_bytes = bytes;
+        self.out = bytes;
     }
 
     /// All sends of the batch that are not marked as done were taken whole.
@@ -195,7 +217,9 @@ impl Core {
             }
         }
         self.sends = sends;
-        self.send_bytes.clear();
+        self.out.clear();
+        self.out.shrink_to(Self::OUT_KEPT_BYTES);
+        self.out_start = 0;
         self.send_images.clear();
         self.batch = self.batch.wrapping_add(1).max(1);
     }

@@ -22,6 +22,7 @@ impl<B: Backend> Shard<B> {
 
     /// Serves the topics that have something to hand out, in turn.
     pub(super) fn fan_out(&mut self) {
+        self.uncork();
         let mut budget = Self::SLICE;
         while budget > 0 {
             let Some(topic) = self.core.fan_outs.pop_front() else { return };

@@ -56,11 +56,13 @@ impl<B: Backend> Shard<B> {
             return;
         };
         self.backend.attach(accepted, id);
+        self.begin_output(id);
         let fed = self.core.open_bound(id);
         self.after_feed(id, fed);
     }
 
     fn received(&mut self, id: ConnId, lease: Lease) {
+        self.begin_output(id);
         let core = &mut self.core;
         let bytes = self.backend.bytes(&lease);
         core.metrics.bytes_received_total.add(bytes.len() as u64);
@@ -136,6 +138,7 @@ impl<B: Backend> Shard<B> {
             self.core.drop_outbox(id);
         }
         if !held.is_empty() {
+            self.begin_output(id);
             let fed = self.core.feed(id, &mut held);
             if fed.pressed {
                 self.core.hold(id, &held[fed.consumed..]);
@@ -219,7 +222,6 @@ impl Core {
 
     /// Looks at received bytes. Answers are left in `out`, wishes in `effects`.
     pub(super) fn feed(&mut self, id: ConnId, bytes: &mut [u8]) -> Fed {
-        self.out.clear();
         let Some(connection) = self.table.get_mut(id) else { return Fed::all(bytes) };
         // Until a handshake is complete its time runs, whatever comes.
         if connection.flags.has(Flags::OPEN) {
@@ -257,6 +259,7 @@ impl Core {
         let mut env =
             crate::session::Env { limits: &self.limits, tools: &mut self.tools, partials: &mut self.partials };
         let (deflater, out, effects, router) = (&mut self.deflater, &mut self.out, &mut self.effects, &mut self.router);
+        let (out_start, metrics) = (self.out_start, &self.metrics);
         let (mut fed, mut messages) = (Fed::default(), 0_u64);
         let queued = connection.outbox.as_ref().map_or(0, |outbox| outbox.control_replies);
         let on_event = |event: Event<'_>| {
@@ -265,6 +268,7 @@ impl Core {
                     messages += 1;
                     let mut context = Context::new(subject, deflater, out, effects);
                     if router.message(route, state, kind, payload, &mut context).is_err() {
+                        metrics.handler_panics_total.add(1);
                         fed.close = Some((CloseReason::Internal, "the handler panicked".into()));
                         return Flow::Stop;
                     }
@@ -286,7 +290,7 @@ impl Core {
                 }
             }
             fed.pressed = fed.stalled
-                || out.len() > Self::OUT_BYTES_MAX
+                || out.len() - out_start > Self::OUT_BYTES_MAX
                 || effects.len() > Self::EFFECTS_MAX
                 || (queued > 0 && queued + fed.control_replies > control_replies_max);
             if fed.pressed { Flow::Stop } else { Flow::Continue }

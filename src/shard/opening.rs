@@ -63,7 +63,6 @@ enum Answer {
 impl Core {
     /// Opens a raw TCP connection that needs no first frame.
     pub(super) fn open_bound(&mut self, id: ConnId) -> Fed {
-        self.out.clear();
         let Some(connection) = self.table.get(id) else { return Fed::default() };
         let nameless = match self.entrances.get(usize::from(connection.listener().0)).map(|entrance| &entrance.kind) {
             Some(Kind::Tcp { opening, .. }) => opening.needs_first_frame(),
@@ -161,7 +160,7 @@ impl Core {
                     }
                     let deadline = self.after(self.limits.handshake_timeout);
                     self.arm(id, deadline);
-                    if self.out.len() > self.limits.queue_bytes_max / 4 && consumed < bytes.len() {
+                    if self.output().len() > self.limits.queue_bytes_max / 4 && consumed < bytes.len() {
                         return Fed { consumed, pressed: true, ..Fed::default() };
                     }
                 }
@@ -198,6 +197,7 @@ impl Core {
         let (out, effects, metrics) = (&mut self.out, &mut self.effects, &self.metrics);
         let progress = http::receive(&mut connection.partial, bytes, &mut env, |head| {
             let found = if *routes { router.find(head.path()) } else { None };
+            let start = out.len();
             let Some((route, param)) = found else { return page(head, &**site, out).map(|reply| reply.into()) };
             let (websocket, encoder) = switch(head, policy, out)?;
             let request = Request { path: head.path(), query: head.raw_query(), param };
@@ -207,7 +207,7 @@ impl Core {
                 Ok(state) => Answer::Opened(Opened { route, state, websocket }),
                 Err(fault) => {
                     effects.clear();
-                    out.clear();
+                    out.truncate(start);
                     refuse(&fault, out);
                     let (reason, detail) = fault_reason(fault, metrics);
                     Answer::Refused(reason, detail)

@@ -75,12 +75,12 @@ impl<B: Backend> Shard<B> {
     /// merely done.
     fn handshake_timeout(&mut self, id: ConnId) {
         let Some(connection) = self.core.table.get(id) else { return };
-        self.core.out.clear();
         if connection.protocol == Protocol::Http && connection.partial.is_none() && connection.state > 0 {
             self.begin_close(id, CloseReason::IdleTimeout, "");
             return;
         }
         if connection.protocol == Protocol::Http {
+            self.begin_output(id);
             let message = "no complete request came in time";
             write_error(408, "request_timeout", message, &[], Reply::LAST, &mut self.core.out);
             self.write(id);
@@ -89,11 +89,11 @@ impl<B: Backend> Shard<B> {
     }
 
     fn heartbeat(&mut self, id: ConnId) {
+        self.begin_output(id);
         let core = &mut self.core;
         let Some(connection) = core.table.get_mut(id) else { return };
         connection.flags.set(Flags::PINGED);
         connection.heard = core.tick;
-        core.out.clear();
         match connection.protocol {
             Protocol::WebSocket => session::websocket::encode_ping(&[], &mut core.out),
             Protocol::Line | Protocol::Length => {

@@ -205,7 +205,6 @@ impl Pipe {
 #[derive(Debug)]
 pub(super) struct Link {
     pub(super) shard: usize,
-    pub(super) listener: ListenerId,
     pub(super) server: Server,
     pub(super) id: Option<ConnId>,
     /// Whether the client's handle is there.
@@ -229,10 +228,9 @@ pub(super) struct Link {
 }
 
 impl Link {
-    fn new(shard: usize, listener: ListenerId) -> Self {
+    fn new(shard: usize) -> Self {
         Self {
             shard,
-            listener,
             server: Server::Waits,
             id: None,
             client: true,
@@ -294,7 +292,7 @@ impl State {
         let key = self.next_link;
         self.next_link += 1;
         backlog.push_back(key);
-        self.links.insert(key, Link::new(shard, listener));
+        self.links.insert(key, Link::new(shard));
         Some(key)
     }
 

@@ -27,7 +27,7 @@ pub trait Make: Backend + Sized {
 
 impl Make for epoll::Epoll {
     fn make(connections_max: u32) -> Self {
-        Self::new(epoll::Config { connections_max, ..epoll::Config::default() }).unwrap()
+        Self::new(epoll::Config::new(connections_max as usize)).unwrap()
     }
 }
 

@@ -186,7 +186,8 @@ impl<H: Harness> World<H> {
             return;
         }
         let outgoing = std::mem::take(&mut known.outgoing);
-        let sent = self.send(id, &outgoing).unwrap();
+        // Who is broken is told to be, now or later.
+        let Ok(sent) = self.send(id, &outgoing) else { return };
         if sent < outgoing.len() {
             self.open.get_mut(&id).unwrap().outgoing = outgoing[sent..].to_vec();
             self.want_writable(id);
@@ -264,6 +265,16 @@ impl<H: Harness> World<H> {
     pub fn close_and_wait(&mut self, id: ConnId, ending: Ending) {
         self.close(id, ending);
         self.until("closed", |world| !world.open.contains_key(&id));
+    }
+
+    /// Closes whoever failed, or has ended and got the whole echo.
+    pub fn close_ended(&mut self) {
+        let is_over = |known: &Known| known.failed || (known.peer_closed && known.outgoing.is_empty());
+        let over = self.open.iter().filter(|(_, known)| !known.closing && is_over(known));
+        let ids: Vec<ConnId> = over.map(|(id, _)| *id).collect();
+        for id in ids {
+            self.close(id, Ending::Graceful);
+        }
     }
 
     /// Closes all that are open and waits for it.

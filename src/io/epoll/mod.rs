@@ -1,6 +1,6 @@
 //! The port over epoll, through mio: readiness goes in, completions come out.
 //!
-//! A connection costs one [`Entry`] of eight bytes beside the kernel's socket, and all connections of a shard read into
+//! A connection costs one table entry of eight bytes beside the kernel's socket, and all connections of a shard read into
 //! one scratch buffer, which is what a [`Lease`] lends. Sockets are watched edge-triggered. An edge is remembered as a
 //! flag in the entry, and the connection's id waits in one list, where [`Epoll::next`] serves it in turn: a bounded
 //! number of reads for each, then the next one.
@@ -20,7 +20,7 @@ mod entry;
 mod limit;
 
 use std::collections::VecDeque;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
@@ -28,6 +28,8 @@ use std::time::Duration;
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
+use rustix::io::Errno;
+use rustix::net::{self, RecvFlags, SendFlags};
 use socket2::SockRef;
 
 use self::accept::{Listeners, key_of_listener};
@@ -50,7 +52,7 @@ const _: () = assert!(usize::BITS == 64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Config {
     /// Connections that may be open at a time, at least as many as the shard's table has places.
-    pub connections_max: u32,
+    pub connections_max: usize,
     /// Size of the scratch buffer, which is the most that one [`Completion::Received`] carries.
     pub buffer_bytes: u32,
     /// Events that one call of `epoll_wait` fetches.
@@ -59,9 +61,11 @@ pub struct Config {
     pub accepts_max: u32,
 }
 
-impl Default for Config {
-    fn default() -> Self {
-        Self { connections_max: 1024, buffer_bytes: 64 * 1024, events_max: 1024, accepts_max: 64 }
+impl Config {
+    /// The defaults for this many connections.
+    #[must_use]
+    pub const fn new(connections_max: usize) -> Self {
+        Self { connections_max, buffer_bytes: 64 * 1024, events_max: 1024, accepts_max: 64 }
     }
 }
 
@@ -115,14 +119,14 @@ impl Epoll {
     /// # Errors
     /// When the process may not have that many descriptors, or the kernel gives none.
     pub fn new(config: Config) -> Result<Self, SetupError> {
-        check_descriptor_limit(config.connections_max as usize)?;
+        check_descriptor_limit(config.connections_max)?;
         let poll = Poll::new()?;
         let waker = Arc::new(Waker(mio::Waker::new(poll.registry(), WAKER)?));
         Ok(Self {
             poll,
             events: Events::with_capacity(config.events_max.max(1)),
             waker,
-            table: Table::with_capacity(config.connections_max as usize),
+            table: Table::with_capacity(config.connections_max),
             listeners: Listeners::new(config.accepts_max.max(1)),
             done: VecDeque::new(),
             ready: VecDeque::new(),
@@ -188,33 +192,32 @@ impl Epoll {
         self.read(id)
     }
 
-    /// One `recv`, and what it means.
+    /// One `recv`, and what it means. Drained or ended, there is nothing to read before the next edge.
     fn read(&mut self, id: ConnId) -> Option<Completion> {
         let entry = self.table.get_mut(id)?;
-        let completion = match entry.stream()?.read(&mut self.buffer) {
-            Ok(0) => {
+        let mut is_drained = true;
+        let completion = match net::recv(entry.stream()?, &mut self.buffer[..], RecvFlags::empty()) {
+            Ok((0, _)) => {
                 entry.set(Entry::ENDED);
                 Some(Completion::PeerClosed(id))
             }
-            Ok(read) => {
+            Ok((read, _)) => {
+                is_drained = read < self.buffer.len() && !entry.has(Entry::HUNG_UP);
                 self.lent = true;
                 let len = u32::try_from(read).unwrap_or(u32::MAX);
-                let received = Some(Completion::Received(id, Lease { buffer: 0, start: 0, len }));
-                if read == self.buffer.len() || entry.has(Entry::HUNG_UP) {
-                    return received;
-                }
-                received // and there is nothing more
+                Some(Completion::Received(id, Lease { buffer: 0, start: 0, len }))
             }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => None,
-            Err(error) if error.kind() == ErrorKind::Interrupted => return None,
+            Err(Errno::AGAIN) => None,
+            Err(Errno::INTR) => return None,
             Err(error) => {
                 entry.set(Entry::ENDED);
                 Some(Completion::Failed(id, error.kind()))
             }
         };
-        // Drained or ended: there is nothing to read before the next edge.
-        entry.clear(Entry::READABLE | Entry::QUEUED);
-        self.next_in_line();
+        if is_drained {
+            entry.clear(Entry::READABLE | Entry::QUEUED);
+            self.next_in_line();
+        }
         completion
     }
 
@@ -315,7 +318,7 @@ impl Backend for Epoll {
             self.shorts.push_back(Short { tag, sent: Err(ErrorKind::NotConnected) });
             return;
         };
-        let sent = match entry.stream().map(|mut stream| stream.write(bytes)) {
+        let sent = match entry.stream().map(|stream| net::send(stream, bytes, SendFlags::NOSIGNAL)) {
             Some(Ok(sent)) if sent == bytes.len() => return,
             Some(Ok(sent)) => Ok(sent),
             Some(Err(error)) if is_for_later(error.kind()) => Ok(0),

@@ -83,25 +83,33 @@ impl Uring {
             return;
         }
         self.accept_changed = false;
-        for position in 0..self.listeners.len() {
-            self.balance_one(position);
+        let count = self.listeners.len();
+        // Each time another one is first, for the case that there is one slot.
+        self.first_listener = (self.first_listener + 1) % count.max(1);
+        for step in 0..count {
+            self.balance_one((self.first_listener + step) % count);
         }
     }
 
     fn balance_one(&mut self, position: usize) {
         let listener = &mut self.listeners[position];
         if listener.socket.is_none() || self.accept_paused {
+            listener.rest_until = None;
             return self.cancel_accepts(position);
         }
         if listener.rest_until.is_some_and(|until| until > Instant::now()) {
             return;
         }
         listener.rest_until = None;
+        let free = self.rings[listener.ring].free();
         if listener.out > 0 && listener.multishot {
-            if self.rings[listener.ring].free() <= FREE_FOR_MULTISHOT {
+            if free <= FREE_FOR_MULTISHOT {
                 self.cancel_accepts(position);
             }
             return;
+        }
+        if listener.out > 0 && free > 2 * FREE_FOR_MULTISHOT {
+            return self.cancel_accepts(position);
         }
         if listener.out == 0 {
             match self.roomy_ring() {
@@ -126,12 +134,21 @@ impl Uring {
             listener.out = 1;
             return self.push(ring, &request::accept(fd, position as u64));
         }
-        let more = free.min(SINGLES_MAX.saturating_sub(listener.out));
+        let more = free.min(self.singles_share(ring).saturating_sub(self.listeners[position].out));
+        let listener = &mut self.listeners[position];
         listener.out += more;
         self.rings[ring].reserved += more;
         for _ in 0..more {
             self.push(ring, &request::accept_one(fd, position as u64));
         }
+    }
+
+    /// Single accepts that one listener may have out in this ring, so that none takes the last slots from the others.
+    fn singles_share(&self, ring: usize) -> u32 {
+        let open = self.listeners.iter().filter(|listener| listener.socket.is_some()).count();
+        let ring = &self.rings[ring];
+        let share = (ring.free() + ring.reserved) / u32::try_from(open).unwrap_or(u32::MAX).max(1);
+        share.clamp(1, SINGLES_MAX)
     }
 
     fn cancel_accepts(&mut self, position: usize) {

@@ -26,9 +26,9 @@ pub(super) struct Scratch {
 
 impl Scratch {
     /// Enough that one submission receives from many connections, 1 MiB in all, touched as needed.
-    pub(super) const COUNT: u32 = 64;
+    pub(super) const COUNT: u32 = 32;
     /// Bytes in each.
-    pub(super) const BYTES: u32 = 16 * 1024;
+    pub(super) const BYTES: u32 = 64 * 1024;
 
     pub(super) fn new() -> io::Result<Self> {
         let memory = Region::new(Self::COUNT as usize * Self::BYTES as usize)?;
@@ -119,6 +119,23 @@ impl BufferRing {
     fn at(&self, buffer: u16, start: u32, len: u32) -> *mut u8 {
         assert!(start + len <= Self::BYTES, "inside its buffer");
         self.memory.at((u32::from(buffer) * Self::BYTES + start) as usize, len as usize)
+    }
+}
+
+/// Where bytes that nobody wants go: they are discarded in the kernel, so no page of it is ever touched.
+#[derive(Debug)]
+pub(super) struct Sink(Region);
+
+impl Sink {
+    /// More than a receive queue holds by default (`net.ipv4.tcp_rmem`: 6 MiB).
+    const BYTES: u32 = 8 * 1024 * 1024;
+
+    pub(super) fn new() -> io::Result<Self> {
+        Ok(Self(Region::new(Self::BYTES as usize)?))
+    }
+
+    pub(super) fn whole(&self) -> (*mut u8, u32) {
+        (self.0.as_ptr(), Self::BYTES)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::accept::place;
 use super::request::{self, Done, Kind};
-use super::table::{CLOSE, CLOSING, MULTI, PAUSED, POLL, POLL_OUT};
+use super::table::{CLOSE, CLOSING, ENDED, MULTI, PAUSED, POLL, POLL_OUT};
 use super::{Completion, Ending, Uring};
 use crate::id::ConnId;
 
@@ -60,8 +60,14 @@ impl Uring {
                 self.push(ring, &request::cancel(kind, cancel, id));
             }
         }
-        if ending == Ending::Reset {
-            self.push(ring, &request::no_linger(slot));
+        match ending {
+            Ending::Reset => self.push(ring, &request::no_linger(slot)),
+            // The kernel answers unread bytes with a reset, which can overtake what was sent.
+            Ending::Graceful if !entry.has(ENDED) => {
+                let (start, len) = self.sink.whole();
+                self.push(ring, &request::discard(slot, start, len));
+            }
+            Ending::Graceful => {}
         }
         self.push(ring, &request::close(slot, id));
     }

@@ -90,6 +90,11 @@ impl Done {
         Self { kind, about, result: cqe.result(), flags: cqe.flags() }
     }
 
+    #[cfg(test)]
+    pub(super) const fn failed(kind: Kind, about: u64, errno: i32) -> Self {
+        Self { kind, about, result: -errno, flags: 0 }
+    }
+
     pub(super) const fn id(&self) -> ConnId {
         ConnId::from_bits(self.about)
     }
@@ -109,6 +114,11 @@ impl Done {
         cqueue::buffer_select(self.flags)
     }
 
+    /// Whether a poll has seen an end or an error.
+    pub(super) const fn hung_up(&self) -> bool {
+        self.result > 0 && self.result.unsigned_abs() & HANG_UP_EVENTS != 0
+    }
+
     /// The error, positive, 0 when there is none.
     pub(super) const fn errno(&self) -> i32 {
         if self.result < 0 { -self.result } else { 0 }
@@ -117,6 +127,8 @@ impl Done {
 
 #[allow(clippy::cast_sign_loss, reason = "poll(2) has its masks in signed shorts")]
 const READ_EVENTS: u32 = (libc::POLLIN | libc::POLLRDHUP) as u32;
+#[allow(clippy::cast_sign_loss, reason = "poll(2) has its masks in signed shorts")]
+const HANG_UP_EVENTS: u32 = (libc::POLLERR | libc::POLLHUP | libc::POLLRDHUP) as u32;
 #[allow(clippy::cast_sign_loss, reason = "poll(2) has its masks in signed shorts")]
 const IN_EVENTS: u32 = libc::POLLIN as u32;
 #[allow(clippy::cast_sign_loss, reason = "poll(2) has its masks in signed shorts")]
@@ -163,6 +175,12 @@ pub(super) fn cancel(kind: Kind, cancel: Kind, id: ConnId) -> Entry {
 pub(super) fn recv(slot: u32, start: *mut u8, len: u32, buffer: u32) -> Entry {
     let entry = opcode::Recv::new(Fixed(slot), start, len).flags(libc::MSG_DONTWAIT).build();
     entry.user_data(name(Kind::Recv, u64::from(buffer)))
+}
+
+/// Throws away what is there, up to `len` bytes. TCP copies nothing for MSG_TRUNC, see tcp(7).
+pub(super) fn discard(slot: u32, start: *mut u8, len: u32) -> Entry {
+    let entry = opcode::Recv::new(Fixed(slot), start, len).flags(libc::MSG_DONTWAIT | libc::MSG_TRUNC).build();
+    entry.flags(Flags::SKIP_SUCCESS).user_data(name(Kind::Ignored, 0))
 }
 
 pub(super) fn recv_multi(slot: u32, group: u16, id: ConnId) -> Entry {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! place   ring, 12 bits | slot in that ring's table of direct descriptors, 20 bits
-//! state   generation, low 20 bits | flags, 12 bits
+//! state   generation, low 19 bits | flags, 13 bits
 //! ```
 //!
 //! The generation is a second check: an index is used again only after the last completion of its old connection has
@@ -32,11 +32,13 @@ pub(super) const PAUSED: u32 = 1 << 7;
 pub(super) const ENDED: u32 = 1 << 8;
 /// The engine has closed it.
 pub(super) const CLOSING: u32 = 1 << 9;
+/// A poll has seen an end or an error behind the bytes: read on until it shows.
+pub(super) const HUNG_UP: u32 = 1 << 10;
 /// Receives since it was last quiet, 0 to 3.
 const BUSY: u32 = 0b11 << BUSY_SHIFT;
-const BUSY_SHIFT: u32 = 10;
+const BUSY_SHIFT: u32 = 11;
 
-const FLAG_BITS: u32 = 12;
+const FLAG_BITS: u32 = 13;
 const SLOT_BITS: u32 = 20;
 const GENERATION_MASK: u32 = (1 << (32 - FLAG_BITS)) - 1;
 const VACANT: u32 = u32::MAX;
@@ -147,7 +149,7 @@ mod tests {
         let id = ConnId::new(3, 0xff_ffff);
         table.attach(id, 4094, SLOTS_MAX - 1);
         let entry = table.get(id).unwrap();
-        assert_eq!((entry.ring(), entry.slot(), entry.has(!0 >> 20)), (4094, SLOTS_MAX - 1, false));
+        assert_eq!((entry.ring(), entry.slot(), entry.has(!0 >> 19)), (4094, SLOTS_MAX - 1, false));
         (0..5).for_each(|_| entry.work());
         entry.set(CLOSING | POLL);
         assert_eq!((entry.busy(), entry.has(OUTSTANDING), entry.has(PAUSED)), (3, true, false));

@@ -1,0 +1,55 @@
+//! Memory of idle connections.
+
+use holdline::app::standard_routes;
+use holdline::config::BackendChoice;
+
+use super::counting::Watch;
+use crate::common::{Client, Running, backends, config, listen, until};
+
+/// User memory of one idle connection with one subscription and its heartbeat on.
+const BUDGET_BYTES: i64 = 128;
+/// What we aim at.
+const AIM_BYTES: i64 = 96;
+
+const CONNECTIONS: usize = 4000;
+
+/// What the shard of a server with room for so many connections holds when they are all there.
+fn held_by(watch: &Watch, backend: BackendChoice, connections: usize, connect: &dyn Fn(&Running) -> Client) -> i64 {
+    let before = watch.live_bytes();
+    let mut config = config(backend, 1);
+    config.listeners.push(listen("tcp://127.0.0.1:0?app=topic&topic=news"));
+    config.limits.connections_max = connections;
+    let running = Running::start(&config, standard_routes());
+    let clients: Vec<Client> = (0..connections).map(|_| connect(&running)).collect();
+    until("all are members", || running.count(|shard| shard.subscriptions.get()) == connections as u64);
+    let held = watch.live_bytes() - before;
+    drop(clients);
+    held
+}
+
+fn assert_idle_is_cheap(what: &str, connect: &dyn Fn(&Running) -> Client) {
+    let watch = Watch::new();
+    for backend in backends() {
+        // What a server has anyway is in both.
+        let one = held_by(&watch, backend, 1, connect);
+        let all = held_by(&watch, backend, CONNECTIONS, connect);
+        let each = (all - one) / (CONNECTIONS as i64 - 1);
+        println!("{}, {what}: {each} bytes for each idle connection, {one} for a server with one", backend.name());
+        assert!(each <= BUDGET_BYTES, "{}, {what}: {each} bytes", backend.name());
+        assert!(
+            each <= AIM_BYTES,
+            "{}, {what}: {each} bytes are within the budget, but not within the aim",
+            backend.name()
+        );
+    }
+}
+
+#[test]
+fn an_idle_websocket_is_cheap() {
+    assert_idle_is_cheap("WebSocket", &|running| running.websocket("/topics/news"));
+}
+
+#[test]
+fn an_idle_tcp_connection_is_cheap() {
+    assert_idle_is_cheap("TCP", &|running| running.connect(1));
+}

@@ -1,0 +1,381 @@
+//! The program from outside: what it prints, and how it exits.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+
+fn holdline(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_holdline"));
+    // Settings of whoever runs the tests must not become the server's.
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("HOLDLINE_")) {
+        command.env_remove(name);
+    }
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+fn run(arguments: &[&str]) -> Output {
+    holdline(arguments).output().unwrap()
+}
+
+/// Exit status, and standard error, which has to be one line that names the program.
+fn failure(output: &Output) -> (Option<i32>, String) {
+    let said = String::from_utf8(output.stderr.clone()).unwrap();
+    assert_eq!(said.lines().count(), 1, "{said}");
+    assert!(said.starts_with("holdline: ") && said.ends_with('\n'), "{said}");
+    assert!(!said.contains("panicked"), "{said}");
+    (output.status.code(), said.trim_end().to_owned())
+}
+
+fn refused(arguments: &[&str]) -> String {
+    let (status, said) = failure(&run(arguments));
+    assert_eq!(status, Some(2), "{arguments:?}: {said}");
+    said
+}
+
+/// A file that is gone with the test.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str, text: &str) -> Self {
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-{name}", std::process::id()));
+        std::fs::write(&path, text).unwrap();
+        Self(path)
+    }
+
+    fn path(&self) -> &str {
+        self.0.to_str().unwrap()
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+#[test]
+fn bad_arguments_are_refused_in_one_line() {
+    for (arguments, expected) in [
+        (&[][..], "see `holdline --help`"),
+        (&["serv"], "'serve'"),
+        (&["serve", "--shard", "2"], "'--shards'"),
+        (&["serve", "--shards", "many"], "shards is \"many\", flag --shards: write a whole number"),
+        (&["serve", "--shards", "5000"], "shards is 5000, above 1024, flag --shards: write 0 to 1024"),
+        (&["serve", "--max-connections", "0"], "is 0, below 1, flag --max-connections"),
+        (&["serve", "--drain", "30"], "drain is \"30\", without a unit, flag --drain"),
+        (&["serve", "--heartbeat-timeout", "0s"], "below 10ms, flag --heartbeat-timeout"),
+        (&["serve", "--backend", "kqueue"], "write auto or epoll or uring"),
+        (&["serve", "--log-format", "xml"], "write text or json"),
+        (&["serve", "--admin", "9090"], "flag --admin: write HOST:PORT"),
+        (&["serve", "--listen", "https://127.0.0.1:0"], "https listeners are not there yet, flag --listen"),
+        (&["serve", "--listen", "tcp://127.0.0.1:0?frame=line"], "did you mean framing?"),
+        (&["serve", "--listen", "http://127.0.0.1:0", "--listen", "htp://127.0.0.1:0"], "did you mean http://?"),
+        (
+            &["serve", "--listen", "tcp://127.0.0.1:7001", "--listen", "tcp://127.0.0.1:7001"],
+            "has 127.0.0.1:7001 twice",
+        ),
+        (&["serve", "--config", "/nowhere/holdline.toml"], "/nowhere/holdline.toml"),
+        (&["serve", "--listen", "http://127.0.0.1:0\n\x1b[31m"], "is not a port"),
+        (&["check-config"], "see `holdline check-config --help`"),
+        (&["chat", "lobby"], "not a URL, lobby: write ws://"),
+        (&["chat", "wss://127.0.0.1:1"], "wss is not there yet"),
+    ] {
+        let said = refused(arguments);
+        assert!(said.contains(expected), "{arguments:?}: {said}");
+    }
+}
+
+#[test]
+fn a_bad_configuration_is_refused_with_file_and_line() {
+    let file = Scratch::new("bad.toml", "shards = 1\n\n[limits]\nmesage_bytes_max = \"1MiB\"\nfragments_max = 0\n");
+    let said = refused(&["serve", "--config", file.path()]);
+    assert!(said.contains("unknown key \"limits.mesage_bytes_max\""), "{said}");
+    assert!(said.contains("bad.toml line 4: did you mean limits.message_bytes_max?"), "{said}");
+    assert!(said.contains("the first of 2 errors"), "{said}");
+
+    let output = run(&["check-config", file.path()]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), said.lines().count()), (Some(1), 2), "{said}");
+    assert!(said.contains("line 4") && said.contains("line 5"), "{said}");
+}
+
+#[test]
+fn a_bad_environment_is_refused_with_the_variable() {
+    for (name, value, expected) in [
+        ("HOLDLINE_SHRADS", "1", "did you mean HOLDLINE_SHARDS?"),
+        (
+            "HOLDLINE_LIMITS_MESSAGE_BYTES_MAX",
+            "1MB",
+            "environment variable HOLDLINE_LIMITS_MESSAGE_BYTES_MAX: write bytes",
+        ),
+        ("HOLDLINE_LOG", "=,=", "environment variable HOLDLINE_LOG"),
+    ] {
+        let (status, said) =
+            failure(&holdline(&["serve", "--listen", "http://127.0.0.1:0"]).env(name, value).output().unwrap());
+        assert_eq!(status, Some(2), "{said}");
+        assert!(said.contains(expected), "{said}");
+    }
+}
+
+#[test]
+fn the_printed_configuration_passes_its_own_check() {
+    let printed = run(&["default-config"]);
+    assert_eq!(printed.status.code(), Some(0));
+    let file = Scratch::new("default.toml", &String::from_utf8(printed.stdout).unwrap());
+    let output = run(&["check-config", file.path()]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(String::from_utf8(output.stdout).unwrap().ends_with("default.toml: ok\n"));
+}
+
+#[test]
+fn help_and_version_are_no_failure() {
+    for arguments in [&["--help"][..], &["--version"], &["serve", "--help"], &["chat", "--help"]] {
+        let output = run(arguments);
+        assert_eq!(output.status.code(), Some(0));
+        assert!(!output.stdout.is_empty() && output.stderr.is_empty());
+    }
+}
+
+#[test]
+fn a_reader_that_leaves_is_no_reason_to_panic() {
+    let mut child = holdline(&["default-config"]).spawn().unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(String::from_utf8(output.stderr).unwrap(), "");
+}
+
+#[test]
+fn a_chat_with_nobody_is_a_failure() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    for url in [format!("ws://127.0.0.1:{port}/chat/a"), format!("tcp://127.0.0.1:{port}")] {
+        let (status, said) = failure(&run(&["chat", &url]));
+        assert_eq!(status, Some(1));
+        assert!(said.contains("cannot connect") && said.contains("holdline serve"), "{said}");
+    }
+}
+
+/// What needs a server that serves.
+mod server {
+    use std::net::TcpStream;
+    use std::sync::mpsc;
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    /// A server on free ports, killed with the test.
+    struct Server {
+        child: Child,
+        out: BufReader<ChildStdout>,
+        urls: Vec<String>,
+    }
+
+    impl Server {
+        fn start(arguments: &[&str]) -> Self {
+            let listeners =
+                ["--listen", "http://127.0.0.1:0", "--listen", "tcp://127.0.0.1:0", "--admin", "127.0.0.1:0"];
+            let mut command = holdline(&["serve", "--shards", "2", "--backend", "epoll"]);
+            let mut child = command.args(listeners).args(arguments).spawn().unwrap();
+            let mut out = BufReader::new(child.stdout.take().unwrap());
+            let mut urls = Vec::new();
+            loop {
+                let mut line = String::new();
+                assert_ne!(out.read_line(&mut line).unwrap(), 0, "the server ended before it was ready");
+                match line.trim_end().strip_prefix("listening on ") {
+                    Some(url) => urls.push(url.to_owned()),
+                    None => break assert_eq!(line, "ready\n"),
+                }
+            }
+            assert_eq!(urls.len(), 3, "{urls:?}");
+            Self { child, out, urls }
+        }
+
+        fn signal(&self, name: &str) {
+            let done = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status().unwrap();
+            assert!(done.success());
+        }
+
+        fn address(&self, number: usize) -> &str {
+            self.urls[number].split("://").nth(1).unwrap()
+        }
+
+        fn chat(&self, scheme: &str, number: usize, path: &str) -> Command {
+            holdline(&["chat", &format!("{scheme}://{}{path}", self.address(number))])
+        }
+
+        /// Waits for the end: exit status, and what standard error said.
+        fn end(&mut self) -> (Option<i32>, String) {
+            let (mut said, mut rest) = (String::new(), String::new());
+            self.child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+            self.out.read_to_string(&mut rest).unwrap();
+            assert_eq!(rest, "", "nothing goes to standard output after `ready`");
+            (self.child.wait().unwrap().code(), said)
+        }
+
+        fn get(&self, number: usize, path: &str) -> String {
+            let mut stream = TcpStream::connect(self.address(number)).unwrap();
+            let request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.address(number));
+            stream.write_all(request.as_bytes()).unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).unwrap();
+            answer
+        }
+    }
+
+    impl Drop for Server {
+        fn drop(&mut self) {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+
+    #[test]
+    fn a_signal_drains_and_the_exit_is_clean() {
+        for signal in ["TERM", "INT"] {
+            let mut server = Server::start(&["--drain", "1s", "--log-format", "json"]);
+            server.signal("HUP");
+            server.signal(signal);
+            let (status, said) = server.end();
+            assert_eq!(status, Some(0), "{said}");
+            assert!(said.contains("SIGHUP") && said.contains("draining"), "{said}");
+            assert!(said.lines().all(|line| line.starts_with('{') && line.ends_with('}')), "{said}");
+        }
+    }
+
+    #[test]
+    fn a_second_signal_ends_at_once() {
+        let mut server = Server::start(&["--drain", "10m"]);
+        let mut stay = server.chat("ws", 0, "/echo").stdin(Stdio::piped()).spawn().unwrap();
+        stay.stdin.as_mut().unwrap().write_all(b"here\n").unwrap();
+        let mut line = String::new();
+        BufReader::new(stay.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(line, "here\n");
+        server.signal("TERM");
+        // The log says when the first one was heard: two at once could be taken for one.
+        let mut log = BufReader::new(server.child.stderr.take().unwrap());
+        let mut said = String::new();
+        while !said.contains("draining") {
+            assert_ne!(log.read_line(&mut said).unwrap(), 0, "{said}");
+        }
+        server.signal("TERM");
+        said.clear();
+        log.read_to_string(&mut said).unwrap();
+        assert_eq!(server.child.wait().unwrap().code(), Some(1), "{said}");
+        assert!(said.contains("holdline: ended by a second signal"), "{said}");
+        assert_eq!(stay.wait().unwrap().code(), Some(1));
+    }
+
+    #[test]
+    fn a_port_that_is_taken_is_told() {
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", taken.local_addr().unwrap());
+        let (status, said) = failure(&run(&["serve", "--backend", "epoll", "--listen", &url, "--admin", "off"]));
+        assert_eq!(status, Some(1));
+        assert!(said.contains(&url) && said.contains("choose another port"), "{said}");
+    }
+
+    #[test]
+    fn a_closed_standard_output_is_harmless() {
+        let mut command =
+            holdline(&["serve", "--backend", "epoll", "--listen", "http://127.0.0.1:0", "--admin", "off"]);
+        let mut child = command.args(["--drain", "0s"]).spawn().unwrap();
+        drop(child.stdout.take());
+        drop(child.stderr.take());
+        // It handles signals before it prints; until then a signal would kill it.
+        let handled = || {
+            let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+            let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap().trim().to_owned();
+            u64::from_str_radix(&caught, 16).unwrap() & (1 << 14) != 0
+        };
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !handled() {
+            assert!(Instant::now() < deadline);
+            std::thread::yield_now();
+        }
+        Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(0));
+    }
+
+    #[test]
+    fn a_chat_speaks_and_leaves_with_its_input() {
+        let server = Server::start(&[]);
+        for (scheme, number, path) in [("ws", 0, "/echo"), ("http", 0, "/echo"), ("tcp", 1, "")] {
+            let mut chat = server.chat(scheme, number, path).stdin(Stdio::piped()).spawn().unwrap();
+            let mut input = chat.stdin.take().unwrap();
+            input.write_all("hello\nwörld\n".as_bytes()).unwrap();
+            let mut out = BufReader::new(chat.stdout.take().unwrap());
+            let mut lines = String::new();
+            out.read_line(&mut lines).unwrap();
+            out.read_line(&mut lines).unwrap();
+            assert_eq!(lines, "hello\nwörld\n");
+            drop(input);
+            assert_eq!(chat.wait().unwrap().code(), Some(0), "{scheme}");
+        }
+    }
+
+    #[test]
+    fn two_people_chat() {
+        let server = Server::start(&[]);
+        let join = |name: &str| {
+            let mut chat = server.chat("ws", 0, "").env("USER", name).stdin(Stdio::piped()).spawn().unwrap();
+            let out = BufReader::new(chat.stdout.take().unwrap());
+            let (heard, inbox) = mpsc::channel();
+            std::thread::spawn(move || out.lines().map_while(Result::ok).try_for_each(|line| heard.send(line)));
+            (chat, inbox)
+        };
+        let expect = |inbox: &mpsc::Receiver<String>, expected: &str| {
+            assert_eq!(inbox.recv_timeout(Duration::from_secs(10)).as_deref(), Ok(expected));
+        };
+        let (mut ann, heard_by_ann) = join("Ann");
+        expect(&heard_by_ann, "Ann joined the chat");
+        let (mut bob, heard_by_bob) = join("Bob");
+        expect(&heard_by_ann, "Bob joined the chat");
+        expect(&heard_by_bob, "Bob joined the chat");
+        ann.stdin.as_mut().unwrap().write_all(b"hi\n").unwrap();
+        expect(&heard_by_bob, "Ann: hi");
+        expect(&heard_by_ann, "Ann: hi");
+        drop(bob.stdin.take());
+        expect(&heard_by_ann, "Bob left the chat");
+        assert_eq!(bob.wait().unwrap().code(), Some(0));
+        drop(ann.stdin.take());
+        assert_eq!(ann.wait().unwrap().code(), Some(0));
+    }
+
+    #[test]
+    fn a_chat_says_why_it_is_not_let_in() {
+        let server = Server::start(&[]);
+        let (status, said) = failure(&server.chat("ws", 0, "/nothing/here").output().unwrap());
+        assert_eq!(status, Some(1));
+        assert!(said.contains("404") && said.contains("check the path"), "{said}");
+    }
+
+    #[test]
+    fn a_drain_tells_a_chat_in_a_pipe_to_come_back() {
+        let mut server = Server::start(&["--drain", "0s"]);
+        let mut chat = server.chat("ws", 0, "/echo").stdin(Stdio::piped()).spawn().unwrap();
+        chat.stdin.as_mut().unwrap().write_all(b"x\n").unwrap();
+        let mut line = String::new();
+        let mut out = BufReader::new(chat.stdout.take().unwrap());
+        out.read_line(&mut line).unwrap();
+        server.signal("TERM");
+        let mut said = String::new();
+        chat.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        assert_eq!(chat.wait().unwrap().code(), Some(1));
+        assert!(said.contains("closed the connection: 1001 retry after"), "{said}");
+        let (status, log) = server.end();
+        assert_eq!(status, Some(0), "{log}");
+    }
+
+    #[test]
+    fn operators_have_their_own_port() {
+        let server = Server::start(&[]);
+        assert!(server.get(2, "/metrics").contains("holdline_connections{shard=\"0\"}"));
+        assert!(server.get(2, "/healthz").starts_with("HTTP/1.1 200"));
+        assert!(server.get(2, "/readyz").ends_with("ready\n"));
+        assert!(server.get(2, "/").contains("connections now"));
+        assert!(server.get(2, "/admin.css").contains("text/css"));
+        assert!(!server.get(0, "/metrics").starts_with("HTTP/1.1 200"));
+    }
+}

@@ -1,0 +1,183 @@
+//! Imports go down only. This reads every `crate::` path under `src` and compares the layers of both ends.
+//!
+//! Code under `#[cfg(test)]` may import what it likes, and so may `lib.rs` and `main.rs`, which see everything.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Bottom first. A module that has its own line is not part of its parent's layer.
+const LAYERS: &[&[&str]] = &[
+    &["time", "close", "config", "metrics"],
+    &["buf", "id", "wheel", "mailbox"],
+    &["codec", "io"],
+    &["message"],
+    // The hub hands out messages, so it lies above them.
+    &["hub", "session"],
+    &["app"],
+    &["shard"],
+    &["io::epoll", "io::uring", "sim"],
+    &["server"],
+    &["cli"],
+];
+
+/// Known ways up, importer and imported, each to be removed one day. None may be added without a reason.
+const EXCEPTIONS: &[(&str, &str)] = &[
+    // A frame's opcode says text or binary, and so does a message. The two words belong in `codec`.
+    ("codec::websocket::frame", "message::Kind"),
+];
+
+/// The layer of a path such as `io::epoll::Config`: that of its longest listed prefix.
+fn layer(path: &str) -> Option<usize> {
+    let is_prefix =
+        |module: &str| path == module || path.strip_prefix(module).is_some_and(|rest| rest.starts_with("::"));
+    let listed =
+        LAYERS.iter().enumerate().flat_map(|(layer, modules)| modules.iter().map(move |module| (layer, *module)));
+    listed.filter(|(_, module)| is_prefix(module)).max_by_key(|(_, module)| module.len()).map(|(layer, _)| layer)
+}
+
+/// `src/io/epoll/mod.rs` is `io::epoll`.
+fn module(file: &Path, src: &Path) -> String {
+    let inside = file.strip_prefix(src).unwrap_or(file).with_extension("");
+    let parts: Vec<_> = inside.iter().map(|part| part.to_string_lossy()).filter(|part| part != "mod").collect();
+    parts.join("::")
+}
+
+fn rust_files(folder: &Path, files: &mut Vec<PathBuf>) {
+    let entries = fs::read_dir(folder).expect("the folder can be read");
+    for path in entries.map(|entry| entry.expect("so can its entries").path()) {
+        if path.is_dir() {
+            rust_files(&path, files);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+}
+
+/// What is compiled outside of tests, without comments.
+fn code_without_tests(text: &str) -> String {
+    let mut code = String::new();
+    let mut lines = text.lines().map(|line| line.split("//").next().unwrap_or_default());
+    while let Some(line) = lines.next() {
+        if line.trim_start().starts_with("#[cfg(test)]") || line.trim_start().starts_with("#[cfg(all(test") {
+            skip_item(&mut lines);
+        } else {
+            code.push_str(line);
+            code.push('\n');
+        }
+    }
+    code
+}
+
+/// Passes over the item that an attribute is about: to its semicolon, or to its last brace.
+fn skip_item<'a>(lines: &mut impl Iterator<Item = &'a str>) {
+    let (mut opened, mut closed) = (0, 0);
+    for line in lines {
+        opened += line.matches('{').count();
+        closed += line.matches('}').count();
+        let is_attribute = line.trim_start().starts_with("#[");
+        if opened == closed && !is_attribute && (opened > 0 || line.contains(';')) {
+            return;
+        }
+    }
+}
+
+/// Every path behind a `crate::`, with `{...}` written out.
+fn imports(code: &str) -> Vec<String> {
+    let mut paths = Vec::new();
+    let is_start = |at: &usize| !code[..*at].ends_with(|before: char| before.is_alphanumeric() || before == '_');
+    for (at, start) in code.match_indices("crate::").filter(|(at, _)| is_start(at)) {
+        expand("", &code[at + start.len()..], &mut paths);
+    }
+    paths
+}
+
+/// Reads one import tree, adds its paths to `paths`, and returns what follows it.
+fn expand<'a>(prefix: &str, tree: &'a str, paths: &mut Vec<String>) -> &'a str {
+    let tree = tree.trim_start();
+    if let Some(mut rest) = tree.strip_prefix('{') {
+        loop {
+            rest = rest.trim_start_matches(|c: char| c == ',' || c.is_whitespace());
+            match rest.strip_prefix('}') {
+                Some(after) => return after,
+                None if rest.is_empty() => return rest,
+                None => {
+                    let before = rest.len();
+                    rest = expand(prefix, rest, paths);
+                    // Whatever is not a path ( `as name`, `*` ) is passed over by a character at a time.
+                    if rest.len() == before {
+                        let mut chars = rest.chars();
+                        chars.next();
+                        rest = chars.as_str();
+                    }
+                }
+            }
+        }
+    }
+    let end = tree.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(tree.len());
+    let (name, rest) = tree.split_at(end);
+    if name.is_empty() {
+        if tree.starts_with('*') {
+            paths.push(prefix.to_owned());
+        }
+        return tree;
+    }
+    let path = if prefix.is_empty() { name.to_owned() } else { format!("{prefix}::{name}") };
+    match rest.strip_prefix("::") {
+        Some(rest) if !rest.starts_with('<') => expand(&path, rest, paths),
+        _ => {
+            paths.push(path);
+            rest
+        }
+    }
+}
+
+#[test]
+fn imports_go_down_only() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    rust_files(&src, &mut files);
+    let mut wrong = Vec::new();
+    for file in files {
+        let importer = module(&file, &src);
+        if ["lib", "main"].contains(&importer.as_str()) || importer.ends_with("tests") {
+            continue;
+        }
+        let Some(here) = layer(&importer) else {
+            wrong.push(format!("{importer} has no layer: give it one in tests/layering.rs"));
+            continue;
+        };
+        let text = fs::read_to_string(&file).expect("a source file can be read");
+        for imported in imports(&code_without_tests(&text)) {
+            let is_known = EXCEPTIONS.contains(&(importer.as_str(), imported.as_str()));
+            match layer(&imported) {
+                Some(there) if is_known || there <= here => {}
+                Some(_) => wrong.push(format!("{importer} imports {imported} from above")),
+                None => wrong.push(format!("{importer} imports {imported}, which has no layer")),
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}\n", wrong.join("\n"));
+}
+
+#[test]
+fn a_path_belongs_to_its_longest_listed_prefix() {
+    assert_eq!(layer("io::Backend"), layer("codec::line"));
+    assert_eq!(layer("io::epoll::Config"), layer("sim"));
+    assert_eq!(layer("identity"), None);
+}
+
+#[test]
+fn trees_are_written_out() {
+    let code = "use crate::{id::{ConnId, ShardId as Shard}, io::*, time};\nlet a = crate::close::CloseReason::Normal;";
+    let found = imports(code);
+    for path in ["id::ConnId", "id::ShardId", "io", "time", "close::CloseReason::Normal"] {
+        assert!(found.iter().any(|found| found == path), "{path} is not in {found:?}");
+    }
+}
+
+#[test]
+fn tests_and_comments_do_not_count() {
+    let text = "// crate::cli\nuse crate::id; // crate::cli\n#[cfg(test)]\nuse crate::cli;\n\
+                #[cfg(test)]\n#[allow(x)]\nmod tests {\n  fn a() { crate::cli::run() }\n}\nuse crate::time;";
+    assert_eq!(imports(&code_without_tests(text)), ["id", "time"]);
+}
