@@ -17,6 +17,12 @@ use crate::message::{Image, Message, Offset, Topic, Wants, Wire};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TopicKey(pub u32);
 
+/// One time that a topic has members on a shard, from the first who joins to the last who leaves. The owner names it
+/// with all that it sends, so that what was sent during one stay is not taken for part of the next: it would be followed
+/// by a gap, and its offsets may be higher than those to come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stay(pub u32);
+
 /// One subscriber of one topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Member {
@@ -76,6 +82,7 @@ pub struct Batch {
 #[derive(Debug)]
 struct Local {
     name: Topic,
+    stay: Stay,
     members: Vec<Member>,
     /// Members of each [`Wire`].
     wires: [u32; Wire::COUNT],
@@ -94,6 +101,8 @@ pub struct Members {
     keys: HashMap<Topic, TopicKey>,
     topics_max: usize,
     waiting_bytes: usize,
+    /// The number of the last stay.
+    stays: u32,
 }
 
 /// What a change of a topic's members means for its owner.
@@ -122,7 +131,7 @@ impl Members {
     /// Nobody, and room for so many topics.
     #[must_use]
     pub fn new(topics_max: usize) -> Self {
-        Self { topics: Slab::new(), keys: HashMap::new(), topics_max, waiting_bytes: 0 }
+        Self { topics: Slab::new(), keys: HashMap::new(), topics_max, waiting_bytes: 0, stays: 0 }
     }
 
     /// Adds a connection to a topic; `None` when there is no room for another topic.
@@ -146,8 +155,10 @@ impl Members {
         if self.topics.len() >= self.topics_max {
             return None;
         }
+        self.stays = self.stays.wrapping_add(1);
         let local = Local {
             name: topic.clone(),
+            stay: Stay(self.stays),
             members: Vec::new(),
             wires: [0; Wire::COUNT],
             last: Offset(0),
@@ -216,10 +227,26 @@ impl Members {
         self.topics.get(topic.0 as usize).map_or(Wants::NONE, Local::wants)
     }
 
+    /// The current stay of a topic.
+    #[must_use]
+    pub fn stay(&self, topic: &Topic) -> Option<Stay> {
+        self.key(topic).map(|key| self.topics[key.0 as usize].stay)
+    }
+
+    /// Queues a message that was sent during this stay, see [`Members::deliver`]; one of an earlier stay is dropped.
+    pub fn deliver_during(&mut self, stay: Stay, message: Message) -> Option<TopicKey> {
+        let key = self.key(&message.topic)?;
+        if self.topics[key.0 as usize].stay == stay { self.queue(key, message) } else { None }
+    }
+
     /// Queues a message for a topic's members. Returns the topic when its fan-out must be put on the shard's list,
     /// because it was not running.
     pub fn deliver(&mut self, message: Message) -> Option<TopicKey> {
         let key = self.key(&message.topic)?;
+        self.queue(key, message)
+    }
+
+    fn queue(&mut self, key: TopicKey, message: Message) -> Option<TopicKey> {
         let local = &mut self.topics[key.0 as usize];
         let idle = local.pending.is_empty() && local.batch.messages.is_empty();
         local.refresh(message.offset);

@@ -3,6 +3,7 @@
 use hashbrown::HashMap;
 use hashbrown::hash_map::Entry;
 
+use super::members::Stay;
 use crate::id::ShardId;
 use crate::message::{Message, Offset, Topic, Wants};
 
@@ -13,12 +14,23 @@ pub struct Topics {
     topics_max: usize,
 }
 
+/// A shard with subscribers of a topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Interested {
+    /// Which one.
+    pub shard: ShardId,
+    /// The formats that it needs.
+    pub wants: Wants,
+    /// Since when, as it calls it.
+    pub stay: Stay,
+}
+
 /// One topic at its owner. It exists while a shard is interested.
 #[derive(Debug)]
 struct Owned {
     last: Offset,
-    /// The shards with subscribers, and the formats that they need.
-    interested: Vec<(ShardId, Wants)>,
+    /// The shards with subscribers.
+    interested: Vec<Interested>,
 }
 
 /// Where a publication goes.
@@ -27,7 +39,7 @@ pub struct Audience<'a> {
     /// Its place in the topic.
     pub offset: Offset,
     /// The shards that want it.
-    pub shards: &'a [(ShardId, Wants)],
+    pub shards: &'a [Interested],
 }
 
 impl Topics {
@@ -39,12 +51,12 @@ impl Topics {
 
     /// A shard wants a topic's messages in these formats (instead of those it named before). Returns whether there was
     /// room for the topic.
-    pub fn interest(&mut self, topic: &Topic, shard: ShardId, wants: Wants) -> bool {
+    pub fn interest(&mut self, topic: &Topic, interested: Interested) -> bool {
         let room = self.topics.len() < self.topics_max;
         match self.topics.entry(topic.clone()) {
-            Entry::Occupied(mut owned) => owned.get_mut().set(shard, wants),
+            Entry::Occupied(mut owned) => owned.get_mut().set(interested),
             Entry::Vacant(vacant) if room => {
-                vacant.insert(Owned { last: Offset(0), interested: vec![(shard, wants)] });
+                vacant.insert(Owned { last: Offset(0), interested: vec![interested] });
             }
             Entry::Vacant(_) => return false,
         }
@@ -54,7 +66,7 @@ impl Topics {
     /// A shard has no subscribers of this topic any more.
     pub fn disinterest(&mut self, topic: &Topic, shard: ShardId) {
         if let Entry::Occupied(mut owned) = self.topics.entry(topic.clone()) {
-            owned.get_mut().interested.retain(|&(interested, _)| interested != shard);
+            owned.get_mut().interested.retain(|interested| interested.shard != shard);
             if owned.get().interested.is_empty() {
                 owned.remove();
             }
@@ -82,10 +94,10 @@ impl Topics {
 }
 
 impl Owned {
-    fn set(&mut self, shard: ShardId, wants: Wants) {
-        match self.interested.iter_mut().find(|(interested, _)| *interested == shard) {
-            Some((_, old)) => *old = wants,
-            None => self.interested.push((shard, wants)),
+    fn set(&mut self, new: Interested) {
+        match self.interested.iter_mut().find(|old| old.shard == new.shard) {
+            Some(old) => *old = new,
+            None => self.interested.push(new),
         }
     }
 }
@@ -99,13 +111,17 @@ mod tests {
         Message::new(topic.clone(), Kind::Text, b"hi", None)
     }
 
+    fn interested(shard: u16, wants: Wants) -> Interested {
+        Interested { shard: ShardId(shard), wants, stay: Stay(1) }
+    }
+
     #[test]
     fn offsets_count_from_one_while_anyone_listens() {
         let topic = Topic::parse(b"t", 255).expect("a name");
         let mut topics = Topics::new(1);
         assert!(topics.publish(&message(&topic)).is_none());
-        assert!(topics.interest(&topic, ShardId(1), Wants::NONE.with(Wire::Line)));
-        assert!(topics.interest(&topic, ShardId(0), Wants::NONE));
+        assert!(topics.interest(&topic, interested(1, Wants::NONE.with(Wire::Line))));
+        assert!(topics.interest(&topic, interested(0, Wants::NONE)));
         for offset in 1..=3 {
             let audience = topics.publish(&message(&topic)).expect("listeners");
             assert_eq!((audience.offset, audience.shards.len()), (Offset(offset), 2));
@@ -119,7 +135,7 @@ mod tests {
     fn a_topic_too_many_is_refused() {
         let mut topics = Topics::new(1);
         let [one, two] = [b"1", b"2"].map(|name| Topic::parse(name, 255).expect("a name"));
-        assert!(topics.interest(&one, ShardId(0), Wants::NONE));
-        assert!(!topics.interest(&two, ShardId(0), Wants::NONE));
+        assert!(topics.interest(&one, interested(0, Wants::NONE)));
+        assert!(!topics.interest(&two, interested(0, Wants::NONE)));
     }
 }

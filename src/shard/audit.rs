@@ -84,7 +84,7 @@ impl Core {
     fn audit_connection(&self, id: ConnId, connection: &Connection) -> Result<(), String> {
         let flags = connection.flags;
         let ended = flags.has(Flags::ENDED);
-        if connection.timer.is_armed() == ended && !(ended || self.may_be_timeless(connection)) {
+        if !(connection.timer.is_armed() || ended || self.may_be_timeless(connection)) {
             return Err("nothing will end it if its peer does not".into());
         }
         if ended && connection.timer.is_armed() {
@@ -120,7 +120,8 @@ impl Core {
         if outbox.bytes() > bound {
             return Err(format!("{} bytes are queued, {bound} allowed", outbox.bytes()));
         }
-        if !outbox.is_empty() && !outbox.waits && !(outbox.listed && self.dirty.contains(&id)) {
+        let listed = outbox.listed && self.dirty.contains(&id);
+        if !(outbox.is_empty() || outbox.waits || listed) {
             return Err("its queue is not empty and nothing will send it".into());
         }
         Ok(())

@@ -15,6 +15,7 @@ use crate::close::CloseReason;
 use crate::codec::websocket::deflate::Deflater;
 use crate::config::Limits;
 use crate::hub::members::Interest;
+use crate::hub::topics::Interested;
 use crate::hub::{Members, TopicKey, Topics};
 use crate::id::{ConnId, ShardId};
 use crate::message::{Image, Message, Topic};
@@ -408,7 +409,10 @@ impl Core {
         let owner = topic.owner(self.shards);
         let request = match interest {
             Interest::Same => return,
-            Interest::Wants(wants) => Request::Interest(topic.clone(), self.id, wants),
+            Interest::Wants(wants) => {
+                let Some(stay) = self.members.stay(topic) else { return };
+                Request::Interest(topic.clone(), Interested { shard: self.id, wants, stay })
+            }
             Interest::None => Request::Disinterest(topic.clone(), self.id),
         };
         if owner == self.id {

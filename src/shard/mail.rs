@@ -6,9 +6,11 @@
 
 use std::sync::Arc;
 
+use crate::hub::members::Stay;
+use crate::hub::topics::Interested;
 use crate::id::ShardId;
 use crate::mailbox::{self, Doorbell, Outlet, Receiver};
-use crate::message::{Message, Topic, Wants};
+use crate::message::{Message, Topic};
 
 /// To a topic's owner.
 #[derive(Debug)]
@@ -16,7 +18,7 @@ pub enum Request {
     /// Give it an offset and hand it out.
     Publish(Message),
     /// This shard has subscribers, who need these formats.
-    Interest(Topic, ShardId, Wants),
+    Interest(Topic, Interested),
     /// This shard has none any more.
     Disinterest(Topic, ShardId),
 }
@@ -24,8 +26,8 @@ pub enum Request {
 /// From a topic's owner.
 #[derive(Debug)]
 pub enum Delivery {
-    /// For all subscribers.
-    Message(Message),
+    /// For all subscribers of this stay.
+    Message(Message, Stay),
     /// The owner has no room for this topic.
     NoRoom(Topic),
 }

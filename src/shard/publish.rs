@@ -2,6 +2,7 @@
 
 use super::core::Core;
 use super::mail::{Delivery, Request};
+use crate::hub::topics::Interested;
 use crate::id::{ConnId, ShardId};
 use crate::message::{Message, Topic, Wants};
 
@@ -18,7 +19,9 @@ impl Core {
                 break;
             }
             match self.mail.deliveries.try_recv() {
-                Some(Delivery::Message(message)) => self.deliver(message),
+                Some(Delivery::Message(message, stay)) => {
+                    self.fan_outs.extend(self.members.deliver_during(stay, message));
+                }
                 Some(Delivery::NoRoom(topic)) => self.evict(&topic),
                 None => break,
             }
@@ -71,9 +74,9 @@ impl Core {
     pub(super) fn take_request(&mut self, request: Request) {
         match request {
             Request::Publish(message) => self.own(message),
-            Request::Interest(topic, shard, wants) => {
-                if !self.topics.interest(&topic, shard, wants) {
-                    self.answer(shard, Delivery::NoRoom(topic));
+            Request::Interest(topic, interested) => {
+                if !self.topics.interest(&topic, interested) {
+                    self.answer(interested.shard, Delivery::NoRoom(topic));
                 }
             }
             Request::Disinterest(topic, shard) => self.topics.disinterest(&topic, shard),
@@ -94,15 +97,15 @@ impl Core {
         let Some(audience) = self.topics.publish(&message) else { return };
         message.offset = audience.offset;
         message.time_ms = self.unix_ms;
-        let wants = audience.shards.iter().fold(Wants::NONE, |all, &(_, wants)| all.union(wants));
+        let wants = audience.shards.iter().fold(Wants::NONE, |all, to| all.union(to.wants));
         message.prepare(wants, &mut self.deflater);
         let mut here = false;
-        for &(shard, _) in audience.shards {
+        for &Interested { shard, stay, .. } in audience.shards {
             if shard == self.id {
                 here = true;
             } else {
                 let peer = &mut self.mail.peers[usize::from(shard.0)];
-                peer.deliveries.push(Delivery::Message(message.clone()));
+                peer.deliveries.push(Delivery::Message(message.clone(), stay));
             }
         }
         if here {
