@@ -20,6 +20,7 @@ use crate::hub::{Members, TopicKey, Topics};
 use crate::id::{ConnId, ShardId};
 use crate::message::{Image, Message, Topic};
 use crate::metrics::{Metrics, ShardMetrics};
+use crate::rule::Limit;
 use crate::session::{Partials, Tools};
 use crate::time::Instant;
 use crate::wheel::{Tick, Wheel};
@@ -340,13 +341,17 @@ impl Core {
         if key.is_some_and(|key| connection.memberships().any(|membership| membership.topic == key)) {
             return Ok(());
         }
+        if topic.as_str().len() > self.limits.topic_bytes_max {
+            self.metrics.strike(Limit::TopicBytesMax);
+            return Err(CloseReason::Policy);
+        }
         if connection.memberships().count() >= self.limits.subscriptions_max {
-            self.metrics.subscriptions_refused_total.add(1);
+            self.metrics.strike(Limit::SubscriptionsMax);
             return Err(CloseReason::Policy);
         }
         let wire = connection.encoder().wire;
         let Some(joined) = self.members.join(topic, id.index(), wire, how.echo) else {
-            self.metrics.subscriptions_refused_total.add(1);
+            self.metrics.strike(Limit::TopicsMax);
             return Err(CloseReason::TryAgainLater);
         };
         let membership = Membership { topic: joined.topic, position: joined.position };
