@@ -90,7 +90,7 @@ pub enum StartError {
     #[error(transparent)]
     Epoll(#[from] epoll::SetupError),
     /// The kernel refused a ring.
-    #[error(transparent)]
+    #[error("{0}, at the start: raise ulimit -n, or serve with --backend epoll")]
     Uring(#[from] uring::SetupError),
     /// No thread.
     #[error("cannot start a thread: {0}, at the start: raise ulimit -u")]
