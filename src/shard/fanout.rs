@@ -16,6 +16,7 @@ use crate::hub::TopicKey;
 use crate::id::ConnId;
 use crate::io::{Backend, Out};
 use crate::message::{Image, Message, Publisher, Wire};
+use crate::rule::Limit;
 
 impl<B: Backend> Shard<B> {
     /// Deliveries in one turn: a few milliseconds of the kernel's time, so that other connections keep their latency.
@@ -132,6 +133,7 @@ impl Core {
         let bytes_max = bound.saturating_sub(image.len());
         let mut dropped = 0;
         if before > 0 && (before > bytes_max || spent) {
+            self.metrics.strike(if before > bytes_max { Limit::QueueBytesMax } else { Limit::QueueBytesTotalMax });
             match self.router.slow_consumer(route) {
                 SlowConsumer::Close => {
                     self.overdue.push(id);

@@ -10,6 +10,8 @@ use crate::app::{Context, Effect, Subject};
 use crate::close::CloseReason;
 use crate::id::{ConnId, ListenerId};
 use crate::io::{Accepted, Backend, Completion, Lease};
+use crate::metrics::ShardMetrics;
+use crate::rule::Limit;
 use crate::session::{Event, Flow, Protocol, Violation, tcp, websocket};
 
 impl<B: Backend> Shard<B> {
@@ -45,9 +47,13 @@ impl<B: Backend> Shard<B> {
     }
 
     fn accepted(&mut self, accepted: Accepted) {
-        let admitted = self.core.phase == super::Phase::Running && self.core.control.admit();
+        let running = self.core.phase == super::Phase::Running;
+        let admitted = running && self.core.control.admit();
         let id = if admitted { self.core.admit(accepted.listener) } else { None };
         let Some(id) = id else {
+            if running {
+                self.core.metrics.strike(Limit::ConnectionsMax);
+            }
             if admitted {
                 self.core.control.release();
             }
@@ -70,8 +76,13 @@ impl<B: Backend> Shard<B> {
         if fed.pressed {
             core.hold(id, &bytes[fed.consumed..]);
         }
+        let more = lease.more;
         self.backend.release(lease);
         self.after_feed(id, fed);
+        if !more {
+            // Now, while this connection's lines are in the cache.
+            self.uncork();
+        }
     }
 
     /// Carries out what came of received bytes.
@@ -298,9 +309,10 @@ impl Core {
         let result = match protocol {
             Protocol::WebSocket => {
                 let (state, partial) = (&mut connection.websocket, &mut connection.partial);
-                websocket::receive(state, partial, bytes, &mut env, on_event).map_err(|v| reasoned(&v))
+                websocket::receive(state, partial, bytes, &mut env, on_event).map_err(|v| reasoned(&v, metrics))
             }
-            _ => tcp::receive(protocol, &mut connection.partial, bytes, &mut env, on_event).map_err(|v| reasoned(&v)),
+            _ => tcp::receive(protocol, &mut connection.partial, bytes, &mut env, on_event)
+                .map_err(|v| reasoned(&v, metrics)),
         };
         self.metrics.messages_received_total.add(messages);
         if messages > 0
@@ -332,7 +344,8 @@ impl Core {
     }
 }
 
-/// How a violation ends its connection, and what the log says.
-fn reasoned(violation: &impl Violation) -> (CloseReason, String) {
+/// Counts a violation. How it ends its connection, and what the log says.
+pub(super) fn reasoned(violation: &impl Violation, metrics: &ShardMetrics) -> (CloseReason, String) {
+    metrics.count_violation(violation.rule());
     (violation.reason(), violation.to_string())
 }

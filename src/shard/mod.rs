@@ -13,6 +13,7 @@
 mod audit;
 mod closing;
 mod connection;
+mod control;
 mod core;
 mod egress;
 mod entrance;
@@ -21,6 +22,7 @@ mod ingress;
 mod mail;
 mod opening;
 mod publish;
+mod subscribe;
 mod table;
 mod timers;
 
@@ -36,8 +38,6 @@ pub use audit::Audit;
 pub use control::{Control, Phase};
 pub use entrance::{Entrance, Kind as EntranceKind};
 pub use mail::{Delivery, Mail, Request};
-
-mod control;
 
 /// Whether a shard has more to live for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
