@@ -65,6 +65,10 @@ impl<B: Backend> Shard<B> {
     /// Sends from the outboxes, and takes closing connections further.
     pub(super) fn egress(&mut self) {
         for _ in 0..Self::ROUNDS_MAX {
+            if self.core.sends.is_empty() {
+                // Numbers come round: a connection may have its last send in a batch with this number, long ago.
+                self.core.next_batch();
+            }
             for _ in 0..self.core.dirty.len() {
                 let Some(id) = self.core.dirty.pop_front() else { break };
                 self.send_from_outbox(id);
@@ -221,6 +225,10 @@ impl Core {
         self.out.shrink_to(Self::OUT_KEPT_BYTES);
         self.out_start = 0;
         self.send_images.clear();
+        self.next_batch();
+    }
+
+    fn next_batch(&mut self) {
         self.batch = self.batch.wrapping_add(1).max(1);
     }
 

@@ -22,6 +22,7 @@ struct Scene {
     net: Net,
     clock: ManualClock,
     control: Arc<Control>,
+    metrics: Metrics,
     shards: Vec<Shard<SimBackend>>,
     done: Vec<bool>,
 }
@@ -51,7 +52,7 @@ impl Scene {
             Shard::new(backend, seed)
         });
         let shards: Vec<_> = shards.collect();
-        Self { done: vec![false; shards.len()], net, clock: ManualClock::new(), control, shards }
+        Self { done: vec![false; shards.len()], net, clock: ManualClock::new(), control, metrics, shards }
     }
 
     fn turn(&mut self, shard: usize) {
@@ -200,4 +201,36 @@ fn who_takes_the_last_subscribers_place_sees_no_gap() {
     scene.turn(2);
     scene.rest();
     assert_eq!(joiner.read(), b"three\n");
+}
+
+/// A client's frame with a mask of zeros.
+fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    assert!(payload.len() < 126);
+    [&[first, 0x80 | u8::try_from(payload.len()).unwrap(), 0, 0, 0, 0], payload].concat()
+}
+
+const TEXT: u8 = 0x81;
+
+fn echoing(scene: &mut Scene) -> Client {
+    let mut client = scene.connect(0, WEB, &upgrade("/echo"));
+    scene.rest();
+    assert!(client.read().starts_with(b"HTTP/1.1 101 "));
+    client
+}
+
+#[test]
+fn the_numbers_of_batches_come_round_and_nobody_waits() {
+    let mut scene = Scene::new(1, Limits::default());
+    let (mut rare, mut busy) = (echoing(&mut scene), echoing(&mut scene));
+    let ask = |scene: &mut Scene, client: &mut Client| {
+        client.write(&frame(TEXT, b"x"));
+        scene.turn(0);
+        scene.turn(0);
+        assert_eq!(client.read(), [0x81, 1, b'x']);
+        assert!(!scene.shards[0].is_busy());
+    };
+    ask(&mut scene, &mut rare);
+    // 16 bits without zero count 65535 batches.
+    (1..65_535).for_each(|_| ask(&mut scene, &mut busy));
+    ask(&mut scene, &mut rare);
 }
