@@ -161,6 +161,11 @@ impl Connection {
         Encoder { wire, window_bits }
     }
 
+    /// Whether its bytes are looked at, and not left in the kernel for a while.
+    pub(super) const fn is_read(&self) -> bool {
+        !self.flags.has(Flags::PAUSED) && !self.flags.has(Flags::STALLED)
+    }
+
     /// All its subscriptions.
     pub(super) fn memberships(&self) -> impl Iterator<Item = Membership> + '_ {
         let first = self.membership.is_some().then_some(self.membership);

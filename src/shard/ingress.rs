@@ -129,9 +129,12 @@ impl<B: Backend> Shard<B> {
 
     fn resume(&mut self, id: ConnId) {
         let Some(connection) = self.core.table.get_mut(id) else { return };
-        let waits = connection.flags.has(Flags::PAUSED) || connection.flags.has(Flags::STALLED);
-        if waits || connection.flags.has(Flags::CLOSING) {
+        if !connection.is_read() || connection.flags.has(Flags::CLOSING) {
             return;
+        }
+        if connection.flags.has(Flags::OPEN) {
+            // Nobody listened to it: its time to give a sign of life begins again.
+            connection.hear(self.core.tick);
         }
         let mut held = connection.outbox.as_mut().map(|outbox| std::mem::take(&mut outbox.held)).unwrap_or_default();
         if connection.outbox.as_ref().is_some_and(|outbox| outbox.is_empty()) {
@@ -146,11 +149,10 @@ impl<B: Backend> Shard<B> {
             self.after_feed(id, fed);
         }
         let Some(connection) = self.core.table.get(id) else { return };
-        let flags = connection.flags;
-        if flags.has(Flags::PAUSED) || flags.has(Flags::STALLED) || flags.has(Flags::CLOSING) {
+        if !connection.is_read() || connection.flags.has(Flags::CLOSING) {
             return;
         }
-        if flags.has(Flags::PEER_DONE) {
+        if connection.flags.has(Flags::PEER_DONE) {
             self.begin_close(id, CloseReason::PeerClosed, "");
         } else {
             self.backend.resume(id);
@@ -208,6 +210,13 @@ impl Core {
     fn unflag(&mut self, id: ConnId, flag: Flags) {
         if let Some(connection) = self.table.get_mut(id) {
             connection.flags.clear(flag);
+        }
+    }
+
+    /// Notes that a connection lives.
+    pub(super) fn hear(&mut self, id: ConnId) {
+        if let Some(connection) = self.table.get_mut(id) {
+            connection.hear(self.tick);
         }
     }
 

@@ -234,3 +234,28 @@ fn the_numbers_of_batches_come_round_and_nobody_waits() {
     (1..65_535).for_each(|_| ask(&mut scene, &mut busy));
     ask(&mut scene, &mut rare);
 }
+
+#[test]
+fn who_reads_slowly_is_not_taken_for_dead() {
+    let limits = Limits {
+        heartbeat_interval: Duration::from_secs(1),
+        heartbeat_timeout: Duration::from_secs(1),
+        queue_bytes_max: 64 * 1024,
+        ..Limits::default()
+    };
+    let mut scene = Scene::new(1, limits);
+    let mut client = echoing(&mut scene);
+    let mut asked = 0;
+    for _ in 0..40 {
+        (0..100).for_each(|_| asked += client.write(&frame(TEXT, &[b'x'; 100])) / 106);
+        scene.rest();
+    }
+    // It is not read any more, so it cannot answer pings, but it takes what it is sent.
+    let mut bytes = Vec::new();
+    for _ in 0..200 {
+        client.read_into(&mut bytes, 1000);
+        scene.pass(100);
+        assert_eq!(client.peer(), Peer::Open);
+    }
+    assert!(asked > 1000, "{asked}");
+}
