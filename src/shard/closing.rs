@@ -2,6 +2,7 @@
 
 use super::Shard;
 use super::connection::Flags;
+use super::control::Phase;
 use super::core::Core;
 use crate::app::Context;
 use crate::close::CloseReason;
@@ -184,7 +185,10 @@ impl Core {
         if let Some(connection) = self.table.remove(id) {
             connection.partial.into_iter().for_each(|partial| self.partials.give(partial));
             self.metrics.connections.sub(1);
-            self.control.release();
+            if self.control.release() && self.phase != Phase::Running {
+                // The others wait for nothing else any more.
+                self.mail.ring_all();
+            }
         }
     }
 }

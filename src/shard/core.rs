@@ -267,6 +267,7 @@ impl Core {
             || (!self.blocked && !self.stalled.is_empty())
             || !self.mail.is_empty()
             || self.phase != self.control.phase()
+            || self.is_done()
     }
 
     /// Whether the server ends and nobody is left, on any shard: until then others' publications may need this one to

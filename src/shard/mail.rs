@@ -87,6 +87,11 @@ impl Mail {
         self.peers.iter().map(|peer| peer.deliveries.staged()).sum()
     }
 
+    /// Wakes all others that sleep.
+    pub(super) fn ring_all(&self) {
+        self.peers.iter().for_each(|peer| peer.requests.ring());
+    }
+
     /// Moves what was staged as far as there is room, and rings those who sleep.
     pub(super) fn flush(&mut self) {
         for peer in &mut self.peers {

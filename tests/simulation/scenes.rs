@@ -259,3 +259,17 @@ fn who_reads_slowly_is_not_taken_for_dead() {
     }
     assert!(asked > 1000, "{asked}");
 }
+
+#[test]
+fn the_last_shard_notices_at_once_that_a_drain_is_over() {
+    let mut scene = Scene::new(2, Limits::default());
+    let client = scene.connect(1, WEB, "");
+    scene.rest();
+    scene.control.drain(Duration::from_secs(10));
+    scene.rest();
+    assert!(!scene.shards[0].is_busy(), "it waits for the other one");
+    drop(client);
+    (0..5).for_each(|_| scene.turn(1));
+    assert_eq!(scene.done, [false, true]);
+    assert!(scene.shards[0].is_busy(), "it may go now");
+}
