@@ -151,10 +151,13 @@ impl Core {
     }
 
     /// Takes the bytes that wait for the answers before them; an outbox that has nothing else goes.
-    fn take_held(&mut self, id: ConnId) -> Vec<u8> {
+    pub(super) fn take_held(&mut self, id: ConnId) -> Vec<u8> {
         let outbox = self.table.get_mut(id).and_then(|connection| connection.outbox.as_deref_mut());
         let Some(outbox) = outbox else { return Vec::new() };
-        let (held, is_empty) = (std::mem::take(&mut outbox.held), outbox.is_empty());
+        let before = outbox.memory();
+        let held = std::mem::take(&mut outbox.held);
+        let (after, is_empty) = (outbox.memory(), outbox.is_empty());
+        self.count_queued(before, after);
         if is_empty {
             self.drop_outbox(id);
         }
@@ -165,12 +168,12 @@ impl Core {
         let Some(outbox) = self.table.get_mut(id).and_then(|connection| connection.outbox.as_deref_mut()) else {
             return;
         };
-        let before = outbox.bytes();
+        let before = outbox.memory();
         let dropped = outbox.drop_all();
-        let after = outbox.bytes();
+        let (after, is_empty) = (outbox.memory(), outbox.is_empty());
         self.metrics.deliveries_dropped_total.add(dropped);
         self.count_queued(before, after);
-        if after == 0 {
+        if is_empty {
             self.drop_outbox(id);
         }
     }

@@ -110,9 +110,9 @@ pub struct Core {
     pub(super) gather: Vec<u8>,
     /// Whether a phase ended on its budget.
     pub(super) unfinished: bool,
-    /// Bytes in this shard's outboxes.
+    /// What this shard's outboxes cost.
     pub(super) queued: usize,
-    /// Bytes in the other shards' outboxes, as of the last look.
+    /// What the other shards' outboxes cost, as of the last look.
     pub(super) queued_elsewhere: usize,
 }
 
@@ -354,7 +354,7 @@ impl Core {
         let outbox = self.table.get_mut(id).and_then(|connection| connection.outbox.take());
         if let Some(outbox) = outbox {
             self.metrics.queued_connections.sub(1);
-            self.count_queued(outbox.bytes(), 0);
+            self.count_queued(outbox.memory(), 0);
             self.outboxes.give(outbox);
         }
     }

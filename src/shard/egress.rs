@@ -139,7 +139,7 @@ impl<B: Backend> Shard<B> {
         let control_replies_max = self.core.limits.control_replies_max;
         let Some(connection) = self.core.table.get_mut(id) else { return };
         let Some(outbox) = connection.outbox.as_deref() else { return };
-        let over = outbox.bytes() > high || outbox.control_replies > control_replies_max || !outbox.held.is_empty();
+        let over = outbox.cost() > high || outbox.control_replies > control_replies_max || !outbox.held.is_empty();
         if over && !connection.flags.has(Flags::PAUSED) && !connection.flags.has(Flags::CLOSING) {
             connection.flags.set(Flags::PAUSED);
             if outbox.is_empty() {
@@ -171,9 +171,9 @@ impl Core {
     fn queue_output(&mut self, id: ConnId, start: usize) {
         let out = std::mem::take(&mut self.out);
         if let Some(outbox) = self.outbox(id) {
-            let before = outbox.bytes();
+            let before = outbox.memory();
             outbox.push_own(&out[start..]);
-            let after = outbox.bytes();
+            let after = outbox.memory();
             self.count_queued(before, after);
             self.mark_dirty(id);
         }
@@ -191,7 +191,7 @@ impl Core {
         };
         let (tick, stall) = (self.tick, self.after(self.limits.queue_stall_timeout));
         if let Some(outbox) = self.outbox(id) {
-            let before = outbox.bytes();
+            let before = outbox.memory();
             match (what, image) {
                 (Sent::Bytes { start, end }, _) => outbox.put_back_own(&bytes[start + taken..end]),
                 (Sent::Image { messages, .. }, Some(mut image)) => {
@@ -205,7 +205,7 @@ impl Core {
                 outbox.progress = tick;
             }
             outbox.waits = true;
-            let after = outbox.bytes();
+            let after = outbox.memory();
             self.count_queued(before, after);
             self.arm_by(id, stall);
         }
@@ -235,15 +235,15 @@ impl Core {
     fn outbox_sent(&mut self, id: ConnId, bytes: usize) {
         let tick = self.tick;
         let Some(outbox) = self.outbox(id) else { return };
-        let before = outbox.bytes();
+        let before = outbox.memory();
         outbox.advance(bytes);
         outbox.progress = tick;
-        let after = outbox.bytes();
+        let (after, is_empty) = (outbox.memory(), outbox.is_empty());
         self.count_queued(before, after);
-        if after > 0 {
-            self.mark_dirty(id);
-        } else {
+        if is_empty {
             self.outbox_done(id);
+        } else {
+            self.mark_dirty(id);
         }
     }
 

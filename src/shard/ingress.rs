@@ -136,10 +136,7 @@ impl<B: Backend> Shard<B> {
             // Nobody listened to it: its time to give a sign of life begins again.
             connection.hear(self.core.tick);
         }
-        let mut held = connection.outbox.as_mut().map(|outbox| std::mem::take(&mut outbox.held)).unwrap_or_default();
-        if connection.outbox.as_ref().is_some_and(|outbox| outbox.is_empty()) {
-            self.core.drop_outbox(id);
-        }
+        let mut held = self.core.take_held(id);
         if !held.is_empty() {
             self.begin_output(id);
             let fed = self.core.feed(id, &mut held);
@@ -226,6 +223,7 @@ impl Core {
             && let Some(outbox) = self.outbox(id)
         {
             outbox.held.extend_from_slice(bytes);
+            self.count_queued(0, bytes.len());
         }
     }
 

@@ -273,3 +273,19 @@ fn the_last_shard_notices_at_once_that_a_drain_is_over() {
     assert_eq!(scene.done, [false, true]);
     assert!(scene.shards[0].is_busy(), "it may go now");
 }
+
+#[test]
+fn tiny_messages_count_with_what_they_cost() {
+    let mut scene = Scene::new(1, Limits { queue_bytes_max: 64 * 1024, ..Limits::default() });
+    let mut slow = scene.member(0, "t");
+    let mut writer = scene.connect(0, WEB, &upgrade("/topics/t?echo=0"));
+    scene.rest();
+    let mut published = 0;
+    while slow.peer() == Peer::Open && published < 400_000 {
+        writer.write(&frame(TEXT, b"x"));
+        scene.turn(0);
+        published += 1;
+    }
+    let in_the_kernel = slow.read().len() / 2;
+    assert!(published - in_the_kernel < 2000, "{published} messages, of which {in_the_kernel} were sent");
+}
