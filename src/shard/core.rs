@@ -364,6 +364,11 @@ impl Core {
         self.queued.saturating_add(self.queued_elsewhere) > self.limits.queue_bytes_total_max
     }
 
+    /// What each connection may queue even then: its part of the bound.
+    pub(super) fn queue_share(&self) -> usize {
+        self.limits.queue_bytes_total_max / self.limits.connections_max.max(1)
+    }
+
     /// Whether a flag of a connection is set; `false` when there is no such connection.
     pub(super) fn flag(&self, id: ConnId, flag: Flags) -> bool {
         self.table.get(id).is_some_and(|connection| connection.flags.has(flag))

@@ -133,13 +133,22 @@ impl<B: Backend> Shard<B> {
         }
     }
 
-    /// Stops reading a connection whose answers are not read, at the latest when its queue is a quarter full.
+    /// Stops reading a connection whose answers are not read, at the latest when its queue is a quarter full. When the
+    /// process has no room left, whoever has more than a fair share of it goes, at once: a good-bye would wait behind
+    /// all that is queued.
     pub(super) fn press(&mut self, id: ConnId) {
         let high = self.core.limits.queue_bytes_max / 4;
         let control_replies_max = self.core.limits.control_replies_max;
+        let (spent, share) = (self.core.is_queue_budget_spent(), self.core.queue_share());
         let Some(connection) = self.core.table.get_mut(id) else { return };
         let Some(outbox) = connection.outbox.as_deref() else { return };
-        let over = outbox.cost() > high || outbox.control_replies > control_replies_max || !outbox.held.is_empty();
+        if spent && outbox.own_bytes() > share && !connection.flags.has(Flags::CLOSING) {
+            connection.flags.set(Flags::BROKEN);
+            self.begin_close(id, CloseReason::SlowConsumer, "no room left in the queues of the process");
+            return;
+        }
+        let over =
+            spent || outbox.cost() > high || outbox.control_replies > control_replies_max || !outbox.held.is_empty();
         if over && !connection.flags.has(Flags::PAUSED) && !connection.flags.has(Flags::CLOSING) {
             connection.flags.set(Flags::PAUSED);
             if outbox.is_empty() {
