@@ -40,6 +40,10 @@ impl<B: Backend> Shard<B> {
             self.core.clear_queue(id);
         }
         self.begin_output(id);
+        if self.core.flag(id, Flags::ENDED) {
+            // Sending others' frames to make room has shown that there is nobody to take leave of.
+            return;
+        }
         self.core.farewell(id, reason);
         self.write(id);
         self.core.closing.push(id);

@@ -265,7 +265,7 @@ impl Core {
             || !self.resumable.is_empty()
             || (!self.staged.is_empty() && !self.is_blocked())
             || (!self.blocked && !self.stalled.is_empty())
-            || !self.mail.is_empty()
+            || self.has_mail()
             || self.phase != self.control.phase()
             || self.is_done()
     }

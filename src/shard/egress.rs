@@ -117,6 +117,9 @@ impl<B: Backend> Shard<B> {
             let Some(send) = self.core.sends.get_mut(tag as usize) else { continue };
             let (id, what) = (send.id, std::mem::replace(&mut send.what, Sent::Done));
             self.core.metrics.short_sends_total.add(1);
+            if self.core.flag(id, Flags::ENDED) {
+                continue;
+            }
             match sent {
                 Ok(taken) => {
                     self.core.keep_rest(id, what, taken);

@@ -73,10 +73,6 @@ impl Mail {
         Arc::clone(&self.doorbell)
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.requests.is_empty() && self.deliveries.is_empty()
-    }
-
     /// Requests that found no room.
     pub(super) fn staged_requests(&self) -> usize {
         self.peers.iter().map(|peer| peer.requests.staged()).sum()
