@@ -208,6 +208,11 @@ impl<T> Outlet<T> {
         }
     }
 
+    /// Rings without having sent anything.
+    pub fn ring(&self) {
+        self.sender.ring();
+    }
+
     fn send(&mut self, message: T) -> Result<(), T> {
         if !self.staged.is_empty() {
             return Err(message);

@@ -73,10 +73,6 @@ impl Mail {
         Arc::clone(&self.doorbell)
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.requests.is_empty() && self.deliveries.is_empty()
-    }
-
     /// Requests that found no room.
     pub(super) fn staged_requests(&self) -> usize {
         self.peers.iter().map(|peer| peer.requests.staged()).sum()
@@ -85,6 +81,11 @@ impl Mail {
     /// Deliveries that found no room.
     pub(super) fn staged_deliveries(&self) -> usize {
         self.peers.iter().map(|peer| peer.deliveries.staged()).sum()
+    }
+
+    /// Wakes all others that sleep.
+    pub(super) fn ring_all(&self) {
+        self.peers.iter().for_each(|peer| peer.requests.ring());
     }
 
     /// Moves what was staged as far as there is room, and rings those who sleep.
