@@ -49,6 +49,7 @@ pub mod admin;
 mod bind;
 mod launch;
 pub mod log;
+mod publisher;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -69,6 +70,8 @@ use crate::shard::{Control, Entrance, EntranceKind};
 use self::admin::{Admin, Phase, PhaseCell};
 use self::bind::Bound;
 use self::launch::{Group, Launch};
+
+pub use self::publisher::{PublishError, Publisher};
 
 /// Why a server did not start, in one line: what, where, how to mend it.
 #[derive(Debug, thiserror::Error)]
@@ -215,6 +218,12 @@ impl Server {
     #[must_use]
     pub const fn metrics(&self) -> &Metrics {
         &self.metrics
+    }
+
+    /// A way to publish from other threads.
+    #[must_use]
+    pub fn publisher(&self) -> Publisher {
+        self.serving.publisher().clone()
     }
 
     /// Where it is in its life.

@@ -35,7 +35,7 @@ pub use self::core::{Core, Seed};
 pub use audit::Audit;
 pub use control::{Control, Phase};
 pub use entrance::{Entrance, Kind as EntranceKind};
-pub use mail::{Delivery, Mail, Request};
+pub use mail::{Delivery, Mail, Postbox, Request};
 
 mod control;
 
