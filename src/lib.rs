@@ -12,6 +12,7 @@ pub mod io;
 pub mod mailbox;
 pub mod message;
 pub mod metrics;
+pub mod rate;
 pub mod rule;
 pub mod server;
 pub mod session;

@@ -48,7 +48,6 @@
 pub mod admin;
 mod bind;
 mod launch;
-pub mod log;
 mod publisher;
 
 use std::sync::{Arc, Mutex, PoisonError};

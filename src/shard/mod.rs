@@ -18,6 +18,7 @@ mod egress;
 mod entrance;
 mod fanout;
 mod ingress;
+mod log;
 mod mail;
 mod opening;
 mod publish;
