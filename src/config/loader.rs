@@ -333,7 +333,7 @@ mod tests {
 
     #[test]
     fn origins_come_as_a_word_or_a_list() {
-        assert_eq!(from_file("[websocket]\norigins = \"*\"").unwrap().origins.any, true);
+        assert!(from_file("[websocket]\norigins = \"*\"").unwrap().origins.any);
         let listed = from_file("[websocket]\norigins = [\"https://a.example\"]").unwrap().origins;
         assert_eq!(listed, Origins { any: false, same: false, list: vec!["https://a.example".to_owned()] });
     }

@@ -1,6 +1,6 @@
 //! What can be set: one typed model, filled from the defaults, a TOML file, the environment and flags, in this order.
 //!
-//! [`settings`] is the one table of keys: the file, the environment, the flags, `default-config` and the search for the
+//! `settings` is the one table of keys: the file, the environment, the flags, `default-config` and the search for the
 //! nearest known name all read it, so that they cannot drift apart. What cannot be right is refused here; the rest of
 //! the program gets a [`Config`] it need not check again.
 

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! [`receive`] finds one head at a time and says where it ended; what the request means is the caller's to decide, with
-//! [`upgrade`] for a WebSocket's opening handshake and [`refuse_body`] for what is not served. Every [`Violation`] is
+//! [`upgrade()`] for a WebSocket's opening handshake and [`refuse_body`] for what is not served. Every [`Violation`] is
 //! the last thing on its connection: where requests end is not certain any more.
 
 #[doc(hidden)]

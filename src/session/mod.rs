@@ -89,6 +89,7 @@ pub struct Partial {
 /// Spare [`Partial`]s of a shard.
 #[derive(Debug, Default)]
 pub struct Partials {
+    #[expect(clippy::vec_box, reason = "the box is what is spared: connections hold their partials boxed")]
     spare: Vec<Box<Partial>>,
 }
 

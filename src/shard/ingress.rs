@@ -76,8 +76,13 @@ impl<B: Backend> Shard<B> {
         if fed.pressed {
             core.hold(id, &bytes[fed.consumed..]);
         }
+        let more = lease.more;
         self.backend.release(lease);
         self.after_feed(id, fed);
+        if !more {
+            // Now, while this connection's lines are in the cache.
+            self.uncork();
+        }
     }
 
     /// Carries out what came of received bytes.

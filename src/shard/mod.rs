@@ -13,6 +13,7 @@
 mod audit;
 mod closing;
 mod connection;
+mod control;
 mod core;
 mod egress;
 mod entrance;
@@ -22,6 +23,7 @@ mod log;
 mod mail;
 mod opening;
 mod publish;
+mod subscribe;
 mod table;
 mod timers;
 
@@ -37,8 +39,6 @@ pub use audit::Audit;
 pub use control::{Control, Phase};
 pub use entrance::{Entrance, Kind as EntranceKind};
 pub use mail::{Delivery, Mail, Postbox, Request};
-
-mod control;
 
 /// Whether a shard has more to live for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

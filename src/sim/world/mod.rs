@@ -4,7 +4,7 @@
 //! which all that is owed must arrive; one in which the dead must be found; and the drain, after which nothing may be
 //! left. Everything follows from the seed, so a world that fails can be played again, see `tests/simulation.rs`.
 //!
-//! The oracles are in [`oracles`], the peers' own strict codecs in [`wire`], and what a seed decides in [`plan`]. That
+//! The oracles are in `oracles`, the peers' own strict codecs in `wire`, and what a seed decides in `plan`. That
 //! the oracles can fail is shown with a [`Sabotage`].
 
 mod oracles;
