@@ -166,6 +166,7 @@ impl Loader {
                 let raw = decimal.as_deref().map_or(Raw::Other("a number that is too large"), Raw::Text);
                 self.set(setting, &raw, vec![place]);
             }
+            DeValue::Boolean(on) => self.set(setting, &Raw::Switch(*on), vec![place]),
             other => self.set(setting, &Raw::Other(article(other.type_str())), vec![place]),
         }
     }
@@ -192,7 +193,6 @@ fn at_item(places: &[Place], item: Option<usize>) -> Option<Place> {
 
 fn article(type_name: &str) -> &'static str {
     match type_name {
-        "boolean" => "true or false",
         "float" => "a number with a fraction",
         "datetime" => "a date",
         "table" => "a table",

@@ -63,7 +63,7 @@ use crate::mailbox::Doorbell;
 use crate::message::Topic;
 use crate::metrics::Metrics;
 use crate::session::Protocol;
-use crate::session::http::{OriginPolicy, UpgradePolicy};
+use crate::session::http::UpgradePolicy;
 use crate::shard::{Control, Entrance, EntranceKind};
 
 use self::admin::{Admin, Phase, PhaseCell};
@@ -283,15 +283,10 @@ fn entrance(config: &Config, listen: &Listen, url: &str, site: &Arc<dyn Site>) -
 }
 
 fn policy(config: &Config) -> UpgradePolicy {
-    let origins = &config.origins;
     UpgradePolicy {
-        origins: match (origins.any, origins.same) {
-            (true, _) => OriginPolicy::Any,
-            (false, true) => OriginPolicy::SameOr(origins.list.clone()),
-            (false, false) => OriginPolicy::Only(origins.list.clone()),
-        },
+        origins: config.origins.clone(),
         subprotocols: config.subprotocols.clone(),
-        deflate: true,
+        deflate: config.deflate,
     }
 }
 
