@@ -135,6 +135,18 @@ impl<T> Sender<T> {
     pub fn ring(&self) {
         self.doorbell.ring();
     }
+
+    /// Messages that there is room for now.
+    #[must_use]
+    pub fn room(&self) -> usize {
+        self.queue.capacity().saturating_sub(self.queue.len())
+    }
+
+    /// Messages that there is room for when there are none.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.queue.capacity()
+    }
 }
 
 /// The end of the shard that a queue leads to.
@@ -183,6 +195,12 @@ impl<T> Outlet<T> {
         if let Err(message) = self.send(message) {
             self.staged.push_back(message);
         }
+    }
+
+    /// The same way for others, without the stage.
+    #[must_use]
+    pub const fn sender(&self) -> &Sender<T> {
+        &self.sender
     }
 
     /// How many messages wait for room.

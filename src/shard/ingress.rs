@@ -202,10 +202,9 @@ impl Core {
 
     fn accept_failed(&mut self, listener: ListenerId, kind: ErrorKind) {
         self.metrics.accept_failures_total.add(1);
-        if self.log.allows(self.tick, &self.metrics) {
-            let url = self.entrances.get(usize::from(listener.0)).map_or("?", |entrance| entrance.url.as_str());
-            tracing::warn!(shard = self.id.0, listener = url, error = %kind, "cannot accept; is `ulimit -n` too low?");
-        }
+        let url = self.entrances.get(usize::from(listener.0)).map_or("?", |entrance| entrance.url.as_str());
+        let what = format_args!("cannot accept at {url}: {kind}; is `ulimit -n` too low?");
+        self.log.event(self.now, &self.metrics, what);
     }
 
     fn writable(&mut self, id: ConnId) {
