@@ -379,7 +379,9 @@ impl Core {
     pub(super) fn report(&mut self, id: ConnId, reason: CloseReason, detail: &str) {
         self.metrics.count_closed(reason);
         let ordinary = matches!(reason, CloseReason::Normal | CloseReason::GoingAway | CloseReason::PeerClosed);
-        if !ordinary && self.log.allows(self.tick, &self.metrics) {
+        if ordinary {
+            tracing::debug!(shard = self.id.0, connection = %id, %reason, detail, "connection closed");
+        } else if self.log.allows(self.tick, &self.metrics) {
             tracing::info!(shard = self.id.0, connection = %id, %reason, detail, "connection closed");
         }
     }
