@@ -88,10 +88,16 @@ pub use router::{Request, RouteId, Router};
 /// The built-in applications on their paths: `/echo`, `/chat/{room}` and `/topics/{topic}`.
 #[must_use]
 pub fn standard_routes() -> Router {
+    standard_routes_with(SlowConsumer::default())
+}
+
+/// The same with a policy for slow subscribers of chats and topics.
+#[must_use]
+pub fn standard_routes_with(slow_consumer: SlowConsumer) -> Router {
     Router::new()
         .route("/echo", echo::Echo)
-        .route("/chat/{room}", chat::Chat::default())
-        .route("/topics/{topic}", topic::Topics)
+        .route_with("/chat/{room}", chat::Chat::default(), slow_consumer)
+        .route_with("/topics/{topic}", topic::Topics, slow_consumer)
 }
 
 /// An application: one value per shard, cloned from the one that was given to the router.

@@ -135,8 +135,8 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
 }
 
 /// The built-in routes.
-fn routes(_config: &Config) -> Router {
-    crate::app::standard_routes()
+fn routes(config: &Config) -> Router {
+    crate::app::standard_routes_with(config.slow_consumer)
 }
 
 /// Tells whoever started the server. That nobody listens is no failure.
@@ -185,6 +185,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
+    use crate::config::SlowConsumer;
 
     #[derive(Parser)]
     struct Wrapper {
@@ -200,6 +201,17 @@ mod tests {
             assert_eq!(drain_period(longest, connections), Duration::from_millis(period));
         }
         assert_eq!(drain_period(Duration::ZERO, 5), Duration::ZERO);
+    }
+
+    #[test]
+    fn the_policy_for_slow_consumers_reaches_the_routes() {
+        for slow_consumer in [SlowConsumer::Close, SlowConsumer::KeepLatest] {
+            let routes = routes(&Config { slow_consumer, ..Config::default() });
+            for path in ["/topics/news", "/chat/lobby"] {
+                let found = routes.find(path).map(|(route, _)| routes.slow_consumer(route));
+                assert_eq!(found, Some(slow_consumer), "{path}");
+            }
+        }
     }
 
     #[test]

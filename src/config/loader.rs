@@ -172,6 +172,7 @@ impl Loader {
                 let raw = decimal.as_deref().map_or(Raw::Other("a number that is too large"), Raw::Text);
                 self.set(setting, &raw, vec![place]);
             }
+            DeValue::Boolean(on) => self.set(setting, &Raw::Switch(*on), vec![place]),
             other => self.set(setting, &Raw::Other(article(other.type_str())), vec![place]),
         }
     }

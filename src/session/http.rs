@@ -22,7 +22,7 @@ use crate::codec::http1::head::find_end;
 use crate::rule::Rule;
 
 pub use crate::codec::http1::{Body, Head, Malformed, Query, Reply, write_error, write_page};
-pub use upgrade::{OriginPolicy, Upgrade, UpgradePolicy, upgrade, write_switching_protocols};
+pub use upgrade::{Upgrade, UpgradePolicy, upgrade, write_switching_protocols};
 
 /// How far [`receive`] came.
 #[derive(Debug, PartialEq, Eq)]

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::connection::{Connection, Flags};
 use super::control::{Control, Phase};
 use super::entrance::Entrance;
+use super::log::PeerLog;
 use super::mail::Mail;
 use super::table::Table;
 use crate::app::{Effect, Router, Subject};
@@ -59,7 +60,7 @@ pub struct Core {
     pub(super) deflater: Deflater,
     pub(super) partials: Partials,
     pub(super) outboxes: Outboxes,
-    pub(super) log: Suppressor,
+    pub(super) log: PeerLog,
 
     pub(super) now: Instant,
     pub(super) tick: Tick,
@@ -110,9 +111,9 @@ pub struct Core {
     pub(super) gather: Vec<u8>,
     /// Whether a phase ended on its budget.
     pub(super) unfinished: bool,
-    /// Bytes in this shard's outboxes.
+    /// What this shard's outboxes cost.
     pub(super) queued: usize,
-    /// Bytes in the other shards' outboxes, as of the last look.
+    /// What the other shards' outboxes cost, as of the last look.
     pub(super) queued_elsewhere: usize,
 }
 
@@ -146,29 +147,6 @@ pub(super) struct Drain {
     pub(super) index_end: u32,
 }
 
-/// Lets so many log lines through; peers can cause more than anyone wants to read.
-#[derive(Debug)]
-pub(super) struct Suppressor {
-    tokens: u32,
-    refilled: Tick,
-}
-
-impl Suppressor {
-    const BURST: u32 = 20;
-
-    pub(super) fn allows(&mut self, now: Tick, metrics: &ShardMetrics) -> bool {
-        // One token a tick, ten a second.
-        self.tokens = Self::BURST.min(self.tokens.saturating_add(now.0.saturating_sub(self.refilled.0)));
-        self.refilled = now;
-        let allowed = self.tokens > 0;
-        self.tokens = self.tokens.saturating_sub(1);
-        if !allowed {
-            metrics.log_lines_suppressed_total.add(1);
-        }
-        allowed
-    }
-}
-
 impl Core {
     pub(super) fn new(seed: Seed) -> Self {
         let Seed { id, limits, router, entrances, mail, control, metrics } = seed;
@@ -191,7 +169,7 @@ impl Core {
             deflater: Deflater::default(),
             partials: Partials::default(),
             outboxes: Outboxes::default(),
-            log: Suppressor { tokens: Suppressor::BURST, refilled: Tick(0) },
+            log: PeerLog::new(id),
             limits,
             now: Instant::ZERO,
             tick: Tick(0),
@@ -265,8 +243,9 @@ impl Core {
             || !self.resumable.is_empty()
             || (!self.staged.is_empty() && !self.is_blocked())
             || (!self.blocked && !self.stalled.is_empty())
-            || !self.mail.is_empty()
+            || self.has_mail()
             || self.phase != self.control.phase()
+            || self.is_done()
     }
 
     /// Whether the server ends and nobody is left, on any shard: until then others' publications may need this one to
@@ -353,7 +332,7 @@ impl Core {
         let outbox = self.table.get_mut(id).and_then(|connection| connection.outbox.take());
         if let Some(outbox) = outbox {
             self.metrics.queued_connections.sub(1);
-            self.count_queued(outbox.bytes(), 0);
+            self.count_queued(outbox.memory(), 0);
             self.outboxes.give(outbox);
         }
     }
@@ -361,6 +340,11 @@ impl Core {
     /// Whether all outboxes of the process are over their bound.
     pub(super) fn is_queue_budget_spent(&self) -> bool {
         self.queued.saturating_add(self.queued_elsewhere) > self.limits.queue_bytes_total_max
+    }
+
+    /// What each connection may queue even then: its part of the bound.
+    pub(super) fn queue_share(&self) -> usize {
+        self.limits.queue_bytes_total_max / self.limits.connections_max.max(1)
     }
 
     /// Whether a flag of a connection is set; `false` when there is no such connection.
@@ -381,8 +365,8 @@ impl Core {
         let ordinary = matches!(reason, CloseReason::Normal | CloseReason::GoingAway | CloseReason::PeerClosed);
         if ordinary {
             tracing::debug!(shard = self.id.0, connection = %id, %reason, detail, "connection closed");
-        } else if self.log.allows(self.tick, &self.metrics) {
-            tracing::info!(shard = self.id.0, connection = %id, %reason, detail, "connection closed");
+        } else {
+            self.log.closed(self.now, &self.metrics, id, reason, detail);
         }
     }
 }
