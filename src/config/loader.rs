@@ -207,7 +207,6 @@ fn syntax_mend(message: &str) -> &'static str {
 
 fn article(type_name: &str) -> &'static str {
     match type_name {
-        "boolean" => "a boolean",
         "float" => "a number with a fraction",
         "datetime" => "a date",
         "table" => "a table",
