@@ -110,6 +110,8 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])
         .map_err(|error| Failure::runtime(format_args!("cannot handle signals: {error}, at the start: try again")))?;
     let server = Arc::new(Server::start(&config, routes(&config)).map_err(Failure::runtime)?);
+    let (backend, shards) = (server.backend().name(), server.metrics().shards.len());
+    tracing::info!(backend, shards, connections_max = config.limits.connections_max, "serving");
     announce(&server.listening());
 
     let waiter = {

@@ -363,7 +363,9 @@ impl Core {
     pub(super) fn report(&mut self, id: ConnId, reason: CloseReason, detail: &str) {
         self.metrics.count_closed(reason);
         let ordinary = matches!(reason, CloseReason::Normal | CloseReason::GoingAway | CloseReason::PeerClosed);
-        if !ordinary {
+        if ordinary {
+            tracing::debug!(shard = self.id.0, connection = %id, %reason, detail, "connection closed");
+        } else {
             self.log.closed(self.now, &self.metrics, id, reason, detail);
         }
     }
