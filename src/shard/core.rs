@@ -78,8 +78,8 @@ pub struct Core {
     /// What handlers want done.
     pub(super) effects: Vec<Effect>,
     /// Publications of this shard's connections, in order.
-    pub(super) staged: Vec<Message>,
-    /// Bytes of their payloads.
+    pub(super) staged: VecDeque<Message>,
+    /// What they keep in memory.
     pub(super) staged_bytes: usize,
     /// Whether some of them found no room, so that whoever publishes more must wait.
     pub(super) blocked: bool,
@@ -203,7 +203,7 @@ impl Core {
             corked: None,
             nowhere: Vec::new(),
             effects: Vec::new(),
-            staged: Vec::new(),
+            staged: VecDeque::new(),
             staged_bytes: 0,
             blocked: false,
             batch: 1,
@@ -262,7 +262,7 @@ impl Core {
             || !self.fan_outs.is_empty()
             || !self.dirty.is_empty()
             || !self.closing.is_empty()
-            || !self.resumable.is_empty()
+            || (!self.is_staging_full() && !self.resumable.is_empty())
             || (!self.staged.is_empty() && !self.is_blocked())
             || (!self.blocked && !self.stalled.is_empty())
             || self.has_mail()
@@ -321,8 +321,8 @@ impl Core {
         for effect in effects.drain(..) {
             match effect {
                 Effect::Publish(message) => {
-                    self.staged_bytes += message.payload().len();
-                    self.staged.push(message);
+                    self.staged_bytes += message.memory();
+                    self.staged.push_back(message);
                 }
                 Effect::Subscribe(topic, how) => close = close.or(self.subscribe(id, &topic, how).err()),
                 Effect::Unsubscribe(topic) => self.unsubscribe(id, &topic),

@@ -15,13 +15,11 @@ use crate::session::{Event, Flow, Protocol, Violation, tcp, websocket};
 impl<B: Backend> Shard<B> {
     /// Completions that one turn handles.
     const INGRESS_BUDGET: usize = 2048;
-    /// Bytes of publications that one turn takes in.
-    const STAGED_BYTES_MAX: usize = 4 * 1024 * 1024;
 
     pub(super) fn ingress(&mut self) {
         self.resume_all();
         for _ in 0..Self::INGRESS_BUDGET {
-            if self.core.staged_bytes > Self::STAGED_BYTES_MAX {
+            if self.core.is_staging_full() {
                 break;
             }
             match self.backend.next() {
@@ -29,7 +27,8 @@ impl<B: Backend> Shard<B> {
                 None => return,
             }
         }
-        self.core.unfinished = true;
+        // While publications have to wait for others there is no hurry.
+        self.core.unfinished |= !(self.core.is_staging_full() && self.core.blocked);
     }
 
     fn complete(&mut self, completion: Completion) {
@@ -113,12 +112,15 @@ impl<B: Backend> Shard<B> {
     /// Goes on with those who waited for room and have it now.
     fn resume_all(&mut self) {
         for _ in 0..self.core.resumable.len() {
+            if self.core.is_staging_full() {
+                break;
+            }
             let Some(id) = self.core.resumable.pop_front() else { break };
             self.core.unflag(id, Flags::PAUSED);
             self.resume(id);
         }
         for _ in 0..self.core.stalled.len() {
-            if self.core.blocked {
+            if self.core.blocked || self.core.is_staging_full() {
                 break;
             }
             let Some(id) = self.core.stalled.pop_front() else { break };

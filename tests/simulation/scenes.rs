@@ -310,3 +310,20 @@ fn answers_that_nobody_reads_are_within_the_bound_of_the_process() {
     let slow = scene.metrics.total(|shard| shard.closed(CloseReason::SlowConsumer));
     assert!(slow > 0 && slow < 40, "{slow} of them are closed");
 }
+
+#[test]
+fn subscribers_who_come_and_go_do_not_fill_the_memory() {
+    let mut scene = Scene::new(2, Limits { mailbox_capacity: 1, ..Limits::default() });
+    let topic = topic_of(0, 2, 0);
+    // The owner does not turn, so that nothing leaves this shard.
+    for _ in 0..40_000 {
+        let member = scene.member(1, &topic);
+        (0..2).for_each(|_| scene.turn(1));
+        drop(member);
+        (0..2).for_each(|_| scene.turn(1));
+    }
+    assert!(scene.metrics.total(|shard| shard.subscriptions_refused_total.get()) > 0);
+    let staged = scene.shards[1].audit().unwrap().staged_mail;
+    assert!((60_000..66_000).contains(&staged), "{staged} requests wait");
+    (0..50).for_each(|_| scene.rest());
+}
