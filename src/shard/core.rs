@@ -112,7 +112,7 @@ pub struct Core {
     pub(super) unfinished: bool,
     /// What this shard's outboxes cost.
     pub(super) queued: usize,
-    /// What the other shards' outboxes cost, as of the last look.
+    /// What the other shards' outboxes and unfinished messages cost, as of the last look.
     pub(super) queued_elsewhere: usize,
 }
 
@@ -240,8 +240,10 @@ impl Core {
     pub(super) fn begin_turn(&mut self, now: Instant, unix_ms: u64) {
         let tick = self.wheel.now_of(now);
         if tick != self.tick {
-            let all = self.all_metrics.total(|shard| shard.queued_bytes.get());
-            self.queued_elsewhere = usize::try_from(all).unwrap_or(usize::MAX).saturating_sub(self.queued);
+            self.metrics.unfinished_bytes.set(self.partials.bytes() as u64);
+            let all = self.all_metrics.total(|shard| shard.queued_bytes.get() + shard.unfinished_bytes.get());
+            let here = self.queued + self.partials.bytes();
+            self.queued_elsewhere = usize::try_from(all).unwrap_or(usize::MAX).saturating_sub(here);
         }
         self.now = now;
         self.tick = tick;
@@ -359,9 +361,10 @@ impl Core {
         }
     }
 
-    /// Whether all outboxes of the process are over their bound.
+    /// Whether all outboxes and unfinished messages of the process are over their bound.
     pub(super) fn is_queue_budget_spent(&self) -> bool {
-        self.queued.saturating_add(self.queued_elsewhere) > self.limits.queue_bytes_total_max
+        let here = self.queued + self.partials.bytes();
+        here.saturating_add(self.queued_elsewhere) > self.limits.queue_bytes_total_max
     }
 
     /// What each connection may queue even then: its part of the bound.

@@ -245,10 +245,31 @@ impl Core {
             return Fed { pressed: true, ..Fed::default() };
         }
         match connection.protocol {
-            Protocol::Http => self.feed_http(id, bytes),
-            _ if connection.flags.has(Flags::NAMELESS) => self.feed_first_frame(id, bytes),
+            Protocol::Http => {
+                let fed = self.feed_http(id, bytes);
+                self.note_unfinished(id, fed)
+            }
+            _ if connection.flags.has(Flags::NAMELESS) => {
+                let fed = self.feed_first_frame(id, bytes);
+                self.note_unfinished(id, fed)
+            }
             _ => self.feed_frames(id, bytes),
         }
+    }
+
+    /// Counts what is kept of an unfinished message. When the process has no room left, whoever keeps more than a fair
+    /// share of it must go.
+    fn note_unfinished(&mut self, id: ConnId, mut fed: Fed) -> Fed {
+        let (spent, share) = (self.is_queue_budget_spent(), self.queue_share());
+        let Some(connection) = self.table.get_mut(id) else { return fed };
+        let Some(partial) = connection.partial.as_deref_mut() else { return fed };
+        if self.partials.note(partial) && spent && partial.buf.len() > share {
+            connection.flags.set(Flags::DEAF);
+            connection.partial.take().into_iter().for_each(|partial| self.partials.give(partial));
+            let detail = "no room left for unfinished messages".to_owned();
+            fed.close = fed.close.or(Some((CloseReason::TryAgainLater, detail)));
+        }
+        fed
     }
 
     /// Looks for messages.
@@ -324,9 +345,13 @@ impl Core {
         if fed.consumed == bytes.len() {
             fed.pressed = false;
         }
+        let is_unfinished = connection.partial.is_some();
         if let Some(code) = fed.good_bye {
             self.say_good_bye(id, code);
             fed.close = fed.close.or(Some((CloseReason::Normal, String::new())));
+        }
+        if is_unfinished {
+            return self.note_unfinished(id, fed);
         }
         fed
     }
