@@ -1,4 +1,57 @@
 //! Holdline holds millions of long-lived connections on one Linux machine and moves messages between them.
+//!
+//! It is a library, and the program `holdline` on top of it. To build a server of your own, start at [`app`], which has
+//! a whole application in its docs, and [`server`], which serves it. This page is how the inside fits together.
+//!
+//! # One thread, one shard
+//!
+//! One thread per core runs one [shard]. A shard owns a [backend](io), a table of connections, a [timing wheel](wheel),
+//! its part of the subscriptions, and a [mailbox]. No lock and no shared mutable state lies on any message's way. A
+//! connection belongs to one shard for life, and while it is idle it is a slot in the shard's table and the kernel's
+//! socket: no task, no buffer, no timer object.
+//!
+//! A [topic](message::Topic) belongs to one owner shard, chosen by its name, which gives each publication its
+//! [offset](message::Offset) and knows which shards have subscribers; so every subscriber sees one order.
+//!
+//! # The way of a message
+//!
+//! ```text
+//!  socket -> backend lends bytes -> session finds frames in place -> handler says publish
+//!         -> one copy into a shared message -> owner shard: its offset
+//!         -> each interested shard: its members -> one frame per wire format, shared -> socket
+//! ```
+//!
+//! Only an unfinished frame is copied into its connection on the way in. On the way out the frame goes straight from
+//! the shared allocation to the socket; a connection has a [queue](buf) only after the kernel took less than all.
+//!
+//! # Layers
+//!
+//! Folders are layers, and imports go down only; `tests/layering.rs` reads them and fails otherwise.
+//!
+//! ```text
+//!  cli                                 flags and the terminal
+//!  server                              shards on threads, listeners, admin pages, signals, the drain
+//!  io::epoll   io::uring   sim         what implements the port: two kernels' interfaces and a simulated network
+//!  shard                               the turn, the only place that sees all below; generic over the backend
+//!  app                                 what a route does: echo, chat, topic, and handlers of your own
+//!  session   hub   buf                 protocol state machines; who subscribes to what; outgoing queues
+//!  message   mailbox                   a topic, a payload and its frames; queues between shards
+//!  codec   io                          bytes to frames and back; the port: what a kernel must offer
+//!  id   wheel                          names for what lives in tables; timers
+//!  time   close   config   metrics     what all others may use
+//! ```
+//!
+//! [`io`] is both the port, which is low because everything that sends or wakes is written against it, and the folder
+//! of its implementations, which are high because only the server chooses one.
+//!
+//! Only the backends, the server and the command line touch sockets, clocks and threads. Hence the [simulation](sim)
+//! runs the same shards as the server does, with a network, a clock and faults that follow from a seed.
+//!
+//! # Bounds
+//!
+//! Everything that a peer can make the server keep or do is bounded by [`config::Limits`]. Whoever does not read is
+//! closed or misses messages as the route says ([`app::SlowConsumer`]), and a full mailbox is back-pressure to those
+//! who publish.
 
 pub mod app;
 pub mod buf;
@@ -12,9 +65,16 @@ pub mod io;
 pub mod mailbox;
 pub mod message;
 pub mod metrics;
+pub mod rate;
+pub mod rule;
 pub mod server;
 pub mod session;
 pub mod shard;
 pub mod sim;
 pub mod time;
 pub mod wheel;
+
+/// The README's example is compiled with the doc tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -8,6 +8,7 @@ use std::fmt;
 use std::iter::repeat_n;
 use std::sync::Arc;
 
+pub use crate::codec::Kind;
 use crate::codec::websocket::deflate::Deflater;
 use crate::codec::websocket::frame;
 use crate::codec::{length, line};
@@ -86,15 +87,6 @@ impl fmt::Display for Topic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
-}
-
-/// What a payload is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Kind {
-    /// UTF-8, checked where the protocol says so.
-    Text,
-    /// Any bytes.
-    Binary,
 }
 
 /// How a connection's frames look, so that a message is encoded once for all who read the same format.

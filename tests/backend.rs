@@ -65,5 +65,6 @@ macro_rules! suite {
 }
 
 suite!(epoll, os::Loopback<holdline::io::epoll::Epoll>);
+suite!(uring, os::Loopback<holdline::io::uring::Uring>);
 suite!(simulation, sim::Simulated<sim::Calm>);
 suite!(simulation_with_faults, sim::Simulated<sim::Harsh>);

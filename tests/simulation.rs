@@ -1,6 +1,7 @@
 //! Whole servers in memory, one per seed: see `holdline::sim::world`.
 //!
-//! `HOLDLINE_SIM_SEEDS=N` plays so many seeds, `HOLDLINE_SIM_SEED=N` plays one and says what happens in it.
+//! `SIMULATION_SEEDS=N` plays so many seeds (10,000 unless told), `SIMULATION_SEED=N` plays one and says what happens in
+//! it.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -41,11 +42,11 @@ fn replay(seed: u64) -> Report {
 
 #[test]
 fn every_seed_keeps_its_promises() {
-    if let Some(seed) = variable("HOLDLINE_SIM_SEED") {
+    if let Some(seed) = variable("SIMULATION_SEED") {
         eprintln!("{:?}", replay(seed));
         return;
     }
-    let seeds = variable("HOLDLINE_SIM_SEEDS").unwrap_or(SEEDS);
+    let seeds = variable("SIMULATION_SEEDS").unwrap_or(SEEDS);
     let (next, failures, reports) = (AtomicU64::new(0), Mutex::new(Vec::new()), Mutex::new(Vec::new()));
     let began = Instant::now();
     thread::scope(|scope| {
@@ -70,7 +71,7 @@ fn every_seed_keeps_its_promises() {
     failures.sort();
     for (seed, fault) in &failures {
         let fault: String = fault.chars().take(600).collect();
-        eprintln!("seed {seed}: {fault}\n  replay: HOLDLINE_SIM_SEED={seed} cargo test --test simulation every_seed\n");
+        eprintln!("seed {seed}: {fault}\n  replay: SIMULATION_SEED={seed} cargo test --test simulation every_seed\n");
     }
     assert!(failures.is_empty(), "{} seeds failed", failures.len());
     if seeds >= 1000 {

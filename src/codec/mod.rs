@@ -4,3 +4,12 @@ pub mod http1;
 pub mod length;
 pub mod line;
 pub mod websocket;
+
+/// What a payload is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// UTF-8, checked where the protocol says so.
+    Text,
+    /// Any bytes.
+    Binary,
+}

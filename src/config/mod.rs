@@ -1,6 +1,6 @@
 //! What can be set: one typed model, filled from the defaults, a TOML file, the environment and flags, in this order.
 //!
-//! [`settings`] is the one table of keys: the file, the environment, the flags, `default-config` and the search for the
+//! `settings` is the one table of keys: the file, the environment, the flags, `default-config` and the search for the
 //! nearest known name all read it, so that they cannot drift apart. What cannot be right is refused here; the rest of
 //! the program gets a [`Config`] it need not check again.
 
@@ -77,6 +77,8 @@ pub struct Config {
     pub origins: Origins,
     /// WebSocket subprotocols that are spoken, best first.
     pub subprotocols: Vec<String>,
+    /// Whether permessage-deflate is agreed to when a client offers it.
+    pub deflate: bool,
     /// What happens to slow subscribers of the built-in chat and topic routes.
     pub slow_consumer: SlowConsumer,
 }
@@ -94,6 +96,7 @@ impl Default for Config {
             log_format: LogFormat::default(),
             origins: Origins::default(),
             subprotocols: Vec::new(),
+            deflate: true,
             slow_consumer: SlowConsumer::default(),
         }
     }

@@ -53,7 +53,7 @@ impl Member {
     }
 
     /// Whether a message with this offset came after it joined. Offsets are compared by their low 32 bits, modulo 2^32;
-    /// [`Local::refresh`] keeps `after` within 2^31 of what is compared.
+    /// `Local::refresh` keeps `after` within 2^31 of what is compared.
     #[must_use]
     pub const fn takes(self, offset: Offset) -> bool {
         low_bits(offset).wrapping_sub(self.after).wrapping_sub(1) < 1 << 31
@@ -459,8 +459,7 @@ mod tests {
             let mut served: BTreeMap<u32, u32> = BTreeMap::new();
             let mut stayed: BTreeSet<u32> = places.keys().copied().collect();
             let mut fresh = 1000;
-            loop {
-                let Some((all, batch)) = members.fan_out(key, 100) else { break };
+            while let Some((all, batch)) = members.fan_out(key, 100) {
                 if batch.cursor == all.len() {
                     break;
                 }

@@ -131,7 +131,7 @@ proptest! {
             }
             prop_assert!(receiver.len() <= capacity);
             prop_assert_eq!(receiver.len() + outlet.staged(), model.len());
-            prop_assert_eq!(receiver.is_empty(), receiver.len() == 0);
+            prop_assert_eq!(receiver.is_empty(), outlet.staged() == model.len());
         }
     }
 }
@@ -140,7 +140,7 @@ proptest! {
 /// arrive in order, all of them, and no sleep lasts.
 #[test]
 fn nothing_is_lost_between_threads() {
-    const PRODUCERS: usize = 3;
+    const PRODUCERS: u8 = 3;
     const EACH: u32 = 20_000;
     let (doorbell, event) = connected();
     let (sender, mut receiver) = channel(64, Arc::clone(&doorbell));
@@ -151,7 +151,7 @@ fn nothing_is_lost_between_threads() {
                 for i in 0..EACH {
                     outlet.push((producer, i));
                     // Turns of different lengths.
-                    if i % (producer as u32 * 7 + 1) == 0 || outlet.staged() > 16 {
+                    if i % (u32::from(producer) * 7 + 1) == 0 || outlet.staged() > 16 {
                         outlet.flush();
                     }
                     while outlet.staged() > 16 {
@@ -167,11 +167,11 @@ fn nothing_is_lost_between_threads() {
             })
         })
         .collect();
-    let (mut next, mut sleeps) = ([0; PRODUCERS], 0);
+    let (mut next, mut sleeps) = ([0; PRODUCERS as usize], 0);
     while next.iter().any(|&next| next < EACH) {
         if let Some((producer, i)) = receiver.try_recv() {
-            assert_eq!(i, next[producer]);
-            next[producer] += 1;
+            assert_eq!(i, next[usize::from(producer)]);
+            next[usize::from(producer)] += 1;
             continue;
         }
         doorbell.prepare_to_sleep();

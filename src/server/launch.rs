@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
+use super::publisher::Publisher;
 use super::{Joins, RunError, StartError, lock, ring_all};
 use crate::app::Router;
 use crate::config::{BackendChoice, Limits};
@@ -33,6 +34,7 @@ pub(super) struct Launch {
 pub(super) struct Group {
     control: Arc<Control>,
     doorbells: Arc<[Arc<Doorbell>]>,
+    publisher: Publisher,
     threads: Joins,
 }
 
@@ -43,7 +45,9 @@ impl Launch {
         let mails = Mail::mesh(shards, self.limits.mailbox_capacity);
         let doorbells: Arc<[Arc<Doorbell>]> = mails.iter().map(Mail::doorbell).collect();
         let (report, reports) = mpsc::channel();
-        let group = Group { control: self.control, doorbells, threads: Mutex::default() };
+        let postbox = mails[0].postbox();
+        let publisher = Publisher::new(postbox, Arc::clone(&self.control), self.limits.message_bytes_max);
+        let group = Group { control: self.control, doorbells, publisher, threads: Mutex::default() };
         for ((number, mail), sockets) in (0..).zip(mails).zip(self.sockets) {
             let seed = Seed {
                 id: ShardId(number),
@@ -78,6 +82,10 @@ impl Launch {
 }
 
 impl Group {
+    pub(super) const fn publisher(&self) -> &Publisher {
+        &self.publisher
+    }
+
     pub(super) fn drain(&self, period: Duration) {
         self.control.drain(period);
         ring_all(&self.doorbells);

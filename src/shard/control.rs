@@ -63,6 +63,16 @@ impl Control {
         Duration::from_millis(self.drain_ms.load(Ordering::Acquire))
     }
 
+    /// Whether nobody is left to hear anything, nor will be.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        match self.phase() {
+            Phase::Running => false,
+            Phase::Draining => self.connections() == 0,
+            Phase::Ending => true,
+        }
+    }
+
     /// Counts a connection in, if the process has room for it.
     pub(super) fn admit(&self) -> bool {
         let admitted = self.connections.fetch_add(1, Ordering::Relaxed) < self.connections_max;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::connection::{Connection, Flags};
 use super::control::{Control, Phase};
 use super::entrance::Entrance;
+use super::log::PeerLog;
 use super::mail::Mail;
 use super::table::Table;
 use crate::app::{Effect, Router, Subject};
@@ -59,7 +60,7 @@ pub struct Core {
     pub(super) deflater: Deflater,
     pub(super) partials: Partials,
     pub(super) outboxes: Outboxes,
-    pub(super) log: Suppressor,
+    pub(super) log: PeerLog,
 
     pub(super) now: Instant,
     pub(super) tick: Tick,
@@ -146,29 +147,6 @@ pub(super) struct Drain {
     pub(super) index_end: u32,
 }
 
-/// Lets so many log lines through; peers can cause more than anyone wants to read.
-#[derive(Debug)]
-pub(super) struct Suppressor {
-    tokens: u32,
-    refilled: Tick,
-}
-
-impl Suppressor {
-    const BURST: u32 = 20;
-
-    pub(super) fn allows(&mut self, now: Tick, metrics: &ShardMetrics) -> bool {
-        // One token a tick, ten a second.
-        self.tokens = Self::BURST.min(self.tokens.saturating_add(now.0.saturating_sub(self.refilled.0)));
-        self.refilled = now;
-        let allowed = self.tokens > 0;
-        self.tokens = self.tokens.saturating_sub(1);
-        if !allowed {
-            metrics.log_lines_suppressed_total.add(1);
-        }
-        allowed
-    }
-}
-
 impl Core {
     pub(super) fn new(seed: Seed) -> Self {
         let Seed { id, limits, router, entrances, mail, control, metrics } = seed;
@@ -191,7 +169,7 @@ impl Core {
             deflater: Deflater::default(),
             partials: Partials::default(),
             outboxes: Outboxes::default(),
-            log: Suppressor { tokens: Suppressor::BURST, refilled: Tick(0) },
+            log: PeerLog::new(id),
             limits,
             now: Instant::ZERO,
             tick: Tick(0),
@@ -388,8 +366,8 @@ impl Core {
     pub(super) fn report(&mut self, id: ConnId, reason: CloseReason, detail: &str) {
         self.metrics.count_closed(reason);
         let ordinary = matches!(reason, CloseReason::Normal | CloseReason::GoingAway | CloseReason::PeerClosed);
-        if !ordinary && self.log.allows(self.tick, &self.metrics) {
-            tracing::info!(shard = self.id.0, connection = %id, %reason, detail, "connection closed");
+        if !ordinary {
+            self.log.closed(self.now, &self.metrics, id, reason, detail);
         }
     }
 }

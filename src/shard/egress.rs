@@ -8,6 +8,7 @@ use crate::buf::Next;
 use crate::close::CloseReason;
 use crate::id::ConnId;
 use crate::io::{Backend, Out, Short};
+use crate::rule::Limit;
 
 impl<B: Backend> Shard<B> {
     /// Sends in one batch.
@@ -147,6 +148,7 @@ impl<B: Backend> Shard<B> {
         let Some(outbox) = connection.outbox.as_deref() else { return };
         if spent && outbox.own_bytes() > share && !connection.flags.has(Flags::CLOSING) {
             connection.flags.set(Flags::BROKEN);
+            self.core.metrics.strike(Limit::QueueBytesTotalMax);
             self.begin_close(id, CloseReason::SlowConsumer, "no room left in the queues of the process");
             return;
         }
@@ -154,6 +156,9 @@ impl<B: Backend> Shard<B> {
             spent || outbox.cost() > high || outbox.control_replies > control_replies_max || !outbox.held.is_empty();
         if over && !connection.flags.has(Flags::PAUSED) && !connection.flags.has(Flags::CLOSING) {
             connection.flags.set(Flags::PAUSED);
+            if outbox.control_replies > control_replies_max {
+                self.core.metrics.strike(Limit::ControlRepliesMax);
+            }
             if outbox.is_empty() {
                 // Nothing will be sent whose end would resume it: what is held is looked at in the next turn.
                 self.core.resumable.push_back(id);

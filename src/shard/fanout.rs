@@ -17,6 +17,7 @@ use crate::hub::TopicKey;
 use crate::id::ConnId;
 use crate::io::{Backend, Out};
 use crate::message::{Image, Message, Publisher, Wire};
+use crate::rule::Limit;
 
 impl<B: Backend> Shard<B> {
     /// Deliveries in one turn: a few milliseconds of the kernel's time, so that other connections keep their latency.
@@ -144,6 +145,7 @@ impl Core {
         let cost_max = room.saturating_sub(Outbox::cost_of(image.len()));
         let mut dropped = 0;
         if cost > 0 && cost > cost_max {
+            self.metrics.strike(if spent { Limit::QueueBytesTotalMax } else { Limit::QueueBytesMax });
             match self.router.slow_consumer(route) {
                 SlowConsumer::Close => {
                     self.overdue.push(id);

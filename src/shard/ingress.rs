@@ -10,6 +10,8 @@ use crate::app::{Context, Effect, Subject};
 use crate::close::CloseReason;
 use crate::id::{ConnId, ListenerId};
 use crate::io::{Accepted, Backend, Completion, Lease};
+use crate::metrics::ShardMetrics;
+use crate::rule::Limit;
 use crate::session::{Event, Flow, Protocol, Violation, tcp, websocket};
 
 impl<B: Backend> Shard<B> {
@@ -44,9 +46,13 @@ impl<B: Backend> Shard<B> {
     }
 
     fn accepted(&mut self, accepted: Accepted) {
-        let admitted = self.core.phase == super::Phase::Running && self.core.control.admit();
+        let running = self.core.phase == super::Phase::Running;
+        let admitted = running && self.core.control.admit();
         let id = if admitted { self.core.admit(accepted.listener) } else { None };
         let Some(id) = id else {
+            if running {
+                self.core.metrics.strike(Limit::ConnectionsMax);
+            }
             if admitted {
                 self.core.control.release();
             }
@@ -69,8 +75,13 @@ impl<B: Backend> Shard<B> {
         if fed.pressed {
             core.hold(id, &bytes[fed.consumed..]);
         }
+        let more = lease.more;
         self.backend.release(lease);
         self.after_feed(id, fed);
+        if !more {
+            // Now, while this connection's lines are in the cache.
+            self.uncork();
+        }
     }
 
     /// Carries out what came of received bytes.
@@ -193,10 +204,9 @@ impl Core {
 
     fn accept_failed(&mut self, listener: ListenerId, kind: ErrorKind) {
         self.metrics.accept_failures_total.add(1);
-        if self.log.allows(self.tick, &self.metrics) {
-            let url = self.entrances.get(usize::from(listener.0)).map_or("?", |entrance| entrance.url.as_str());
-            tracing::warn!(shard = self.id.0, listener = url, error = %kind, "cannot accept; is `ulimit -n` too low?");
-        }
+        let url = self.entrances.get(usize::from(listener.0)).map_or("?", |entrance| entrance.url.as_str());
+        let what = format_args!("cannot accept at {url}: {kind}; is `ulimit -n` too low?");
+        self.log.event(self.now, &self.metrics, what);
     }
 
     fn writable(&mut self, id: ConnId) {
@@ -265,6 +275,7 @@ impl Core {
         let Some(partial) = connection.partial.as_deref_mut() else { return fed };
         if self.partials.note(partial) && spent && partial.buf.len() > share {
             connection.flags.set(Flags::DEAF);
+            self.metrics.strike(Limit::QueueBytesTotalMax);
             connection.partial.take().into_iter().for_each(|partial| self.partials.give(partial));
             let detail = "no room left for unfinished messages".to_owned();
             fed.close = fed.close.or(Some((CloseReason::TryAgainLater, detail)));
@@ -328,9 +339,10 @@ impl Core {
         let result = match protocol {
             Protocol::WebSocket => {
                 let (state, partial) = (&mut connection.websocket, &mut connection.partial);
-                websocket::receive(state, partial, bytes, &mut env, on_event).map_err(|v| reasoned(&v))
+                websocket::receive(state, partial, bytes, &mut env, on_event).map_err(|v| reasoned(&v, metrics))
             }
-            _ => tcp::receive(protocol, &mut connection.partial, bytes, &mut env, on_event).map_err(|v| reasoned(&v)),
+            _ => tcp::receive(protocol, &mut connection.partial, bytes, &mut env, on_event)
+                .map_err(|v| reasoned(&v, metrics)),
         };
         self.metrics.messages_received_total.add(messages);
         if messages > 0
@@ -366,7 +378,8 @@ impl Core {
     }
 }
 
-/// How a violation ends its connection, and what the log says.
-fn reasoned(violation: &impl Violation) -> (CloseReason, String) {
+/// Counts a violation. How it ends its connection, and what the log says.
+pub(super) fn reasoned(violation: &impl Violation, metrics: &ShardMetrics) -> (CloseReason, String) {
+    metrics.count_violation(violation.rule());
     (violation.reason(), violation.to_string())
 }

@@ -5,7 +5,7 @@
 //! that the shard works off. [`Shard::turn`] is the whole loop:
 //!
 //! ```text
-//! wait -> ingress -> mailbox -> timers -> publish -> fan-out -> egress -> ring
+//! wait -> phase -> ingress -> mailbox -> timers -> publish -> fan-out -> egress -> ring
 //! ```
 //!
 //! The server runs it on a thread per shard, the simulation runs many shards on one thread and a clock of its own.
@@ -19,6 +19,7 @@ mod egress;
 mod entrance;
 mod fanout;
 mod ingress;
+mod log;
 mod mail;
 mod opening;
 mod publish;
@@ -37,7 +38,7 @@ pub use self::core::{Core, Seed};
 pub use audit::Audit;
 pub use control::{Control, Phase};
 pub use entrance::{Entrance, Kind as EntranceKind};
-pub use mail::{Delivery, Mail, Request};
+pub use mail::{Delivery, Mail, Postbox, Request};
 
 /// Whether a shard has more to live for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,6 +5,7 @@ use super::mail::{Delivery, Request};
 use crate::hub::topics::Interested;
 use crate::id::{ConnId, ShardId};
 use crate::message::{Message, Topic, Wants};
+use crate::rule::Limit;
 
 impl Core {
     /// Mail taken in one turn, of each kind.
@@ -71,9 +72,10 @@ impl Core {
         if self.staged.is_empty() {
             self.staged.shrink_to(Self::STAGED_KEPT);
         }
+        let was_blocked = self.blocked;
         self.blocked = !self.staged.is_empty() || self.is_blocked();
-        if !self.staged.is_empty() {
-            self.metrics.mailbox_full_total.add(1);
+        if self.blocked && !was_blocked && !self.is_congested() {
+            self.metrics.strike(Limit::MailboxCapacity);
         }
     }
 
@@ -136,7 +138,7 @@ impl Core {
     /// The owner has no room for a topic: its subscribers here are asked to come back later. Those are found when the
     /// timers' turn comes: until then others may join, of whom the owner is not told.
     fn evict(&mut self, topic: &Topic) {
-        self.metrics.subscriptions_refused_total.add(1);
+        self.metrics.strike(Limit::TopicsMax);
         self.evicted.push(topic.clone());
     }
 

@@ -9,6 +9,7 @@ use crate::hub::members::Interest;
 use crate::hub::topics::Interested;
 use crate::id::ConnId;
 use crate::message::Topic;
+use crate::rule::Limit;
 
 impl Core {
     /// Requests to one owner that wait for room, beyond which nobody subscribes to its topics. Each stay of a topic asks
@@ -21,18 +22,22 @@ impl Core {
         if key.is_some_and(|key| connection.memberships().any(|membership| membership.topic == key)) {
             return Ok(());
         }
+        if topic.as_str().len() > self.limits.topic_bytes_max {
+            self.metrics.strike(Limit::TopicBytesMax);
+            return Err(CloseReason::Policy);
+        }
         if connection.memberships().count() >= self.limits.subscriptions_max {
-            self.metrics.subscriptions_refused_total.add(1);
+            self.metrics.strike(Limit::SubscriptionsMax);
             return Err(CloseReason::Policy);
         }
         let owner = topic.owner(self.shards);
         if self.mail.peers[usize::from(owner.0)].requests.staged() >= Self::REQUESTS_MAX {
-            self.metrics.subscriptions_refused_total.add(1);
+            self.metrics.strike(Limit::MailboxCapacity);
             return Err(CloseReason::TryAgainLater);
         }
         let wire = connection.encoder().wire;
         let Some(joined) = self.members.join(topic, id.index(), wire, how.echo) else {
-            self.metrics.subscriptions_refused_total.add(1);
+            self.metrics.strike(Limit::TopicsMax);
             return Err(CloseReason::TryAgainLater);
         };
         let membership = Membership { topic: joined.topic, position: joined.position };

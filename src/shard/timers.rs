@@ -13,6 +13,7 @@ use crate::close::CloseReason;
 use crate::codec::http1::response::{Reply, write_error};
 use crate::id::ConnId;
 use crate::io::{Backend, Ending};
+use crate::rule::Limit;
 use crate::session::{self, Protocol};
 use crate::wheel::{Tick, jitter};
 
@@ -52,6 +53,7 @@ impl<B: Backend> Shard<B> {
     fn timer(&mut self, id: ConnId) {
         let Some(connection) = self.core.table.get(id) else { return };
         if connection.flags.has(Flags::CLOSING) {
+            self.core.metrics.strike(Limit::CloseTimeout);
             self.end(id, Ending::Reset);
             return;
         }
@@ -64,7 +66,10 @@ impl<B: Backend> Shard<B> {
                 self.core.arm_next(id);
             }
             Due::Close(CloseReason::HandshakeTimeout) => self.handshake_timeout(id),
-            Due::Close(reason) => self.begin_close(id, reason, "deadline passed"),
+            Due::Close(reason) => {
+                limit_of(reason).into_iter().for_each(|limit| self.core.metrics.strike(limit));
+                self.begin_close(id, reason, "deadline passed");
+            }
             Due::Heartbeat => {
                 self.heartbeat(id);
                 self.core.arm_next(id);
@@ -80,6 +85,7 @@ impl<B: Backend> Shard<B> {
             self.begin_close(id, CloseReason::IdleTimeout, "");
             return;
         }
+        self.core.metrics.strike(Limit::HandshakeTimeout);
         if connection.protocol == Protocol::Http {
             self.begin_output(id);
             let message = "no complete request came in time";
@@ -109,6 +115,16 @@ impl<B: Backend> Shard<B> {
         core.metrics.heartbeats_sent_total.add(1);
         self.backend.quieten(id);
         self.write(id);
+    }
+}
+
+/// The limit behind a deadline that closes a connection for this reason.
+const fn limit_of(reason: CloseReason) -> Option<Limit> {
+    match reason {
+        CloseReason::SlowConsumer => Some(Limit::QueueStallTimeout),
+        CloseReason::IdleTimeout => Some(Limit::IdleTimeout),
+        CloseReason::HeartbeatTimeout => Some(Limit::HeartbeatTimeout),
+        _ => None,
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use holdline::id::ListenerId;
-use holdline::io::{Backend, epoll};
+use holdline::io::{Backend, epoll, uring};
 use socket2::{Domain, SockRef, Socket, Type};
 
 use super::harness::{Client, Harness, Peer, Setup};
@@ -28,6 +28,12 @@ pub trait Make: Backend + Sized {
 impl Make for epoll::Epoll {
     fn make(connections_max: u32) -> Self {
         Self::new(epoll::Config::new(connections_max as usize)).unwrap()
+    }
+}
+
+impl Make for uring::Uring {
+    fn make(connections_max: u32) -> Self {
+        Self::new(uring::Config::new(connections_max as usize)).unwrap()
     }
 }
 

@@ -11,6 +11,7 @@ use holdline::config::{App, Limits};
 use holdline::id::{ListenerId, ShardId};
 use holdline::message::Topic;
 use holdline::metrics::Metrics;
+use holdline::rule::Limit;
 use holdline::session::Protocol;
 use holdline::session::http::UpgradePolicy;
 use holdline::shard::{Control, Entrance, EntranceKind, Mail, Seed, Shard, Turn};
@@ -322,7 +323,7 @@ fn subscribers_who_come_and_go_do_not_fill_the_memory() {
         drop(member);
         (0..2).for_each(|_| scene.turn(1));
     }
-    assert!(scene.metrics.total(|shard| shard.subscriptions_refused_total.get()) > 0);
+    assert!(scene.metrics.total(|shard| shard.struck(Limit::MailboxCapacity)) > 0);
     let staged = scene.shards[1].audit().unwrap().staged_mail;
     assert!((60_000..66_000).contains(&staged), "{staged} requests wait");
     (0..50).for_each(|_| scene.rest());

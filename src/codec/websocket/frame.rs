@@ -1,7 +1,7 @@
 //! Frame headers, RFC 6455 section 5.2: ours to write, the client's to read.
 
 use super::deflate::Deflater;
-use crate::message::Kind;
+use crate::codec::Kind;
 
 /// Bytes of a control frame's payload at most, section 5.5.
 pub const CONTROL_BYTES_MAX: usize = 125;
