@@ -253,6 +253,12 @@ impl Message {
         &self.wire[usize::from(self.head)..self.wire.len() - 1]
     }
 
+    /// What it keeps in memory, about: tiny messages take more than they say.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        self.wire.len() + size_of::<Self>() + 64
+    }
+
     /// Encodes what `wants` asks for and is not there yet.
     pub fn prepare(&mut self, wants: Wants, deflater: &mut Deflater) {
         let done = self.encoded.as_ref().map_or(Wants::NONE.with(Wire::WebSocket), |encoded| encoded.done);

@@ -118,6 +118,8 @@ shard_metrics! {
     heartbeats_sent_total: Counter,
     /// Bytes in outgoing queues now.
     queued_bytes: Gauge,
+    /// Bytes of unfinished incoming messages now, looked at ten times a second.
+    unfinished_bytes: Gauge,
     /// Connections with a queue now.
     queued_connections: Gauge,
     /// Sends that the kernel did not take whole.

@@ -23,7 +23,7 @@ pub struct Limits {
     pub control_replies_max: u32,
     /// Bytes in the outgoing queue of one connection, with what it takes to keep its messages apart.
     pub queue_bytes_max: usize,
-    /// Bytes in all outgoing queues of the process, counted likewise.
+    /// Bytes in all outgoing queues of the process, counted likewise, and of all unfinished incoming messages.
     pub queue_bytes_total_max: usize,
     /// Time without progress of a queue that is not empty.
     pub queue_stall_timeout: Duration,

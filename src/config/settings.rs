@@ -118,7 +118,7 @@ settings! {
     "limits.control_replies_max" => limits.control_replies_max: Count<u32>, Within(1, 1_000_000);
     /// Bytes in the outgoing queue of one connection. One message may always wait, however long it is.
     "limits.queue_bytes_max" => limits.queue_bytes_max: Size, Within(KIB, GIB);
-    /// Bytes in all outgoing queues of the process.
+    /// Bytes in all outgoing queues and unfinished incoming messages of the process.
     "limits.queue_bytes_total_max" => limits.queue_bytes_total_max: Size, Within(64 * KIB, 1024 * GIB);
     /// Time without progress of an outgoing queue that is not empty.
     "limits.queue_stall_timeout" => limits.queue_stall_timeout: Period, Within(ms(10), hours(1));

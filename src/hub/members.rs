@@ -78,6 +78,11 @@ pub struct Batch {
     pub cursor: usize,
 }
 
+impl Batch {
+    /// Messages in it at most. Some members take only a part of a batch, and are looked at message by message.
+    pub const MESSAGES_MAX: usize = 256;
+}
+
 /// One topic on this shard.
 #[derive(Debug)]
 struct Local {
@@ -194,6 +199,7 @@ impl Members {
             let local = self.topics.remove(topic.0 as usize);
             self.keys.remove(&local.name);
             self.waiting_bytes -= bytes_of(local.pending.iter()) + bytes_of(local.batch.messages.iter());
+            self.give_memory_back();
             return Interest::None;
         }
         if local.members.capacity() > 4 * local.members.len().max(64) {
@@ -201,6 +207,14 @@ impl Members {
             local.members.shrink_to(2 * members);
         }
         Interest::Same
+    }
+
+    /// After a time of many topics, when none is left.
+    fn give_memory_back(&mut self) {
+        if self.topics.is_empty() && self.topics.capacity() > 1024 {
+            self.topics = Slab::new();
+            self.keys = HashMap::new();
+        }
     }
 
     /// The key of a topic that has members here.
@@ -251,13 +265,13 @@ impl Members {
         let idle = local.pending.is_empty() && local.batch.messages.is_empty();
         local.refresh(message.offset);
         local.last = message.offset;
-        self.waiting_bytes += message.payload().len() + MESSAGE_COST;
+        self.waiting_bytes += message.memory();
         local.pending.push_back(message);
         idle.then_some(key)
     }
 
-    /// The running fan-out of a topic with its members; begins the next one, of at most `bytes_max` bytes, when none
-    /// runs. `None` when nothing waits.
+    /// The running fan-out of a topic with its members; begins the next one, of at most `bytes_max` bytes and
+    /// [`Batch::MESSAGES_MAX`] messages, when none runs. `None` when nothing waits.
     pub fn fan_out(&mut self, topic: TopicKey, bytes_max: usize) -> Option<(&[Member], &mut Batch)> {
         let local = self.topics.get_mut(topic.0 as usize)?;
         if local.batch.messages.is_empty() {
@@ -298,11 +312,8 @@ impl Members {
     }
 }
 
-/// What a waiting message costs besides its payload.
-const MESSAGE_COST: usize = size_of::<Message>() + 64;
-
 fn bytes_of<'a>(messages: impl Iterator<Item = &'a Message>) -> usize {
-    messages.map(|message| message.payload().len() + MESSAGE_COST).sum()
+    messages.map(Message::memory).sum()
 }
 
 impl Local {
@@ -329,7 +340,8 @@ impl Local {
         let mut bytes = 0;
         while let Some(message) = self.pending.front() {
             bytes += message.payload().len();
-            if bytes > bytes_max && !self.batch.messages.is_empty() {
+            let taken = self.batch.messages.len();
+            if taken == Batch::MESSAGES_MAX || (bytes > bytes_max && taken > 0) {
                 break;
             }
             self.batch.messages.extend(self.pending.pop_front());
@@ -381,6 +393,21 @@ mod tests {
         assert!(early.takes(Offset(5)) && early.takes(Offset(6)));
         assert!(!late.takes(Offset(5)) && late.takes(Offset(6)));
         assert!(Member::new(0, true, Offset(u64::from(u32::MAX))).takes(Offset(1 << 32)));
+    }
+
+    #[test]
+    fn a_batch_has_a_bound_however_small_its_messages_are() {
+        let mut members = Members::new(1);
+        members.join(&topic("t"), 1, Wire::Line, true);
+        let key = members.deliver(message("t", 1)).unwrap();
+        (2..=1000).for_each(|offset| assert_eq!(members.deliver(message("t", offset)), None));
+        let mut batches = Vec::new();
+        while let Some((_, batch)) = members.fan_out(key, usize::MAX) {
+            batches.push(batch.messages.len());
+            members.end_batch(key);
+        }
+        assert_eq!(batches, [256, 256, 256, 232]);
+        assert_eq!(members.waiting_bytes(), 0);
     }
 
     #[test]

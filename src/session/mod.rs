@@ -84,13 +84,16 @@ pub struct Partial {
     pub websocket: websocket::Assembly,
     /// How much of `buf` the session has looked at already, so that no byte is looked at twice.
     pub scanned: usize,
+    /// Bytes that [`Partials`] has counted it with.
+    noted: usize,
 }
 
-/// Spare [`Partial`]s of a shard.
+/// Spare [`Partial`]s of a shard, and how much those in use keep in memory.
 #[derive(Debug, Default)]
 pub struct Partials {
     #[expect(clippy::vec_box, reason = "the box is what is spared: connections hold their partials boxed")]
     spare: Vec<Box<Partial>>,
+    bytes: usize,
 }
 
 impl Partials {
@@ -102,8 +105,23 @@ impl Partials {
         self.spare.pop().unwrap_or_default()
     }
 
+    /// Counts what one in use keeps in memory now. Returns whether it has grown.
+    pub fn note(&mut self, partial: &mut Partial) -> bool {
+        let (before, now) = (partial.noted, partial.buf.capacity());
+        self.bytes = self.bytes + now - before;
+        partial.noted = now;
+        now > before
+    }
+
+    /// What all in use keep in memory, as far as it was noted.
+    #[must_use]
+    pub const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Takes one back; big buffers are freed.
     pub fn give(&mut self, mut partial: Box<Partial>) {
+        self.bytes -= std::mem::take(&mut partial.noted);
         if self.spare.len() < Self::SPARE_MAX && partial.buf.capacity() <= Self::SPARE_BYTES_MAX {
             partial.buf.clear();
             partial.websocket = websocket::Assembly::default();

@@ -246,7 +246,7 @@ fn message_piece<F: FnMut(Event<'_>) -> Flow>(
     env: &mut Env<'_>,
     on_event: &mut F,
 ) -> Result<Flow, Violation> {
-    let Partial { buf, websocket: assembly, scanned } = partial;
+    let Partial { buf, websocket: assembly, scanned, .. } = partial;
     // Always there: a data frame that was admitted belongs to a message.
     let Some(message) = assembly.message else { return Ok(Flow::Continue) };
     if message.kind == Kind::Text && !message.compressed {

@@ -47,11 +47,12 @@ impl Core {
 
     fn audit(&self) -> Result<Audit, String> {
         let mut audit = Audit { busy: self.has_work(), timers: self.wheel.len(), ..Audit::default() };
-        let (mut queued, mut subscriptions, mut outboxes) = (0, 0, 0);
+        let (mut queued, mut subscriptions, mut outboxes, mut unfinished) = (0, 0, 0, 0);
         for (id, connection) in self.table.iter() {
             audit.connections += 1;
             self.audit_connection(id, connection).map_err(|fault| format!("{id}: {fault}: {connection:?}"))?;
             subscriptions += connection.memberships().count();
+            unfinished += connection.partial.as_ref().map_or(0, |partial| partial.buf.capacity());
             if let Some(outbox) = &connection.outbox {
                 outboxes += 1;
                 queued += outbox.memory();
@@ -66,6 +67,7 @@ impl Core {
         same("queued_connections", self.metrics.queued_connections.get(), outboxes)?;
         same("queued_bytes", self.metrics.queued_bytes.get(), queued)?;
         same("queued", self.queued as u64, queued)?;
+        same("unfinished", self.partials.bytes() as u64, unfinished)?;
         let topics = self.members.len();
         if subscriptions < topics {
             return Err(format!("{topics} topics for {subscriptions} subscriptions"));

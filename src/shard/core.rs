@@ -79,8 +79,8 @@ pub struct Core {
     /// What handlers want done.
     pub(super) effects: Vec<Effect>,
     /// Publications of this shard's connections, in order.
-    pub(super) staged: Vec<Message>,
-    /// Bytes of their payloads.
+    pub(super) staged: VecDeque<Message>,
+    /// What they keep in memory.
     pub(super) staged_bytes: usize,
     /// Whether some of them found no room, so that whoever publishes more must wait.
     pub(super) blocked: bool,
@@ -113,7 +113,7 @@ pub struct Core {
     pub(super) unfinished: bool,
     /// What this shard's outboxes cost.
     pub(super) queued: usize,
-    /// What the other shards' outboxes cost, as of the last look.
+    /// What the other shards' outboxes and unfinished messages cost, as of the last look.
     pub(super) queued_elsewhere: usize,
 }
 
@@ -181,7 +181,7 @@ impl Core {
             corked: None,
             nowhere: Vec::new(),
             effects: Vec::new(),
-            staged: Vec::new(),
+            staged: VecDeque::new(),
             staged_bytes: 0,
             blocked: false,
             batch: 1,
@@ -218,8 +218,10 @@ impl Core {
     pub(super) fn begin_turn(&mut self, now: Instant, unix_ms: u64) {
         let tick = self.wheel.now_of(now);
         if tick != self.tick {
-            let all = self.all_metrics.total(|shard| shard.queued_bytes.get());
-            self.queued_elsewhere = usize::try_from(all).unwrap_or(usize::MAX).saturating_sub(self.queued);
+            self.metrics.unfinished_bytes.set(self.partials.bytes() as u64);
+            let all = self.all_metrics.total(|shard| shard.queued_bytes.get() + shard.unfinished_bytes.get());
+            let here = self.queued + self.partials.bytes();
+            self.queued_elsewhere = usize::try_from(all).unwrap_or(usize::MAX).saturating_sub(here);
         }
         self.now = now;
         self.tick = tick;
@@ -240,7 +242,7 @@ impl Core {
             || !self.fan_outs.is_empty()
             || !self.dirty.is_empty()
             || !self.closing.is_empty()
-            || !self.resumable.is_empty()
+            || (!self.is_staging_full() && !self.resumable.is_empty())
             || (!self.staged.is_empty() && !self.is_blocked())
             || (!self.blocked && !self.stalled.is_empty())
             || self.has_mail()
@@ -299,8 +301,8 @@ impl Core {
         for effect in effects.drain(..) {
             match effect {
                 Effect::Publish(message) => {
-                    self.staged_bytes += message.payload().len();
-                    self.staged.push(message);
+                    self.staged_bytes += message.memory();
+                    self.staged.push_back(message);
                 }
                 Effect::Subscribe(topic, how) => close = close.or(self.subscribe(id, &topic, how).err()),
                 Effect::Unsubscribe(topic) => self.unsubscribe(id, &topic),
@@ -337,9 +339,10 @@ impl Core {
         }
     }
 
-    /// Whether all outboxes of the process are over their bound.
+    /// Whether all outboxes and unfinished messages of the process are over their bound.
     pub(super) fn is_queue_budget_spent(&self) -> bool {
-        self.queued.saturating_add(self.queued_elsewhere) > self.limits.queue_bytes_total_max
+        let here = self.queued + self.partials.bytes();
+        here.saturating_add(self.queued_elsewhere) > self.limits.queue_bytes_total_max
     }
 
     /// What each connection may queue even then: its part of the bound.

@@ -148,6 +148,7 @@ impl<B: Backend> Shard<B> {
         let Some(outbox) = connection.outbox.as_deref() else { return };
         if spent && outbox.own_bytes() > share && !connection.flags.has(Flags::CLOSING) {
             connection.flags.set(Flags::BROKEN);
+            self.core.metrics.strike(Limit::QueueBytesTotalMax);
             self.begin_close(id, CloseReason::SlowConsumer, "no room left in the queues of the process");
             return;
         }

@@ -22,6 +22,8 @@ use crate::rule::Limit;
 impl<B: Backend> Shard<B> {
     /// Deliveries in one turn: a few milliseconds of the kernel's time, so that other connections keep their latency.
     const SLICE: usize = 1024;
+    /// A delivery of so many bytes more counts as one more.
+    const DELIVERY_BYTES: usize = 16 * 1024;
     /// Messages of a topic that wait together go out as one piece, up to this size.
     const BATCH_BYTES: usize = 64 * 1024;
 
@@ -32,7 +34,7 @@ impl<B: Backend> Shard<B> {
         while budget > 0 {
             let Some(topic) = self.core.fan_outs.pop_front() else { return };
             let room = Self::SENDS_MAX - self.core.sends.len();
-            let (served, more) = self.slice(topic, budget.min(room));
+            let (served, more) = self.slice(topic, budget, room);
             budget -= served.min(budget);
             if more {
                 self.core.fan_outs.push_back(topic);
@@ -45,12 +47,15 @@ impl<B: Backend> Shard<B> {
         }
     }
 
-    /// Serves up to `budget` members of a topic. Returns how many, and whether the topic has more to do.
-    fn slice(&mut self, topic: TopicKey, budget: usize) -> (usize, bool) {
+    /// Serves members of a topic, up to `room` of them and for as much work as is left in `budget`. Returns how much that
+    /// was, and whether the topic has more to do.
+    fn slice(&mut self, topic: TopicKey, budget: usize, room: usize) -> (usize, bool) {
         let Core { members, table, deflater, sends, send_images, deferred, metrics, batch: number, id: shard, .. } =
             &mut self.core;
         let Some((all, batch)) = members.fan_out(topic, Self::BATCH_BYTES) else { return (0, false) };
-        let (begin, end) = (batch.cursor, all.len().min(batch.cursor + budget));
+        let bytes: usize = batch.messages.iter().map(|message| message.payload().len()).sum();
+        let weight = 1 + bytes / Self::DELIVERY_BYTES;
+        let (begin, end) = (batch.cursor, all.len().min(batch.cursor + (budget / weight).clamp(1, room)));
         let Some(first) = batch.messages.first().map(|message| message.offset) else { return (0, false) };
         let messages = u32::try_from(batch.messages.len()).unwrap_or(u32::MAX);
         let mut pushed: [Option<usize>; Wire::COUNT] = [None; Wire::COUNT];
@@ -59,7 +64,7 @@ impl<B: Backend> Shard<B> {
             let wire = connection.encoder().wire;
             let own = Publisher { shard: *shard, connection: id };
             let is_own = |message: &Message| !member.echo() && message.publisher == Some(own);
-            if !member.takes(first) || batch.messages.iter().any(is_own) {
+            if !member.takes(first) || (!member.echo() && batch.messages.iter().any(is_own)) {
                 let taken = batch.messages.iter_mut().filter(|m| member.takes(m.offset) && !is_own(m));
                 deferred.extend(taken.map(|message| (id, joined(std::slice::from_mut(message), wire, deflater), 1)));
                 continue;
@@ -83,7 +88,7 @@ impl<B: Backend> Shard<B> {
         metrics.deliveries_total.add(u64::from(messages) * (end - begin) as u64);
         batch.cursor = end;
         let more = end < all.len() || members.end_batch(topic);
-        (end - begin, more)
+        ((end - begin) * weight, more)
     }
 
     /// Closes those whose queues are over their bound.
@@ -113,12 +118,16 @@ fn joined(messages: &mut [Message], wire: Wire, deflater: &mut Deflater) -> Imag
 }
 
 impl Core {
+    /// Room for deferred messages that is kept.
+    const DEFERRED_KEPT: usize = 4096;
+
     /// Queues what could not be sent straight.
     pub(super) fn enqueue_deferred(&mut self) {
         let mut deferred = std::mem::take(&mut self.deferred);
         for (id, image, messages) in deferred.drain(..) {
             self.enqueue(id, image, messages);
         }
+        deferred.shrink_to(Self::DEFERRED_KEPT);
         self.deferred = deferred;
     }
 

@@ -17,13 +17,11 @@ use crate::session::{Event, Flow, Protocol, Violation, tcp, websocket};
 impl<B: Backend> Shard<B> {
     /// Completions that one turn handles.
     const INGRESS_BUDGET: usize = 2048;
-    /// Bytes of publications that one turn takes in.
-    const STAGED_BYTES_MAX: usize = 4 * 1024 * 1024;
 
     pub(super) fn ingress(&mut self) {
         self.resume_all();
         for _ in 0..Self::INGRESS_BUDGET {
-            if self.core.staged_bytes > Self::STAGED_BYTES_MAX {
+            if self.core.is_staging_full() {
                 break;
             }
             match self.backend.next() {
@@ -31,7 +29,8 @@ impl<B: Backend> Shard<B> {
                 None => return,
             }
         }
-        self.core.unfinished = true;
+        // While publications have to wait for others there is no hurry.
+        self.core.unfinished |= !(self.core.is_staging_full() && self.core.blocked);
     }
 
     fn complete(&mut self, completion: Completion) {
@@ -124,12 +123,15 @@ impl<B: Backend> Shard<B> {
     /// Goes on with those who waited for room and have it now.
     fn resume_all(&mut self) {
         for _ in 0..self.core.resumable.len() {
+            if self.core.is_staging_full() {
+                break;
+            }
             let Some(id) = self.core.resumable.pop_front() else { break };
             self.core.unflag(id, Flags::PAUSED);
             self.resume(id);
         }
         for _ in 0..self.core.stalled.len() {
-            if self.core.blocked {
+            if self.core.blocked || self.core.is_staging_full() {
                 break;
             }
             let Some(id) = self.core.stalled.pop_front() else { break };
@@ -253,10 +255,32 @@ impl Core {
             return Fed { pressed: true, ..Fed::default() };
         }
         match connection.protocol {
-            Protocol::Http => self.feed_http(id, bytes),
-            _ if connection.flags.has(Flags::NAMELESS) => self.feed_first_frame(id, bytes),
+            Protocol::Http => {
+                let fed = self.feed_http(id, bytes);
+                self.note_unfinished(id, fed)
+            }
+            _ if connection.flags.has(Flags::NAMELESS) => {
+                let fed = self.feed_first_frame(id, bytes);
+                self.note_unfinished(id, fed)
+            }
             _ => self.feed_frames(id, bytes),
         }
+    }
+
+    /// Counts what is kept of an unfinished message. When the process has no room left, whoever keeps more than a fair
+    /// share of it must go.
+    fn note_unfinished(&mut self, id: ConnId, mut fed: Fed) -> Fed {
+        let (spent, share) = (self.is_queue_budget_spent(), self.queue_share());
+        let Some(connection) = self.table.get_mut(id) else { return fed };
+        let Some(partial) = connection.partial.as_deref_mut() else { return fed };
+        if self.partials.note(partial) && spent && partial.buf.len() > share {
+            connection.flags.set(Flags::DEAF);
+            self.metrics.strike(Limit::QueueBytesTotalMax);
+            connection.partial.take().into_iter().for_each(|partial| self.partials.give(partial));
+            let detail = "no room left for unfinished messages".to_owned();
+            fed.close = fed.close.or(Some((CloseReason::TryAgainLater, detail)));
+        }
+        fed
     }
 
     /// Looks for messages.
@@ -333,9 +357,13 @@ impl Core {
         if fed.consumed == bytes.len() {
             fed.pressed = false;
         }
+        let is_unfinished = connection.partial.is_some();
         if let Some(code) = fed.good_bye {
             self.say_good_bye(id, code);
             fed.close = fed.close.or(Some((CloseReason::Normal, String::new())));
+        }
+        if is_unfinished {
+            return self.note_unfinished(id, fed);
         }
         fed
     }

@@ -5,7 +5,7 @@
 //! that the shard works off. [`Shard::turn`] is the whole loop:
 //!
 //! ```text
-//! wait -> ingress -> mailbox -> timers -> publish -> fan-out -> egress -> ring
+//! wait -> phase -> ingress -> mailbox -> timers -> publish -> fan-out -> egress -> ring
 //! ```
 //!
 //! The server runs it on a thread per shard, the simulation runs many shards on one thread and a clock of its own.

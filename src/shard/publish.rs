@@ -13,6 +13,11 @@ impl Core {
     /// Bytes of messages that may wait for their fan-out on a shard. Beyond, publications wait where they are.
     const WAITING_BYTES_MAX: usize = 64 * 1024 * 1024;
 
+    /// What publications of this shard's connections may keep in memory before nobody is read.
+    const STAGED_BYTES_MAX: usize = 4 * 1024 * 1024;
+    /// Room for them that is kept.
+    const STAGED_KEPT: usize = 4096;
+
     /// Handles what other shards sent.
     pub(super) fn take_mail(&mut self) {
         for _ in 0..Self::MAIL_BUDGET {
@@ -53,11 +58,10 @@ impl Core {
     /// Sends this shard's publications to their owners, in order, as long as there is room.
     pub(super) fn publish(&mut self) {
         self.mail.flush();
-        let mut staged = std::mem::take(&mut self.staged);
-        let mut sent = 0;
-        while sent < staged.len() && !self.is_blocked() {
-            let message = staged[sent].clone();
-            sent += 1;
+        while !self.is_blocked()
+            && let Some(message) = self.staged.pop_front()
+        {
+            self.staged_bytes -= message.memory();
             let owner = message.topic.owner(self.shards);
             if owner == self.id {
                 self.own(message);
@@ -65,14 +69,19 @@ impl Core {
                 self.mail.peers[usize::from(owner.0)].requests.push(Request::Publish(message));
             }
         }
-        staged.drain(..sent);
-        self.staged_bytes = staged.iter().map(|message| message.payload().len()).sum();
-        self.staged = staged;
+        if self.staged.is_empty() {
+            self.staged.shrink_to(Self::STAGED_KEPT);
+        }
         let was_blocked = self.blocked;
         self.blocked = !self.staged.is_empty() || self.is_blocked();
         if self.blocked && !was_blocked && !self.is_congested() {
             self.metrics.strike(Limit::MailboxCapacity);
         }
+    }
+
+    /// Whether so many publications wait that no more are taken in.
+    pub(super) const fn is_staging_full(&self) -> bool {
+        self.staged_bytes > Self::STAGED_BYTES_MAX
     }
 
     /// Whether publications must wait: some mailbox is full, or too much waits here.

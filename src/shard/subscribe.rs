@@ -12,6 +12,10 @@ use crate::message::Topic;
 use crate::rule::Limit;
 
 impl Core {
+    /// Requests to one owner that wait for room, beyond which nobody subscribes to its topics. Each stay of a topic asks
+    /// for a few at most, so those that must follow are bounded too.
+    const REQUESTS_MAX: usize = 64 * 1024;
+
     pub(super) fn subscribe(&mut self, id: ConnId, topic: &Topic, how: Subscribe) -> Result<(), CloseReason> {
         let Some(connection) = self.table.get(id) else { return Ok(()) };
         let key = self.members.key(topic);
@@ -25,6 +29,11 @@ impl Core {
         if connection.memberships().count() >= self.limits.subscriptions_max {
             self.metrics.strike(Limit::SubscriptionsMax);
             return Err(CloseReason::Policy);
+        }
+        let owner = topic.owner(self.shards);
+        if self.mail.peers[usize::from(owner.0)].requests.staged() >= Self::REQUESTS_MAX {
+            self.metrics.strike(Limit::MailboxCapacity);
+            return Err(CloseReason::TryAgainLater);
         }
         let wire = connection.encoder().wire;
         let Some(joined) = self.members.join(topic, id.index(), wire, how.echo) else {

@@ -11,6 +11,7 @@ use holdline::config::{App, Limits};
 use holdline::id::{ListenerId, ShardId};
 use holdline::message::Topic;
 use holdline::metrics::Metrics;
+use holdline::rule::Limit;
 use holdline::session::Protocol;
 use holdline::session::http::UpgradePolicy;
 use holdline::shard::{Control, Entrance, EntranceKind, Mail, Seed, Shard, Turn};
@@ -309,4 +310,46 @@ fn answers_that_nobody_reads_are_within_the_bound_of_the_process() {
     scene.pass(300);
     let slow = scene.metrics.total(|shard| shard.closed(CloseReason::SlowConsumer));
     assert!(slow > 0 && slow < 40, "{slow} of them are closed");
+}
+
+#[test]
+fn subscribers_who_come_and_go_do_not_fill_the_memory() {
+    let mut scene = Scene::new(2, Limits { mailbox_capacity: 1, ..Limits::default() });
+    let topic = topic_of(0, 2, 0);
+    // The owner does not turn, so that nothing leaves this shard.
+    for _ in 0..40_000 {
+        let member = scene.member(1, &topic);
+        (0..2).for_each(|_| scene.turn(1));
+        drop(member);
+        (0..2).for_each(|_| scene.turn(1));
+    }
+    assert!(scene.metrics.total(|shard| shard.struck(Limit::MailboxCapacity)) > 0);
+    let staged = scene.shards[1].audit().unwrap().staged_mail;
+    assert!((60_000..66_000).contains(&staged), "{staged} requests wait");
+    (0..50).for_each(|_| scene.rest());
+}
+
+#[test]
+fn messages_that_never_end_are_within_the_bound_of_the_process() {
+    let total = 256 * 1024;
+    let limits = Limits { queue_bytes_total_max: total, ..Limits::default() };
+    let mut scene = Scene::new(1, limits);
+    let mut clients: Vec<_> = (0..40).map(|_| echoing(&mut scene)).collect();
+    let half = [&[0x82, 0x80 | 127, 0, 0, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0], &[b'x'; 8 * 1024][..]].concat();
+    for client in &mut clients {
+        client.write(&half);
+    }
+    for _ in 0..20 {
+        scene.pass(100);
+        let unfinished = usize::try_from(scene.metrics.total(|shard| shard.unfinished_bytes.get())).unwrap();
+        assert!(unfinished < 2 * total, "{unfinished} bytes are kept");
+        scene.shards[0].audit().unwrap();
+        for client in &mut clients {
+            client.write(&[b'x'; 4 * 1024]);
+        }
+    }
+    let refused = scene.metrics.total(|shard| shard.closed(CloseReason::TryAgainLater));
+    assert!(refused > 0 && refused < 40, "{refused} of them are closed");
+    let told = clients.iter_mut().map(|client| client.read().starts_with(&[0x88, 17, 0x03, 0xf5]));
+    assert_eq!(told.map(u64::from).sum::<u64>(), refused, "they are told: 1013");
 }
