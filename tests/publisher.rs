@@ -61,6 +61,8 @@ fn all_subscribers_hear_it_in_one_order_with_what_clients_publish() {
                     }
                 });
             }
+            // It lives on: closed with something unread, it would be reset, and what it said be lost.
+            let voice = &mut voice;
             scope.spawn(move || (0..EACH).for_each(|number| voice.send_text(&format!("c {number}"))));
         });
         let heard: Vec<Vec<String>> =
