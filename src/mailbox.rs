@@ -226,6 +226,11 @@ impl<T> Outlet<T> {
         }
     }
 
+    /// Rings without having sent anything.
+    pub fn ring(&self) {
+        self.sender.ring();
+    }
+
     fn send(&mut self, message: T) -> Result<(), T> {
         if !self.staged.is_empty() {
             return Err(message);
@@ -238,8 +243,12 @@ impl<T> Outlet<T> {
 
 #[cfg(all(loom, test))]
 mod loom {
-    //! The doorbell under every interleaving (`RUSTFLAGS="--cfg loom" cargo test --release --lib mailbox::loom`). The
-    //! queue is a counter with relaxed accesses: the doorbell alone has to order them. A lost wake-up is a deadlock.
+    //! The doorbell under every interleaving that interrupts threads at most [`PREEMPTIONS`] times where they could
+    //! have run on (`RUSTFLAGS="--cfg loom" cargo test --lib mailbox::loom`, with `LOOM_MAX_PREEMPTIONS=N` for another
+    //! bound). That takes seconds; four times as long for each one more, and two producers without a bound do not end.
+    //! Without either fence of the doorbell both models fail.
+    //!
+    //! The queue is a counter with relaxed accesses: the doorbell alone has to order them. A lost wake-up is a deadlock.
 
     use std::sync::Arc;
 
@@ -248,6 +257,8 @@ mod loom {
     use loom::thread;
 
     use super::{Doorbell, Wake};
+
+    const PREEMPTIONS: usize = 4;
 
     /// What an eventfd does.
     struct Event {
@@ -264,7 +275,9 @@ mod loom {
 
     /// The owner takes all that `producers` push, `each` in so many rounds, and sleeps in between.
     fn run(producers: u32, each: u32) {
-        loom::model(move || {
+        let mut model = loom::model::Builder::new();
+        model.preemption_bound.get_or_insert(PREEMPTIONS);
+        model.check(move || {
             let doorbell = Arc::new(Doorbell::new());
             let event = Arc::new(Event { notify: Notify::new(), total: AtomicU32::new(0) });
             doorbell.connect(Arc::clone(&event) as Arc<dyn Wake>);

@@ -24,7 +24,7 @@ impl<'a> Raw<'a> {
         match self {
             Self::Text(text) => Ok(text.trim()),
             Self::List(_) => Err(Wrong::new("is an array", mend)),
-            Self::Switch(_) => Err(Wrong::new("is true or false", mend)),
+            Self::Switch(_) => Err(Wrong::new("is a boolean", mend)),
             Self::Other(what) => Err(Wrong::new(format!("is {what}"), mend)),
         }
     }
@@ -34,7 +34,7 @@ impl<'a> Raw<'a> {
         match self {
             Self::Text(text) => Ok(text.split(',').map(str::trim).filter(|item| !item.is_empty()).collect()),
             Self::List(items) => Ok(items.clone()),
-            Self::Switch(_) => Err(Wrong::new("is true or false", mend)),
+            Self::Switch(_) => Err(Wrong::new("is a boolean", mend)),
             Self::Other(what) => Err(Wrong::new(format!("is {what}"), mend)),
         }
     }

@@ -92,7 +92,7 @@ pub enum StartError {
     #[error(transparent)]
     Epoll(#[from] epoll::SetupError),
     /// The kernel refused a ring.
-    #[error(transparent)]
+    #[error("{0}, at the start: raise ulimit -n, or serve with --backend epoll")]
     Uring(#[from] uring::SetupError),
     /// No thread.
     #[error("cannot start a thread: {0}, at the start: raise ulimit -u")]
@@ -300,7 +300,7 @@ fn start_admin(
     const CONNECTIONS_MAX: usize = 64;
     let bound = Bound::new(&Listen::http(address), 1)?;
     let url = bound.url.clone();
-    let about = vec![("backend", backend.name().to_owned()), ("listeners", listening.join(" "))];
+    let about = vec![("backend", backend.name().to_owned()), ("listeners", listening.join("\n"))];
     let kind = EntranceKind::Http {
         policy: UpgradePolicy::default(),
         site: Arc::new(Admin::new(metrics.clone(), Arc::clone(phase), about)),

@@ -87,8 +87,8 @@ impl Control {
         self.connections.load(Ordering::Acquire)
     }
 
-    /// Counts a connection out.
-    pub(super) fn release(&self) {
-        self.connections.fetch_sub(1, Ordering::AcqRel);
+    /// Counts a connection out. Returns whether it was the last one.
+    pub(super) fn release(&self) -> bool {
+        self.connections.fetch_sub(1, Ordering::AcqRel) == 1
     }
 }

@@ -111,9 +111,9 @@ pub struct Core {
     pub(super) gather: Vec<u8>,
     /// Whether a phase ended on its budget.
     pub(super) unfinished: bool,
-    /// Bytes in this shard's outboxes.
+    /// What this shard's outboxes cost.
     pub(super) queued: usize,
-    /// Bytes in the other shards' outboxes, as of the last look.
+    /// What the other shards' outboxes cost, as of the last look.
     pub(super) queued_elsewhere: usize,
 }
 
@@ -243,8 +243,9 @@ impl Core {
             || !self.resumable.is_empty()
             || (!self.staged.is_empty() && !self.is_blocked())
             || (!self.blocked && !self.stalled.is_empty())
-            || !self.mail.is_empty()
+            || self.has_mail()
             || self.phase != self.control.phase()
+            || self.is_done()
     }
 
     /// Whether the server ends and nobody is left, on any shard: until then others' publications may need this one to
@@ -331,7 +332,7 @@ impl Core {
         let outbox = self.table.get_mut(id).and_then(|connection| connection.outbox.take());
         if let Some(outbox) = outbox {
             self.metrics.queued_connections.sub(1);
-            self.count_queued(outbox.bytes(), 0);
+            self.count_queued(outbox.memory(), 0);
             self.outboxes.give(outbox);
         }
     }
@@ -339,6 +340,11 @@ impl Core {
     /// Whether all outboxes of the process are over their bound.
     pub(super) fn is_queue_budget_spent(&self) -> bool {
         self.queued.saturating_add(self.queued_elsewhere) > self.limits.queue_bytes_total_max
+    }
+
+    /// What each connection may queue even then: its part of the bound.
+    pub(super) fn queue_share(&self) -> usize {
+        self.limits.queue_bytes_total_max / self.limits.connections_max.max(1)
     }
 
     /// Whether a flag of a connection is set; `false` when there is no such connection.

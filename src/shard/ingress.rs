@@ -140,14 +140,14 @@ impl<B: Backend> Shard<B> {
 
     fn resume(&mut self, id: ConnId) {
         let Some(connection) = self.core.table.get_mut(id) else { return };
-        let waits = connection.flags.has(Flags::PAUSED) || connection.flags.has(Flags::STALLED);
-        if waits || connection.flags.has(Flags::CLOSING) {
+        if !connection.is_read() || connection.flags.has(Flags::CLOSING) {
             return;
         }
-        let mut held = connection.outbox.as_mut().map(|outbox| std::mem::take(&mut outbox.held)).unwrap_or_default();
-        if connection.outbox.as_ref().is_some_and(|outbox| outbox.is_empty()) {
-            self.core.drop_outbox(id);
+        if connection.flags.has(Flags::OPEN) {
+            // Nobody listened to it: its time to give a sign of life begins again.
+            connection.hear(self.core.tick);
         }
+        let mut held = self.core.take_held(id);
         if !held.is_empty() {
             self.begin_output(id);
             let fed = self.core.feed(id, &mut held);
@@ -157,11 +157,10 @@ impl<B: Backend> Shard<B> {
             self.after_feed(id, fed);
         }
         let Some(connection) = self.core.table.get(id) else { return };
-        let flags = connection.flags;
-        if flags.has(Flags::PAUSED) || flags.has(Flags::STALLED) || flags.has(Flags::CLOSING) {
+        if !connection.is_read() || connection.flags.has(Flags::CLOSING) {
             return;
         }
-        if flags.has(Flags::PEER_DONE) {
+        if connection.flags.has(Flags::PEER_DONE) {
             self.begin_close(id, CloseReason::PeerClosed, "");
         } else {
             self.backend.resume(id);
@@ -221,12 +220,20 @@ impl Core {
         }
     }
 
+    /// Notes that a connection lives.
+    pub(super) fn hear(&mut self, id: ConnId) {
+        if let Some(connection) = self.table.get_mut(id) {
+            connection.hear(self.tick);
+        }
+    }
+
     /// Keeps received bytes until the answers to those before them have left.
     fn hold(&mut self, id: ConnId, bytes: &[u8]) {
         if !bytes.is_empty()
             && let Some(outbox) = self.outbox(id)
         {
             outbox.held.extend_from_slice(bytes);
+            self.count_queued(0, bytes.len());
         }
     }
 

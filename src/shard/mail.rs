@@ -103,10 +103,6 @@ impl Mail {
         Arc::clone(&self.doorbell)
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.requests.is_empty() && self.deliveries.is_empty()
-    }
-
     /// Requests that found no room.
     pub(super) fn staged_requests(&self) -> usize {
         self.peers.iter().map(|peer| peer.requests.staged()).sum()
@@ -115,6 +111,11 @@ impl Mail {
     /// Deliveries that found no room.
     pub(super) fn staged_deliveries(&self) -> usize {
         self.peers.iter().map(|peer| peer.deliveries.staged()).sum()
+    }
+
+    /// Wakes all others that sleep.
+    pub(super) fn ring_all(&self) {
+        self.peers.iter().for_each(|peer| peer.requests.ring());
     }
 
     /// Moves what was staged as far as there is room, and rings those who sleep.
@@ -145,7 +146,7 @@ mod tests {
             assert_eq!((message.topic.as_str(), message.payload()), ("news", &[number][..]));
             assert_eq!(message.publisher, None);
         }
-        assert!(mails.iter().all(Mail::is_empty));
+        assert!(mails.iter().all(|mail| mail.requests.is_empty() && mail.deliveries.is_empty()));
         assert!(postbox.publish(&topic, Kind::Text, b"there is room again"));
     }
 }

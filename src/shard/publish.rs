@@ -38,6 +38,13 @@ impl Core {
         }
     }
 
+    /// Whether there is mail that may be taken now. What must wait for others' room is no reason not to sleep.
+    pub(super) fn has_mail(&self) -> bool {
+        let mail = &self.mail;
+        let some = !mail.deliveries.is_empty() || (!mail.requests.is_empty() && mail.staged_deliveries() == 0);
+        some && !self.is_congested()
+    }
+
     /// Whether so much waits for its fan-out that nothing may be added.
     pub(super) fn is_congested(&self) -> bool {
         self.members.waiting_bytes() > Self::WAITING_BYTES_MAX

@@ -5,6 +5,7 @@ import os
 import queue
 import re
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -105,6 +106,19 @@ class Server:
             self.process.kill()
             self.process.wait()
             raise AssertionError(f"still there {seconds_max} s after SIGTERM") from None
+
+    def drains(self, seconds_max=5):
+        """Asks it to end and returns when it takes no more clients, which it does while it has some."""
+        self.signal()
+        deadline = time.monotonic() + seconds_max
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", self.http_port), timeout=1).close()
+            except ConnectionError:
+                break
+            assert time.monotonic() < deadline, f"takes clients {seconds_max} s after SIGTERM"
+            time.sleep(0.01)
+        assert self.process.poll() is None, "ended before its clients did"
 
     def said_wrong(self):
         """The last of its standard error."""
