@@ -192,6 +192,16 @@ mod tests {
     }
 
     #[test]
+    fn few_clients_are_sent_away_in_little_time() {
+        let longest = Duration::from_secs(30);
+        let expected = [(0, 0), (1, 100), (20, 2_000), (300, 30_000), (1_000_000, 30_000), (u64::MAX, 30_000)];
+        for (connections, period) in expected {
+            assert_eq!(drain_period(longest, connections), Duration::from_millis(period));
+        }
+        assert_eq!(drain_period(Duration::ZERO, 5), Duration::ZERO);
+    }
+
+    #[test]
     fn the_policy_for_slow_consumers_reaches_the_routes() {
         for slow_consumer in [SlowConsumer::Close, SlowConsumer::KeepLatest] {
             let routes = routes(&Config { slow_consumer, ..Config::default() });
@@ -200,16 +210,6 @@ mod tests {
                 assert_eq!(found, Some(slow_consumer), "{path}");
             }
         }
-    }
-
-    #[test]
-    fn few_clients_are_sent_away_in_little_time() {
-        let longest = Duration::from_secs(30);
-        let expected = [(0, 0), (1, 100), (20, 2_000), (300, 30_000), (1_000_000, 30_000), (u64::MAX, 30_000)];
-        for (connections, period) in expected {
-            assert_eq!(drain_period(longest, connections), Duration::from_millis(period));
-        }
-        assert_eq!(drain_period(Duration::ZERO, 5), Duration::ZERO);
     }
 
     #[test]
