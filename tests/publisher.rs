@@ -52,8 +52,6 @@ fn all_subscribers_hear_it_in_one_order_with_what_clients_publish() {
         let mut clients = subscribers(&running, 4);
         let mut voice = running.websocket("/topics/news?echo=0");
         let publisher = running.server.publisher();
-        // It stays until all is heard: who leaves with messages unread resets the connection, and may take its own along.
-        let speak = &mut voice;
         thread::scope(|scope| {
             for name in ["a", "b"] {
                 let publisher = publisher.clone();
@@ -63,7 +61,9 @@ fn all_subscribers_hear_it_in_one_order_with_what_clients_publish() {
                     }
                 });
             }
-            scope.spawn(move || (0..EACH).for_each(|number| speak.send_text(&format!("c {number}"))));
+            // It lives on: closed with something unread, it would be reset, and what it said be lost.
+            let voice = &mut voice;
+            scope.spawn(move || (0..EACH).for_each(|number| voice.send_text(&format!("c {number}"))));
         });
         let heard: Vec<Vec<String>> =
             clients.iter_mut().map(|client| (0..3 * EACH).map(|_| client.text()).collect()).collect();

@@ -299,6 +299,7 @@ mod tests {
             ("retry after 12s", Some(12_000)),
             ("retry after 12", Some(12_000)),
             ("retry in 250ms", Some(250)),
+            ("retry after 1234 ms", Some(1234)),
             ("retry_ms=1500", Some(1500)),
             ("going away", None),
             ("99999999999999999999999", None),
