@@ -65,6 +65,8 @@ pub mod io;
 pub mod mailbox;
 pub mod message;
 pub mod metrics;
+pub mod rate;
+pub mod rule;
 pub mod server;
 pub mod session;
 pub mod shard;

@@ -135,6 +135,18 @@ impl<T> Sender<T> {
     pub fn ring(&self) {
         self.doorbell.ring();
     }
+
+    /// Messages that there is room for now.
+    #[must_use]
+    pub fn room(&self) -> usize {
+        self.queue.capacity().saturating_sub(self.queue.len())
+    }
+
+    /// Messages that there is room for when there are none.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.queue.capacity()
+    }
 }
 
 /// The end of the shard that a queue leads to.
@@ -185,6 +197,12 @@ impl<T> Outlet<T> {
         }
     }
 
+    /// The same way for others, without the stage.
+    #[must_use]
+    pub const fn sender(&self) -> &Sender<T> {
+        &self.sender
+    }
+
     /// How many messages wait for room.
     #[must_use]
     pub fn staged(&self) -> usize {
@@ -206,6 +224,11 @@ impl<T> Outlet<T> {
         if std::mem::take(&mut self.unrung) {
             self.sender.ring();
         }
+    }
+
+    /// Rings without having sent anything.
+    pub fn ring(&self) {
+        self.sender.ring();
     }
 
     fn send(&mut self, message: T) -> Result<(), T> {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::close::CloseReason;
+use crate::rule::{Limit, Rule};
 
 /// A number with one writer.
 #[derive(Debug, Default)]
@@ -43,6 +44,16 @@ impl Counter {
     }
 }
 
+/// A counter for each value of an enum.
+#[derive(Debug)]
+struct Tally<const N: usize>([Counter; N]);
+
+impl<const N: usize> Default for Tally<N> {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| Counter::default()))
+    }
+}
+
 /// Whether a metric only grows.
 #[derive(Clone, Copy)]
 enum Type {
@@ -58,6 +69,10 @@ macro_rules! shard_metrics {
             $($(#[doc = $help])+ pub $name: Counter,)*
             /// Connections ended, by reason.
             closed: [Counter; CloseReason::ALL.len()],
+            /// Rules broken, by rule.
+            violations: Tally<{ Rule::ALL.len() }>,
+            /// Limits that struck, by limit.
+            struck: Tally<{ Limit::ALL.len() }>,
         }
 
         impl ShardMetrics {
@@ -73,7 +88,7 @@ shard_metrics! {
     connections: Gauge,
     /// Connections accepted.
     accepted_total: Counter,
-    /// Connections turned away because the table was full.
+    /// Connections turned away, because there was no room or because of a drain.
     refused_total: Counter,
     /// Failed attempts to accept, for want of descriptors or memory.
     accept_failures_total: Counter,
@@ -111,10 +126,6 @@ shard_metrics! {
     reading_paused_total: Counter,
     /// Times a publisher was paused because a mailbox was full.
     publisher_paused_total: Counter,
-    /// Times a message had to wait because a mailbox was full.
-    mailbox_full_total: Counter,
-    /// Subscriptions refused by a limit.
-    subscriptions_refused_total: Counter,
     /// Handlers that panicked.
     handler_panics_total: Counter,
     /// Log lines left out because a peer caused too many.
@@ -137,6 +148,29 @@ impl ShardMetrics {
     #[must_use]
     pub fn closed(&self, reason: CloseReason) -> u64 {
         self.closed[reason as usize].get()
+    }
+
+    /// Counts a broken rule, and the limit that was broken with it.
+    pub fn count_violation(&self, rule: Rule) {
+        self.violations.0[rule as usize].add(1);
+        rule.limit().into_iter().for_each(|limit| self.strike(limit));
+    }
+
+    /// How often this rule was broken.
+    #[must_use]
+    pub fn violations(&self, rule: Rule) -> u64 {
+        self.violations.0[rule as usize].get()
+    }
+
+    /// Counts a limit that struck.
+    pub fn strike(&self, limit: Limit) {
+        self.struck.0[limit as usize].add(1);
+    }
+
+    /// How often this limit struck.
+    #[must_use]
+    pub fn struck(&self, limit: Limit) -> u64 {
+        self.struck.0[limit as usize].get()
     }
 }
 
@@ -174,13 +208,21 @@ impl Metrics {
                 let _ = writeln!(text, "holdline_{name}{{shard=\"{number}\"}} {}", field(shard).get());
             }
         }
-        text.push_str("# HELP holdline_closed_total Connections ended, by reason.\n");
-        text.push_str("# TYPE holdline_closed_total counter\n");
-        for reason in CloseReason::ALL {
-            let total = self.total(|shard| shard.closed(reason));
-            let _ = writeln!(text, "holdline_closed_total{{reason=\"{reason}\"}} {total}");
-        }
+        let closed = CloseReason::ALL.iter().map(|&reason| (reason.label(), self.total(|shard| shard.closed(reason))));
+        family(&mut text, "closed_total", "Connections ended, by reason.", "reason", closed);
+        let violations = Rule::ALL.iter().map(|&rule| (rule.label(), self.total(|shard| shard.violations(rule))));
+        family(&mut text, "violations_total", "Rules broken by clients, by rule.", "rule", violations);
+        let struck = Limit::ALL.iter().map(|&limit| (limit.label(), self.total(|shard| shard.struck(limit))));
+        family(&mut text, "limit_struck_total", "Times a limit struck, by limit.", "limit", struck);
         text
+    }
+}
+
+/// Writes a counter that has one number per value of a label.
+fn family(text: &mut String, name: &str, help: &str, label: &str, values: impl Iterator<Item = (&'static str, u64)>) {
+    let _ = writeln!(text, "# HELP holdline_{name} {help}\n# TYPE holdline_{name} counter");
+    for (value, total) in values {
+        let _ = writeln!(text, "holdline_{name}{{{label}=\"{value}\"}} {total}");
     }
 }
 
@@ -193,10 +235,14 @@ mod tests {
         let metrics = Metrics::new(2);
         metrics.shards[1].accepted_total.add(3);
         metrics.shards[0].count_closed(CloseReason::BadUtf8);
+        metrics.shards[0].count_violation(Rule::LineTooLong);
+        metrics.shards[1].strike(Limit::MessageBytesMax);
         let text = metrics.prometheus();
         assert!(text.contains("holdline_accepted_total{shard=\"0\"} 0\n"));
         assert!(text.contains("holdline_accepted_total{shard=\"1\"} 3\n"));
         assert!(text.contains("holdline_closed_total{reason=\"bad_utf8\"} 1\n"));
-        assert_eq!(text.matches("# TYPE ").count(), ShardMetrics::FIELDS.len() + 1);
+        assert!(text.contains("holdline_violations_total{rule=\"line_too_long\"} 1\n"));
+        assert!(text.contains("holdline_limit_struck_total{limit=\"message_bytes_max\"} 2\n"));
+        assert_eq!(text.matches("# TYPE ").count(), ShardMetrics::FIELDS.len() + 3);
     }
 }

@@ -59,7 +59,10 @@ impl Drop for Scratch {
 #[test]
 fn bad_arguments_are_refused_in_one_line() {
     for (arguments, expected) in [
-        (&[][..], "see `holdline --help`"),
+        (&[][..], "no command given, on the command line: `holdline serve` runs the server"),
+        (&["serve", "--drain"], "see `holdline serve --help`"),
+        (&["serve", "--shards", "-1"], "shards is \"-1\", flag --shards"),
+        (&["serve", "--listen", "http://127.0.0.1:0/path"], "a listener has no path"),
         (&["serv"], "'serve'"),
         (&["serve", "--shard", "2"], "'--shards'"),
         (&["serve", "--shards", "many"], "shards is \"many\", flag --shards: write a whole number"),
@@ -145,6 +148,14 @@ fn a_reader_that_leaves_is_no_reason_to_panic() {
     drop(child.stdout.take());
     let output = child.wait_with_output().unwrap();
     assert_eq!(String::from_utf8(output.stderr).unwrap(), "");
+}
+
+#[test]
+fn a_full_disk_is_told() {
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let (status, said) = failure(&holdline(&["default-config"]).stdout(full).output().unwrap());
+    assert_eq!(status, Some(1));
+    assert!(said.contains("cannot write"), "{said}");
 }
 
 #[test]
@@ -304,7 +315,7 @@ mod server {
         for (scheme, number, path) in [("ws", 0, "/echo"), ("http", 0, "/echo"), ("tcp", 1, "")] {
             let mut chat = server.chat(scheme, number, path).stdin(Stdio::piped()).spawn().unwrap();
             let mut input = chat.stdin.take().unwrap();
-            input.write_all("hello\nwörld\n".as_bytes()).unwrap();
+            input.write_all("hello\n\nwörld\n".as_bytes()).unwrap();
             let mut out = BufReader::new(chat.stdout.take().unwrap());
             let mut lines = String::new();
             out.read_line(&mut lines).unwrap();

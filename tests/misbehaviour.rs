@@ -14,6 +14,7 @@ mod misbehaviour {
     pub mod floods;
     pub mod frames;
     pub mod handshakes;
+    pub mod limits;
     pub mod silence;
 }
 

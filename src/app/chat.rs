@@ -1,6 +1,6 @@
 //! The `chat` application: rooms where everyone has a name.
 
-use super::topic::{parse_topic, refusal};
+use super::topic::refusal;
 use super::{Context, Handler, Refusal, Request, Subscribe};
 use crate::close::CloseReason;
 use crate::codec::http1::Query;
@@ -37,7 +37,7 @@ impl Handler for Chat {
     type State = Box<str>;
 
     fn open(&mut self, name: &mut Box<str>, request: &Request<'_>, context: &mut Context<'_>) -> Result<(), Refusal> {
-        let topic = parse_topic(&["chat/", request.param].concat())?;
+        let topic = request.topic(&["chat/", request.param].concat())?;
         *name = match Query::new(request.query).get("name").as_deref().map(str::trim) {
             None | Some("") => guest(context),
             Some(name) => parse_name(name)?,

@@ -79,15 +79,16 @@ function connect() {
   opened.onmessage = (event) => {
     if (typeof event.data === "string") receive(event.data);
   };
-  opened.onclose = () => {
-    if (socket === opened) reconnectLater();
+  opened.onclose = (event) => {
+    if (socket === opened) reconnectLater(event.reason);
   };
 }
 
-// Twice as long each time, and spread, so that a server that restarts is not stormed.
-function reconnectLater() {
+// Twice as long each time, and spread, so that a server that restarts is not stormed; at least as long as it asks for.
+function reconnectLater(reason) {
   socket = null;
-  const wait = retry.delay * (0.5 + Math.random());
+  const asked = /^retry after (\d{1,6}) ms$/.exec(reason);
+  const wait = Math.max(retry.delay * (0.5 + Math.random()), asked ? Number(asked[1]) : 0);
   retry.delay = Math.min(retry.delay * 2, RETRY_MAX_MS);
   show("off", `Reconnecting in ${Math.max(1, Math.round(wait / 1000))} s`);
   retry.timer = setTimeout(connect, wait);

@@ -13,7 +13,7 @@
 //! use holdline::app::{Context, Handler, Refusal, Request, Router, Subscribe};
 //! use holdline::close::CloseReason;
 //! use holdline::codec::http1::Query;
-//! use holdline::message::{Kind, Topic};
+//! use holdline::message::Kind;
 //!
 //! /// One value per shard, cloned from the one that the router was given.
 //! #[derive(Clone)]
@@ -32,7 +32,7 @@
 //!
 //!     fn open(&mut self, bidder: &mut Bidder, request: &Request<'_>, context: &mut Context<'_>) -> Result<(), Refusal> {
 //!         let refuse = |message: String| Refusal { status: 400, code: "bad_request", message };
-//!         let lot = Topic::parse(request.param.as_bytes(), Topic::BYTES_MAX).map_err(|bad| refuse(bad.to_string()))?;
+//!         let lot = request.topic(request.param)?;
 //!         let name = Query::new(request.query).get("name").ok_or_else(|| refuse("give a name".to_owned()))?;
 //!         bidder.name = name.into_owned();
 //!         context.subscribe(lot, Subscribe { echo: true });
@@ -77,7 +77,8 @@ pub mod topic;
 use crate::close::CloseReason;
 use crate::codec::websocket::deflate::Deflater;
 use crate::id::{ConnId, ShardId};
-use crate::message::{Kind, Message, Publisher, Topic};
+use crate::message::{Kind, Message, Publisher, Topic, TopicError};
+use crate::rule::Rule;
 use crate::session::{self, Encoder, Protocol};
 use crate::time::Instant;
 
@@ -87,10 +88,16 @@ pub use router::{Request, RouteId, Router};
 /// The built-in applications on their paths: `/echo`, `/chat/{room}` and `/topics/{topic}`.
 #[must_use]
 pub fn standard_routes() -> Router {
+    standard_routes_with(SlowConsumer::default())
+}
+
+/// The same with a policy for slow subscribers of chats and topics.
+#[must_use]
+pub fn standard_routes_with(slow_consumer: SlowConsumer) -> Router {
     Router::new()
         .route("/echo", echo::Echo)
-        .route("/chat/{room}", chat::Chat::default())
-        .route("/topics/{topic}", topic::Topics)
+        .route_with("/chat/{room}", chat::Chat::default(), slow_consumer)
+        .route_with("/topics/{topic}", topic::Topics, slow_consumer)
 }
 
 /// An application: one value per shard, cloned from the one that was given to the router.
@@ -130,6 +137,13 @@ pub struct Refusal {
     pub code: &'static str,
     /// A sentence for people.
     pub message: String,
+}
+
+impl From<TopicError> for Refusal {
+    fn from(error: TopicError) -> Self {
+        let code = if matches!(error, TopicError::TooLong(..)) { Rule::TopicTooLong.label() } else { "bad_topic" };
+        Self { status: 400, code, message: error.to_string() }
+    }
 }
 
 /// How a subscription behaves.

@@ -19,6 +19,7 @@ use crate::close::CloseReason;
 use crate::codec::http1::uri::encode_value;
 use crate::config::App;
 use crate::message::{Topic, TopicError};
+use crate::rule::Rule;
 use crate::session::Violation;
 
 /// A first frame that opens nothing.
@@ -33,8 +34,11 @@ pub enum BadFirstFrame {
 }
 
 impl Violation for BadFirstFrame {
-    fn label(&self) -> &'static str {
-        "bad_first_frame"
+    fn rule(&self) -> Rule {
+        match self {
+            Self::Topic(TopicError::TooLong(..)) => Rule::TopicTooLong,
+            Self::Topic(_) | Self::NotUtf8 => Rule::BadFirstFrame,
+        }
     }
 
     fn reason(&self) -> CloseReason {
@@ -80,14 +84,14 @@ impl Opening {
     ///
     /// # Errors
     /// When the first frame is not what it should be.
-    pub fn target(&self, first_frame: &[u8]) -> Result<Target<'_>, BadFirstFrame> {
+    pub fn target(&self, first_frame: &[u8], topic_bytes_max: usize) -> Result<Target<'_>, BadFirstFrame> {
         let (place, name): (Cow<'_, str>, &[u8]) = match (&self.path, self.app) {
             (Some(path), App::Chat) => (Cow::Borrowed(path), first_frame),
             (Some(path), _) => (Cow::Borrowed(path), b""),
             (None, app) => {
                 let space = memchr::memchr(b' ', first_frame).filter(|_| app == App::Chat);
                 let (place, name) = first_frame.split_at(space.unwrap_or(first_frame.len()));
-                (path(app, Topic::parse(place, Topic::BYTES_MAX)?.as_str()).into(), name)
+                (path(app, Topic::parse(place, topic_bytes_max)?.as_str()).into(), name)
             }
         };
         let name = simdutf8::basic::from_utf8(name).map_err(|_| BadFirstFrame::NotUtf8)?.trim();
@@ -108,9 +112,9 @@ fn path(app: App, topic: &str) -> String {
 impl Target<'_> {
     /// The route for it, and the request to open it with.
     #[must_use]
-    pub fn find(&self, router: &Router) -> Option<(RouteId, Request<'_>)> {
+    pub fn find(&self, router: &Router, topic_bytes_max: usize) -> Option<(RouteId, Request<'_>)> {
         let (route, param) = router.find(&self.path)?;
-        Some((route, Request { path: &self.path, query: &self.query, param }))
+        Some((route, Request { path: &self.path, query: &self.query, param, topic_bytes_max }))
     }
 }
 
@@ -141,9 +145,9 @@ mod tests {
         ] {
             let opening = opening(app, topic);
             assert_eq!(opening.needs_first_frame(), first_frame.is_some(), "{app} {topic}");
-            let target = opening.target(first_frame.unwrap_or_default().as_bytes()).unwrap();
+            let target = opening.target(first_frame.unwrap_or_default().as_bytes(), 255).unwrap();
             assert_eq!((&*target.path, &*target.query), (path, query), "{app} {topic} {first_frame:?}");
-            assert!(target.find(&standard_routes()).is_some(), "{path}");
+            assert!(target.find(&standard_routes(), 255).is_some(), "{path}");
         }
     }
 
@@ -157,7 +161,7 @@ mod tests {
             ("chat", "", b"lobby \xff"),
             ("chat", "lobby", b"\xff"),
         ] {
-            let bad = opening(app, topic).target(first_frame).unwrap_err();
+            let bad = opening(app, topic).target(first_frame, 255).unwrap_err();
             assert_eq!(bad.reason(), CloseReason::Policy, "{app} {topic} {first_frame:?}");
         }
     }

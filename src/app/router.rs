@@ -7,7 +7,7 @@ use slab::Slab;
 
 use super::{Context, Handler, Refusal, SlowConsumer};
 use crate::close::CloseReason;
-use crate::message::Kind;
+use crate::message::{Kind, Topic};
 
 /// A route of a router, in the order they were added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -22,6 +22,19 @@ pub struct Request<'a> {
     pub query: &'a str,
     /// The part of the path that the route's `{name}` stands for, empty when it has none.
     pub param: &'a str,
+    /// Bytes of a topic's name, see [`Request::topic`].
+    pub topic_bytes_max: usize,
+}
+
+impl Request<'_> {
+    /// The topic of this name, within the limit. The shard refuses subscriptions over it, so a handler that takes names
+    /// from its clients does best to parse them with this.
+    ///
+    /// # Errors
+    /// When it is none. Given on as it is, the refusal is counted as what it is.
+    pub fn topic(&self, name: &str) -> Result<Topic, Refusal> {
+        Topic::parse(name.as_bytes(), self.topic_bytes_max).map_err(Refusal::from)
+    }
 }
 
 /// What a call into a handler came to when it did not go well.
@@ -283,7 +296,9 @@ mod tests {
 
     fn open(router: &mut Router, bench: &mut Bench, query: &str) -> Result<u32, Fault> {
         let (route, param) = router.find("/touchy").unwrap();
-        bench.call(|context| router.open(route, &Request { path: "/touchy", query, param }, context))
+        bench.call(|context| {
+            router.open(route, &Request { path: "/touchy", query, param, topic_bytes_max: Topic::BYTES_MAX }, context)
+        })
     }
 
     const TOUCHY: RouteId = RouteId(0);

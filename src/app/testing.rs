@@ -55,7 +55,8 @@ impl Bench {
         query: &str,
         param: &str,
     ) -> Result<(), Refusal> {
-        self.call(|context| handler.open(state, &Request { path, query, param }, context))
+        let request = Request { path, query, param, topic_bytes_max: Topic::BYTES_MAX };
+        self.call(|context| handler.open(state, &request, context))
     }
 
     pub(crate) fn message<H: Handler>(&mut self, handler: &mut H, state: &mut H::State, kind: Kind, payload: &[u8]) {

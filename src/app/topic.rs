@@ -2,7 +2,7 @@
 
 use super::{Context, Handler, Refusal, Request, Subscribe};
 use crate::codec::http1::Query;
-use crate::message::{Kind, Topic};
+use crate::message::Kind;
 
 /// `/topics/{topic}?echo=0`: what you send is published, what others publish arrives; with `echo=0` without your own.
 #[derive(Clone, Copy, Debug, Default)]
@@ -12,7 +12,7 @@ impl Handler for Topics {
     type State = ();
 
     fn open(&mut self, _state: &mut (), request: &Request<'_>, context: &mut Context<'_>) -> Result<(), Refusal> {
-        let topic = parse_topic(request.param)?;
+        let topic = request.topic(request.param)?;
         let echo = match Query::new(request.query).get("echo").as_deref() {
             None | Some("1" | "true") => true,
             Some("0" | "false") => false,
@@ -27,11 +27,6 @@ impl Handler for Topics {
             context.publish(topic, kind, payload);
         }
     }
-}
-
-/// A topic out of a request.
-pub(super) fn parse_topic(name: &str) -> Result<Topic, Refusal> {
-    Topic::parse(name.as_bytes(), Topic::BYTES_MAX).map_err(|error| refusal("bad_topic", error.to_string()))
 }
 
 /// A bad request.

@@ -81,7 +81,7 @@ impl Outbox {
     /// A gathered send is at most this long.
     const GATHER_BYTES_MAX: usize = 64 * 1024;
 
-    /// Bytes that wait.
+    /// Bytes that wait to be sent.
     #[must_use]
     pub const fn bytes(&self) -> usize {
         self.bytes
@@ -91,6 +91,30 @@ impl Outbox {
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.bytes == 0
+    }
+
+    /// What the queue costs: its bytes, and what it takes to keep them apart, which is more where messages are tiny.
+    #[must_use]
+    pub fn cost(&self) -> usize {
+        self.bytes + self.pieces.len() * size_of::<Piece>()
+    }
+
+    /// What all of it costs, held bytes included.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        self.cost() + self.held.len()
+    }
+
+    /// Bytes that no other connection shares.
+    #[must_use]
+    pub const fn own_bytes(&self) -> usize {
+        self.own.len() + self.held.len()
+    }
+
+    /// What another message of that length would add to the cost.
+    #[must_use]
+    pub const fn cost_of(bytes: usize) -> usize {
+        bytes + size_of::<Piece>()
     }
 
     /// Queues frames of the connection's own.
@@ -202,12 +226,12 @@ impl Outbox {
         }
     }
 
-    /// Drops the oldest messages of topics until at most `bytes_max` bytes wait, if there are enough of them. What has
+    /// Drops the oldest messages of topics until the queue costs at most `cost_max`, if there are enough of them. What has
     /// been sent in part, and the connection's own frames, stay. Returns how many messages were dropped.
-    pub fn drop_oldest(&mut self, bytes_max: usize) -> u64 {
+    pub fn drop_oldest(&mut self, cost_max: usize) -> u64 {
         let mut dropped = 0;
         let mut index = usize::from(self.front_begun);
-        while self.bytes > bytes_max && index < self.pieces.len() {
+        while self.cost() > cost_max && index < self.pieces.len() {
             if let Piece::Shared(image, messages) = &self.pieces[index] {
                 self.bytes -= image.len();
                 dropped += u64::from(*messages);
@@ -334,10 +358,22 @@ mod tests {
         outbox.push_own(b"pong");
         outbox.push_shared(image(b"new"), 3);
         outbox.advance(2);
-        assert_eq!(outbox.drop_oldest(10), 2);
+        let after_one = outbox.cost() - Outbox::cost_of(3);
+        assert_eq!(outbox.drop_oldest(after_one), 2);
         assert_eq!(outbox.bytes(), 3 + 4 + 3);
         assert_eq!(outbox.drop_oldest(0), 3);
         assert_eq!(drain(&mut outbox, 100), b"gunpong");
+    }
+
+    #[test]
+    fn tiny_messages_cost_more_than_their_bytes() {
+        let mut outbox = Outbox::default();
+        (0..1000).for_each(|_| outbox.push_shared(image(b"x"), 1));
+        outbox.held.extend_from_slice(b"held");
+        assert_eq!((outbox.bytes(), outbox.cost()), (1000, 1000 * Outbox::cost_of(1)));
+        assert_eq!((outbox.memory(), outbox.own_bytes()), (outbox.cost() + 4, 4));
+        drain(&mut outbox, 100);
+        assert_eq!(outbox.cost(), 0);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::Failure;
 use crate::config::LogFormat;
-use crate::server::log::TokenBucket;
+use crate::rate::TokenBucket;
 use crate::time::{Clock, SystemClock};
 
 /// The variable that says how much is logged, in the syntax of tracing-subscriber's `EnvFilter`.

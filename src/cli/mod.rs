@@ -9,13 +9,14 @@ mod logging;
 mod serve;
 mod setup;
 
-use std::fmt::{self, Write as _};
+use std::ffi::OsString;
+use std::fmt;
 use std::io::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 /// Holds millions of long-lived connections on one Linux machine and moves messages between them.
 #[derive(Debug, Parser)]
@@ -60,12 +61,13 @@ impl Failure {
 #[must_use]
 pub fn main() -> ExitCode {
     logging::install_panic_hook();
-    let result = match Cli::try_parse() {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let result = match Cli::try_parse_from(&arguments) {
         Ok(cli) => catch_unwind(AssertUnwindSafe(|| run(cli))).unwrap_or_else(|panic| {
             let what = logging::panic_message(&*panic);
             Err(Failure::runtime(format_args!("internal error: {what}, in holdline: please report it")))
         }),
-        Err(error) => refuse(&error),
+        Err(error) => refuse(&error, arguments.get(1).and_then(|argument| argument.to_str())),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -82,39 +84,37 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Serve(args) => serve::run(&args),
         Command::Chat(args) => chat::run(&args),
         Command::CheckConfig(args) => setup::check_config(&args),
-        Command::DefaultConfig => {
-            setup::default_config();
+        Command::DefaultConfig => setup::default_config(),
+    }
+}
+
+/// Help and the version go out as clap writes them; what is wrong with the arguments becomes one line. `first` is the
+/// first of the arguments.
+fn refuse(error: &clap::Error, first: Option<&str>) -> Result<(), Failure> {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            let _ = error.print();
             Ok(())
+        }
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => Err(Failure::usage(
+            "no command given, on the command line: `holdline serve` runs the server, `holdline --help` tells the rest",
+        )),
+        _ => {
+            let named = first.filter(|name| Cli::command().find_subcommand(name).is_some());
+            Err(Failure::usage(argument_error(&error.render().to_string(), named)))
         }
     }
 }
 
-/// Help and the version go out as clap writes them; what is wrong with the arguments becomes one line.
-fn refuse(error: &clap::Error) -> Result<(), Failure> {
-    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
-        let _ = error.print();
-        return Ok(());
-    }
-    Err(Failure::usage(argument_error(&error.render().to_string())))
-}
-
-/// From clap's paragraphs: the first says what is wrong, a `tip:` how to mend it, `Usage:` which command it was.
-fn argument_error(rendered: &str) -> String {
+/// From clap's paragraphs: the first says what is wrong, a `tip:` how to mend it. `command` is the one that was given.
+fn argument_error(rendered: &str, command: Option<&str>) -> String {
     let mut paragraphs = rendered.split("\n\n").map(str::trim).filter(|paragraph| !paragraph.is_empty());
     let what = paragraphs.next().unwrap_or("bad arguments");
     let what = one_line(what.strip_prefix("error: ").unwrap_or(what));
-    let (mut tip, mut command) = (None, String::from("holdline"));
-    for paragraph in paragraphs {
-        if let Some(text) = paragraph.strip_prefix("tip: ") {
-            tip = tip.or_else(|| text.lines().next());
-        } else if let Some(usage) = paragraph.strip_prefix("Usage: holdline ") {
-            let name = usage.split_whitespace().next().unwrap_or_default();
-            if name.starts_with(|c: char| c.is_ascii_lowercase()) {
-                let _ = write!(command, " {name}");
-            }
-        }
-    }
-    let mend = tip.map_or_else(|| format!("see `{command} --help`"), str::to_owned);
+    let tip = paragraphs.find_map(|paragraph| paragraph.strip_prefix("tip: ")?.lines().next());
+    let see =
+        || command.map_or_else(|| "see `holdline --help`".to_owned(), |name| format!("see `holdline {name} --help`"));
+    let mend = tip.map_or_else(see, str::to_owned);
     format!("{what}, on the command line: {mend}")
 }
 
@@ -129,12 +129,10 @@ fn one_line(text: &str) -> String {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-    use clap::CommandFactory;
-
     use super::*;
 
     fn refused(arguments: &[&str]) -> String {
-        let failure = refuse(&Cli::try_parse_from(arguments).unwrap_err()).unwrap_err();
+        let failure = refuse(&Cli::try_parse_from(arguments).unwrap_err(), arguments.get(1).copied()).unwrap_err();
         assert_eq!(failure.status, 2);
         failure.line
     }
@@ -157,7 +155,9 @@ mod tests {
         assert!(
             refused(&["holdline", "check-config"]).contains("<FILE>, on the command line: see `holdline check-config")
         );
-        assert!(refused(&["holdline"]).contains("on the command line: see `holdline --help`"));
+        assert!(refused(&["holdline"]).starts_with("no command given, on the command line: "));
+        assert!(refused(&["holdline", "serve", "--drain"]).ends_with("see `holdline serve --help`"));
+        assert!(refused(&["holdline", "--nothing"]).ends_with("see `holdline --help`"));
         assert!(refused(&["holdline", "serv"]).contains("'serve'"));
     }
 

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -15,11 +16,13 @@ use crate::server::Server;
 
 /// What `--help` ends with.
 const AFTER_HELP: &str = "\
-Settings come from the defaults, the configuration file, the environment (HOLDLINE_LIMITS_MESSAGE_BYTES_MAX=32MiB) and
-flags; the later wins. `holdline default-config` prints all of them. HOLDLINE_LOG=debug shows more log lines.
+Settings come from the defaults, the configuration file, the environment \
+(HOLDLINE_LIMITS_MESSAGE_BYTES_MAX=32MiB) and flags; the later wins. `holdline default-config` prints all of them. \
+HOLDLINE_LOG=debug shows more log lines.
 
-When every listener accepts, `listening on URL` for each and then `ready` go to standard output.
-SIGTERM or SIGINT drains; a second one ends at once with exit status 1. Exit status: 0 after a clean drain, 1 for a
+When every listener accepts, `listening on URL` for each, the admin page last, and then `ready` go to standard output.
+
+SIGTERM or SIGINT drains; a second one ends at once with exit status 1. Exit status: 0 after a clean drain, 1 for a \
 failure while running, 2 for bad arguments or configuration.";
 
 #[derive(Debug, clap::Args)]
@@ -38,11 +41,11 @@ pub(super) struct Args {
     /// auto, epoll or uring [default: auto]
     #[arg(long, value_name = "NAME")]
     backend: Option<String>,
-    /// Event loops, one thread each [default: one per available core]
-    #[arg(long, value_name = "N")]
+    /// Event loops, one thread each [default: 0, one per available core]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     shards: Option<String>,
     /// Connections of the whole process [default: 10000]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     max_connections: Option<String>,
     /// Silence after which a client is asked for a sign of life [default: 30s]; 0: never
     #[arg(long, value_name = "D")]
@@ -50,7 +53,7 @@ pub(super) struct Args {
     /// Time a client has to give one [default: 10s]
     #[arg(long, value_name = "D")]
     heartbeat_timeout: Option<String>,
-    /// Time over which clients are sent away when the server ends [default: 30s]
+    /// Most time over which clients are sent away when the server ends, a tenth of a second for each [default: 30s]
     #[arg(long, value_name = "D")]
     drain: Option<String>,
     /// text or json [default: text]
@@ -130,8 +133,8 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
 }
 
 /// The built-in routes.
-fn routes(_config: &Config) -> Router {
-    crate::app::standard_routes()
+fn routes(config: &Config) -> Router {
+    crate::app::standard_routes_with(config.slow_consumer)
 }
 
 /// Tells whoever started the server. That nobody listens is no failure.
@@ -158,12 +161,21 @@ fn obey(signals: &mut Signals, server: &Server, config: &Config) -> Result<(), F
             }
             _ => {
                 draining = true;
-                tracing::info!(period = ?config.drain, "draining; another signal ends at once");
-                server.drain(config.drain);
+                let connections = server.metrics().total(|shard| shard.connections.get());
+                let period = drain_period(config.drain, connections);
+                tracing::info!(connections, ?period, "draining; another signal ends at once");
+                server.drain(period);
             }
         }
     }
     Ok(())
+}
+
+/// Time to send so many clients away in. That they come back one after the other is for the sake of who takes them in;
+/// ten in a second are no burden, and whoever presses Ctrl-C with one browser open need not wait.
+fn drain_period(longest: Duration, connections: u64) -> Duration {
+    const PER_CONNECTION: Duration = Duration::from_millis(100);
+    longest.min(PER_CONNECTION.saturating_mul(u32::try_from(connections).unwrap_or(u32::MAX)))
 }
 
 #[cfg(test)]
@@ -171,11 +183,33 @@ mod tests {
     use clap::Parser;
 
     use super::*;
+    use crate::config::SlowConsumer;
 
     #[derive(Parser)]
     struct Wrapper {
         #[command(flatten)]
         args: Args,
+    }
+
+    #[test]
+    fn few_clients_are_sent_away_in_little_time() {
+        let longest = Duration::from_secs(30);
+        let expected = [(0, 0), (1, 100), (20, 2_000), (300, 30_000), (1_000_000, 30_000), (u64::MAX, 30_000)];
+        for (connections, period) in expected {
+            assert_eq!(drain_period(longest, connections), Duration::from_millis(period));
+        }
+        assert_eq!(drain_period(Duration::ZERO, 5), Duration::ZERO);
+    }
+
+    #[test]
+    fn the_policy_for_slow_consumers_reaches_the_routes() {
+        for slow_consumer in [SlowConsumer::Close, SlowConsumer::KeepLatest] {
+            let routes = routes(&Config { slow_consumer, ..Config::default() });
+            for path in ["/topics/news", "/chat/lobby"] {
+                let found = routes.find(path).map(|(route, _)| routes.slow_consumer(route));
+                assert_eq!(found, Some(slow_consumer), "{path}");
+            }
+        }
     }
 
     #[test]

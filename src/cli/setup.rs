@@ -1,6 +1,6 @@
 //! `check-config` and `default-config`.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 
 use super::Failure;
@@ -31,6 +31,13 @@ pub(super) fn check_config(args: &CheckArgs) -> Result<(), Failure> {
     }
 }
 
-pub(super) fn default_config() {
-    let _ = std::io::stdout().write_all(config::default_config().as_bytes());
+/// Prints the defaults. That a reader has read enough is no failure; a disk that is full is one.
+pub(super) fn default_config() -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(config::default_config().as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(Failure::runtime(format_args!("cannot write: {error}, standard output: make room there")))
+        }
+        _ => Ok(()),
+    }
 }

@@ -1,22 +1,24 @@
 //! Frames behind a 4-byte big-endian length.
 
+use bytes::{Buf, BufMut};
+
 /// Bytes of a frame's header.
 pub const HEADER_BYTES: usize = 4;
 
 /// The length that the frame at the beginning of `bytes` declares for its payload; `None` while it is unfinished.
 #[must_use]
-pub fn declared(bytes: &[u8]) -> Option<usize> {
-    let header = bytes.first_chunk::<HEADER_BYTES>()?;
+pub fn declared(mut bytes: &[u8]) -> Option<usize> {
+    let declared = bytes.try_get_u32().ok()?;
     // Where an address has fewer bits, a length that does not fit is over any limit.
-    Some(usize::try_from(u32::from_be_bytes(*header)).unwrap_or(usize::MAX))
+    Some(usize::try_from(declared).unwrap_or(usize::MAX))
 }
 
 /// Appends the payload behind its length.
 pub fn encode(payload: &[u8], out: &mut Vec<u8>) {
     let len = u32::try_from(payload.len()).expect("no message is larger than the message limit, which fits 32 bits");
     out.reserve(HEADER_BYTES + payload.len());
-    out.extend_from_slice(&len.to_be_bytes());
-    out.extend_from_slice(payload);
+    out.put_u32(len);
+    out.put_slice(payload);
 }
 
 /// The payload behind its length.

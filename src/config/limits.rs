@@ -21,9 +21,9 @@ pub struct Limits {
     pub empty_fragments_max: u32,
     /// Control replies (pongs) that may wait in the outgoing queue before the peer is no longer read.
     pub control_replies_max: u32,
-    /// Bytes in the outgoing queue of one connection.
+    /// Bytes in the outgoing queue of one connection, with what it takes to keep its messages apart.
     pub queue_bytes_max: usize,
-    /// Bytes in all outgoing queues of the process.
+    /// Bytes in all outgoing queues of the process, counted likewise.
     pub queue_bytes_total_max: usize,
     /// Time without progress of a queue that is not empty.
     pub queue_stall_timeout: Duration,

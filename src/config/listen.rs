@@ -151,6 +151,12 @@ fn parse_address(authority: &str) -> Result<SocketAddr, ListenError> {
     if let Ok(address) = authority.parse() {
         return Ok(address);
     }
+    if authority.is_empty() {
+        return wrong("the host and the port are missing", "write HOST:PORT, such as 127.0.0.1:8080");
+    }
+    if let Some((_, path)) = authority.split_once('/') {
+        return wrong(format!("a listener has no path, not {}", quote(path)), "end it after the port");
+    }
     let (host, port) = match authority.rsplit_once(':') {
         Some((host, port)) if !host.ends_with(':') && !port.ends_with(']') => (host, port),
         _ => {
@@ -286,7 +292,8 @@ mod tests {
             ("http://127.0.0.1:70000", "is not a port"),
             ("http://:80", "the host is missing"),
             ("http://example.org:80", "is not an address of this machine"),
-            ("http://127.0.0.1:80/path", "is not a port"),
+            ("http://127.0.0.1:80/path", "a listener has no path, not \"path\""),
+            ("http://", "the host and the port are missing"),
             ("http://127.0.0.1:80?app=echo", "takes no query"),
             ("tcp://127.0.0.1:1?frame=line", "did you mean framing?"),
             ("tcp://127.0.0.1:1?framing=lines", "write line or length"),

@@ -40,7 +40,8 @@ impl Loader {
         match read(path) {
             Ok(text) => self.text(path, &text),
             Err((line, what, mend)) => {
-                let place = Place::File(path.to_owned(), line);
+                let path = path.to_owned();
+                let place = line.map_or_else(|| Place::WholeFile(path.clone()), |line| Place::File(path.clone(), line));
                 self.problems.push(Problem { what, place, mend: mend.to_owned() });
             }
         }
@@ -49,16 +50,21 @@ impl Loader {
     /// Takes the text of a TOML file.
     pub fn text(&mut self, path: &Path, text: &str) {
         let (table, errors) = DeTable::parse_recoverable(text);
-        let broken: Vec<usize> = errors.iter().map(|error| line(text, error.span().map_or(0, |s| s.start))).collect();
+        let start = |error: &toml::de::Error| line(text, error.span().map_or(0, |span| span.start));
+        // The first error of a line is the one that says what is wrong; the rest follow from it.
+        let mut errors: Vec<_> = errors.into_iter().map(|error| (start(&error), error)).collect();
+        errors.sort_by_key(|(line, _)| *line);
+        errors.dedup_by_key(|(line, _)| *line);
+        let broken: Vec<usize> = errors.iter().map(|(line, _)| *line).collect();
         let first = self.problems.len();
         self.table(&Source { path, text }, "", table.get_ref());
         // What is left of a line that is no TOML says nothing.
         let sound = |problem: &Problem| !matches!(&problem.place, Place::File(_, line) if broken.contains(line));
         let found = self.problems.split_off(first).into_iter().filter(sound);
-        let syntax = errors.iter().zip(&broken).map(|(error, line)| Problem {
+        let syntax = errors.iter().map(|(line, error)| Problem {
             what: format!("not TOML: {}", error.message().replace('\n', " ")),
             place: Place::File(path.to_owned(), *line),
-            mend: "write KEY = VALUE; `holdline default-config` shows every key".to_owned(),
+            mend: syntax_mend(error.message()).to_owned(),
         });
         let mut found: Vec<Problem> = found.chain(syntax).collect();
         found.sort_by_key(|problem| if let Place::File(_, line) = problem.place { line } else { 0 });
@@ -166,6 +172,7 @@ impl Loader {
                 let raw = decimal.as_deref().map_or(Raw::Other("a number that is too large"), Raw::Text);
                 self.set(setting, &raw, vec![place]);
             }
+            DeValue::Boolean(on) => self.set(setting, &Raw::Switch(*on), vec![place]),
             other => self.set(setting, &Raw::Other(article(other.type_str())), vec![place]),
         }
     }
@@ -190,9 +197,16 @@ fn at_item(places: &[Place], item: Option<usize>) -> Option<Place> {
     item.and_then(|item| places.get(item)).or(places.first()).cloned()
 }
 
+fn syntax_mend(message: &str) -> &'static str {
+    if message.starts_with("duplicate key") {
+        "keep one of them"
+    } else {
+        "write KEY = VALUE; `holdline default-config` shows every key"
+    }
+}
+
 fn article(type_name: &str) -> &'static str {
     match type_name {
-        "boolean" => "true or false",
         "float" => "a number with a fraction",
         "datetime" => "a date",
         "table" => "a table",
@@ -200,22 +214,22 @@ fn article(type_name: &str) -> &'static str {
     }
 }
 
-type ReadError = (usize, String, &'static str);
+type ReadError = (Option<usize>, String, &'static str);
 
-/// The text of a file, or at which line it went wrong, and what, and how to mend it.
+/// The text of a file, or at which line it went wrong if at one, and what, and how to mend it.
 fn read(path: &Path) -> Result<String, ReadError> {
     let failed =
-        |error: std::io::Error| (1, format!("cannot be read: {error}"), "name a file that exists and is readable");
+        |error: std::io::Error| (None, format!("cannot be read: {error}"), "name a file that exists and is readable");
     let file = std::fs::File::open(path).map_err(failed)?;
     let mut bytes = Vec::new();
     file.take(Loader::FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(failed)?;
     if bytes.len() as u64 > Loader::FILE_BYTES_MAX {
-        return Err((1, "is over 1 MiB".to_owned(), "name a configuration file"));
+        return Err((None, "is over 1 MiB".to_owned(), "name a configuration file"));
     }
     String::from_utf8(bytes).map_err(|error| {
         let good = error.utf8_error().valid_up_to();
         let line = 1 + error.as_bytes().iter().take(good).filter(|byte| **byte == b'\n').count();
-        (line, "is not UTF-8".to_owned(), "write it in UTF-8")
+        (Some(line), "is not UTF-8".to_owned(), "write it in UTF-8")
     })
 }
 
@@ -280,7 +294,7 @@ mod tests {
                 "limits.head_bytes_max is 1TiB, above 1MiB, h.toml line 6: write 256 to 1MiB",
                 "unknown table \"limit\", h.toml line 7: did you mean limits?",
                 "heartbeat.timeout is 0s, below 10ms, h.toml line 10: write 10ms to 1h",
-                "heartbeat.interval is true or false, h.toml line 11: write a time with its unit, such as 250ms, 30s, 5m \
+                "heartbeat.interval is a boolean, h.toml line 11: write a time with its unit, such as 250ms, 30s, 5m \
                  or 1h",
             ]
         );
@@ -297,6 +311,22 @@ mod tests {
             "{problems:?}"
         );
         assert!(problems.iter().all(|problem| !problem.contains('\n')));
+    }
+
+    #[test]
+    fn one_error_of_syntax_is_told_for_a_line() {
+        let twice = "[limits]\nconnections_max = 5\n[limits]\nfragments_max = 6\n";
+        assert_eq!(from_file(twice).unwrap_err(), ["not TOML: duplicate key, h.toml line 3: keep one of them"]);
+        let deep = ["a = ", &"[".repeat(5000)].concat();
+        assert_eq!(from_file(&deep).unwrap_err().len(), 1);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_has_no_line() {
+        let mut loader = Loader::new();
+        loader.file("/nowhere/h.toml".as_ref());
+        let problems = loader.finish().unwrap_err();
+        assert!(problems[0].to_string().contains(", /nowhere/h.toml: name a file"), "{problems:?}");
     }
 
     #[test]

@@ -77,6 +77,8 @@ pub struct Config {
     pub origins: Origins,
     /// WebSocket subprotocols that are spoken, best first.
     pub subprotocols: Vec<String>,
+    /// Whether permessage-deflate is agreed to when a client offers it.
+    pub deflate: bool,
     /// What happens to slow subscribers of the built-in chat and topic routes.
     pub slow_consumer: SlowConsumer,
 }
@@ -94,6 +96,7 @@ impl Default for Config {
             log_format: LogFormat::default(),
             origins: Origins::default(),
             subprotocols: Vec::new(),
+            deflate: true,
             slow_consumer: SlowConsumer::default(),
         }
     }

@@ -8,6 +8,8 @@ use std::path::PathBuf;
 pub enum Place {
     /// A line of a file, counted from 1.
     File(PathBuf, usize),
+    /// A file as a whole.
+    WholeFile(PathBuf),
     /// An environment variable.
     Environment(String),
     /// A flag of the command line.
@@ -20,6 +22,7 @@ impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(path, line) => write!(f, "{} line {line}", path.display()),
+            Self::WholeFile(path) => path.display().fmt(f),
             Self::Environment(name) => write!(f, "environment variable {name}"),
             Self::Flag(name) => write!(f, "flag {name}"),
             Self::Default => f.write_str("the defaults"),

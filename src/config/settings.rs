@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use super::problem::Wrong;
-use super::value::{Address, Count, Format, Listeners, OriginList, Period, Raw, Rule, Size, Subprotocols, Word};
+use super::value::{
+    Address, Count, Format, Listeners, OriginList, Period, Raw, Rule, Size, Subprotocols, Switch, Word,
+};
 use super::{BackendChoice, Config, LogFormat, SlowConsumer};
 
 /// One thing that can be set.
@@ -90,6 +92,9 @@ settings! {
     "websocket.origins" => origins: OriginList;
     /// Subprotocols that are spoken, best first.
     "websocket.subprotocols" => subprotocols: Subprotocols;
+    /// Whether messages are compressed (permessage-deflate) for clients that offer it. It costs processor time for each
+    /// message, and no memory for each connection.
+    "websocket.deflate" => deflate: Switch;
 
     /// What happens to a subscriber of a chat or topic whose queue is full: close (with 4001), drop_oldest or
     /// keep_latest.
@@ -102,7 +107,7 @@ settings! {
     /// Bytes of a request head.
     "limits.head_bytes_max" => limits.head_bytes_max: Size, Within(256, MIB);
     /// Fields of a request head.
-    "limits.head_fields_max" => limits.head_fields_max: Count<usize>, Within(8, 10_000);
+    "limits.head_fields_max" => limits.head_fields_max: Count<usize>, Within(8, 128);
     /// Bytes of one message, after inflation.
     "limits.message_bytes_max" => limits.message_bytes_max: Size, Within(1, GIB);
     /// Fragments of one message.
@@ -111,7 +116,7 @@ settings! {
     "limits.empty_fragments_max" => limits.empty_fragments_max: Count<u32>, Within(0, 100_000_000);
     /// Pongs that may wait in the outgoing queue before the client is no longer read.
     "limits.control_replies_max" => limits.control_replies_max: Count<u32>, Within(1, 1_000_000);
-    /// Bytes in the outgoing queue of one connection.
+    /// Bytes in the outgoing queue of one connection. One message may always wait, however long it is.
     "limits.queue_bytes_max" => limits.queue_bytes_max: Size, Within(KIB, GIB);
     /// Bytes in all outgoing queues of the process.
     "limits.queue_bytes_total_max" => limits.queue_bytes_total_max: Size, Within(64 * KIB, 1024 * GIB);

@@ -13,6 +13,8 @@ pub(super) enum Raw<'a> {
     Text(&'a str),
     /// An array of strings.
     List(Vec<&'a str>),
+    /// true or false.
+    Switch(bool),
     /// Something that no setting takes: what it is.
     Other(&'static str),
 }
@@ -22,6 +24,7 @@ impl<'a> Raw<'a> {
         match self {
             Self::Text(text) => Ok(text.trim()),
             Self::List(_) => Err(Wrong::new("is an array", mend)),
+            Self::Switch(_) => Err(Wrong::new("is a boolean", mend)),
             Self::Other(what) => Err(Wrong::new(format!("is {what}"), mend)),
         }
     }
@@ -31,6 +34,7 @@ impl<'a> Raw<'a> {
         match self {
             Self::Text(text) => Ok(text.split(',').map(str::trim).filter(|item| !item.is_empty()).collect()),
             Self::List(items) => Ok(items.clone()),
+            Self::Switch(_) => Err(Wrong::new("is a boolean", mend)),
             Self::Other(what) => Err(Wrong::new(format!("is {what}"), mend)),
         }
     }
@@ -224,6 +228,26 @@ impl<T: Named> Format for Word<T> {
     }
 }
 
+/// Yes or no.
+pub(super) struct Switch;
+
+impl Format for Switch {
+    type Value = bool;
+
+    fn read(raw: &Raw<'_>) -> Result<bool, Wrong> {
+        let mend = "write true or false";
+        if let Raw::Switch(on) = raw {
+            return Ok(*on);
+        }
+        let text = raw.text(mend)?;
+        text.parse().map_err(|_| Wrong::new(format!("is {}", quote(text)), mend))
+    }
+
+    fn write(value: &bool) -> String {
+        value.to_string()
+    }
+}
+
 /// Listener URLs.
 pub(super) struct Listeners;
 
@@ -393,6 +417,14 @@ mod tests {
         assert_eq!(Subprotocols::read(&Raw::Text("")).unwrap(), Vec::<String>::new());
         assert!(refused::<Subprotocols>("a,a"));
         assert!(refused::<Subprotocols>("a b"));
+    }
+
+    #[test]
+    fn a_switch_is_true_or_false() {
+        assert_eq!((round_trip::<Switch>("true"), round_trip::<Switch>("false")), ("true".into(), "false".into()));
+        assert!(matches!(Switch::read(&Raw::Switch(false)), Ok(false)));
+        assert!(refused::<Switch>("yes") && refused::<Switch>(""));
+        assert!(Period::read(&Raw::Switch(true)).is_err() && OriginList::read(&Raw::Switch(true)).is_err());
     }
 
     #[test]

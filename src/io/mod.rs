@@ -52,6 +52,8 @@ pub struct Lease {
     pub start: u32,
     /// How many there are, never 0.
     pub len: u32,
+    /// Whether more bytes of this connection are likely to be the next completion, so that answers can wait for them.
+    pub more: bool,
 }
 
 /// Something that happened.

@@ -102,11 +102,11 @@ impl Admin {
         let phase = self.phase.get().label();
         let uptime = clock(self.started.elapsed());
         let version = env!("CARGO_PKG_VERSION");
-        let _ = write!(html, "<h1>Holdline</h1><p>{version}, <b>{phase}</b> for {uptime}</p><table>");
+        let _ = write!(html, "<h1>Holdline</h1><p>{version}, <b>{phase}</b> for {uptime}</p><table class=about>");
         for (name, value) in &self.about {
             let _ = write!(html, "<tr><th>{name}<td>{}", escape(value));
         }
-        html.push_str("</table><table><tr><th><th>all");
+        html.push_str("</table><div><table><tr><th><th>all");
         for shard in 0..self.metrics.shards.len() {
             let _ = write!(html, "<th>shard {shard}");
         }
@@ -117,7 +117,10 @@ impl Admin {
                 let _ = write!(html, "<td>{}", grouped(counter(shard).get()));
             }
         }
-        html.push_str("</table><p><a href=/metrics>metrics</a> <a href=/healthz>health</a> <a href=/readyz>ready</a>");
+        html.push_str(
+            "</table></div>\
+            <p><a href=/metrics>metrics</a> <a href=/healthz>health</a> <a href=/readyz>ready</a>",
+        );
         html
     }
 }
@@ -159,13 +162,18 @@ impl Site for Admin {
 /// The page asks for itself again every two seconds; it needs no script. The style stands apart, as the policy that is
 /// sent with every page has it.
 const HEAD: &str = "<!doctype html><html lang=en><meta charset=utf-8><meta http-equiv=refresh content=2>\
-    <meta name=viewport content='width=device-width'><title>Holdline</title><link rel=stylesheet href=/admin.css>";
+    <meta name=viewport content='width=device-width'><title>Holdline</title><link rel=icon href='data:,'>\
+    <link rel=stylesheet href=/admin.css>";
 
 const STYLE: &str = "\
 body{font:16px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:60rem;padding:0 1rem;color-scheme:light dark}
 table{border-collapse:collapse;margin:1rem 0}
 th{text-align:left;font-weight:normal;padding-right:2rem}
-td{text-align:right;padding:.1rem 1rem;font-variant-numeric:tabular-nums}
+div td,div tr:first-child th{text-align:right;padding:.1rem 1rem;font-variant-numeric:tabular-nums}
+.about td,.about th{text-align:left;padding:.1rem 2rem .1rem 0;vertical-align:top;white-space:pre-line}
+div{overflow-x:auto}
+th,td{white-space:nowrap}
+a{margin-right:1rem}
 ";
 
 type Row = (&'static str, fn(&ShardMetrics) -> &Counter);

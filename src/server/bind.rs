@@ -63,7 +63,7 @@ fn listening(address: SocketAddr) -> Result<TcpListener, Error> {
 
 fn mend(error: &Error) -> &'static str {
     match error.kind() {
-        ErrorKind::AddrInUse => "stop whoever uses it, or choose another port",
+        ErrorKind::AddrInUse => "stop whoever uses it, or choose another port with --listen or --admin",
         ErrorKind::PermissionDenied => "choose a port above 1023, or grant CAP_NET_BIND_SERVICE",
         ErrorKind::AddrNotAvailable => "choose an address of this machine",
         _ => "choose another address",

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
+use super::publisher::Publisher;
 use super::{Joins, RunError, StartError, lock, ring_all};
 use crate::app::Router;
 use crate::config::{BackendChoice, Limits};
@@ -33,6 +34,7 @@ pub(super) struct Launch {
 pub(super) struct Group {
     control: Arc<Control>,
     doorbells: Arc<[Arc<Doorbell>]>,
+    publisher: Publisher,
     threads: Joins,
 }
 
@@ -43,7 +45,9 @@ impl Launch {
         let mails = Mail::mesh(shards, self.limits.mailbox_capacity);
         let doorbells: Arc<[Arc<Doorbell>]> = mails.iter().map(Mail::doorbell).collect();
         let (report, reports) = mpsc::channel();
-        let group = Group { control: self.control, doorbells, threads: Mutex::default() };
+        let postbox = mails[0].postbox();
+        let publisher = Publisher::new(postbox, Arc::clone(&self.control), self.limits.message_bytes_max);
+        let group = Group { control: self.control, doorbells, publisher, threads: Mutex::default() };
         for ((number, mail), sockets) in (0..).zip(mails).zip(self.sockets) {
             let seed = Seed {
                 id: ShardId(number),
@@ -54,19 +58,20 @@ impl Launch {
                 control: Arc::clone(&group.control),
                 metrics: self.metrics.clone(),
             };
-            let (report, others) = (report.clone(), Arc::clone(&group.doorbells));
-            let (backend, control) = (self.backend, Arc::clone(&group.control));
+            let (report, backend) = (report.clone(), self.backend);
+            let (control, doorbells) = (Arc::clone(&group.control), Arc::clone(&group.doorbells));
+            let alarm = Alarm { control, doorbells, is_well: false };
             let run = move || {
+                // All of it: a closure takes no more than it names.
+                let mut alarm = alarm;
                 let result = run(backend, seed, sockets, &report);
-                // A shard that fails takes the process with it: its connections are gone, its topics have no owner.
-                if result.is_err() {
-                    control.end();
-                    ring_all(&others);
-                }
+                alarm.is_well = result.is_ok();
                 result
             };
             let thread = thread::Builder::new().name(format!("{}-{number}", self.name)).spawn(run);
-            lock(&group.threads).push(thread.map_err(|error| group.fail(StartError::Thread(error)))?);
+            // The list must not be locked when the start fails: giving up waits for those that are on it.
+            let thread = thread.map_err(|error| group.fail(StartError::Thread(error)))?;
+            lock(&group.threads).push(thread);
         }
         drop(report);
         for started in reports.iter().take(usize::from(shards)) {
@@ -77,6 +82,10 @@ impl Launch {
 }
 
 impl Group {
+    pub(super) const fn publisher(&self) -> &Publisher {
+        &self.publisher
+    }
+
     pub(super) fn drain(&self, period: Duration) {
         self.control.drain(period);
         ring_all(&self.doorbells);
@@ -106,6 +115,24 @@ impl Group {
         self.end();
         let _ = self.join();
         error
+    }
+}
+
+/// Ends all shards when one of them fails, by an error or a panic: its connections are gone, its topics have no owner, and
+/// nobody would wait for the others.
+struct Alarm {
+    control: Arc<Control>,
+    doorbells: Arc<[Arc<Doorbell>]>,
+    /// The shard has ended as it should.
+    is_well: bool,
+}
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        if !self.is_well {
+            self.control.end();
+            ring_all(&self.doorbells);
+        }
     }
 }
 
@@ -144,4 +171,51 @@ fn serve<B: Backend>(backend: B, seed: Seed, sockets: Vec<TcpListener>, report: 
     let _ = report.send(Ok(()));
     while shard.turn(&clock)? == Turn::Again {}
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use std::io::{Read, Write};
+    use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+
+    use super::*;
+    use crate::app::site::{Page, Site};
+    use crate::config::Listen;
+    use crate::server::bind::{self, Bound};
+    use crate::session::http::UpgradePolicy;
+    use crate::shard::EntranceKind;
+
+    /// Not a handler, whose panics are caught, but a part of the server.
+    struct Faulty;
+
+    impl Site for Faulty {
+        fn page(&self, _path: &str) -> Option<Page> {
+            panic!("a fault, as the test wants it")
+        }
+    }
+
+    #[test]
+    fn a_shard_that_panics_ends_all_of_them() {
+        let shards = 3;
+        let bound = Bound::new(&Listen::http(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))), shards).unwrap();
+        let address = bound.url.trim_start_matches("http://").trim_end_matches('/').to_owned();
+        let kind = EntranceKind::Http { policy: UpgradePolicy::default(), site: Arc::new(Faulty), routes: false };
+        let launch = Launch {
+            backend: BackendChoice::Epoll,
+            entrances: [Entrance { url: bound.url.clone(), kind }].into(),
+            sockets: bind::per_shard(vec![bound], shards),
+            limits: Arc::new(Limits { connections_max: 10, ..Limits::default() }),
+            control: Arc::new(Control::new(10)),
+            metrics: Metrics::new(shards),
+            router: Router::new(),
+            name: "test",
+        };
+        let group = launch.start().unwrap();
+        let mut client = TcpStream::connect(address).unwrap();
+        client.write_all(b"GET / HTTP/1.1\r\nHost: here\r\n\r\n").unwrap();
+        assert!(matches!(group.join(), Err(RunError::Panic(_))), "it ends, and says why");
+        assert_eq!(client.read(&mut [0; 16]).unwrap_or(0), 0, "nobody answers");
+    }
 }

@@ -48,7 +48,7 @@
 pub mod admin;
 mod bind;
 mod launch;
-pub mod log;
+mod publisher;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -63,12 +63,14 @@ use crate::mailbox::Doorbell;
 use crate::message::Topic;
 use crate::metrics::Metrics;
 use crate::session::Protocol;
-use crate::session::http::{OriginPolicy, UpgradePolicy};
+use crate::session::http::UpgradePolicy;
 use crate::shard::{Control, Entrance, EntranceKind};
 
 use self::admin::{Admin, Phase, PhaseCell};
 use self::bind::Bound;
 use self::launch::{Group, Launch};
+
+pub use self::publisher::{PublishError, Publisher};
 
 /// Why a server did not start, in one line: what, where, how to mend it.
 #[derive(Debug, thiserror::Error)]
@@ -90,7 +92,7 @@ pub enum StartError {
     #[error(transparent)]
     Epoll(#[from] epoll::SetupError),
     /// The kernel refused a ring.
-    #[error(transparent)]
+    #[error("{0}, at the start: raise ulimit -n, or serve with --backend epoll")]
     Uring(#[from] uring::SetupError),
     /// No thread.
     #[error("cannot start a thread: {0}, at the start: raise ulimit -u")]
@@ -217,6 +219,12 @@ impl Server {
         &self.metrics
     }
 
+    /// A way to publish from other threads.
+    #[must_use]
+    pub fn publisher(&self) -> Publisher {
+        self.serving.publisher().clone()
+    }
+
     /// Where it is in its life.
     #[must_use]
     pub fn phase(&self) -> Phase {
@@ -275,15 +283,10 @@ fn entrance(config: &Config, listen: &Listen, url: &str, site: &Arc<dyn Site>) -
 }
 
 fn policy(config: &Config) -> UpgradePolicy {
-    let origins = &config.origins;
     UpgradePolicy {
-        origins: match (origins.any, origins.same) {
-            (true, _) => OriginPolicy::Any,
-            (false, true) => OriginPolicy::SameOr(origins.list.clone()),
-            (false, false) => OriginPolicy::Only(origins.list.clone()),
-        },
+        origins: config.origins.clone(),
         subprotocols: config.subprotocols.clone(),
-        deflate: true,
+        deflate: config.deflate,
     }
 }
 
@@ -297,7 +300,7 @@ fn start_admin(
     const CONNECTIONS_MAX: usize = 64;
     let bound = Bound::new(&Listen::http(address), 1)?;
     let url = bound.url.clone();
-    let about = vec![("backend", backend.name().to_owned()), ("listeners", listening.join(" "))];
+    let about = vec![("backend", backend.name().to_owned()), ("listeners", listening.join("\n"))];
     let kind = EntranceKind::Http {
         policy: UpgradePolicy::default(),
         site: Arc::new(Admin::new(metrics.clone(), Arc::clone(phase), about)),

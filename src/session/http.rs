@@ -19,9 +19,10 @@ mod upgrade;
 use super::{Env, Partial, Violation as _};
 use crate::close::CloseReason;
 use crate::codec::http1::head::find_end;
+use crate::rule::Rule;
 
 pub use crate::codec::http1::{Body, Head, Malformed, Query, Reply, write_error, write_page};
-pub use upgrade::{OriginPolicy, Upgrade, UpgradePolicy, upgrade, write_switching_protocols};
+pub use upgrade::{Upgrade, UpgradePolicy, upgrade, write_switching_protocols};
 
 /// How far [`receive`] came.
 #[derive(Debug, PartialEq, Eq)]
@@ -99,25 +100,25 @@ impl Violation {
             }
             _ => &[],
         };
-        write_error(self.status(), self.label(), &self.to_string(), extra, Reply::LAST, out);
+        write_error(self.status(), self.rule().label(), &self.to_string(), extra, Reply::LAST, out);
     }
 }
 
 impl super::Violation for Violation {
-    fn label(&self) -> &'static str {
+    fn rule(&self) -> Rule {
         match self {
-            Self::Head(malformed) => malformed.label(),
-            Self::MethodNotAllowed => "method_not_allowed",
-            Self::MethodUnknown => "method_unknown",
-            Self::BodyNotTaken => "body_not_taken",
-            Self::LengthRequired => "length_required",
-            Self::UpgradeRequired => "upgrade_required",
-            Self::UpgradeOldVersion => "upgrade_old_version",
-            Self::ConnectionField => "bad_connection_field",
-            Self::WebSocketVersion => "bad_websocket_version",
-            Self::WebSocketKey => "bad_websocket_key",
-            Self::Origin => "origin_not_allowed",
-            Self::BytesBeforeSwitch => "bytes_before_switch",
+            Self::Head(malformed) => malformed.rule(),
+            Self::MethodNotAllowed => Rule::MethodNotAllowed,
+            Self::MethodUnknown => Rule::MethodUnknown,
+            Self::BodyNotTaken => Rule::BodyNotTaken,
+            Self::LengthRequired => Rule::LengthRequired,
+            Self::UpgradeRequired => Rule::UpgradeRequired,
+            Self::UpgradeOldVersion => Rule::UpgradeOldVersion,
+            Self::ConnectionField => Rule::ConnectionField,
+            Self::WebSocketVersion => Rule::WebSocketVersion,
+            Self::WebSocketKey => Rule::WebSocketKey,
+            Self::Origin => Rule::Origin,
+            Self::BytesBeforeSwitch => Rule::BytesBeforeSwitch,
         }
     }
 

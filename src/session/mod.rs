@@ -15,6 +15,7 @@ use crate::codec::websocket::deflate::{Deflater, Inflater};
 use crate::codec::{length, line};
 use crate::config::Limits;
 use crate::message::{Kind, Wire};
+use crate::rule::Rule;
 
 /// Which state machine a connection runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,10 +55,10 @@ pub enum Flow {
     Stop,
 }
 
-/// How a peer broke the rules: the name of the rule for metrics and logs, and how the connection ends.
+/// How a peer broke the rules: which rule, for metrics and logs, and how the connection ends.
 pub trait Violation: std::error::Error {
-    /// A short stable name, `[a-z_]+`.
-    fn label(&self) -> &'static str;
+    /// The rule.
+    fn rule(&self) -> Rule;
 
     /// How the connection ends for it.
     fn reason(&self) -> CloseReason;

@@ -12,6 +12,7 @@ use super::{Env, Event, Flow, Partial, Protocol};
 use crate::close::CloseReason;
 use crate::codec::length;
 use crate::message::Kind;
+use crate::rule::Rule;
 
 /// How a peer broke the rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -25,10 +26,10 @@ pub enum Violation {
 }
 
 impl super::Violation for Violation {
-    fn label(&self) -> &'static str {
+    fn rule(&self) -> Rule {
         match self {
-            Self::LineTooLong(_) => "line_too_long",
-            Self::FrameTooLong(..) => "frame_too_long",
+            Self::LineTooLong(_) => Rule::LineTooLong,
+            Self::FrameTooLong(..) => Rule::FrameTooLong,
         }
     }
 

@@ -54,7 +54,7 @@ impl Core {
             subscriptions += connection.memberships().count();
             if let Some(outbox) = &connection.outbox {
                 outboxes += 1;
-                queued += outbox.bytes();
+                queued += outbox.memory();
                 audit.outbox_bytes_max = audit.outbox_bytes_max.max(outbox.bytes());
             }
         }

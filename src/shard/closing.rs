@@ -2,6 +2,7 @@
 
 use super::Shard;
 use super::connection::Flags;
+use super::control::Phase;
 use super::core::Core;
 use crate::app::Context;
 use crate::close::CloseReason;
@@ -39,6 +40,10 @@ impl<B: Backend> Shard<B> {
             self.core.clear_queue(id);
         }
         self.begin_output(id);
+        if self.core.flag(id, Flags::ENDED) {
+            // Sending others' frames to make room has shown that there is nobody to take leave of.
+            return;
+        }
         self.core.farewell(id, reason);
         self.write(id);
         self.core.closing.push(id);
@@ -150,10 +155,13 @@ impl Core {
     }
 
     /// Takes the bytes that wait for the answers before them; an outbox that has nothing else goes.
-    fn take_held(&mut self, id: ConnId) -> Vec<u8> {
+    pub(super) fn take_held(&mut self, id: ConnId) -> Vec<u8> {
         let outbox = self.table.get_mut(id).and_then(|connection| connection.outbox.as_deref_mut());
         let Some(outbox) = outbox else { return Vec::new() };
-        let (held, is_empty) = (std::mem::take(&mut outbox.held), outbox.is_empty());
+        let before = outbox.memory();
+        let held = std::mem::take(&mut outbox.held);
+        let (after, is_empty) = (outbox.memory(), outbox.is_empty());
+        self.count_queued(before, after);
         if is_empty {
             self.drop_outbox(id);
         }
@@ -164,12 +172,12 @@ impl Core {
         let Some(outbox) = self.table.get_mut(id).and_then(|connection| connection.outbox.as_deref_mut()) else {
             return;
         };
-        let before = outbox.bytes();
+        let before = outbox.memory();
         let dropped = outbox.drop_all();
-        let after = outbox.bytes();
+        let (after, is_empty) = (outbox.memory(), outbox.is_empty());
         self.metrics.deliveries_dropped_total.add(dropped);
         self.count_queued(before, after);
-        if after == 0 {
+        if is_empty {
             self.drop_outbox(id);
         }
     }
@@ -184,7 +192,10 @@ impl Core {
         if let Some(connection) = self.table.remove(id) {
             connection.partial.into_iter().for_each(|partial| self.partials.give(partial));
             self.metrics.connections.sub(1);
-            self.control.release();
+            if self.control.release() && self.phase != Phase::Running {
+                // The others wait for nothing else any more.
+                self.mail.ring_all();
+            }
         }
     }
 }

@@ -45,7 +45,7 @@ impl Flags {
     pub(super) const DRAINING: Self = Self(1 << 9);
     /// A raw TCP connection whose first frame says what it is.
     pub(super) const NAMELESS: Self = Self(1 << 10);
-    /// The transport works no more.
+    /// The transport works no more, or there is no room to end it politely.
     pub(super) const BROKEN: Self = Self(1 << 11);
     /// The socket goes as soon as the queue is empty, without waiting for the peer.
     pub(super) const AT_ONCE: Self = Self(1 << 12);
@@ -159,6 +159,11 @@ impl Connection {
             Protocol::Http | Protocol::WebSocket => Wire::WebSocket,
         };
         Encoder { wire, window_bits }
+    }
+
+    /// Whether its bytes are looked at, and not left in the kernel for a while.
+    pub(super) const fn is_read(&self) -> bool {
+        !self.flags.has(Flags::PAUSED) && !self.flags.has(Flags::STALLED)
     }
 
     /// All its subscriptions.

@@ -63,6 +63,16 @@ impl Control {
         Duration::from_millis(self.drain_ms.load(Ordering::Acquire))
     }
 
+    /// Whether nobody is left to hear anything, nor will be.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        match self.phase() {
+            Phase::Running => false,
+            Phase::Draining => self.connections() == 0,
+            Phase::Ending => true,
+        }
+    }
+
     /// Counts a connection in, if the process has room for it.
     pub(super) fn admit(&self) -> bool {
         let admitted = self.connections.fetch_add(1, Ordering::Relaxed) < self.connections_max;
@@ -77,8 +87,8 @@ impl Control {
         self.connections.load(Ordering::Acquire)
     }
 
-    /// Counts a connection out.
-    pub(super) fn release(&self) {
-        self.connections.fetch_sub(1, Ordering::AcqRel);
+    /// Counts a connection out. Returns whether it was the last one.
+    pub(super) fn release(&self) -> bool {
+        self.connections.fetch_sub(1, Ordering::AcqRel) == 1
     }
 }

@@ -4,18 +4,17 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::connection::{Connection, Extra, Flags, Membership};
+use super::connection::{Connection, Flags};
 use super::control::{Control, Phase};
 use super::entrance::Entrance;
-use super::mail::{Mail, Request};
+use super::log::PeerLog;
+use super::mail::Mail;
 use super::table::Table;
-use crate::app::{Effect, Router, Subject, Subscribe};
+use crate::app::{Effect, Router, Subject};
 use crate::buf::{Outbox, Outboxes};
 use crate::close::CloseReason;
 use crate::codec::websocket::deflate::Deflater;
 use crate::config::Limits;
-use crate::hub::members::Interest;
-use crate::hub::topics::Interested;
 use crate::hub::{Members, TopicKey, Topics};
 use crate::id::{ConnId, ShardId};
 use crate::message::{Image, Message, Topic};
@@ -61,7 +60,7 @@ pub struct Core {
     pub(super) deflater: Deflater,
     pub(super) partials: Partials,
     pub(super) outboxes: Outboxes,
-    pub(super) log: Suppressor,
+    pub(super) log: PeerLog,
 
     pub(super) now: Instant,
     pub(super) tick: Tick,
@@ -112,9 +111,9 @@ pub struct Core {
     pub(super) gather: Vec<u8>,
     /// Whether a phase ended on its budget.
     pub(super) unfinished: bool,
-    /// Bytes in this shard's outboxes.
+    /// What this shard's outboxes cost.
     pub(super) queued: usize,
-    /// Bytes in the other shards' outboxes, as of the last look.
+    /// What the other shards' outboxes cost, as of the last look.
     pub(super) queued_elsewhere: usize,
 }
 
@@ -148,29 +147,6 @@ pub(super) struct Drain {
     pub(super) index_end: u32,
 }
 
-/// Lets so many log lines through; peers can cause more than anyone wants to read.
-#[derive(Debug)]
-pub(super) struct Suppressor {
-    tokens: u32,
-    refilled: Tick,
-}
-
-impl Suppressor {
-    const BURST: u32 = 20;
-
-    pub(super) fn allows(&mut self, now: Tick, metrics: &ShardMetrics) -> bool {
-        // One token a tick, ten a second.
-        self.tokens = Self::BURST.min(self.tokens.saturating_add(now.0.saturating_sub(self.refilled.0)));
-        self.refilled = now;
-        let allowed = self.tokens > 0;
-        self.tokens = self.tokens.saturating_sub(1);
-        if !allowed {
-            metrics.log_lines_suppressed_total.add(1);
-        }
-        allowed
-    }
-}
-
 impl Core {
     pub(super) fn new(seed: Seed) -> Self {
         let Seed { id, limits, router, entrances, mail, control, metrics } = seed;
@@ -193,7 +169,7 @@ impl Core {
             deflater: Deflater::default(),
             partials: Partials::default(),
             outboxes: Outboxes::default(),
-            log: Suppressor { tokens: Suppressor::BURST, refilled: Tick(0) },
+            log: PeerLog::new(id),
             limits,
             now: Instant::ZERO,
             tick: Tick(0),
@@ -267,8 +243,9 @@ impl Core {
             || !self.resumable.is_empty()
             || (!self.staged.is_empty() && !self.is_blocked())
             || (!self.blocked && !self.stalled.is_empty())
-            || !self.mail.is_empty()
+            || self.has_mail()
             || self.phase != self.control.phase()
+            || self.is_done()
     }
 
     /// Whether the server ends and nobody is left, on any shard: until then others' publications may need this one to
@@ -334,94 +311,6 @@ impl Core {
         close
     }
 
-    fn subscribe(&mut self, id: ConnId, topic: &Topic, how: Subscribe) -> Result<(), CloseReason> {
-        let Some(connection) = self.table.get(id) else { return Ok(()) };
-        let key = self.members.key(topic);
-        if key.is_some_and(|key| connection.memberships().any(|membership| membership.topic == key)) {
-            return Ok(());
-        }
-        if connection.memberships().count() >= self.limits.subscriptions_max {
-            self.metrics.subscriptions_refused_total.add(1);
-            return Err(CloseReason::Policy);
-        }
-        let wire = connection.encoder().wire;
-        let Some(joined) = self.members.join(topic, id.index(), wire, how.echo) else {
-            self.metrics.subscriptions_refused_total.add(1);
-            return Err(CloseReason::TryAgainLater);
-        };
-        let membership = Membership { topic: joined.topic, position: joined.position };
-        if let Some(connection) = self.table.get_mut(id) {
-            if connection.membership.is_some() {
-                connection.extra.get_or_insert_default().memberships.push(membership);
-            } else {
-                connection.membership = membership;
-            }
-        }
-        self.metrics.subscriptions.add(1);
-        self.tell_owner(topic, joined.interest);
-        Ok(())
-    }
-
-    fn unsubscribe(&mut self, id: ConnId, topic: &Topic) {
-        let Some(key) = self.members.key(topic) else { return };
-        let Some(connection) = self.table.get_mut(id) else { return };
-        let membership = if connection.membership.topic == key {
-            let next = connection.extra.as_mut().and_then(|extra| extra.memberships.pop());
-            std::mem::replace(&mut connection.membership, next.unwrap_or(Membership::NONE))
-        } else {
-            let Some(Extra { memberships, .. }) = connection.extra.as_deref_mut() else { return };
-            let Some(index) = memberships.iter().position(|membership| membership.topic == key) else { return };
-            memberships.swap_remove(index)
-        };
-        self.leave_topic(id, membership);
-    }
-
-    /// Takes a connection out of all its topics.
-    pub(super) fn leave_all_topics(&mut self, id: ConnId) {
-        while let Some(connection) = self.table.get_mut(id) {
-            let more = connection.extra.as_mut().and_then(|extra| extra.memberships.pop());
-            let membership = match more {
-                Some(membership) => membership,
-                None if connection.membership.is_some() => {
-                    std::mem::replace(&mut connection.membership, Membership::NONE)
-                }
-                None => break,
-            };
-            self.leave_topic(id, membership);
-        }
-    }
-
-    fn leave_topic(&mut self, id: ConnId, membership: Membership) {
-        let Some(wire) = self.table.get(id).map(|connection| connection.encoder().wire) else { return };
-        let Some(topic) = self.members.name(membership.topic).cloned() else { return };
-        let table = &mut self.table;
-        let interest = self.members.leave(membership.topic, membership.position, wire, |moved, position| {
-            if let Some((_, connection)) = table.at(moved) {
-                connection.moved(Membership { topic: membership.topic, position });
-            }
-        });
-        self.metrics.subscriptions.sub(1);
-        self.tell_owner(&topic, interest);
-    }
-
-    fn tell_owner(&mut self, topic: &Topic, interest: Interest) {
-        self.metrics.topics.set(self.members.len() as u64);
-        let owner = topic.owner(self.shards);
-        let request = match interest {
-            Interest::Same => return,
-            Interest::Wants(wants) => {
-                let Some(stay) = self.members.stay(topic) else { return };
-                Request::Interest(topic.clone(), Interested { shard: self.id, wants, stay })
-            }
-            Interest::None => Request::Disinterest(topic.clone(), self.id),
-        };
-        if owner == self.id {
-            self.take_request(request);
-        } else {
-            self.mail.peers[usize::from(owner.0)].requests.push(request);
-        }
-    }
-
     /// The connection's outbox, made when it has none.
     pub(super) fn outbox(&mut self, id: ConnId) -> Option<&mut Outbox> {
         let connection = self.table.get_mut(id)?;
@@ -443,7 +332,7 @@ impl Core {
         let outbox = self.table.get_mut(id).and_then(|connection| connection.outbox.take());
         if let Some(outbox) = outbox {
             self.metrics.queued_connections.sub(1);
-            self.count_queued(outbox.bytes(), 0);
+            self.count_queued(outbox.memory(), 0);
             self.outboxes.give(outbox);
         }
     }
@@ -451,6 +340,11 @@ impl Core {
     /// Whether all outboxes of the process are over their bound.
     pub(super) fn is_queue_budget_spent(&self) -> bool {
         self.queued.saturating_add(self.queued_elsewhere) > self.limits.queue_bytes_total_max
+    }
+
+    /// What each connection may queue even then: its part of the bound.
+    pub(super) fn queue_share(&self) -> usize {
+        self.limits.queue_bytes_total_max / self.limits.connections_max.max(1)
     }
 
     /// Whether a flag of a connection is set; `false` when there is no such connection.
@@ -469,8 +363,8 @@ impl Core {
     pub(super) fn report(&mut self, id: ConnId, reason: CloseReason, detail: &str) {
         self.metrics.count_closed(reason);
         let ordinary = matches!(reason, CloseReason::Normal | CloseReason::GoingAway | CloseReason::PeerClosed);
-        if !ordinary && self.log.allows(self.tick, &self.metrics) {
-            tracing::info!(shard = self.id.0, connection = %id, %reason, detail, "connection closed");
+        if !ordinary {
+            self.log.closed(self.now, &self.metrics, id, reason, detail);
         }
     }
 }

@@ -8,6 +8,7 @@ use crate::buf::Next;
 use crate::close::CloseReason;
 use crate::id::ConnId;
 use crate::io::{Backend, Out, Short};
+use crate::rule::Limit;
 
 impl<B: Backend> Shard<B> {
     /// Sends in one batch.
@@ -65,6 +66,10 @@ impl<B: Backend> Shard<B> {
     /// Sends from the outboxes, and takes closing connections further.
     pub(super) fn egress(&mut self) {
         for _ in 0..Self::ROUNDS_MAX {
+            if self.core.sends.is_empty() {
+                // Numbers come round: a connection may have its last send in a batch with this number, long ago.
+                self.core.next_batch();
+            }
             for _ in 0..self.core.dirty.len() {
                 let Some(id) = self.core.dirty.pop_front() else { break };
                 self.send_from_outbox(id);
@@ -113,6 +118,9 @@ impl<B: Backend> Shard<B> {
             let Some(send) = self.core.sends.get_mut(tag as usize) else { continue };
             let (id, what) = (send.id, std::mem::replace(&mut send.what, Sent::Done));
             self.core.metrics.short_sends_total.add(1);
+            if self.core.flag(id, Flags::ENDED) {
+                continue;
+            }
             match sent {
                 Ok(taken) => {
                     self.core.keep_rest(id, what, taken);
@@ -129,15 +137,27 @@ impl<B: Backend> Shard<B> {
         }
     }
 
-    /// Stops reading a connection whose answers are not read, at the latest when its queue is a quarter full.
+    /// Stops reading a connection whose answers are not read, at the latest when its queue is a quarter full. When the
+    /// process has no room left, whoever has more than a fair share of it goes, at once: a good-bye would wait behind
+    /// all that is queued.
     pub(super) fn press(&mut self, id: ConnId) {
         let high = self.core.limits.queue_bytes_max / 4;
         let control_replies_max = self.core.limits.control_replies_max;
+        let (spent, share) = (self.core.is_queue_budget_spent(), self.core.queue_share());
         let Some(connection) = self.core.table.get_mut(id) else { return };
         let Some(outbox) = connection.outbox.as_deref() else { return };
-        let over = outbox.bytes() > high || outbox.control_replies > control_replies_max || !outbox.held.is_empty();
+        if spent && outbox.own_bytes() > share && !connection.flags.has(Flags::CLOSING) {
+            connection.flags.set(Flags::BROKEN);
+            self.begin_close(id, CloseReason::SlowConsumer, "no room left in the queues of the process");
+            return;
+        }
+        let over =
+            spent || outbox.cost() > high || outbox.control_replies > control_replies_max || !outbox.held.is_empty();
         if over && !connection.flags.has(Flags::PAUSED) && !connection.flags.has(Flags::CLOSING) {
             connection.flags.set(Flags::PAUSED);
+            if outbox.control_replies > control_replies_max {
+                self.core.metrics.strike(Limit::ControlRepliesMax);
+            }
             if outbox.is_empty() {
                 // Nothing will be sent whose end would resume it: what is held is looked at in the next turn.
                 self.core.resumable.push_back(id);
@@ -167,9 +187,9 @@ impl Core {
     fn queue_output(&mut self, id: ConnId, start: usize) {
         let out = std::mem::take(&mut self.out);
         if let Some(outbox) = self.outbox(id) {
-            let before = outbox.bytes();
+            let before = outbox.memory();
             outbox.push_own(&out[start..]);
-            let after = outbox.bytes();
+            let after = outbox.memory();
             self.count_queued(before, after);
             self.mark_dirty(id);
         }
@@ -187,7 +207,7 @@ impl Core {
         };
         let (tick, stall) = (self.tick, self.after(self.limits.queue_stall_timeout));
         if let Some(outbox) = self.outbox(id) {
-            let before = outbox.bytes();
+            let before = outbox.memory();
             match (what, image) {
                 (Sent::Bytes { start, end }, _) => outbox.put_back_own(&bytes[start + taken..end]),
                 (Sent::Image { messages, .. }, Some(mut image)) => {
@@ -201,7 +221,7 @@ impl Core {
                 outbox.progress = tick;
             }
             outbox.waits = true;
-            let after = outbox.bytes();
+            let after = outbox.memory();
             self.count_queued(before, after);
             // A closing connection has its deadline.
             if !self.flag(id, Flags::CLOSING) {
@@ -224,21 +244,25 @@ impl Core {
         self.out.shrink_to(Self::OUT_KEPT_BYTES);
         self.out_start = 0;
         self.send_images.clear();
+        self.next_batch();
+    }
+
+    fn next_batch(&mut self) {
         self.batch = self.batch.wrapping_add(1).max(1);
     }
 
     fn outbox_sent(&mut self, id: ConnId, bytes: usize) {
         let tick = self.tick;
         let Some(outbox) = self.outbox(id) else { return };
-        let before = outbox.bytes();
+        let before = outbox.memory();
         outbox.advance(bytes);
         outbox.progress = tick;
-        let after = outbox.bytes();
+        let (after, is_empty) = (outbox.memory(), outbox.is_empty());
         self.count_queued(before, after);
-        if after > 0 {
-            self.mark_dirty(id);
-        } else {
+        if is_empty {
             self.outbox_done(id);
+        } else {
+            self.mark_dirty(id);
         }
     }
 

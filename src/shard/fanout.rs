@@ -10,12 +10,14 @@ use super::Shard;
 use super::connection::Flags;
 use super::core::{Core, Send, Sent};
 use crate::app::SlowConsumer;
+use crate::buf::Outbox;
 use crate::close::CloseReason;
 use crate::codec::websocket::deflate::Deflater;
 use crate::hub::TopicKey;
 use crate::id::ConnId;
 use crate::io::{Backend, Out};
 use crate::message::{Image, Message, Publisher, Wire};
+use crate::rule::Limit;
 
 impl<B: Backend> Shard<B> {
     /// Deliveries in one turn: a few milliseconds of the kernel's time, so that other connections keep their latency.
@@ -128,33 +130,36 @@ impl Core {
         let route = connection.route;
         let (bound, spent) = (self.limits.queue_bytes_max, self.is_queue_budget_spent());
         let Some(outbox) = self.outbox(id) else { return };
-        let before = outbox.bytes();
-        let bytes_max = bound.saturating_sub(image.len());
+        let (before, cost) = (outbox.memory(), outbox.cost());
+        // What may be queued already so that there is room; when the process has none left, the queue must not grow.
+        let room = if spent { cost.min(bound) } else { bound };
+        let cost_max = room.saturating_sub(Outbox::cost_of(image.len()));
         let mut dropped = 0;
-        if before > 0 && (before > bytes_max || spent) {
+        if cost > 0 && cost > cost_max {
+            self.metrics.strike(if spent { Limit::QueueBytesTotalMax } else { Limit::QueueBytesMax });
             match self.router.slow_consumer(route) {
                 SlowConsumer::Close => {
                     self.overdue.push(id);
                     self.metrics.deliveries_dropped_total.add(u64::from(messages));
                     return;
                 }
-                SlowConsumer::DropOldest => dropped = self.drop_oldest(id, bytes_max),
+                SlowConsumer::DropOldest => dropped = self.drop_oldest(id, cost_max),
                 SlowConsumer::KeepLatest => dropped = self.drop_oldest(id, 0),
             }
         }
         let Some(outbox) = self.outbox(id) else { return };
-        if outbox.bytes() == 0 || outbox.bytes() <= bytes_max {
+        if outbox.is_empty() || outbox.cost() <= cost_max {
             outbox.push_shared(image, messages);
         } else {
             dropped += u64::from(messages);
         }
-        let after = outbox.bytes();
+        let after = outbox.memory();
         self.metrics.deliveries_dropped_total.add(dropped);
         self.count_queued(before, after);
         self.mark_dirty(id);
     }
 
-    fn drop_oldest(&mut self, id: ConnId, bytes_max: usize) -> u64 {
-        self.outbox(id).map_or(0, |outbox| outbox.drop_oldest(bytes_max))
+    fn drop_oldest(&mut self, id: ConnId, cost_max: usize) -> u64 {
+        self.outbox(id).map_or(0, |outbox| outbox.drop_oldest(cost_max))
     }
 }

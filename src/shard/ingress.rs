@@ -10,6 +10,8 @@ use crate::app::{Context, Effect, Subject};
 use crate::close::CloseReason;
 use crate::id::{ConnId, ListenerId};
 use crate::io::{Accepted, Backend, Completion, Lease};
+use crate::metrics::ShardMetrics;
+use crate::rule::Limit;
 use crate::session::{Event, Flow, Protocol, Violation, tcp, websocket};
 
 impl<B: Backend> Shard<B> {
@@ -45,9 +47,13 @@ impl<B: Backend> Shard<B> {
     }
 
     fn accepted(&mut self, accepted: Accepted) {
-        let admitted = self.core.phase == super::Phase::Running && self.core.control.admit();
+        let running = self.core.phase == super::Phase::Running;
+        let admitted = running && self.core.control.admit();
         let id = if admitted { self.core.admit(accepted.listener) } else { None };
         let Some(id) = id else {
+            if running {
+                self.core.metrics.strike(Limit::ConnectionsMax);
+            }
             if admitted {
                 self.core.control.release();
             }
@@ -70,8 +76,13 @@ impl<B: Backend> Shard<B> {
         if fed.pressed {
             core.hold(id, &bytes[fed.consumed..]);
         }
+        let more = lease.more;
         self.backend.release(lease);
         self.after_feed(id, fed);
+        if !more {
+            // Now, while this connection's lines are in the cache.
+            self.uncork();
+        }
     }
 
     /// Carries out what came of received bytes.
@@ -129,14 +140,14 @@ impl<B: Backend> Shard<B> {
 
     fn resume(&mut self, id: ConnId) {
         let Some(connection) = self.core.table.get_mut(id) else { return };
-        let waits = connection.flags.has(Flags::PAUSED) || connection.flags.has(Flags::STALLED);
-        if waits || connection.flags.has(Flags::CLOSING) {
+        if !connection.is_read() || connection.flags.has(Flags::CLOSING) {
             return;
         }
-        let mut held = connection.outbox.as_mut().map(|outbox| std::mem::take(&mut outbox.held)).unwrap_or_default();
-        if connection.outbox.as_ref().is_some_and(|outbox| outbox.is_empty()) {
-            self.core.drop_outbox(id);
+        if connection.flags.has(Flags::OPEN) {
+            // Nobody listened to it: its time to give a sign of life begins again.
+            connection.hear(self.core.tick);
         }
+        let mut held = self.core.take_held(id);
         if !held.is_empty() {
             self.begin_output(id);
             let fed = self.core.feed(id, &mut held);
@@ -146,11 +157,10 @@ impl<B: Backend> Shard<B> {
             self.after_feed(id, fed);
         }
         let Some(connection) = self.core.table.get(id) else { return };
-        let flags = connection.flags;
-        if flags.has(Flags::PAUSED) || flags.has(Flags::STALLED) || flags.has(Flags::CLOSING) {
+        if !connection.is_read() || connection.flags.has(Flags::CLOSING) {
             return;
         }
-        if flags.has(Flags::PEER_DONE) {
+        if connection.flags.has(Flags::PEER_DONE) {
             self.begin_close(id, CloseReason::PeerClosed, "");
         } else {
             self.backend.resume(id);
@@ -192,10 +202,9 @@ impl Core {
 
     fn accept_failed(&mut self, listener: ListenerId, kind: ErrorKind) {
         self.metrics.accept_failures_total.add(1);
-        if self.log.allows(self.tick, &self.metrics) {
-            let url = self.entrances.get(usize::from(listener.0)).map_or("?", |entrance| entrance.url.as_str());
-            tracing::warn!(shard = self.id.0, listener = url, error = %kind, "cannot accept; is `ulimit -n` too low?");
-        }
+        let url = self.entrances.get(usize::from(listener.0)).map_or("?", |entrance| entrance.url.as_str());
+        let what = format_args!("cannot accept at {url}: {kind}; is `ulimit -n` too low?");
+        self.log.event(self.now, &self.metrics, what);
     }
 
     fn writable(&mut self, id: ConnId) {
@@ -211,12 +220,20 @@ impl Core {
         }
     }
 
+    /// Notes that a connection lives.
+    pub(super) fn hear(&mut self, id: ConnId) {
+        if let Some(connection) = self.table.get_mut(id) {
+            connection.hear(self.tick);
+        }
+    }
+
     /// Keeps received bytes until the answers to those before them have left.
     fn hold(&mut self, id: ConnId, bytes: &[u8]) {
         if !bytes.is_empty()
             && let Some(outbox) = self.outbox(id)
         {
             outbox.held.extend_from_slice(bytes);
+            self.count_queued(0, bytes.len());
         }
     }
 
@@ -298,9 +315,10 @@ impl Core {
         let result = match protocol {
             Protocol::WebSocket => {
                 let (state, partial) = (&mut connection.websocket, &mut connection.partial);
-                websocket::receive(state, partial, bytes, &mut env, on_event).map_err(|v| reasoned(&v))
+                websocket::receive(state, partial, bytes, &mut env, on_event).map_err(|v| reasoned(&v, metrics))
             }
-            _ => tcp::receive(protocol, &mut connection.partial, bytes, &mut env, on_event).map_err(|v| reasoned(&v)),
+            _ => tcp::receive(protocol, &mut connection.partial, bytes, &mut env, on_event)
+                .map_err(|v| reasoned(&v, metrics)),
         };
         self.metrics.messages_received_total.add(messages);
         if messages > 0
@@ -332,7 +350,8 @@ impl Core {
     }
 }
 
-/// How a violation ends its connection, and what the log says.
-fn reasoned(violation: &impl Violation) -> (CloseReason, String) {
+/// Counts a violation. How it ends its connection, and what the log says.
+pub(super) fn reasoned(violation: &impl Violation, metrics: &ShardMetrics) -> (CloseReason, String) {
+    metrics.count_violation(violation.rule());
     (violation.reason(), violation.to_string())
 }

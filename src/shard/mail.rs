@@ -9,8 +9,8 @@ use std::sync::Arc;
 use crate::hub::members::Stay;
 use crate::hub::topics::Interested;
 use crate::id::ShardId;
-use crate::mailbox::{self, Doorbell, Outlet, Receiver};
-use crate::message::{Message, Topic};
+use crate::mailbox::{self, Doorbell, Outlet, Receiver, Sender};
+use crate::message::{Kind, Message, Topic};
 
 /// To a topic's owner.
 #[derive(Debug)]
@@ -47,7 +47,37 @@ pub(super) struct Peer {
     pub(super) deliveries: Outlet<Delivery>,
 }
 
+/// The way to all topics' owners for those who are no shard.
+#[derive(Clone, Debug)]
+pub struct Postbox {
+    /// In order of shard ids.
+    requests: Arc<[Sender<Request>]>,
+}
+
+impl Postbox {
+    /// Gives a message to its topic's owner, and rings. Whether there was room: half of a mailbox is for the shards, who
+    /// also send through it who subscribes, and should not have to wait for what comes from outside.
+    #[must_use]
+    pub fn publish(&self, topic: &Topic, kind: Kind, payload: &[u8]) -> bool {
+        let owner = topic.owner(u16::try_from(self.requests.len()).unwrap_or(u16::MAX));
+        let Some(sender) = self.requests.get(usize::from(owner.0)) else { return false };
+        if sender.room() <= sender.capacity() / 2 {
+            return false;
+        }
+        let message = Message::new(topic.clone(), kind, payload, None);
+        let sent = sender.try_send(Request::Publish(message)).is_ok();
+        sender.ring();
+        sent
+    }
+}
+
 impl Mail {
+    /// The way for those outside of the mesh; the same from all of its shards.
+    #[must_use]
+    pub fn postbox(&self) -> Postbox {
+        Postbox { requests: self.peers.iter().map(|peer| peer.requests.sender().clone()).collect() }
+    }
+
     /// Queues of `capacity` between so many shards.
     #[must_use]
     pub fn mesh(shards: u16, capacity: usize) -> Vec<Self> {
@@ -73,10 +103,6 @@ impl Mail {
         Arc::clone(&self.doorbell)
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.requests.is_empty() && self.deliveries.is_empty()
-    }
-
     /// Requests that found no room.
     pub(super) fn staged_requests(&self) -> usize {
         self.peers.iter().map(|peer| peer.requests.staged()).sum()
@@ -87,11 +113,40 @@ impl Mail {
         self.peers.iter().map(|peer| peer.deliveries.staged()).sum()
     }
 
+    /// Wakes all others that sleep.
+    pub(super) fn ring_all(&self) {
+        self.peers.iter().for_each(|peer| peer.requests.ring());
+    }
+
     /// Moves what was staged as far as there is room, and rings those who sleep.
     pub(super) fn flush(&mut self) {
         for peer in &mut self.peers {
             peer.requests.flush();
             peer.deliveries.flush();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+    use super::*;
+
+    #[test]
+    fn who_is_outside_fills_half_of_the_owners_mailbox() {
+        let mut mails = Mail::mesh(3, 16);
+        let postbox = mails[1].postbox();
+        let topic = Topic::parse(b"news", Topic::BYTES_MAX).unwrap();
+        let taken = (0..20_u8).filter(|number| postbox.publish(&topic, Kind::Binary, &[*number])).count();
+        assert_eq!(taken, 8);
+        let owner = usize::from(topic.owner(3).0);
+        for number in 0..8_u8 {
+            let Some(Request::Publish(message)) = mails[owner].requests.try_recv() else { panic!("it came") };
+            assert_eq!((message.topic.as_str(), message.payload()), ("news", &[number][..]));
+            assert_eq!(message.publisher, None);
+        }
+        assert!(mails.iter().all(|mail| mail.requests.is_empty() && mail.deliveries.is_empty()));
+        assert!(postbox.publish(&topic, Kind::Text, b"there is room again"));
     }
 }

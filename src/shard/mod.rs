@@ -13,14 +13,17 @@
 mod audit;
 mod closing;
 mod connection;
+mod control;
 mod core;
 mod egress;
 mod entrance;
 mod fanout;
 mod ingress;
+mod log;
 mod mail;
 mod opening;
 mod publish;
+mod subscribe;
 mod table;
 mod timers;
 
@@ -35,9 +38,7 @@ pub use self::core::{Core, Seed};
 pub use audit::Audit;
 pub use control::{Control, Phase};
 pub use entrance::{Entrance, Kind as EntranceKind};
-pub use mail::{Delivery, Mail, Request};
-
-mod control;
+pub use mail::{Delivery, Mail, Postbox, Request};
 
 /// Whether a shard has more to live for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

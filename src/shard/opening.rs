@@ -3,6 +3,7 @@
 use super::connection::Flags;
 use super::core::Core;
 use super::entrance::Kind;
+use super::ingress::reasoned;
 use crate::app::router::{Fault, Request};
 use crate::app::site::{SECURITY_FIELDS, Site};
 use crate::app::{Context, Refusal, RouteId, Router, Subject};
@@ -11,8 +12,9 @@ use crate::codec::http1::head::Head;
 use crate::codec::http1::response::{Reply, write_error, write_page};
 use crate::id::ConnId;
 use crate::message::Wire;
+use crate::rule::Rule;
 use crate::session::http::{self, UpgradePolicy};
-use crate::session::{Encoder, Env, Event, Flow, Protocol, Violation, tcp, websocket};
+use crate::session::{Encoder, Env, Event, Flow, Protocol, tcp, websocket};
 
 /// What came of received bytes.
 #[derive(Debug, Default)]
@@ -89,7 +91,10 @@ impl Core {
         });
         let consumed = match result {
             Ok(consumed) => consumed,
-            Err(violation) => return Fed::closed(bytes, violation.reason(), violation.to_string()),
+            Err(violation) => {
+                let (reason, detail) = reasoned(&violation, &self.metrics);
+                return Fed::closed(bytes, reason, detail);
+            }
         };
         let Some(first) = first else { return Fed::all(bytes) };
         if let Err((reason, detail)) = self.open_raw(id, &first) {
@@ -107,9 +112,11 @@ impl Core {
         let Some(connection) = self.table.get(id) else { return Ok(()) };
         let Some(entrance) = self.entrances.get(usize::from(connection.listener().0)) else { return Ok(()) };
         let Kind::Tcp { opening, .. } = &entrance.kind else { return Ok(()) };
-        let target = opening.target(first_frame).map_err(|bad| (bad.reason(), bad.to_string()))?;
-        let (route, request) =
-            target.find(&self.router).ok_or_else(|| (CloseReason::Policy, "no such route".to_owned()))?;
+        let target =
+            opening.target(first_frame, self.limits.topic_bytes_max).map_err(|bad| reasoned(&bad, &self.metrics))?;
+        let (route, request) = target
+            .find(&self.router, self.limits.topic_bytes_max)
+            .ok_or_else(|| (CloseReason::Policy, "no such route".to_owned()))?;
         let subject = self.subject(id, connection, None);
         let mut context = Context::new(subject, &mut self.deflater, &mut self.out, &mut self.effects);
         let state = self.router.open(route, &request, &mut context).map_err(|fault| {
@@ -146,7 +153,8 @@ impl Core {
                 Err(violation) => {
                     violation.write(&mut self.out);
                     self.metrics.http_errors_total.add(1);
-                    return Fed::closed(bytes, violation.reason(), violation.to_string());
+                    let (reason, detail) = reasoned(&violation, &self.metrics);
+                    return Fed::closed(bytes, reason, detail);
                 }
             };
             consumed += used;
@@ -193,14 +201,14 @@ impl Core {
             encoder: Encoder { wire: Wire::WebSocket, window_bits: 0 },
             topic: None,
         };
-        let (router, deflater) = (&mut self.router, &mut self.deflater);
+        let (router, deflater, topic_bytes_max) = (&mut self.router, &mut self.deflater, self.limits.topic_bytes_max);
         let (out, effects, metrics) = (&mut self.out, &mut self.effects, &self.metrics);
         let progress = http::receive(&mut connection.partial, bytes, &mut env, |head| {
             let found = if *routes { router.find(head.path()) } else { None };
             let start = out.len();
             let Some((route, param)) = found else { return page(head, &**site, out).map(|reply| reply.into()) };
             let (websocket, encoder) = switch(head, policy, out)?;
-            let request = Request { path: head.path(), query: head.raw_query(), param };
+            let request = Request { path: head.path(), query: head.raw_query(), param, topic_bytes_max };
             let subject = Subject { encoder, ..subject };
             let opened = open(router, route, &request, &mut Context::new(subject, deflater, out, effects));
             Ok(match opened {
@@ -264,7 +272,12 @@ fn refuse(fault: &Fault, out: &mut Vec<u8>) {
 
 fn fault_reason(fault: Fault, metrics: &crate::metrics::ShardMetrics) -> (CloseReason, String) {
     match fault {
-        Fault::Refused(refusal) => (CloseReason::BadHandshake, refusal.to_string()),
+        Fault::Refused(refusal) => {
+            if refusal.code == Rule::TopicTooLong.label() {
+                metrics.count_violation(Rule::TopicTooLong);
+            }
+            (CloseReason::BadHandshake, refusal.to_string())
+        }
         Fault::Panicked => {
             metrics.handler_panics_total.add(1);
             (CloseReason::Internal, "the handler panicked".to_owned())

@@ -5,6 +5,7 @@ use super::mail::{Delivery, Request};
 use crate::hub::topics::Interested;
 use crate::id::{ConnId, ShardId};
 use crate::message::{Message, Topic, Wants};
+use crate::rule::Limit;
 
 impl Core {
     /// Mail taken in one turn, of each kind.
@@ -37,6 +38,13 @@ impl Core {
         }
     }
 
+    /// Whether there is mail that may be taken now. What must wait for others' room is no reason not to sleep.
+    pub(super) fn has_mail(&self) -> bool {
+        let mail = &self.mail;
+        let some = !mail.deliveries.is_empty() || (!mail.requests.is_empty() && mail.staged_deliveries() == 0);
+        some && !self.is_congested()
+    }
+
     /// Whether so much waits for its fan-out that nothing may be added.
     pub(super) fn is_congested(&self) -> bool {
         self.members.waiting_bytes() > Self::WAITING_BYTES_MAX
@@ -60,9 +68,10 @@ impl Core {
         staged.drain(..sent);
         self.staged_bytes = staged.iter().map(|message| message.payload().len()).sum();
         self.staged = staged;
+        let was_blocked = self.blocked;
         self.blocked = !self.staged.is_empty() || self.is_blocked();
-        if !self.staged.is_empty() {
-            self.metrics.mailbox_full_total.add(1);
+        if self.blocked && !was_blocked && !self.is_congested() {
+            self.metrics.strike(Limit::MailboxCapacity);
         }
     }
 
@@ -120,7 +129,7 @@ impl Core {
     /// The owner has no room for a topic: its subscribers here are asked to come back later. Those are found when the
     /// timers' turn comes: until then others may join, of whom the owner is not told.
     fn evict(&mut self, topic: &Topic) {
-        self.metrics.subscriptions_refused_total.add(1);
+        self.metrics.strike(Limit::TopicsMax);
         self.evicted.push(topic.clone());
     }
 

@@ -13,6 +13,7 @@ use crate::close::CloseReason;
 use crate::codec::http1::response::{Reply, write_error};
 use crate::id::ConnId;
 use crate::io::{Backend, Ending};
+use crate::rule::Limit;
 use crate::session::{self, Protocol};
 use crate::wheel::{Tick, jitter};
 
@@ -52,21 +53,26 @@ impl<B: Backend> Shard<B> {
     fn timer(&mut self, id: ConnId) {
         let Some(connection) = self.core.table.get(id) else { return };
         if connection.flags.has(Flags::CLOSING) {
+            self.core.metrics.strike(Limit::CloseTimeout);
             self.end(id, Ending::Reset);
             return;
         }
         match self.core.due(id, connection) {
             Due::Never => {}
             Due::Later(tick) => self.core.arm(id, tick),
+            // It may have answered long ago: we do not look. That we send to it, or wait for others, has its own bounds.
+            Due::Heartbeat | Due::Close(CloseReason::HeartbeatTimeout) if !connection.is_read() => {
+                self.core.hear(id);
+                self.core.arm_next(id);
+            }
             Due::Close(CloseReason::HandshakeTimeout) => self.handshake_timeout(id),
-            Due::Close(reason) => self.begin_close(id, reason, "deadline passed"),
+            Due::Close(reason) => {
+                limit_of(reason).into_iter().for_each(|limit| self.core.metrics.strike(limit));
+                self.begin_close(id, reason, "deadline passed");
+            }
             Due::Heartbeat => {
                 self.heartbeat(id);
-                if let Some(connection) = self.core.table.get(id)
-                    && let Due::Later(tick) = self.core.due(id, connection)
-                {
-                    self.core.arm(id, tick);
-                }
+                self.core.arm_next(id);
             }
         }
     }
@@ -79,6 +85,7 @@ impl<B: Backend> Shard<B> {
             self.begin_close(id, CloseReason::IdleTimeout, "");
             return;
         }
+        self.core.metrics.strike(Limit::HandshakeTimeout);
         if connection.protocol == Protocol::Http {
             self.begin_output(id);
             let message = "no complete request came in time";
@@ -92,6 +99,10 @@ impl<B: Backend> Shard<B> {
         self.begin_output(id);
         let core = &mut self.core;
         let Some(connection) = core.table.get_mut(id) else { return };
+        if connection.flags.has(Flags::CLOSING) {
+            // What was sent for others meanwhile has shown that its transport is broken.
+            return;
+        }
         connection.flags.set(Flags::PINGED);
         connection.heard = core.tick;
         match connection.protocol {
@@ -104,6 +115,16 @@ impl<B: Backend> Shard<B> {
         core.metrics.heartbeats_sent_total.add(1);
         self.backend.quieten(id);
         self.write(id);
+    }
+}
+
+/// The limit behind a deadline that closes a connection for this reason.
+const fn limit_of(reason: CloseReason) -> Option<Limit> {
+    match reason {
+        CloseReason::SlowConsumer => Some(Limit::QueueStallTimeout),
+        CloseReason::IdleTimeout => Some(Limit::IdleTimeout),
+        CloseReason::HeartbeatTimeout => Some(Limit::HeartbeatTimeout),
+        _ => None,
     }
 }
 
@@ -151,6 +172,15 @@ impl Core {
             }
         }
         next.map_or(Due::Never, Due::Later)
+    }
+
+    /// Sets the timer to the next deadline of a connection that stays.
+    fn arm_next(&mut self, id: ConnId) {
+        if let Some(connection) = self.table.get(id).filter(|connection| !connection.flags.has(Flags::CLOSING))
+            && let Due::Later(tick) = self.due(id, connection)
+        {
+            self.arm(id, tick);
+        }
     }
 
     /// Sets the timer of a connection that has just opened.
@@ -206,7 +236,7 @@ impl Core {
     /// When a connection that is asked to go may come back: clients are spread over the drain's period once more.
     pub(super) fn retry_after_ms(&self, id: ConnId) -> u64 {
         let period = self.drain.map_or(0, |drain| u64::from(drain.ticks)) * 100;
-        spread(u64::from(id.index()) ^ 0x5eed, period + 1)
+        spread(u64::from(id.index()) ^ 0x5eed, period.min(u64::from(u32::MAX)) + 1)
     }
 }
 
@@ -218,7 +248,7 @@ impl Drain {
     }
 }
 
-/// Spreads keys evenly over `0..bound` (Fibonacci hashing, Knuth, TAOCP 6.4).
+/// Spreads keys evenly over `0..bound`, of at most 2^32 (Fibonacci hashing, Knuth, TAOCP 6.4).
 fn spread(key: u64, bound: u64) -> u64 {
     let hash = key.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
     (hash * bound) >> 32

@@ -144,7 +144,7 @@ impl SimBackend {
             let read = link.up.read(&mut self.buffer[..bytes_max]);
             self.lent = true;
             let len = u32::try_from(read).unwrap_or(u32::MAX);
-            Some(Completion::Received(id, Lease { buffer: 0, start: 0, len }))
+            Some(Completion::Received(id, Lease { buffer: 0, start: 0, len, more: len % 2 == 0 }))
         } else if link.broken && !link.told_broken {
             link.told_broken = true;
             link.told_end = true;

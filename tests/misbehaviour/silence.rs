@@ -71,13 +71,15 @@ fn half_open_raw_connections_are_closed() {
 fn who_answers_stays() {
     beside_a_neighbour(impatient, |running, neighbour| {
         let mut client = running.websocket("/echo");
-        let mut line = running.connect(1);
+        let (mut line, mut length) = (running.connect(1), running.connect(2));
         for _ in 0..3 {
             let ping = client.frame().unwrap();
             assert_eq!(ping.first, FIN | PING);
             client.send_frame(FIN | PONG, &ping.payload);
             assert_eq!(line.line().as_deref(), Some(""));
             line.send_raw(b"\n");
+            assert_eq!(length.length_frame().as_deref(), Some(&b""[..]));
+            length.send_raw(&[0; 4]);
             neighbour.is_well();
         }
         client.send_text("alive");

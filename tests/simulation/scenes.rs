@@ -6,6 +6,7 @@ use std::time::Duration;
 use holdline::app::opening::Opening;
 use holdline::app::site::DemoSite;
 use holdline::app::standard_routes;
+use holdline::close::CloseReason;
 use holdline::config::{App, Limits};
 use holdline::id::{ListenerId, ShardId};
 use holdline::message::Topic;
@@ -14,6 +15,7 @@ use holdline::session::Protocol;
 use holdline::session::http::UpgradePolicy;
 use holdline::shard::{Control, Entrance, EntranceKind, Mail, Seed, Shard, Turn};
 use holdline::sim::{Client, Config, ManualClock, Net, Peer, SimBackend};
+use holdline::time::{Clock, Instant};
 
 const LINES: ListenerId = ListenerId(0);
 const WEB: ListenerId = ListenerId(1);
@@ -22,6 +24,7 @@ struct Scene {
     net: Net,
     clock: ManualClock,
     control: Arc<Control>,
+    metrics: Metrics,
     shards: Vec<Shard<SimBackend>>,
     done: Vec<bool>,
 }
@@ -51,7 +54,7 @@ impl Scene {
             Shard::new(backend, seed)
         });
         let shards: Vec<_> = shards.collect();
-        Self { done: vec![false; shards.len()], net, clock: ManualClock::new(), control, shards }
+        Self { done: vec![false; shards.len()], net, clock: ManualClock::new(), control, metrics, shards }
     }
 
     fn turn(&mut self, shard: usize) {
@@ -227,4 +230,110 @@ fn a_slow_consumer_has_the_whole_close_timeout_to_read_why() {
     assert_eq!(heard.len(), 2 * 60_004 + 4 + 13, "two messages and a close frame");
     assert!(heard.ends_with(b"\x0f\xa1slow_consumer"), "which says 4001");
     assert_eq!(slow.peer(), Peer::Finished);
+}
+
+/// A client's frame with a mask of zeros.
+fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    assert!(payload.len() < 126);
+    [&[first, 0x80 | u8::try_from(payload.len()).unwrap(), 0, 0, 0, 0], payload].concat()
+}
+
+const TEXT: u8 = 0x81;
+
+fn echoing(scene: &mut Scene) -> Client {
+    let mut client = scene.connect(0, WEB, &upgrade("/echo"));
+    scene.rest();
+    assert!(client.read().starts_with(b"HTTP/1.1 101 "));
+    client
+}
+
+#[test]
+fn the_numbers_of_batches_come_round_and_nobody_waits() {
+    let mut scene = Scene::new(1, Limits::default());
+    let (mut rare, mut busy) = (echoing(&mut scene), echoing(&mut scene));
+    let ask = |scene: &mut Scene, client: &mut Client| {
+        client.write(&frame(TEXT, b"x"));
+        scene.turn(0);
+        scene.turn(0);
+        assert_eq!(client.read(), [0x81, 1, b'x']);
+        assert!(!scene.shards[0].is_busy());
+    };
+    ask(&mut scene, &mut rare);
+    // 16 bits without zero count 65535 batches.
+    (1..65_535).for_each(|_| ask(&mut scene, &mut busy));
+    ask(&mut scene, &mut rare);
+}
+
+#[test]
+fn who_reads_slowly_is_not_taken_for_dead() {
+    let limits = Limits {
+        heartbeat_interval: Duration::from_secs(1),
+        heartbeat_timeout: Duration::from_secs(1),
+        queue_bytes_max: 64 * 1024,
+        ..Limits::default()
+    };
+    let mut scene = Scene::new(1, limits);
+    let mut client = echoing(&mut scene);
+    let mut asked = 0;
+    for _ in 0..40 {
+        (0..100).for_each(|_| asked += client.write(&frame(TEXT, &[b'x'; 100])) / 106);
+        scene.rest();
+    }
+    // It is not read any more, so it cannot answer pings, but it takes what it is sent.
+    let mut bytes = Vec::new();
+    while bytes.len() < asked * 102 * 9 / 10 {
+        client.read_into(&mut bytes, 1000);
+        scene.pass(100);
+        assert_eq!(client.peer(), Peer::Open, "{} bytes of {asked} answers", bytes.len());
+    }
+    assert!(scene.clock.now() > Instant::from_millis(5000), "it takes a while");
+}
+
+#[test]
+fn the_last_shard_notices_at_once_that_a_drain_is_over() {
+    let mut scene = Scene::new(2, Limits::default());
+    let client = scene.connect(1, WEB, "");
+    scene.rest();
+    scene.control.drain(Duration::from_secs(10));
+    scene.rest();
+    assert!(!scene.shards[0].is_busy(), "it waits for the other one");
+    drop(client);
+    (0..5).for_each(|_| scene.turn(1));
+    assert_eq!(scene.done, [false, true]);
+    assert!(scene.shards[0].is_busy(), "it may go now");
+}
+
+#[test]
+fn tiny_messages_count_with_what_they_cost() {
+    let mut scene = Scene::new(1, Limits { queue_bytes_max: 64 * 1024, ..Limits::default() });
+    let mut slow = scene.member(0, "t");
+    let mut writer = scene.connect(0, WEB, &upgrade("/topics/t?echo=0"));
+    scene.rest();
+    let mut published = 0;
+    while scene.metrics.total(|shard| shard.closed(CloseReason::SlowConsumer)) == 0 && published < 400_000 {
+        writer.write(&frame(TEXT, b"x"));
+        scene.turn(0);
+        published += 1;
+    }
+    let in_the_kernel = slow.read().len() / 2;
+    assert!(published - in_the_kernel < 2000, "{published} messages, of which {in_the_kernel} were sent");
+}
+
+#[test]
+fn answers_that_nobody_reads_are_within_the_bound_of_the_process() {
+    let total = 256 * 1024;
+    let limits = Limits { queue_bytes_total_max: total, ..Limits::default() };
+    let mut scene = Scene::new(1, limits);
+    let mut clients: Vec<_> = (0..40).map(|_| echoing(&mut scene)).collect();
+    for _ in 0..40 {
+        for client in &mut clients {
+            client.write(&frame(TEXT, &[b'x'; 100]).repeat(100));
+        }
+        scene.rest();
+        let queued = usize::try_from(scene.metrics.total(|shard| shard.queued_bytes.get())).unwrap();
+        assert!(queued < 2 * total, "{queued} bytes are queued");
+    }
+    scene.pass(300);
+    let slow = scene.metrics.total(|shard| shard.closed(CloseReason::SlowConsumer));
+    assert!(slow > 0 && slow < 40, "{slow} of them are closed");
 }

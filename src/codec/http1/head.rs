@@ -6,6 +6,7 @@ use std::mem::MaybeUninit;
 
 use super::response::Reply;
 use super::uri::{self, Query};
+use crate::rule::Rule;
 
 /// Fields that a head can have at most, whatever the limits say: their index lies on the stack, 32 bytes each.
 pub const FIELDS_MAX: usize = 128;
@@ -81,28 +82,28 @@ impl Malformed {
         }
     }
 
-    /// A short stable name.
+    /// The rule that was broken.
     #[must_use]
-    pub const fn label(self) -> &'static str {
+    pub const fn rule(self) -> Rule {
         match self {
-            Self::NotHttp => "not_http",
-            Self::BareLineFeed => "bare_line_feed",
-            Self::TooLarge(_) => "head_too_large",
-            Self::TooManyFields(_) => "too_many_fields",
-            Self::RequestLine => "bad_request_line",
-            Self::Version => "bad_version",
-            Self::Target => "bad_target",
-            Self::Encoding => "bad_encoding",
-            Self::FieldName => "bad_field_name",
-            Self::FieldValue => "bad_field_value",
-            Self::HostMissing => "host_missing",
-            Self::HostAmbiguous => "host_ambiguous",
-            Self::HostInvalid => "bad_host",
-            Self::LengthAmbiguous => "length_ambiguous",
-            Self::LengthInvalid => "bad_length",
-            Self::LengthAndEncoding => "length_and_encoding",
-            Self::EncodingInvalid => "bad_transfer_encoding",
-            Self::EncodingUnknown => "unknown_transfer_encoding",
+            Self::NotHttp => Rule::NotHttp,
+            Self::BareLineFeed => Rule::BareLineFeed,
+            Self::TooLarge(_) => Rule::HeadTooLarge,
+            Self::TooManyFields(_) => Rule::TooManyFields,
+            Self::RequestLine => Rule::RequestLine,
+            Self::Version => Rule::Version,
+            Self::Target => Rule::Target,
+            Self::Encoding => Rule::TargetEncoding,
+            Self::FieldName => Rule::FieldName,
+            Self::FieldValue => Rule::FieldValue,
+            Self::HostMissing => Rule::HostMissing,
+            Self::HostAmbiguous => Rule::HostAmbiguous,
+            Self::HostInvalid => Rule::HostInvalid,
+            Self::LengthAmbiguous => Rule::LengthAmbiguous,
+            Self::LengthInvalid => Rule::LengthInvalid,
+            Self::LengthAndEncoding => Rule::LengthAndEncoding,
+            Self::EncodingInvalid => Rule::EncodingInvalid,
+            Self::EncodingUnknown => Rule::EncodingUnknown,
         }
     }
 }

@@ -205,7 +205,7 @@ impl Epoll {
                 is_drained = read < self.buffer.len() && !entry.has(Entry::HUNG_UP);
                 self.lent = true;
                 let len = u32::try_from(read).unwrap_or(u32::MAX);
-                Some(Completion::Received(id, Lease { buffer: 0, start: 0, len }))
+                Some(Completion::Received(id, Lease { buffer: 0, start: 0, len, more: !is_drained }))
             }
             Err(Errno::AGAIN) => None,
             Err(Errno::INTR) => return None,

@@ -147,13 +147,13 @@ pub(super) enum Lent {
 }
 
 impl Lent {
-    /// A lease of the first `len` bytes.
-    pub(super) fn lease(self, len: u32) -> Lease {
+    /// A lease of the first `len` bytes, with `more` behind them or not.
+    pub(super) fn lease(self, len: u32, more: bool) -> Lease {
         let buffer = match self {
             Self::Scratch(buffer) => buffer,
             Self::OfRing { ring, buffer } => OF_RING | u32::try_from(ring).unwrap_or(0) << 16 | u32::from(buffer),
         };
-        Lease { buffer, start: 0, len }
+        Lease { buffer, start: 0, len, more }
     }
 
     pub(super) fn of(lease: &Lease) -> Self {
@@ -222,7 +222,7 @@ mod tests {
     #[test]
     fn a_lease_names_its_buffer() {
         for lent in [Lent::Scratch(63), Lent::OfRing { ring: 4094, buffer: 255 }, Lent::OfRing { ring: 0, buffer: 0 }] {
-            assert_eq!(Lent::of(&lent.lease(1)), lent);
+            assert_eq!(Lent::of(&lent.lease(1, false)), lent);
         }
     }
 

@@ -180,7 +180,7 @@ impl Uring {
             } else {
                 entry.rest()
             }
-            self.done.push_back(Completion::Received(id, lent.lease(len)));
+            self.done.push_back(Completion::Received(id, lent.lease(len, done.nonempty())));
             if matches!(lent, Lent::OfRing { .. }) && len == BufferRing::BYTES {
                 self.demote(id);
             }

@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use super::*;
-use crate::config::Limits;
+use crate::config::{Limits, Origins};
 use crate::session::{Partials, Tools};
 
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
@@ -291,15 +291,28 @@ fn deflate_is_agreed_on_when_both_want_it() {
 
 #[test]
 fn listed_origins_and_any() {
-    let evil = handshake("Origin: http://example.com", "Origin: https://friend.example:8443");
-    for (origins, status) in [
-        (OriginPolicy::Same, "403"),
-        (OriginPolicy::SameOr(vec!["https://friend.example".into()]), "403"),
-        (OriginPolicy::SameOr(vec!["https://Friend.example:8443".into()]), "101"),
-        (OriginPolicy::Any, "101"),
+    let only = |list: &[&str]| Origins { any: false, same: false, list: list.iter().map(|&o| o.into()).collect() };
+    let any = Origins { any: true, ..only(&[]) };
+    let same_or = |list| Origins { same: true, ..only(list) };
+    for (origin, origins, status) in [
+        ("https://friend.example:8443", Origins::default(), "403"),
+        ("https://friend.example:8443", same_or(&["https://friend.example"]), "403"),
+        ("https://friend.example:8443", same_or(&["https://friend.example:8443"]), "101"),
+        ("HTTPS://Friend.example:8443", same_or(&["https://friend.example:8443"]), "101"),
+        ("https://friend.example:8443", any.clone(), "101"),
+        ("HTTP://Example.com", same_or(&[]), "101"),
+        ("https://EXAMPLE.com:443", same_or(&[]), "101"),
+        ("http://Example.com", only(&["https://friend.example"]), "403"),
+        ("http://example.com.evil", same_or(&[]), "403"),
+        ("http://example.com:8080", same_or(&[]), "403"),
+        ("http://", same_or(&[]), "403"),
+        ("file://example.com", same_or(&[]), "403"),
+        ("null", same_or(&["https://friend.example"]), "403"),
+        ("null", any, "101"),
     ] {
+        let head = handshake("Origin: http://example.com", &format!("Origin: {origin}"));
         let policy = UpgradePolicy { origins, ..UpgradePolicy::default() };
-        assert_eq!(answer([evil.as_bytes()], &Limits::default(), &policy).unwrap(), status, "{policy:?}");
+        assert_eq!(answer([head.as_bytes()], &Limits::default(), &policy).unwrap(), status, "{origin} {policy:?}");
     }
 }
 

@@ -3,37 +3,14 @@
 use super::{Head, Violation};
 use crate::codec::websocket::deflate::{Agreement, negotiate};
 use crate::codec::websocket::handshake::{ACCEPT_BYTES, accept_key, is_key};
+use crate::config::Origins;
 
-/// Whose pages may open a WebSocket here. A browser sends its user's cookies along with every page's handshake and says
-/// in `Origin` which page it was (cross-site WebSocket hijacking, CWE-1385). Who sends no `Origin` is no browser.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum OriginPolicy {
-    /// Pages that came from the host which the handshake names.
-    #[default]
-    Same,
-    /// Those, and the origins listed, each as a browser writes it: `https://example.com`, `http://localhost:3000`.
-    SameOr(Vec<String>),
-    /// Only the origins listed.
-    Only(Vec<String>),
-    /// Everyone's.
-    Any,
-}
-
-impl OriginPolicy {
-    /// Whether a handshake with this `Origin` and `Host` is allowed.
-    #[must_use]
-    pub fn allows(&self, origin: &[u8], host: &[u8]) -> bool {
-        match self {
-            Self::Any => true,
-            Self::Same => is_same(origin, host),
-            Self::SameOr(listed) => is_same(origin, host) || is_listed(origin, listed),
-            Self::Only(listed) => is_listed(origin, listed),
-        }
-    }
-}
-
-fn is_listed(origin: &[u8], listed: &[String]) -> bool {
-    listed.iter().any(|listed| listed.as_bytes().eq_ignore_ascii_case(origin))
+/// Whether a handshake with this `Origin` and `Host` is allowed. `null`, the origin of pages that have none of their own,
+/// is only where any is.
+fn is_allowed(origins: &Origins, origin: &[u8], host: &[u8]) -> bool {
+    origins.any
+        || origins.same && is_same(origin, host)
+        || origins.list.iter().any(|listed| listed.as_bytes().eq_ignore_ascii_case(origin))
 }
 
 /// Whether `http://host` or `https://host`, the scheme's own port left out, is the origin. The scheme does not matter:
@@ -45,7 +22,9 @@ fn is_same(origin: &[u8], host: &[u8]) -> bool {
     let schemes: [(&[u8], &[u8]); 2] = [(b"http://", b":80"), (b"https://", b":443")];
     schemes.into_iter().any(|(scheme, port)| {
         origin.split_at_checked(scheme.len()).is_some_and(|(start, authority)| {
-            start.eq_ignore_ascii_case(scheme) && bare(authority, port).eq_ignore_ascii_case(bare(host, port))
+            !authority.is_empty()
+                && start.eq_ignore_ascii_case(scheme)
+                && bare(authority, port).eq_ignore_ascii_case(bare(host, port))
         })
     })
 }
@@ -54,7 +33,7 @@ fn is_same(origin: &[u8], host: &[u8]) -> bool {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UpgradePolicy {
     /// Whose pages may come.
-    pub origins: OriginPolicy,
+    pub origins: Origins,
     /// Subprotocols that are spoken here, the preferred ones first.
     pub subprotocols: Vec<String>,
     /// Whether permessage-deflate is taken when it is offered.
@@ -94,7 +73,7 @@ pub fn upgrade<'p>(head: &Head<'_>, policy: &'p UpgradePolicy) -> Result<Upgrade
         return Err(Violation::WebSocketVersion);
     }
     let key = only(head.fields("sec-websocket-key")).filter(|key| is_key(key)).ok_or(Violation::WebSocketKey)?;
-    if head.fields("origin").any(|origin| !policy.origins.allows(origin, head.host())) {
+    if head.fields("origin").any(|origin| !is_allowed(&policy.origins, origin, head.host())) {
         return Err(Violation::Origin);
     }
     if head.behind() > 0 {

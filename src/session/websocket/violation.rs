@@ -5,6 +5,7 @@ use crate::codec::websocket::close::CloseError;
 use crate::codec::websocket::deflate::InflateError;
 use crate::codec::websocket::frame::BadHeader;
 use crate::codec::websocket::utf8::BadUtf8;
+use crate::rule::Rule;
 
 /// How a client broke the rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -42,27 +43,27 @@ pub enum Violation {
 }
 
 impl crate::session::Violation for Violation {
-    fn label(&self) -> &'static str {
+    fn rule(&self) -> Rule {
         match self {
-            Self::Header(BadHeader::ReservedBit) => "reserved_bit",
-            Self::Header(BadHeader::ReservedOpcode) => "reserved_opcode",
-            Self::Header(BadHeader::FragmentedControl) => "fragmented_control",
-            Self::Header(BadHeader::LongControl) => "long_control",
-            Self::Header(BadHeader::Unmasked) => "unmasked",
-            Self::Header(BadHeader::LengthForm) => "length_form",
-            Self::Header(BadHeader::LengthOverflow) => "length_overflow",
-            Self::NotAgreed => "compression_not_agreed",
-            Self::NothingToContinue => "nothing_to_continue",
-            Self::Interleaved => "interleaved_messages",
-            Self::TooBig => "message_too_big",
-            Self::TooManyFragments => "too_many_fragments",
-            Self::EmptyFragments => "empty_fragments",
-            Self::Text(BadUtf8) => "bad_utf8",
-            Self::Compressed(InflateError::Garbage) => "bad_deflate",
-            Self::Compressed(InflateError::TooBig) => "inflated_too_big",
-            Self::Close(CloseError::HalfACode) => "half_a_close_code",
-            Self::Close(CloseError::BadCode(_)) => "bad_close_code",
-            Self::Close(CloseError::BadReason) => "bad_close_reason",
+            Self::Header(BadHeader::ReservedBit) => Rule::ReservedBit,
+            Self::Header(BadHeader::ReservedOpcode) => Rule::ReservedOpcode,
+            Self::Header(BadHeader::FragmentedControl) => Rule::FragmentedControl,
+            Self::Header(BadHeader::LongControl) => Rule::LongControl,
+            Self::Header(BadHeader::Unmasked) => Rule::Unmasked,
+            Self::Header(BadHeader::LengthForm) => Rule::LengthForm,
+            Self::Header(BadHeader::LengthOverflow) => Rule::LengthOverflow,
+            Self::NotAgreed => Rule::NotAgreed,
+            Self::NothingToContinue => Rule::NothingToContinue,
+            Self::Interleaved => Rule::Interleaved,
+            Self::TooBig => Rule::MessageTooBig,
+            Self::TooManyFragments => Rule::TooManyFragments,
+            Self::EmptyFragments => Rule::EmptyFragments,
+            Self::Text(BadUtf8) => Rule::BadUtf8,
+            Self::Compressed(InflateError::Garbage) => Rule::BadDeflate,
+            Self::Compressed(InflateError::TooBig) => Rule::InflatedTooBig,
+            Self::Close(CloseError::HalfACode) => Rule::HalfACloseCode,
+            Self::Close(CloseError::BadCode(_)) => Rule::BadCloseCode,
+            Self::Close(CloseError::BadReason) => Rule::BadCloseReason,
         }
     }
 

@@ -26,6 +26,7 @@ use super::{Faults, ManualClock, Net, Random, SimBackend};
 use crate::id::{ListenerId, ShardId};
 use crate::mailbox::Doorbell;
 use crate::metrics::Metrics;
+use crate::rule::Limit;
 use crate::shard::{Control, Mail, Seed, Shard, Turn};
 use crate::time::Clock as _;
 
@@ -51,14 +52,14 @@ pub struct Report {
 impl Report {
     /// What `rare` counts.
     pub const RARE: [&str; 8] = [
-        "mailbox_full_total",
+        "mailbox_capacity",
         "publisher_paused_total",
         "reading_paused_total",
         "short_sends_total",
         "deliveries_dropped_total",
         "heartbeats_sent_total",
         "handler_panics_total",
-        "subscriptions_refused_total",
+        "subscriptions_max and topics_max",
     ];
 }
 
@@ -402,14 +403,14 @@ impl<'a> World<'a> {
 
     fn report(&self) -> Report {
         let rare = [
-            self.metrics.total(|shard| shard.mailbox_full_total.get()),
+            self.metrics.total(|shard| shard.struck(Limit::MailboxCapacity)),
             self.metrics.total(|shard| shard.publisher_paused_total.get()),
             self.metrics.total(|shard| shard.reading_paused_total.get()),
             self.metrics.total(|shard| shard.short_sends_total.get()),
             self.metrics.total(|shard| shard.deliveries_dropped_total.get()),
             self.metrics.total(|shard| shard.heartbeats_sent_total.get()),
             self.metrics.total(|shard| shard.handler_panics_total.get()),
-            self.metrics.total(|shard| shard.subscriptions_refused_total.get()),
+            self.metrics.total(|shard| shard.struck(Limit::SubscriptionsMax) + shard.struck(Limit::TopicsMax)),
         ];
         let echoes = |peer: &&Peer| peer.sketch.role == Role::Echo;
         let echoed: u64 = self.peers.iter().filter(echoes).map(|peer| u64::from(peer.sent)).sum();

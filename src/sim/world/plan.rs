@@ -8,10 +8,10 @@ use crate::app::opening::Opening;
 use crate::app::site::{Page, Site};
 use crate::app::topic::Topics;
 use crate::app::{Context, Handler, Refusal, Request, Router, SlowConsumer, standard_routes};
-use crate::config::{App, Limits};
+use crate::config::{App, Limits, Origins};
 use crate::message::{Kind as MessageKind, Topic};
 use crate::session::Protocol;
-use crate::session::http::{OriginPolicy, UpgradePolicy};
+use crate::session::http::UpgradePolicy;
 use crate::shard::{Entrance, EntranceKind};
 use crate::sim::{Config, Faults, Random};
 
@@ -303,7 +303,8 @@ pub(super) fn router() -> Router {
 
 /// The listeners of every world, see [`Sketch::way_in`].
 pub(super) fn entrances() -> Arc<[Entrance]> {
-    let policy = UpgradePolicy { origins: OriginPolicy::Any, subprotocols: Vec::new(), deflate: true };
+    let policy =
+        UpgradePolicy { origins: Origins { any: true, ..Origins::default() }, subprotocols: Vec::new(), deflate: true };
     let web = EntranceKind::Http { policy, site: Arc::new(OnePage), routes: true };
     let topic = |name: &str| Topic::parse(name.as_bytes(), Topic::BYTES_MAX).ok();
     let apps =

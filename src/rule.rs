@@ -1,0 +1,216 @@
+//! The rules that a peer can break, and the limits that it can run into.
+//!
+//! Both lists are closed, so that whoever reads them knows all that is counted, and a metric has a place for each.
+
+/// An enum whose values have names in metrics, and a list of all of them.
+macro_rules! labelled {
+    ($(#[doc = $doc:literal])+ $name:ident { $($(#[doc = $what:literal])+ $variant:ident = $label:literal,)+ }) => {
+        $(#[doc = $doc])+
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u8)]
+        pub enum $name {
+            $($(#[doc = $what])+ $variant,)+
+        }
+
+        impl $name {
+            /// All of them, in the order of their numbers.
+            pub const ALL: &[Self] = &[$(Self::$variant),+];
+
+            /// The name in metrics and logs, `[a-z_]+`.
+            #[must_use]
+            pub const fn label(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $label,)+
+                }
+            }
+        }
+    };
+}
+
+labelled! {
+    /// A rule of a protocol.
+    Rule {
+        /// HTTP: the first byte begins no request.
+        NotHttp = "not_http",
+        /// HTTP: a line that does not end in CR LF.
+        BareLineFeed = "bare_line_feed",
+        /// HTTP: a head over `head_bytes_max`.
+        HeadTooLarge = "head_too_large",
+        /// HTTP: more fields than `head_fields_max`.
+        TooManyFields = "too_many_fields",
+        /// HTTP: the request line.
+        RequestLine = "bad_request_line",
+        /// HTTP: a version that is not spoken.
+        Version = "bad_version",
+        /// HTTP: neither a path nor a URL.
+        Target = "bad_target",
+        /// HTTP: a target that is not well-encoded UTF-8.
+        TargetEncoding = "bad_encoding",
+        /// HTTP: the name of a field.
+        FieldName = "bad_field_name",
+        /// HTTP: the value of a field.
+        FieldValue = "bad_field_value",
+        /// HTTP: no Host.
+        HostMissing = "host_missing",
+        /// HTTP: more than one host.
+        HostAmbiguous = "host_ambiguous",
+        /// HTTP: not a host.
+        HostInvalid = "bad_host",
+        /// HTTP: more than one Content-Length.
+        LengthAmbiguous = "length_ambiguous",
+        /// HTTP: not a length.
+        LengthInvalid = "bad_length",
+        /// HTTP: Content-Length beside Transfer-Encoding.
+        LengthAndEncoding = "length_and_encoding",
+        /// HTTP: the Transfer-Encoding.
+        EncodingInvalid = "bad_transfer_encoding",
+        /// HTTP: another Transfer-Encoding than chunked.
+        EncodingUnknown = "unknown_transfer_encoding",
+        /// HTTP: a method that is not taken here.
+        MethodNotAllowed = "method_not_allowed",
+        /// HTTP: a method that nobody knows.
+        MethodUnknown = "method_unknown",
+        /// HTTP: a body where none is taken.
+        BodyNotTaken = "body_not_taken",
+        /// HTTP: a body of unknown length.
+        LengthRequired = "length_required",
+        /// Handshake: none, where only a WebSocket is served.
+        UpgradeRequired = "upgrade_required",
+        /// Handshake: in HTTP/1.0.
+        UpgradeOldVersion = "upgrade_old_version",
+        /// Handshake: no Upgrade in the Connection field.
+        ConnectionField = "bad_connection_field",
+        /// Handshake: another version than 13.
+        WebSocketVersion = "bad_websocket_version",
+        /// Handshake: the key.
+        WebSocketKey = "bad_websocket_key",
+        /// Handshake: from a page of another site.
+        Origin = "origin_not_allowed",
+        /// Handshake: the client did not wait for the answer.
+        BytesBeforeSwitch = "bytes_before_switch",
+        /// WebSocket: a reserved bit.
+        ReservedBit = "reserved_bit",
+        /// WebSocket: a reserved opcode.
+        ReservedOpcode = "reserved_opcode",
+        /// WebSocket: a control frame in fragments.
+        FragmentedControl = "fragmented_control",
+        /// WebSocket: a control frame over 125 bytes.
+        LongControl = "long_control",
+        /// WebSocket: a frame without a mask.
+        Unmasked = "unmasked",
+        /// WebSocket: a length in a longer form than it needs.
+        LengthForm = "length_form",
+        /// WebSocket: a length of 64 bits.
+        LengthOverflow = "length_overflow",
+        /// WebSocket: a compressed message, though compression was not agreed on.
+        NotAgreed = "compression_not_agreed",
+        /// WebSocket: a continuation of nothing.
+        NothingToContinue = "nothing_to_continue",
+        /// WebSocket: a message inside another.
+        Interleaved = "interleaved_messages",
+        /// WebSocket: a message over `message_bytes_max`.
+        MessageTooBig = "message_too_big",
+        /// WebSocket: more fragments than `fragments_max`.
+        TooManyFragments = "too_many_fragments",
+        /// WebSocket: more empty fragments in a row than `empty_fragments_max`.
+        EmptyFragments = "empty_fragments",
+        /// WebSocket: text that is not UTF-8.
+        BadUtf8 = "bad_utf8",
+        /// WebSocket: a message that cannot be inflated.
+        BadDeflate = "bad_deflate",
+        /// WebSocket: a message over `message_bytes_max` when it is inflated.
+        InflatedTooBig = "inflated_too_big",
+        /// WebSocket: half of a close code.
+        HalfACloseCode = "half_a_close_code",
+        /// WebSocket: a close code that nobody may send.
+        BadCloseCode = "bad_close_code",
+        /// WebSocket: a close reason that is not UTF-8.
+        BadCloseReason = "bad_close_reason",
+        /// Raw TCP: a line over `message_bytes_max`.
+        LineTooLong = "line_too_long",
+        /// Raw TCP: a frame over `message_bytes_max`.
+        FrameTooLong = "frame_too_long",
+        /// Raw TCP: a first frame that opens nothing.
+        BadFirstFrame = "bad_first_frame",
+        /// Raw TCP: a first frame whose topic is over `topic_bytes_max`.
+        TopicTooLong = "topic_too_long",
+    }
+}
+
+labelled! {
+    /// A limit of [`Limits`](crate::config::Limits), by its name there. `heartbeat_interval` is none.
+    Limit {
+        /// A connection was refused.
+        ConnectionsMax = "connections_max",
+        /// No complete handshake came in its time.
+        HandshakeTimeout = "handshake_timeout",
+        /// A request head was too large.
+        HeadBytesMax = "head_bytes_max",
+        /// A request head had too many fields.
+        HeadFieldsMax = "head_fields_max",
+        /// A message was too big.
+        MessageBytesMax = "message_bytes_max",
+        /// A message had too many fragments.
+        FragmentsMax = "fragments_max",
+        /// Too many empty fragments came in a row.
+        EmptyFragmentsMax = "empty_fragments_max",
+        /// A connection was no longer read because so many pongs waited.
+        ControlRepliesMax = "control_replies_max",
+        /// A message found a full queue.
+        QueueBytesMax = "queue_bytes_max",
+        /// A message had to queue while all queues together were full.
+        QueueBytesTotalMax = "queue_bytes_total_max",
+        /// A queue made no progress for too long.
+        QueueStallTimeout = "queue_stall_timeout",
+        /// A peer did not end its connection after our close.
+        CloseTimeout = "close_timeout",
+        /// A subscription too many.
+        SubscriptionsMax = "subscriptions_max",
+        /// A topic's name was too long.
+        TopicBytesMax = "topic_bytes_max",
+        /// There was no room for another topic.
+        TopicsMax = "topics_max",
+        /// A peer did not answer a heartbeat in time.
+        HeartbeatTimeout = "heartbeat_timeout",
+        /// A connection had no message for too long.
+        IdleTimeout = "idle_timeout",
+        /// A shard's mailbox filled, and its publishers had to wait.
+        MailboxCapacity = "mailbox_capacity",
+    }
+}
+
+impl Rule {
+    /// The limit that was broken with it.
+    #[must_use]
+    pub const fn limit(self) -> Option<Limit> {
+        Some(match self {
+            Self::HeadTooLarge => Limit::HeadBytesMax,
+            Self::TooManyFields => Limit::HeadFieldsMax,
+            Self::MessageTooBig | Self::InflatedTooBig | Self::LineTooLong | Self::FrameTooLong => {
+                Limit::MessageBytesMax
+            }
+            Self::TooManyFragments => Limit::FragmentsMax,
+            Self::EmptyFragments => Limit::EmptyFragmentsMax,
+            Self::TopicTooLong => Limit::TopicBytesMax,
+            _ => return None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn every_number_is_its_place_and_every_name_is_its_own() {
+        assert!(Rule::ALL.iter().enumerate().all(|(place, rule)| *rule as usize == place));
+        assert!(Limit::ALL.iter().enumerate().all(|(place, limit)| *limit as usize == place));
+        let labels: Vec<_> = Rule::ALL.iter().map(|rule| rule.label()).collect();
+        assert_eq!(labels.iter().collect::<HashSet<_>>().len(), labels.len());
+        assert!(
+            labels.iter().all(|label| label.bytes().all(|byte| byte.is_ascii_lowercase() || b"_8".contains(&byte)))
+        );
+    }
+}

@@ -1,0 +1,106 @@
+//! Who subscribes to what: the connection, this shard's members and the topic's owner are told the same.
+
+use super::connection::{Extra, Membership};
+use super::core::Core;
+use super::mail::Request;
+use crate::app::Subscribe;
+use crate::close::CloseReason;
+use crate::hub::members::Interest;
+use crate::hub::topics::Interested;
+use crate::id::ConnId;
+use crate::message::Topic;
+use crate::rule::Limit;
+
+impl Core {
+    pub(super) fn subscribe(&mut self, id: ConnId, topic: &Topic, how: Subscribe) -> Result<(), CloseReason> {
+        let Some(connection) = self.table.get(id) else { return Ok(()) };
+        let key = self.members.key(topic);
+        if key.is_some_and(|key| connection.memberships().any(|membership| membership.topic == key)) {
+            return Ok(());
+        }
+        if topic.as_str().len() > self.limits.topic_bytes_max {
+            self.metrics.strike(Limit::TopicBytesMax);
+            return Err(CloseReason::Policy);
+        }
+        if connection.memberships().count() >= self.limits.subscriptions_max {
+            self.metrics.strike(Limit::SubscriptionsMax);
+            return Err(CloseReason::Policy);
+        }
+        let wire = connection.encoder().wire;
+        let Some(joined) = self.members.join(topic, id.index(), wire, how.echo) else {
+            self.metrics.strike(Limit::TopicsMax);
+            return Err(CloseReason::TryAgainLater);
+        };
+        let membership = Membership { topic: joined.topic, position: joined.position };
+        if let Some(connection) = self.table.get_mut(id) {
+            if connection.membership.is_some() {
+                connection.extra.get_or_insert_default().memberships.push(membership);
+            } else {
+                connection.membership = membership;
+            }
+        }
+        self.metrics.subscriptions.add(1);
+        self.tell_owner(topic, joined.interest);
+        Ok(())
+    }
+
+    pub(super) fn unsubscribe(&mut self, id: ConnId, topic: &Topic) {
+        let Some(key) = self.members.key(topic) else { return };
+        let Some(connection) = self.table.get_mut(id) else { return };
+        let membership = if connection.membership.topic == key {
+            let next = connection.extra.as_mut().and_then(|extra| extra.memberships.pop());
+            std::mem::replace(&mut connection.membership, next.unwrap_or(Membership::NONE))
+        } else {
+            let Some(Extra { memberships, .. }) = connection.extra.as_deref_mut() else { return };
+            let Some(index) = memberships.iter().position(|membership| membership.topic == key) else { return };
+            memberships.swap_remove(index)
+        };
+        self.leave_topic(id, membership);
+    }
+
+    /// Takes a connection out of all its topics.
+    pub(super) fn leave_all_topics(&mut self, id: ConnId) {
+        while let Some(connection) = self.table.get_mut(id) {
+            let more = connection.extra.as_mut().and_then(|extra| extra.memberships.pop());
+            let membership = match more {
+                Some(membership) => membership,
+                None if connection.membership.is_some() => {
+                    std::mem::replace(&mut connection.membership, Membership::NONE)
+                }
+                None => break,
+            };
+            self.leave_topic(id, membership);
+        }
+    }
+
+    fn leave_topic(&mut self, id: ConnId, membership: Membership) {
+        let Some(wire) = self.table.get(id).map(|connection| connection.encoder().wire) else { return };
+        let Some(topic) = self.members.name(membership.topic).cloned() else { return };
+        let table = &mut self.table;
+        let interest = self.members.leave(membership.topic, membership.position, wire, |moved, position| {
+            if let Some((_, connection)) = table.at(moved) {
+                connection.moved(Membership { topic: membership.topic, position });
+            }
+        });
+        self.metrics.subscriptions.sub(1);
+        self.tell_owner(&topic, interest);
+    }
+
+    fn tell_owner(&mut self, topic: &Topic, interest: Interest) {
+        self.metrics.topics.set(self.members.len() as u64);
+        let owner = topic.owner(self.shards);
+        let request = match interest {
+            Interest::Same => return,
+            Interest::Wants(wants) => {
+                let Some(stay) = self.members.stay(topic) else { return };
+                Request::Interest(topic.clone(), Interested { shard: self.id, wants, stay })
+            }
+            Interest::None => Request::Disinterest(topic.clone(), self.id),
+        };
+        if owner == self.id {
+            self.take_request(request);
+        } else {
+            self.mail.peers[usize::from(owner.0)].requests.push(request);
+        }
+    }
+}
