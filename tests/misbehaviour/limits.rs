@@ -13,8 +13,12 @@ use crate::common::{Client, Neighbour, PATIENCE, Running};
 
 const SOON: Duration = Duration::from_millis(300);
 
+/// What makes the limit low, and who then meets it.
+type Case = (fn(&mut Config), fn(&Running, &mut Neighbour));
+
 /// What makes the limit easy to reach, and who runs into it.
-fn case(limit: Limit) -> (fn(&mut Config), fn(&Running, &mut Neighbour)) {
+#[expect(clippy::too_many_lines, reason = "a table with an entry for each limit")]
+fn case(limit: Limit) -> Case {
     match limit {
         Limit::ConnectionsMax => (
             |config| config.limits.connections_max = 2,
