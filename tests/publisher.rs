@@ -52,6 +52,8 @@ fn all_subscribers_hear_it_in_one_order_with_what_clients_publish() {
         let mut clients = subscribers(&running, 4);
         let mut voice = running.websocket("/topics/news?echo=0");
         let publisher = running.server.publisher();
+        // It stays until all is heard: who leaves with messages unread resets the connection, and may take its own along.
+        let speak = &mut voice;
         thread::scope(|scope| {
             for name in ["a", "b"] {
                 let publisher = publisher.clone();
@@ -61,7 +63,7 @@ fn all_subscribers_hear_it_in_one_order_with_what_clients_publish() {
                     }
                 });
             }
-            scope.spawn(move || (0..EACH).for_each(|number| voice.send_text(&format!("c {number}"))));
+            scope.spawn(move || (0..EACH).for_each(|number| speak.send_text(&format!("c {number}"))));
         });
         let heard: Vec<Vec<String>> =
             clients.iter_mut().map(|client| (0..3 * EACH).map(|_| client.text()).collect()).collect();
