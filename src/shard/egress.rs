@@ -224,7 +224,10 @@ impl Core {
             outbox.waits = true;
             let after = outbox.memory();
             self.count_queued(before, after);
-            self.arm_by(id, stall);
+            // A closing connection has its deadline.
+            if !self.flag(id, Flags::CLOSING) {
+                self.arm_by(id, stall);
+            }
         }
         self.out = bytes;
     }

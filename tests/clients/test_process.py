@@ -180,6 +180,10 @@ class Drain(AsyncTest):
                 urls = ["/echo", "/chat/drain?name=a", "/topics/drain"] * 10
                 clients = [await connect(server.ws(path)) for path in urls]
                 idle = [await asyncio.open_connection("127.0.0.1", server.ports[LINE_ECHO]) for _ in range(10)]
+                for reader, writer in idle:
+                    # Only who has been accepted is said good-bye to.
+                    writer.write(b"here\n")
+                    self.assertEqual(await reader.readline(), b"here\n")
                 server.signal(stop)
                 async with asyncio.timeout(SECONDS_MAX):
                     for ws in clients:

@@ -206,6 +206,33 @@ fn who_takes_the_last_subscribers_place_sees_no_gap() {
     assert_eq!(joiner.read(), b"three\n");
 }
 
+#[test]
+fn a_slow_consumer_has_the_whole_close_timeout_to_read_why() {
+    let (stall, close) = (Duration::from_secs(1), Duration::from_secs(5));
+    let limits =
+        Limits { queue_bytes_max: 128 * 1024, queue_stall_timeout: stall, close_timeout: close, ..Limits::default() };
+    let mut scene = Scene::new(1, limits);
+    let (mut slow, mut writer) = (scene.connect(0, WEB, &upgrade("/topics/t")), scene.member(0, "t"));
+    scene.rest();
+    slow.read();
+    // The network holds the first message and a bit of the second, the queue the rest of it and one more.
+    for _ in 0..4 {
+        writer.write(&[b"x".repeat(60_000), b"\n".to_vec()].concat());
+        scene.rest();
+        writer.read();
+    }
+    // It reads again, but not enough for all that is due, and rests longer than a queue may stand still.
+    let mut heard = Vec::new();
+    slow.read_into(&mut heard, 30_000);
+    scene.pass(3000);
+    while slow.read_into(&mut heard, 30_000) > 0 {
+        scene.rest();
+    }
+    assert_eq!(heard.len(), 2 * 60_004 + 4 + 13, "two messages and a close frame");
+    assert!(heard.ends_with(b"\x0f\xa1slow_consumer"), "which says 4001");
+    assert_eq!(slow.peer(), Peer::Finished);
+}
+
 /// A client's frame with a mask of zeros.
 fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     assert!(payload.len() < 126);
