@@ -4,7 +4,6 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -53,7 +52,7 @@ pub(super) struct Args {
     /// Time a client has to give one [default: 10s]
     #[arg(long, value_name = "D")]
     heartbeat_timeout: Option<String>,
-    /// Most time over which clients are sent away when the server ends, a tenth of a second for each [default: 30s]
+    /// Time over which clients are sent away when the server ends [default: 30s]
     #[arg(long, value_name = "D")]
     drain: Option<String>,
     /// text or json [default: text]
@@ -164,20 +163,13 @@ fn obey(signals: &mut Signals, server: &Server, config: &Config) -> Result<(), F
             _ => {
                 draining = true;
                 let connections = server.metrics().total(|shard| shard.connections.get());
-                let period = drain_period(config.drain, connections);
+                let period = config.drain;
                 tracing::info!(connections, ?period, "draining; another signal ends at once");
                 server.drain(period);
             }
         }
     }
     Ok(())
-}
-
-/// Time to send so many clients away in. That they come back one after the other is for the sake of who takes them in;
-/// ten in a second are no burden, and whoever presses Ctrl-C with one browser open need not wait.
-fn drain_period(longest: Duration, connections: u64) -> Duration {
-    const PER_CONNECTION: Duration = Duration::from_millis(100);
-    longest.min(PER_CONNECTION.saturating_mul(u32::try_from(connections).unwrap_or(u32::MAX)))
 }
 
 #[cfg(test)]
@@ -191,16 +183,6 @@ mod tests {
     struct Wrapper {
         #[command(flatten)]
         args: Args,
-    }
-
-    #[test]
-    fn few_clients_are_sent_away_in_little_time() {
-        let longest = Duration::from_secs(30);
-        let expected = [(0, 0), (1, 100), (20, 2_000), (300, 30_000), (1_000_000, 30_000), (u64::MAX, 30_000)];
-        for (connections, period) in expected {
-            assert_eq!(drain_period(longest, connections), Duration::from_millis(period));
-        }
-        assert_eq!(drain_period(Duration::ZERO, 5), Duration::ZERO);
     }
 
     #[test]
