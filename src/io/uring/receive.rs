@@ -39,7 +39,7 @@ use super::{Completion, Uring};
 use crate::id::ConnId;
 
 /// Receives of up to this many bytes are better off with a multishot receive.
-const SMALL_BYTES_MAX: u32 = 1024;
+const SMALL_BYTES_MAX: u32 = 1536;
 
 impl Uring {
     /// Arms what the connection should wait with and does not; the last step of a close.
