@@ -74,6 +74,8 @@ impl Chat {
     const BACKOFF_MIN: Duration = Duration::from_millis(500);
     const BACKOFF_MAX: Duration = Duration::from_secs(30);
     const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+    /// Time for the answers to the last lines of an input that has ended.
+    const LAST_WORDS: Duration = Duration::from_millis(250);
 
     fn connect(&mut self) -> Result<Link, LinkError> {
         self.connections += 1;
@@ -121,12 +123,21 @@ impl Chat {
                 Ok(Happening::Ended(number, ending)) if number == self.connections => return self.over(ending),
                 // An older connection's end, which `send` had noticed before.
                 Ok(Happening::Ended(..)) => {}
-                Ok(Happening::InputEnded) => return self.leave(link),
+                Ok(Happening::InputEnded) => return self.hear_out(link),
                 Ok(Happening::BadInput(why)) => {
                     return Err(Failure::runtime(format_args!("{why}, standard input: send shorter lines of text")));
                 }
                 Ok(Happening::OutputClosed) | Err(_) => return Ok(Outcome::Done),
             }
+        }
+    }
+
+    /// Waits a moment before the good-bye: whoever leaves the room right behind a line does not see it there.
+    fn hear_out(&self, link: &mut Link) -> Result<Outcome, Failure> {
+        match self.inbox.recv_timeout(Self::LAST_WORDS) {
+            Ok(Happening::Ended(number, ending)) if number == self.connections => self.over(ending),
+            Ok(Happening::OutputClosed) => Ok(Outcome::Done),
+            _ => self.leave(link),
         }
     }
 
