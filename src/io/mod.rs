@@ -178,3 +178,16 @@ pub trait Backend {
     /// back what it spends on busy ones.
     fn quieten(&mut self, id: ConnId);
 }
+
+/// A backend that can open connections too: what a load generator needs beside the rest of the port.
+///
+/// Which address a connection comes from is the backend's business: it has a plan of addresses and ports, made for more
+/// connections than one address has ports.
+pub trait Dial: Backend {
+    /// Opens a connection to `to` under this id and sends `hello`, which may be empty, as soon as it stands.
+    ///
+    /// [`Completion::Writable`] says that it stands, [`Completion::Failed`] that it will not; either way it is
+    /// attached from now on, and [`Backend::close`] ends it. The `hello` belongs to few connections or to all: a backend
+    /// may keep a reference to each that it has seen for as long as it lives.
+    fn dial(&mut self, id: ConnId, to: std::net::SocketAddrV4, hello: &Arc<[u8]>);
+}
