@@ -8,4 +8,5 @@ pub mod live;
 pub mod peer;
 pub mod plan;
 pub mod report;
+pub mod summary;
 mod target;
