@@ -232,6 +232,7 @@ result        ok
     }
 
     #[test]
+    #[allow(clippy::type_complexity, reason = "a table of what spoils a report, and what is said then")]
     fn every_fault_is_told_and_none_is_ok() {
         let faults: [(fn(&mut Report), &str); 9] = [
             (|report| report.opened = 9, "only 9 of 10 connections opened"),
