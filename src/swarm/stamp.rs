@@ -40,7 +40,6 @@ impl Stamp {
 /// Messages of one size that differ in their stamps.
 #[derive(Clone, Debug)]
 pub(super) struct Template {
-    run: u32,
     bytes: Vec<u8>,
 }
 
@@ -51,11 +50,12 @@ impl Template {
         bytes.resize(BYTES, b' ');
         bytes.extend((b'a'..=b'z').cycle().take(size.saturating_sub(BYTES)));
         hex(u64::from(run), &mut bytes[3..11]);
-        Self { run, bytes }
+        Self { bytes }
     }
 
-    pub(super) const fn run(&self) -> u32 {
-        self.run
+    /// The same for another run.
+    pub(super) fn of_run(&self, run: u32) -> Self {
+        Self::new(run, self.bytes.len())
     }
 
     /// The message with this number.

@@ -15,6 +15,8 @@ pub(super) enum Count {
     Retries,
     /// Connections that were given up.
     GivenUp,
+    /// Handshakes completed, guests and those that were lost since included.
+    Opened,
     /// Holders and echo clients whose handshake is complete.
     Standing,
     /// The same with guests.
@@ -25,6 +27,8 @@ pub(super) enum Count {
     Pings,
     /// Bytes that came.
     Bytes,
+    /// Bytes that were sent, behind the first ones of each connection.
+    BytesSent,
     /// Connections that have heard a message of this run.
     Called,
     /// Publications sent.

@@ -1,7 +1,7 @@
 //! How connections end: by the server, by the kernel, or because we say so.
 
 use super::member::{Member, Phase, Role};
-use super::{Crowd, Obstacle, Part};
+use super::{Crowd, Part};
 use crate::id::ConnId;
 use crate::io::{Dial, Ending};
 use crate::swarm::limits::Reason;
@@ -23,6 +23,7 @@ impl<B: Dial> Crowd<B> {
             }
             Phase::Open if never_opened && role != Role::Guest => {
                 self.no_longer_open(role);
+                self.tally.less(Count::Opened);
                 self.failed(id, reason, part);
             }
             Phase::Open => {
@@ -68,7 +69,7 @@ impl<B: Dial> Crowd<B> {
             self.tally.one(Count::Retries);
         } else {
             self.tally.one(Count::GivenUp);
-            self.obstacle.get_or_insert(Obstacle { reason });
+            self.obstacle.get_or_insert(reason);
         }
     }
 
@@ -162,8 +163,8 @@ impl<B: Dial> Crowd<B> {
         }
     }
 
-    /// Whether the backend still has something to close.
-    pub(in crate::swarm) fn is_closing(&self, from: u32) -> Option<u32> {
+    /// The first place from here on that the backend has not let go of.
+    pub(in crate::swarm) fn first_closing(&self, from: u32) -> Option<u32> {
         (from..self.places()).find(|index| self.members[*index as usize].phase == Phase::Closing)
     }
 }

@@ -80,6 +80,10 @@ impl Member {
     /// 32 bits of 10 µs are 11 hours.
     const UNIT_NS: u64 = 10_000;
 
+    pub(in crate::swarm) const fn role(&self) -> Role {
+        self.role
+    }
+
     pub(super) const fn has(&self, flag: u8) -> bool {
         self.flags & flag != 0
     }

@@ -23,11 +23,10 @@ use std::io;
 use std::net::SocketAddrV4;
 use std::time::Duration;
 
-use hdrhistogram::Histogram;
-
 pub(super) use self::member::{Member, Phase, Role};
 use self::opener::{Next, Opener};
 use self::outgoing::Outgoing;
+use super::latency::Latencies;
 use super::limits::Reason;
 use super::peer::Client;
 use super::tally::{Count, Tally};
@@ -84,12 +83,6 @@ pub(super) struct Heard<'a> {
     pub(super) answer: &'a mut Vec<u8>,
 }
 
-/// What a thread cannot mend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Obstacle {
-    pub(super) reason: Reason,
-}
-
 /// One thread's connections.
 pub(super) struct Crowd<B> {
     backend: B,
@@ -103,9 +96,9 @@ pub(super) struct Crowd<B> {
     now: Instant,
     pub(super) tally: Tally,
     /// Nanoseconds from dial to welcome.
-    pub(super) connect: Histogram<u64>,
+    pub(super) connect: Latencies,
     /// Why the first connection was given up.
-    pub(super) obstacle: Option<Obstacle>,
+    pub(super) obstacle: Option<Reason>,
 }
 
 impl<B: Dial> Crowd<B> {
@@ -118,7 +111,7 @@ impl<B: Dial> Crowd<B> {
             broken: Vec::new(),
             now: Instant::ZERO,
             tally: Tally::default(),
-            connect: histogram(),
+            connect: Latencies::new(),
             obstacle: None,
             backend,
             manner,
@@ -153,6 +146,11 @@ impl<B: Dial> Crowd<B> {
     /// The connection at a place, when it is open.
     pub(super) fn standing(&self, index: u32) -> Option<&Member> {
         self.members.get(index as usize).filter(|member| member.phase == Phase::Open)
+    }
+
+    /// The same, to change what a part keeps there.
+    pub(super) fn standing_mut(&mut self, index: u32) -> Option<&mut Member> {
+        self.members.get_mut(index as usize).filter(|member| member.phase == Phase::Open)
     }
 
     /// Its name, for as long as it is open.
@@ -191,13 +189,15 @@ impl<B: Dial> Crowd<B> {
         self.opener.due()
     }
 
-    /// Dials one more, at once. `None` when all places are taken, which is then what stops the run.
+    /// Handshakes in flight.
+    pub(super) const fn opening(&self) -> usize {
+        self.opener.in_flight
+    }
+
+    /// Dials one more, at once. `None` when all places are taken.
     pub(super) fn dial(&mut self, role: Role) -> Option<u32> {
         let fresh = || (self.members.len() < self.manner.places).then(|| self.places());
-        let Some(index) = self.free.pop().or_else(fresh) else {
-            self.obstacle.get_or_insert(Obstacle { reason: Reason::Other });
-            return None;
-        };
+        let index = self.free.pop().or_else(fresh)?;
         if index as usize == self.members.len() {
             self.members.push(Member::default());
         }
@@ -257,11 +257,4 @@ impl<B: Dial> Crowd<B> {
             _ => {}
         }
     }
-}
-
-/// Of nanoseconds, up to an hour, three digits: 25 KiB and more as it is filled.
-pub(super) fn histogram() -> Histogram<u64> {
-    let mut histogram = Histogram::new(3).expect("three digits are possible");
-    histogram.auto(true);
-    histogram
 }

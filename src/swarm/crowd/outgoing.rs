@@ -8,6 +8,7 @@ use crate::id::ConnId;
 use crate::io::{Dial, Out};
 use crate::swarm::limits::Reason;
 use crate::swarm::peer::Client;
+use crate::swarm::tally::Count;
 
 /// Bytes that are staged before they are flushed, though the turn goes on.
 const STAGED_BYTES_MAX: usize = 256 * 1024;
@@ -64,6 +65,7 @@ impl<B: Dial> Crowd<B> {
         let member = &mut self.members[index as usize];
         member.set(Member::SENT);
         let (id, to) = (member.id(index), self.outgoing.bytes.len());
+        self.tally.add(Count::BytesSent, (to - from) as u64);
         let tag = u32::try_from(self.outgoing.sends.len()).unwrap_or(u32::MAX);
         self.outgoing.sends.push(Send { id, from, to });
         self.backend.send(id, Out::Bytes(&self.outgoing.bytes[from..to]), tag);

@@ -52,7 +52,7 @@ impl<B: Dial> Crowd<B> {
         let outcome = reader.take(bytes);
         if let Some(age) = age.filter(|_| reader.member.phase == Phase::Open) {
             self.opener.in_flight = self.opener.in_flight.saturating_sub(1);
-            let _ = self.connect.record(age);
+            self.connect.record(age);
         }
         outcome
     }
@@ -110,6 +110,7 @@ impl<P: Part> Reader<'_, P> {
         self.member.phase = Phase::Open;
         self.member.next = 0;
         self.heard.tally.one(Count::Open);
+        self.heard.tally.one(Count::Opened);
         if self.member.role != Role::Guest {
             self.heard.tally.one(Count::Standing);
         }

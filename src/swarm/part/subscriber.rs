@@ -1,17 +1,17 @@
 //! Those who hear what is published: has every one heard every message, once, in order, and when?
 
 use hashbrown::HashSet;
-use hdrhistogram::Histogram;
 
-use super::super::crowd::{Heard, Member, histogram};
+use super::super::crowd::{Heard, Member};
+use super::super::latency::Latencies;
 use super::super::stamp::Stamp;
 use super::super::tally::Count;
 use crate::time::Instant;
 
 /// Deliveries that were passed over, for which it is remembered whose they are. Of more it is only known how many.
 const HOLES_MAX: usize = 64 * 1024;
-/// Messages that have their own figures; of more there are only the overall ones.
-const DETAILED_MAX: usize = 1000;
+/// Messages that have their own figures, of 270 KiB each; of more there are only the overall ones.
+const DETAILED_MAX: usize = 128;
 
 /// One thread's share of what was heard.
 #[derive(Debug)]
@@ -22,52 +22,16 @@ pub(in crate::swarm) struct Subscribers {
     /// Passed over, by connection and number.
     holes: HashSet<(u32, u32)>,
     /// Nanoseconds from the intended time to the delivery.
-    pub(in crate::swarm) overall: Histogram<u64>,
+    pub(in crate::swarm) overall: Latencies,
+    /// When the last delivery came.
+    pub(in crate::swarm) last: Instant,
     /// By number, from `first` on.
-    pub(in crate::swarm) messages: Vec<Delivered>,
-}
-
-/// What became of one message.
-#[derive(Clone, Debug)]
-pub(in crate::swarm) struct Delivered {
-    /// Nanoseconds from the intended time to the delivery.
-    pub(in crate::swarm) latency: Histogram<u32>,
-    pub(in crate::swarm) first_ns: u64,
-    pub(in crate::swarm) last_ns: u64,
-    pub(in crate::swarm) deliveries: u64,
-    /// When it was due.
-    pub(in crate::swarm) due: Instant,
-}
-
-impl Delivered {
-    fn new(due: Instant) -> Self {
-        let mut latency = Histogram::new(2).expect("two digits are possible");
-        latency.auto(true);
-        Self { latency, first_ns: u64::MAX, last_ns: 0, deliveries: 0, due }
-    }
-
-    fn note(&mut self, latency_ns: u64) {
-        let _ = self.latency.record(latency_ns);
-        self.first_ns = self.first_ns.min(latency_ns);
-        self.last_ns = self.last_ns.max(latency_ns);
-        self.deliveries += 1;
-    }
-
-    /// Adds what another thread has heard.
-    fn merge(&mut self, other: &Self) {
-        let _ = self.latency.add(&other.latency);
-        self.first_ns = self.first_ns.min(other.first_ns);
-        self.last_ns = self.last_ns.max(other.last_ns);
-        if self.deliveries == 0 {
-            self.due = other.due;
-        }
-        self.deliveries += other.deliveries;
-    }
+    pub(in crate::swarm) messages: Vec<Latencies>,
 }
 
 impl Subscribers {
     pub(in crate::swarm) fn new(run: u32) -> Self {
-        Self { run, first: u32::MAX, holes: HashSet::new(), overall: histogram(), messages: Vec::new() }
+        Self { run, first: u32::MAX, holes: HashSet::new(), overall: Latencies::new(), last: Instant::ZERO, messages: Vec::new() }
     }
 
     /// Measures from this message on.
@@ -108,17 +72,16 @@ impl Subscribers {
 
     fn measure(&mut self, stamp: Stamp, now: Instant) {
         let latency_ns = now.as_nanos().saturating_sub(stamp.due.as_nanos());
-        let _ = self.overall.record(latency_ns);
+        self.overall.record(latency_ns);
         let at = (stamp.number - self.first) as usize;
         if at >= DETAILED_MAX {
             return;
         }
         while self.messages.len() <= at {
-            self.messages.push(Delivered::new(stamp.due));
+            self.messages.push(Latencies::new());
         }
-        let message = &mut self.messages[at];
-        message.due = stamp.due;
-        message.note(latency_ns);
+        self.messages[at].record(latency_ns);
+        self.last = self.last.max(now);
     }
 
     fn pass_over(&mut self, index: u32, from: u32, to: u32, heard: &mut Heard<'_>) {
@@ -129,7 +92,8 @@ impl Subscribers {
 
     /// Adds what another thread has heard.
     pub(in crate::swarm) fn merge(&mut self, other: &Self) {
-        let _ = self.overall.add(&other.overall);
+        self.overall.merge(&other.overall);
+        self.last = self.last.max(other.last);
         for (at, message) in other.messages.iter().enumerate() {
             match self.messages.get_mut(at) {
                 Some(mine) => mine.merge(message),
