@@ -24,6 +24,7 @@ pub mod plan;
 pub mod report;
 mod stage;
 mod stamp;
+pub mod summary;
 mod tally;
 mod target;
 pub mod usage;
