@@ -58,7 +58,9 @@ pub struct Connect {
     pub max_ms: f64,
     /// Connections that did not come to be.
     pub failed: u64,
-    /// Why, and how many each.
+    /// Tries that failed and were made again.
+    pub retries: u64,
+    /// Why tries failed, and how many each.
     pub failures: BTreeMap<String, u64>,
 }
 
@@ -73,6 +75,7 @@ impl Connect {
             p99_ms: millis(each.at(0.99)),
             max_ms: millis(each.last()),
             failed: failures.values().sum(),
+            retries: 0,
             failures,
         }
     }
@@ -109,6 +112,8 @@ pub struct Broadcast {
     pub missing: u64,
     /// Deliveries that came twice.
     pub duplicates: u64,
+    /// Deliveries that came after one that was published later.
+    pub reordered: u64,
     /// The first delivery of any message.
     pub first_ms: f64,
     /// Half of the deliveries of all messages.
@@ -171,6 +176,7 @@ impl Broadcast {
             deliveries: whole.deliveries,
             missing: 0,
             duplicates: 0,
+            reordered: 0,
             first_ms: whole.first_ms,
             p50_ms: whole.p50_ms,
             p99_ms: whole.p99_ms,
@@ -307,7 +313,7 @@ impl Server {
 /// What a process uses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Usage {
-    /// Anonymous memory in RAM (`RssAnon` in proc(5)).
+    /// Anonymous and shared memory in RAM (`RssAnon` and `RssShmem` in proc(5)).
     pub user_bytes: u64,
     /// User and system time of all threads.
     pub cpu_seconds: f64,
@@ -378,6 +384,7 @@ impl Report {
         if let Some(broadcast) = &self.broadcast {
             counted.push((broadcast.missing, "deliveries are missing"));
             counted.push((broadcast.duplicates, "deliveries came twice"));
+            counted.push((broadcast.reordered, "deliveries came out of order"));
         }
         if let Some(echo) = &self.echo {
             counted.push((echo.missing, "messages did not come back"));
