@@ -45,13 +45,13 @@ impl Rows {
     }
 
     fn connections(&mut self, report: &Report) {
-        let Connect { seconds, rate, p50_ms, p99_ms, max_ms, failed, failures } = &report.connect;
+        let Connect { seconds, rate, p50_ms, p99_ms, max_ms, failed, retries, failures } = &report.connect;
         let (opened, asked) = (grouped(report.opened), grouped(report.connections));
         self.row("connections", format!("{opened} of {asked} opened in {}, {}/s", time(*seconds), amount(*rate)));
         let [p50, p99, max] = [p50_ms, p99_ms, max_ms].map(|ms| time(ms / 1e3));
         self.row("  handshake", format!("p50 {p50}, p99 {p99}, max {max}"));
-        if *failed > 0 {
-            self.row("  failed", reasons(*failed, failures));
+        if *failed + *retries > 0 {
+            self.row("  failed", format!("{} (tried again {} times)", reasons(*failed, failures), grouped(*retries)));
         }
         let hold = &report.hold;
         let (start, end, pings) = (hold.alive_at_start, hold.alive_at_end, hold.pings_answered);
