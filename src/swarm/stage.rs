@@ -88,10 +88,11 @@ impl<'a> Stage<'a> {
 
     /// Tells each thread, and returns when all have obeyed. Threads that are over do not matter.
     pub(super) fn tell(&self, order: impl Fn(usize) -> Option<Order>) {
-        let told: Vec<_> = self.desks.iter().enumerate().map(|(index, desk)| {
+        let tell = |(index, desk): (usize, &Desk)| {
             let before = desk.obeyed();
             order(index).map(|order| desk.tell(order)).map(|()| before)
-        });
+        };
+        let told: Vec<_> = self.desks.iter().enumerate().map(tell).collect();
         for (desk, before) in self.desks.iter().zip(told) {
             while before.is_some_and(|before| desk.obeyed() <= before) && !desk.is_over.load(Ordering::Relaxed) {
                 thread::sleep(LOOK / 10);

@@ -97,7 +97,7 @@ impl Worker<'_> {
         let mut crowd = Crowd::new(backend, self.manner.clone());
         let mut actor = actor;
         let mut end = None;
-        while end.is_none_or(|end: End| !end.is_reached(crowd.now())) {
+        while end.as_ref().is_none_or(|end: &End| !end.is_reached(crowd.now())) {
             crowd.tick(&self.clock);
             self.take_orders(&mut crowd, &mut actor, &mut end);
             self.hurry(&mut end, crowd.now());

@@ -196,8 +196,8 @@ impl<B: Dial> Crowd<B> {
 
     /// Dials one more, at once. `None` when all places are taken.
     pub(super) fn dial(&mut self, role: Role) -> Option<u32> {
-        let fresh = || (self.members.len() < self.manner.places).then(|| self.places());
-        let index = self.free.pop().or_else(fresh)?;
+        let fresh = (self.members.len() < self.manner.places).then(|| self.places());
+        let index = self.free.pop().or(fresh)?;
         if index as usize == self.members.len() {
             self.members.push(Member::default());
         }
