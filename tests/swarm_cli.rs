@@ -125,8 +125,8 @@ fn report(arguments: &[&str]) -> Value {
 fn bad_flags_are_refused_in_one_line() {
     const ECHO: &str = "ws://127.0.0.1:1/echo";
     for (arguments, expected) in [
-        (&["idle"][..], "--target <URL>"),
-        (&[], "see `holdline swarm --help`"),
+        (&["idle"][..], "--target <URL>, on the command line: see `holdline swarm idle --help`"),
+        (&[], "`holdline swarm` does not say what to do, on the command line: see `holdline swarm --help`"),
         (&["idel", "--target", ECHO], "'idle'"),
         (&["idle", "--target", "here"], "target is \"here\", not a URL, flag --target: write ws://HOST:PORT/echo"),
         (&["idle", "--target", "https://127.0.0.1:1/echo"], "swarm does not speak yet, flag --target: load a ws://"),
@@ -162,7 +162,7 @@ fn help_has_examples() {
     }
     let help = String::from_utf8(swarm(&["--help"]).stdout).unwrap();
     for scenario in ["idle", "broadcast", "echo", "churn"] {
-        assert!(help.contains(&format!("holdline swarm {scenario} --")), "{help}");
+        assert!(help.contains(&format!("\n  holdline swarm {scenario} --")), "{help}");
     }
 }
 

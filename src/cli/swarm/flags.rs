@@ -50,16 +50,16 @@ pub(super) struct Common {
     /// Say nothing while it runs
     #[arg(long)]
     pub(super) quiet: bool,
-    /// With --via tun: round-trip time [default: 0]
+    /// Round-trip time [default: 0]
     #[arg(long, value_name = "D", help_heading = "Network of --via tun")]
     rtt: Option<String>,
-    /// With --via tun: the share of packets that are lost, such as 0.01 or 1% [default: 0]
+    /// The share of packets that are lost, such as 0.01 or 1% [default: 0]
     #[arg(long, value_name = "SHARE", allow_negative_numbers = true, help_heading = "Network of --via tun")]
     loss: Option<String>,
-    /// With --via tun: the share of packets that are overtaken [default: 0]
+    /// The share of packets that are overtaken [default: 0]
     #[arg(long, value_name = "SHARE", allow_negative_numbers = true, help_heading = "Network of --via tun")]
     reorder: Option<String>,
-    /// With --via tun: the share of clients that vanish without a word [default: 0]
+    /// The share of clients that vanish without a word [default: 0]
     #[arg(long, value_name = "SHARE", allow_negative_numbers = true, help_heading = "Network of --via tun")]
     vanish: Option<String>,
     /// With --via tun: the server to start in the namespace, such as
