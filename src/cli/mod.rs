@@ -172,7 +172,9 @@ mod tests {
         assert!(refused(&["holdline"]).starts_with("no command given, on the command line: "));
         assert!(refused(&["holdline", "serve", "--drain"]).ends_with("see `holdline serve --help`"));
         assert!(refused(&["holdline", "swarm", "idle"]).ends_with("see `holdline swarm idle --help`"));
-        assert!(refused(&["holdline", "swarm"]).starts_with("`holdline swarm` does not say what to do, on the command"));
+        assert!(
+            refused(&["holdline", "swarm"]).starts_with("`holdline swarm` does not say what to do, on the command")
+        );
         assert!(refused(&["holdline", "--nothing"]).ends_with("see `holdline --help`"));
         assert!(refused(&["holdline", "serv"]).contains("'serve'"));
     }

@@ -1,5 +1,7 @@
 //! A report for people: what JSON has, in rows.
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::report::{Broadcast, Churn, Connect, Echo, EchoTimes, Report, Server};
@@ -45,13 +47,14 @@ impl Rows {
     }
 
     fn connections(&mut self, report: &Report) {
-        let Connect { seconds, rate, p50_ms, p99_ms, max_ms, failed, retries, failures } = &report.connect;
+        let Connect { seconds, rate, p50_ms, p99_ms, max_ms, retries, failed, failures } = &report.connect;
         let (opened, asked) = (grouped(report.opened), grouped(report.connections));
         self.row("connections", format!("{opened} of {asked} opened in {}, {}/s", time(*seconds), amount(*rate)));
         let [p50, p99, max] = [p50_ms, p99_ms, max_ms].map(|ms| time(ms / 1e3));
         self.row("  handshake", format!("p50 {p50}, p99 {p99}, max {max}"));
         if *failed + *retries > 0 {
-            self.row("  failed", format!("{} (tried again {} times)", reasons(*failed, failures), grouped(*retries)));
+            let (failed, retries) = (grouped(*failed), grouped(*retries));
+            self.row("  failed", format!("{failed}, and {retries} tries that were made again{}", reasons(failures)));
         }
         let hold = &report.hold;
         let (start, end, pings) = (hold.alive_at_start, hold.alive_at_end, hold.pings_answered);
@@ -62,7 +65,7 @@ impl Rows {
             format!("{held}; alive by data: {start} at the start, {end} at the end; {pings} pings answered"),
         );
         if hold.lost > 0 {
-            self.row("  lost", reasons(hold.lost, &hold.losses));
+            self.row("  lost", format!("{}{}", grouped(hold.lost), reasons(&hold.losses)));
         }
     }
 
@@ -134,11 +137,12 @@ fn times(times: &EchoTimes) -> String {
     format!("p50 {p50}, p90 {p90}, p99 {p99}, p99.9 {p99_9}, max {max}")
 }
 
-fn reasons<'a>(all: u64, reasons: impl IntoIterator<Item = (&'a String, &'a u64)>) -> String {
-    let mut each: Vec<_> = reasons.into_iter().collect();
-    each.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+/// Why, and how often, to append: the commonest first.
+fn reasons(reasons: &BTreeMap<String, u64>) -> String {
+    let mut each: Vec<_> = reasons.iter().collect();
+    each.sort_by_key(|(_, count)| Reverse(**count));
     let each: Vec<String> = each.into_iter().map(|(why, count)| format!("{} {why}", grouped(*count))).collect();
-    if each.is_empty() { grouped(all) } else { format!("{}: {}", grouped(all), each.join(", ")) }
+    if each.is_empty() { String::new() } else { format!(": {}", each.join(", ")) }
 }
 
 /// `1,234,567`.
@@ -185,7 +189,6 @@ pub fn bytes(count: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
     use std::time::Duration;
 
     use super::*;
@@ -232,6 +235,7 @@ result        ok
     }
 
     #[test]
+    #[allow(clippy::type_complexity, reason = "a table of what spoils a report, and what is said then")]
     fn every_fault_is_told_and_none_is_ok() {
         let faults: [(fn(&mut Report), &str); 9] = [
             (|report| report.opened = 9, "only 9 of 10 connections opened"),
