@@ -266,14 +266,22 @@ pub struct Churn {
     pub abrupt: u64,
     /// Connections that went mute.
     pub half_open: u64,
+    /// Mute and slow ones that the server ended.
+    pub half_open_detected: u64,
+    /// Mute ones that it had not ended in the time that it was given.
+    pub half_open_overlooked: u64,
     /// Connections that stopped to read.
     pub slow: u64,
-    /// Deliveries to healthy members, on a topic.
+    /// Publications to those who stayed, on a topic.
+    pub publications: u64,
+    /// Deliveries to healthy members.
     pub deliveries: u64,
     /// Deliveries that a healthy member did not get in time.
     pub missing: u64,
     /// Deliveries that came twice.
     pub duplicates: u64,
+    /// Deliveries that came out of order.
+    pub reordered: u64,
     /// Probes of healthy clients that came back.
     pub probes: u64,
     /// Probes that did not in time.
@@ -282,6 +290,14 @@ pub struct Churn {
     pub probe_idle: Option<EchoTimes>,
     /// Their times during it.
     pub probe: Option<EchoTimes>,
+    /// The 99th percentile during it, divided by that before.
+    pub probe_p99_ratio: Option<f64>,
+    /// Memory of the server before the churn, when its pid was given; 0 else.
+    pub server_bytes_before: u64,
+    /// The most during it.
+    pub server_bytes_peak: u64,
+    /// When all who had come were gone.
+    pub server_bytes_after: u64,
 }
 
 /// The server's process.
@@ -394,6 +410,8 @@ impl Report {
             counted.push((churn.connects_failed, "connections could not come"));
             counted.push((churn.missing, "deliveries to healthy members are missing"));
             counted.push((churn.duplicates, "deliveries came twice"));
+            counted.push((churn.reordered, "deliveries came out of order"));
+            counted.push((churn.half_open_overlooked, "mute connections were not noticed"));
             counted.push((churn.probes_missing, "probes of healthy clients did not come back"));
         }
         counted

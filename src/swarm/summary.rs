@@ -113,6 +113,15 @@ impl Rows {
         self.row("  stayed", format!("{held}, of which {lost} were lost"));
         let [deliveries, missing, twice] = [churn.deliveries, churn.missing, churn.duplicates].map(grouped);
         self.row("  delivered", format!("{deliveries} to healthy members, {missing} missing, {twice} twice"));
+        if churn.half_open > 0 {
+            let [noticed, missed] = [churn.half_open_detected, churn.half_open_overlooked].map(grouped);
+            self.row("  noticed", format!("{noticed} mute or slow ones, {missed} mute ones not"));
+        }
+        if churn.server_bytes_before > 0 {
+            let [before, peak, after] =
+                [churn.server_bytes_before, churn.server_bytes_peak, churn.server_bytes_after].map(bytes);
+            self.row("  memory", format!("{before} before, {peak} at most, {after} when all were gone"));
+        }
         if let Some(idle) = &churn.probe_idle {
             self.row("  echo before", times(idle));
         }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::limits::Reason;
 
-/// What is counted. All but [`Count::Open`] and [`Count::Standing`] only grow.
+/// What is counted. All but [`Count::Open`], [`Count::Standing`] and [`Count::Guests`] only grow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
 pub(super) enum Count {
@@ -51,6 +51,10 @@ pub(super) enum Count {
     Answered,
     /// Echo messages that came back out of order, or changed.
     Wrong,
+    /// Echo messages that had not come back at the end, and are measured with the time that they had taken so far.
+    Late,
+    /// Guests that are there, or on their way (it shrinks, too).
+    Guests,
     /// Guests that came.
     Came,
     /// Guests that left in peace.
@@ -67,11 +71,11 @@ pub(super) enum Count {
     Overlooked,
     /// Guests that the server ended, or that did not get in.
     Turned,
-    /// Publications that a stop or a full connection held back.
-    Unpublished,
+    /// Guests whose good-bye was not answered.
+    Unanswered,
 }
 
-const COUNTS: usize = Count::Unpublished as usize + 1;
+const COUNTS: usize = Count::Unanswered as usize + 1;
 const CELLS: usize = COUNTS + 2 * Reason::COUNT;
 
 /// Counts of one thread, or of all together.
@@ -180,12 +184,12 @@ mod tests {
     fn a_board_shows_what_was_counted() {
         let (mut tally, board) = (Tally::default(), Board::default());
         tally.add(Count::Heard, 5);
-        tally.one(Count::Unpublished);
+        tally.one(Count::Unanswered);
         tally.failed(Reason::Refused);
         tally.lost(Reason::ALL[Reason::COUNT - 1]);
         board.show(&tally);
         let both = board.read() + tally;
-        assert_eq!((both[Count::Heard], both[Count::Unpublished], both[Count::Lost]), (10, 2, 0));
+        assert_eq!((both[Count::Heard], both[Count::Unanswered], both[Count::Lost]), (10, 2, 0));
         assert_eq!(both.failures().collect::<Vec<_>>(), [(Reason::Refused, 2)]);
         assert_eq!(both.losses().map(|(_, count)| count).sum::<u64>(), 2);
     }

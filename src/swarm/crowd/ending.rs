@@ -53,7 +53,7 @@ impl<B: Dial> Crowd<B> {
 
     fn tell_gone(&mut self, id: ConnId, reason: Option<Reason>, part: &mut impl Part) {
         if let Some(member) = self.members.get(id.index() as usize) {
-            part.gone(id.index(), member, reason);
+            part.gone(id.index(), member, reason, &mut self.tally);
         }
     }
 
@@ -93,7 +93,11 @@ impl<B: Dial> Crowd<B> {
             self.opener.try_again(id.index(), tries, now);
         } else {
             member.phase = Phase::Free;
+            let is_guest = member.role == Role::Guest;
             self.free.push(id.index());
+            if is_guest {
+                self.tally.less(Count::Guests);
+            }
         }
     }
 
@@ -149,13 +153,17 @@ impl<B: Dial> Crowd<B> {
         member.filter(|member| member.id(id.index()) == id).map_or(Phase::Free, |member| member.phase)
     }
 
-    /// Ends everything between two places, without a word of the protocol: the kernel says good-bye.
+    /// Ends everything between two places, with a good-bye where the protocol has one.
     pub(in crate::swarm) fn end_places(&mut self, from: u32, to: u32) {
         for index in from..to.min(self.places()) {
             let member = &self.members[index as usize];
             let (id, phase, role) = (member.id(index), member.phase, member.role);
             match phase {
                 Phase::Free | Phase::Waiting | Phase::Closing => continue,
+                Phase::Open if self.greets(role) && !member.has(Member::PAUSED) => {
+                    self.leave(id);
+                    continue;
+                }
                 Phase::Open => self.no_longer_open(role),
                 Phase::Dialing | Phase::Greeting | Phase::Leaving => {}
             }
@@ -165,6 +173,7 @@ impl<B: Dial> Crowd<B> {
 
     /// The first place from here on that the backend has not let go of.
     pub(in crate::swarm) fn first_closing(&self, from: u32) -> Option<u32> {
-        (from..self.places()).find(|index| self.members[*index as usize].phase == Phase::Closing)
+        let has_gone = |member: &Member| matches!(member.phase, Phase::Free | Phase::Waiting);
+        (from..self.places()).find(|index| !has_gone(&self.members[*index as usize]))
     }
 }

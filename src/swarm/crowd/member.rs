@@ -96,7 +96,7 @@ impl Member {
         self.flags &= !flag;
     }
 
-    pub(super) const fn id(&self, index: u32) -> ConnId {
+    pub(in crate::swarm) const fn id(&self, index: u32) -> ConnId {
         ConnId::new(index, self.generation)
     }
 

@@ -64,13 +64,13 @@ pub(super) struct Manner {
 /// What a scenario does with connections and their messages.
 pub(super) trait Part {
     /// Its handshake is complete.
-    fn opened(&mut self, _index: u32, _member: &mut Member, _now: Instant) {}
+    fn opened(&mut self, _index: u32, _member: &mut Member, _heard: &mut Heard<'_>) {}
 
     /// A message came. What is appended to `answer` is sent on the same connection.
     fn message(&mut self, index: u32, member: &mut Member, payload: &[u8], heard: &mut Heard<'_>);
 
     /// It is gone, whoever ended it, and `reason` says how when it was not us. Its place may be used again.
-    fn gone(&mut self, _index: u32, _member: &Member, _reason: Option<Reason>) {}
+    fn gone(&mut self, _index: u32, _member: &Member, _reason: Option<Reason>, _tally: &mut Tally) {}
 }
 
 /// The surroundings of a message.
@@ -153,11 +153,6 @@ impl<B: Dial> Crowd<B> {
         self.members.get_mut(index as usize).filter(|member| member.phase == Phase::Open)
     }
 
-    /// Its name, for as long as it is open.
-    pub(super) fn id(&self, index: u32) -> Option<ConnId> {
-        self.standing(index).map(|member| member.id(index))
-    }
-
     /// Dials what is due, and gives up who is late.
     pub(super) fn pace(&mut self, part: &mut impl Part) {
         let now = self.now;
@@ -203,6 +198,7 @@ impl<B: Dial> Crowd<B> {
         }
         self.members[index as usize].role = role;
         self.members[index as usize].tries = 0;
+        self.tally.add(Count::Guests, u64::from(role == Role::Guest));
         self.dial_at(index);
         Some(index)
     }

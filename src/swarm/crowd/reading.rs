@@ -114,6 +114,6 @@ impl<P: Part> Reader<'_, P> {
         if self.member.role != Role::Guest {
             self.heard.tally.one(Count::Standing);
         }
-        self.part.opened(self.index, self.member, self.heard.now);
+        self.part.opened(self.index, self.member, &mut self.heard);
     }
 }
