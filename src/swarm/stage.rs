@@ -72,7 +72,7 @@ impl<'a> Stage<'a> {
 
     /// Counts of all threads.
     pub(super) fn tally(&self) -> Tally {
-        self.desks.iter().fold(Tally::default(), |sum, desk| sum + desk.read())
+        self.desks.iter().fold(Tally::default(), |sum, desk| sum.and(&desk.read()))
     }
 
     pub(super) fn now(&self) -> Instant {

@@ -1,6 +1,6 @@
 //! What the threads count, and how the conductor sees it while they count.
 
-use std::ops::{Add, Index};
+use std::ops::Index;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::limits::Reason;
@@ -102,6 +102,15 @@ impl Tally {
         *cell = cell.saturating_sub(1);
     }
 
+    /// With the counts of another thread.
+    #[must_use]
+    pub(super) fn and(mut self, other: &Self) -> Self {
+        for (cell, more) in self.0.iter_mut().zip(other.0) {
+            *cell += more;
+        }
+        self
+    }
+
     /// A try that failed.
     pub(super) const fn failed(&mut self, reason: Reason) {
         self.0[COUNTS + reason as usize] += 1;
@@ -132,17 +141,6 @@ impl Index<Count> for Tally {
 
     fn index(&self, count: Count) -> &u64 {
         &self.0[count as usize]
-    }
-}
-
-impl Add for Tally {
-    type Output = Self;
-
-    fn add(mut self, other: Self) -> Self {
-        for (cell, more) in self.0.iter_mut().zip(other.0) {
-            *cell += more;
-        }
-        self
     }
 }
 
@@ -188,7 +186,7 @@ mod tests {
         tally.failed(Reason::Refused);
         tally.lost(Reason::ALL[Reason::COUNT - 1]);
         board.show(&tally);
-        let both = board.read() + tally;
+        let both = board.read().and(&tally);
         assert_eq!((both[Count::Heard], both[Count::Unanswered], both[Count::Lost]), (10, 2, 0));
         assert_eq!(both.failures().collect::<Vec<_>>(), [(Reason::Refused, 2)]);
         assert_eq!(both.losses().map(|(_, count)| count).sum::<u64>(), 2);

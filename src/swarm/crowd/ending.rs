@@ -11,7 +11,7 @@ impl<B: Dial> Crowd<B> {
     /// It did not open, or it is over, for a reason that is not ours.
     pub(super) fn end(&mut self, id: ConnId, reason: Reason, part: &mut impl Part) {
         let Some(member) = self.member(id) else { return };
-        let (phase, role, heard) = (member.phase, member.role, member.next > 0);
+        let (phase, role, heard) = (member.phase, member.role, member.has(Member::HEARD));
         // Where the server has no welcome, a connection that ends before it brought anything may have waited in a queue
         // of the kernel all the time.
         let never_opened = phase == Phase::Open && !heard && !self.greets(role);

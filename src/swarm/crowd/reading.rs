@@ -45,6 +45,9 @@ impl<B: Dial> Crowd<B> {
         let Some(member) = member.filter(|member| member.is_read()) else { return Ok(()) };
         let bytes: &[u8] = lease.map_or(&[], |lease| &*self.backend.bytes(lease));
         self.tally.add(Count::Bytes, bytes.len() as u64);
+        if !bytes.is_empty() {
+            member.set(Member::HEARD);
+        }
         let age = (member.phase == Phase::Greeting).then(|| member.age_ns(now));
         let client = &mut self.manner.routes[member.role as usize].client;
         let heard = Heard { now, tally: &mut self.tally, client, answer: &mut self.outgoing.bytes };

@@ -223,7 +223,7 @@ mod tests {
         let kinds: Vec<_> = (0..1000).map(|_| guests.choose(&invitation)).collect();
         let count = |kind| kinds.iter().filter(|other| **other == kind).count();
         for (kind, expected) in [(Kind::Abrupt, 200), (Kind::Mute, 50), (Kind::Slow, 10), (Kind::Polite, 740)] {
-            assert!(count(kind).abs_diff(expected) <= 1, "{kind:?}: {}", count(kind));
+            assert!(count(kind).abs_diff(expected) <= 3, "{kind:?}: {}", count(kind));
         }
     }
 }

@@ -6,6 +6,8 @@ pub(super) mod echo;
 pub(super) mod guest;
 pub(super) mod publisher;
 pub(super) mod subscriber;
+#[cfg(test)]
+mod tests;
 
 use self::echo::{Echoes, Load};
 use self::guest::{Guests, Invitation};
