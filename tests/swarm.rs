@@ -199,7 +199,7 @@ fn nobody_at_the_target_is_a_limit_at_zero() {
     drop(server);
     let report = holdline::swarm::run(&plan, &Live::new(2), &AtomicBool::new(false)).unwrap();
     let limit = report.limit.unwrap();
-    assert_eq!((limit.at, limit.what.as_str()), (0, "nobody listens at the target"));
+    assert_eq!((limit.at, limit.what.as_str()), (0, "a target where nobody listens"));
 }
 
 #[test]

@@ -162,6 +162,7 @@ pub(super) fn report(measured: &Measured, churn: &Churn, harvest: &Harvest) -> r
         connects_failed: count(Count::Turned),
         failures,
         graceful: count(Count::Left),
+        graceful_unanswered: count(Count::Unanswered),
         abrupt: count(Count::Reset),
         half_open: count(Count::Muted),
         half_open_detected: count(Count::Detected),

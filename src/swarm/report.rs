@@ -262,6 +262,8 @@ pub struct Churn {
     pub failures: BTreeMap<String, u64>,
     /// Connections that left with a good-bye.
     pub graceful: u64,
+    /// Those of them whose good-bye the server did not answer in time.
+    pub graceful_unanswered: u64,
     /// Connections that left with a reset.
     pub abrupt: u64,
     /// Connections that went mute.
@@ -411,6 +413,7 @@ impl Report {
             counted.push((churn.missing, "deliveries to healthy members are missing"));
             counted.push((churn.duplicates, "deliveries came twice"));
             counted.push((churn.reordered, "deliveries came out of order"));
+            counted.push((churn.graceful_unanswered, "good-byes were not answered"));
             counted.push((churn.half_open_overlooked, "mute connections were not noticed"));
             counted.push((churn.probes_missing, "probes of healthy clients did not come back"));
         }

@@ -98,7 +98,7 @@ impl Rows {
         self.row("  rate", format!("{} messages/s", amount(*rate)));
         self.row("  latency", times(&echo.times));
         if let Some(cpu) = echo.server_cpu_us_per_message {
-            self.row("  server CPU", format!("{} per message", time(cpu / 1e6)));
+            self.row("  server CPU", format!("{cpu:.2} us per message"));
         }
     }
 

@@ -90,7 +90,8 @@ impl<B: Dial> Crowd<B> {
         if member.has(Member::AGAIN) {
             member.phase = Phase::Waiting;
             let tries = member.tries;
-            self.opener.try_again(id.index(), tries, now);
+            let floor = self.retry_after;
+            self.opener.try_again(id.index(), tries, floor, now);
         } else {
             member.phase = Phase::Free;
             let is_guest = member.role == Role::Guest;

@@ -97,6 +97,8 @@ pub(super) struct Crowd<B> {
     pub(super) tally: Tally,
     /// Nanoseconds from dial to welcome.
     pub(super) connect: Latencies,
+    /// Time after which a server that sheds connections wants them back.
+    retry_after: Duration,
     /// Why the first connection was given up.
     pub(super) obstacle: Option<Reason>,
 }
@@ -112,6 +114,7 @@ impl<B: Dial> Crowd<B> {
             now: Instant::ZERO,
             tally: Tally::default(),
             connect: Latencies::new(),
+            retry_after: Duration::ZERO,
             obstacle: None,
             backend,
             manner,
@@ -226,7 +229,7 @@ impl<B: Dial> Crowd<B> {
                 Completion::Received(id, lease) => self.received(id, lease, part),
                 Completion::Writable(id) => self.writable(id, part),
                 Completion::PeerClosed(id) => self.end(id, Reason::Ended, part),
-                Completion::Failed(id, kind) => self.end(id, Reason::of(kind), part),
+                Completion::Failed(id, kind) => self.end(id, self.why(id, kind), part),
                 Completion::Closed(id) => self.closed(id),
                 // Nobody listens here.
                 Completion::Accepted(_) | Completion::AcceptFailed(..) => {}
@@ -234,6 +237,13 @@ impl<B: Dial> Crowd<B> {
         }
         self.end_broken(part);
         Ok(())
+    }
+
+    /// Why the transport of a connection is broken.
+    fn why(&self, id: ConnId, kind: io::ErrorKind) -> Reason {
+        let is_dialled = self.phase(id) == Phase::Dialing;
+        let error = self.backend.dial_error().filter(|error| is_dialled && error.kind() == kind);
+        error.map_or_else(|| Reason::of(kind), |error| Reason::of_dial(&error))
     }
 
     fn member(&mut self, id: ConnId) -> Option<&mut Member> {

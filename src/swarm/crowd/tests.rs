@@ -308,6 +308,12 @@ fn a_server_that_is_busy_is_asked_again() {
     crowd.play(&clock, &mut ear);
     assert_eq!(crowd.tally.failures().collect::<Vec<_>>(), [(Reason::Busy, 1)]);
     assert_eq!((crowd.tally[Count::Retries], crowd.obstacle), (1, None));
+    clock.advance(Duration::from_millis(990));
+    crowd.play(&clock, &mut ear);
+    assert_eq!(crowd.script().dialled.len(), 1, "not before the time that it asked for");
+    clock.advance(Duration::from_millis(10));
+    crowd.play(&clock, &mut ear);
+    assert_eq!(crowd.script().dialled.len(), 2);
 }
 
 #[test]
