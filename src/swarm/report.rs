@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::latency::{Latencies, micros, millis, round};
+use super::summary::grouped;
 
 /// A run.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -340,7 +341,7 @@ pub struct Usage {
 /// What stopped a run short.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Limit {
-    /// Which limit: `the server's --max-connections`, `ports of 127.0.0.1`.
+    /// Which limit, as a clause: `no free source address and port`.
     pub what: String,
     /// Connections that were open then.
     pub at: u64,
@@ -373,26 +374,31 @@ impl Report {
         if self.interrupted {
             faults.push("ended by a signal before its time: let it run".to_owned());
         }
+        let [connections, opened] = [self.connections, self.opened].map(grouped);
         if let Some(Limit { what, at, mend }) = &self.limit {
-            faults.push(format!("{what} stopped it at {at} of {} connections: {mend}", self.connections));
+            faults.push(format!("{what}: that stopped it at {} of {connections} connections: {mend}", grouped(*at)));
         } else if self.opened < self.connections {
             let why = commonest(&self.connect.failures);
-            faults.push(format!("only {} of {} connections opened{why}", self.opened, self.connections));
+            faults.push(format!("only {opened} of {connections} connections opened{why}"));
         }
-        let lost = self.hold.lost.max(self.opened.saturating_sub(self.hold.alive_at_end));
+        // A run that was stopped has not asked all of them.
+        let was_stopped = self.limit.is_some() || self.interrupted;
+        let unasked = |alive: u64| if was_stopped { 0 } else { self.opened.saturating_sub(alive) };
+        let lost = self.hold.lost.max(unasked(self.hold.alive_at_end));
         if lost > 0 {
             let why = commonest(&self.hold.losses);
-            faults.push(format!("{lost} of {} connections were not alive at the end{why}", self.opened));
+            faults.push(format!("{} of {opened} connections were not alive at the end{why}", grouped(lost)));
         }
-        if self.hold.alive_at_start < self.opened {
-            let dead = self.opened - self.hold.alive_at_start;
-            faults.push(format!("{dead} of {} connections gave no sign of life when all were open", self.opened));
+        let silent = unasked(self.hold.alive_at_start);
+        if silent > 0 {
+            let silent = grouped(silent);
+            faults.push(format!("{silent} of {opened} connections gave no sign of life when all were open"));
         }
-        if self.echo.as_ref().is_some_and(|echo| echo.messages == 0) {
+        if !was_stopped && self.echo.as_ref().is_some_and(|echo| echo.messages == 0) {
             faults.push("no message came back".to_owned());
         }
         let counted = self.counted().into_iter().filter(|(count, _)| *count > 0);
-        faults.extend(counted.map(|(count, what)| format!("{count} {what}")));
+        faults.extend(counted.map(|(count, what)| format!("{} {what}", grouped(count))));
         faults
     }
 
@@ -437,7 +443,7 @@ impl Report {
 /// The reason that most have, to append.
 fn commonest(reasons: &BTreeMap<String, u64>) -> String {
     let most = reasons.iter().max_by_key(|(_, count)| **count);
-    most.map_or_else(String::new, |(why, count)| format!(": {why} ({count} times)"))
+    most.map_or_else(String::new, |(why, count)| format!(": {why} ({} times)", grouped(*count)))
 }
 
 #[allow(clippy::cast_precision_loss, reason = "no run counts to 2^53")]

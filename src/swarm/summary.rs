@@ -274,10 +274,11 @@ result        ok
 
     #[test]
     fn a_limit_is_told_with_its_count_and_how_to_mend_it() {
-        let mut report = Report { opened: 4, ..good() };
-        let limit = Limit { what: "ports of 127.0.0.1".to_owned(), at: 4, mend: "widen them".to_owned() };
+        let mut report = Report { opened: 4, hold: Hold::default(), ..good() };
+        let limit = Limit { what: "no free port".to_owned(), at: 4, mend: "widen the range".to_owned() };
         report.limit = Some(limit);
-        assert_eq!(report.faults()[0], "ports of 127.0.0.1 stopped it at 4 of 10 connections: widen them");
+        let faults = report.faults();
+        assert_eq!(faults, ["no free port: that stopped it at 4 of 10 connections: widen the range"]);
     }
 
     #[test]

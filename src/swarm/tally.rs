@@ -181,7 +181,7 @@ mod tests {
     #[test]
     fn a_board_shows_what_was_counted() {
         let (mut tally, board) = (Tally::default(), Board::default());
-        tally.add(Count::Heard, 5);
+        Tally::add(&mut tally, Count::Heard, 5);
         tally.one(Count::Unanswered);
         tally.failed(Reason::Refused);
         tally.lost(Reason::ALL[Reason::COUNT - 1]);
