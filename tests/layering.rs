@@ -18,7 +18,7 @@ const LAYERS: &[&[&str]] = &[
     &["app"],
     &["shard"],
     &["io::epoll", "io::uring", "sim"],
-    &["server"],
+    &["server", "doctor"],
     &["cli"],
 ];
 

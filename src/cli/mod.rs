@@ -5,6 +5,7 @@
 //! `holdline: what, where: how to mend it`.
 
 mod chat;
+mod doctor;
 mod logging;
 mod serve;
 mod setup;
@@ -30,6 +31,8 @@ struct Cli {
 enum Command {
     /// Run the server.
     Serve(Box<serve::Args>),
+    /// Tell what on this machine stands in the way of N connections, and what mends it.
+    Doctor(doctor::Args),
     /// Chat from the terminal: lines of standard input go in, messages come out.
     Chat(chat::Args),
     /// Check a configuration file: exit 0, or 1 with every error and its line.
@@ -82,6 +85,7 @@ pub fn main() -> ExitCode {
 fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         Command::Serve(args) => serve::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Chat(args) => chat::run(&args),
         Command::CheckConfig(args) => setup::check_config(&args),
         Command::DefaultConfig => setup::default_config(),
