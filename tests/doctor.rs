@@ -60,7 +60,7 @@ fn too_many_do_not_fit_and_the_wall_and_the_command_are_named() {
     let cells: Vec<&str> = row.split_whitespace().collect();
     assert_eq!(cells[4..], ["256", "10,064", "192"], "{said}");
     // `ulimit -n` lowers the hard limit too.
-    assert!(said.contains("-> LimitNOFILE=10064 in the unit of the service"), "{said}");
+    assert!(said.contains("-> prlimit --pid $$ --nofile=10064  # as root, or LimitNOFILE=10064 in the unit"), "{said}");
 }
 
 #[test]

@@ -1,11 +1,9 @@
 //! Walls of each backend: descriptors, rings and what is charged for them.
 
-use super::amount::{bytes, count};
+use super::amount::count;
 use super::{Amount, Check, Facts, Limit, Needs};
 use crate::io::epoll::DESCRIPTORS_RESERVED;
 
-/// Where a limit of a process is kept.
-const KEEP_UNIT: &str = "keep it in the unit of the service, see tuning/";
 /// A table of direct descriptors has no more slots (IORING_MAX_FIXED_FILES).
 const SLOTS_MAX: u64 = 1 << 20;
 /// Rings of one shard at most: `io::uring` names a ring with 12 bits, one value of which is taken.
@@ -85,11 +83,14 @@ fn interface(facts: &Facts, needs: &Needs) -> Check {
         .mended_by(|| interface_mend(why))
 }
 
-/// The probe's word ends with what to do.
+/// The probe's word ends with what to do, which is a command behind `run:`.
 fn interface_mend(why: &str) -> String {
-    let mend = why.rsplit_once("; ").map(|(_, mend)| mend.strip_prefix("run: ").unwrap_or(mend));
-    let epoll = "serve with --backend epoll";
-    mend.map_or_else(|| epoll.to_owned(), |mend| format!("{mend}; or {epoll}"))
+    let epoll = "serve --backend epoll";
+    match (why.split_once("run: "), why.rsplit_once("; ")) {
+        (Some((_, command)), _) => format!("{command}  # or {epoll}"),
+        (None, Some((_, mend))) => format!("holdline {epoll}  # otherwise: {mend}"),
+        (None, None) => format!("holdline {epoll}"),
+    }
 }
 
 /// A row for `auto` when it had to take epoll.
@@ -151,11 +152,13 @@ fn locked(facts: &Facts, needs: &Needs) -> Check {
         (false, true) => "CAP_IPC_LOCK: it does not apply".to_owned(),
         (false, false) => "Linux 5.12 to 6.13 do not charge rings".to_owned(),
     };
-    let kib = needed.div_ceil(1024);
     Check::wall("locked memory", "RLIMIT_MEMLOCK", stops_at, needs)
         .amounts(Amount::bytes(facts.process.locked), if is_charged { Amount::Bytes(needed) } else { Amount::None })
         .because(arithmetic)
-        .mended_by(|| format!("ulimit -l {kib}, or LimitMEMLOCK={needed} ({}); {KEEP_UNIT}", bytes(needed)))
+        .mended_by(|| {
+            let keep = format!("as root, or LimitMEMLOCK={needed} in the unit of the service, see tuning/");
+            format!("prlimit --pid $$ --memlock={needed}  # {keep}")
+        })
 }
 
 fn maps(facts: &Facts, needs: &Needs) -> Check {
@@ -177,20 +180,21 @@ fn root_above(connections: u64) -> u64 {
 
 /// How a process gets to have more files, from what its hard limit and the system's allow.
 fn raise_files(facts: &Facts, needed: u64) -> String {
+    let keep = format!("or LimitNOFILE={needed} in the unit of the service, see tuning/");
     let raise = if facts.process.files_hard.is_below(needed) {
-        format!("LimitNOFILE={needed} in the unit of the service, or as root: prlimit --pid $$ --nofile={needed}")
+        format!("prlimit --pid $$ --nofile={needed}  # as root, {keep}")
     } else {
-        format!("ulimit -n {needed}, or LimitNOFILE={needed} in the unit of the service")
+        format!("ulimit -n {needed}  # {keep}")
     };
     match facts.files.nr_open.is_below(needed) {
-        true => format!("sysctl -w fs.nr_open={needed}; then {raise}; see tuning/"),
-        false => format!("{raise}; see tuning/"),
+        true => format!("sysctl -w fs.nr_open={needed} && {raise}"),
+        false => raise,
     }
 }
 
 /// The command that sets a value now, and the file that keeps it.
 pub(super) fn sysctl(name: &str, value: impl std::fmt::Display) -> String {
-    format!("sysctl -w {name}={value}; keep it in tuning/holdline-sysctl.conf")
+    format!("sysctl -w {name}={value}  # keep it: tuning/holdline-sysctl.conf")
 }
 
 /// Open files of the whole machine, which bound both.

@@ -114,7 +114,7 @@ pub struct Check {
     pub stops_at: Limit,
     /// Whether it is enough.
     pub verdict: Verdict,
-    /// The command that mends it, and where to keep that.
+    /// The command that mends it, for a shell; where to keep that, and what else there is, stands in a comment behind.
     pub mend: Option<String>,
 }
 

@@ -84,8 +84,8 @@ fn memory_wall(what: &'static str, setting: &str, room: Limit, facts: &Facts, ne
 fn memory(facts: &Facts, needs: &Needs) -> Check {
     let room = Limit::of(facts.memory.available);
     memory_wall("memory", "MemAvailable", room, facts, needs).mended_by(|| {
-        let total = facts.memory.total.map_or_else(String::new, |total| format!(" (it has {})", bytes(total)));
-        format!("stop what else runs here, or give the machine more memory{total}; swap does not help, sockets stay")
+        let total = facts.memory.total.map_or_else(String::new, |total| format!(" ({} now)", bytes(total)));
+        format!("# no command does: more memory{total}, or less of what else runs; swap does not help")
     })
 }
 
@@ -98,7 +98,7 @@ fn cgroup_memory(level: &Level, facts: &Facts, needs: &Needs) -> Check {
     let file = &level.file;
     let limit = Amount::bytes(level.limit).show();
     check.because(format!("the same as for memory; the limit is {limit}, {} are in use", bytes(level.used))).mended_by(
-        || format!("echo {needed} > {file}, or MemoryMax={needed} in the unit, or docker run --memory {needed}"),
+        || format!("echo {needed} > {file}  # or MemoryMax={needed} in the unit, or docker run --memory {needed}"),
     )
 }
 
@@ -119,13 +119,13 @@ fn commit(facts: &Facts, needs: &Needs) -> Check {
 fn address_space(facts: &Facts, needs: &Needs) -> Check {
     let base = ARENA_BYTES.saturating_mul(needs.shards.saturating_add(THREADS_RESERVED)).saturating_add(BASE_BYTES);
     reserved(("address space", "RLIMIT_AS"), facts.process.address_space, base, needs, "")
-        .mended_by(|| "ulimit -v unlimited, or LimitAS=infinity in the unit of the service".to_owned())
+        .mended_by(|| "ulimit -v unlimited  # or LimitAS=infinity in the unit of the service".to_owned())
 }
 
 fn data(facts: &Facts, needs: &Needs) -> Check {
     let base = SHARD_BYTES.saturating_mul(needs.shards).saturating_add(BASE_BYTES);
     reserved(("data", "RLIMIT_DATA"), facts.process.data, base, needs, "")
-        .mended_by(|| "ulimit -d unlimited, or LimitDATA=infinity in the unit of the service".to_owned())
+        .mended_by(|| "ulimit -d unlimited  # or LimitDATA=infinity in the unit of the service".to_owned())
 }
 
 fn reserved(check: (&'static str, &str), room: Limit, base: u64, needs: &Needs, tail: &str) -> Check {
@@ -148,7 +148,7 @@ fn conntrack(facts: &Facts, needs: &Needs) -> Option<Check> {
         .amounts(Amount::count(conntrack.max), Amount::Count(needed));
     let mend = || {
         let command = sysctl("net.netfilter.nf_conntrack_max", needed);
-        format!("{command}; or do not track: nft add rule ... notrack, iptables -t raw ... -j CT --notrack")
+        format!("{command}; or do not track: iptables -t raw -A PREROUTING -p tcp --dport PORT -j CT --notrack")
     };
     let connections = count(needs.connections);
     Some(match conntrack.count {
@@ -184,14 +184,17 @@ fn tasks_wall(what: &'static str, setting: &str, room: Limit, needs: &Needs) -> 
 fn user_tasks(facts: &Facts, needs: &Needs) -> Check {
     let room = if facts.process.may_fork() { Limit::Unlimited } else { facts.process.tasks };
     let needed = threads(needs).0;
-    tasks_wall("tasks of the user", "RLIMIT_NPROC", room, needs)
-        .mended_by(|| format!("ulimit -u {needed} and more for what else this user runs, or LimitNPROC= in the unit"))
+    tasks_wall("tasks of the user", "RLIMIT_NPROC", room, needs).mended_by(|| {
+        format!(
+            "ulimit -u {needed}  # and as many as this user runs besides; or LimitNPROC= in the unit of the service"
+        )
+    })
 }
 
 fn cgroup_tasks(level: &Level, needs: &Needs) -> Check {
     let needed = threads(needs).0.saturating_add(level.used);
     tasks_wall("tasks of the control group", &level.file, level.room(), needs)
-        .mended_by(|| format!("echo {needed} > {}, or TasksMax={needed} in the unit", level.file))
+        .mended_by(|| format!("echo {needed} > {}  # or TasksMax={needed} in the unit", level.file))
 }
 
 /// Cores, which bound no number of connections but the number of shards.

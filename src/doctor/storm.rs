@@ -37,7 +37,7 @@ fn coming(facts: &Facts, needs: &Needs) -> Vec<Check> {
         Check { verdict: Verdict::Ok, ..syn }.because(format!("{words}; SYN cookies (on) take over when it is full"))
     } else {
         syn.because(format!("{words}; SYN cookies are off")).mended_by(|| {
-            format!("sysctl -w net.ipv4.tcp_syncookies=1; {}", sysctl("net.ipv4.tcp_max_syn_backlog", BACKLOG))
+            format!("sysctl -w net.ipv4.tcp_syncookies=1 && {}", sysctl("net.ipv4.tcp_max_syn_backlog", BACKLOG))
         })
     };
     let burst = Check::storm(
@@ -91,8 +91,8 @@ fn buckets(facts: &Facts, needs: &Needs) -> Check {
         .because(format!("{} / {CHAIN_MAX} in a chain{chain}", count(needs.connections)))
         .mended_by(|| {
             format!(
-                "boot with thash_entries={size}, or serve in a network namespace made after \
-                 sysctl -w net.ipv4.tcp_child_ehash_entries={size}"
+                "sysctl -w net.ipv4.tcp_child_ehash_entries={size}  # then serve in a network namespace made after that; \
+                 or boot with thash_entries={size}"
             )
         })
 }
@@ -153,5 +153,5 @@ fn clock(facts: &Facts) -> Check {
         return check;
     }
     let file = "/sys/devices/system/clocksource/clocksource0/current_clocksource";
-    Check { verdict: Verdict::Slow, ..check }.mended_by(|| format!("echo tsc > {file}, if the machine has it"))
+    Check { verdict: Verdict::Slow, ..check }.mended_by(|| format!("echo tsc > {file}  # if the machine has it"))
 }

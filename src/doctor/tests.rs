@@ -74,7 +74,7 @@ fn a_machine_with_room_holds_a_million_on_io_uring_and_says_what_is_slow() {
     let slow: Vec<&str> =
         found.checks.iter().filter(|check| check.verdict == Verdict::Slow).map(|check| check.what).collect();
     assert_eq!(slow, ["pages of TCP", "closed with unsent data", "TIME_WAIT"]);
-    assert!(mend(check(&found, "TIME_WAIT")).starts_with("sysctl -w net.ipv4.tcp_max_tw_buckets=1000000; "));
+    assert!(mend(check(&found, "TIME_WAIT")).starts_with("sysctl -w net.ipv4.tcp_max_tw_buckets=1000000  # "));
     assert!(
         found
             .to_string()
@@ -89,13 +89,16 @@ fn epoll_in_a_small_container_ends_at_its_descriptors() {
     let found = look(&tree, 10_000, BackendChoice::Epoll);
     assert_eq!((found.fits, found.stops_at), (false, Limit::At(960)));
     let files = check(&found, "open files");
-    assert_eq!((files.verdict, mend(files).starts_with("ulimit -n 10064, ")), (Verdict::TooSmall, true));
+    assert_eq!((files.verdict, mend(files).starts_with("ulimit -n 10064  # ")), (Verdict::TooSmall, true));
     let warning = found.warning().unwrap();
     assert!(warning.contains("10,000 connections do not fit here: epoll ends at 960 (open files, RLIMIT_NOFILE)"));
     assert!(warning.ends_with("see `holdline doctor --connections 10000`") && !warning.contains('\n'), "{warning}");
     // Above the hard limit, and above what any limit can be.
     let found = look(&tree, 2_000_000, BackendChoice::Epoll);
-    assert!(mend(check(&found, "open files")).starts_with("sysctl -w fs.nr_open=2000064; then LimitNOFILE=2000064 "));
+    assert!(
+        mend(check(&found, "open files"))
+            .starts_with("sysctl -w fs.nr_open=2000064 && prlimit --pid $$ --nofile=2000064  # as root, ")
+    );
 }
 
 #[test]
@@ -110,7 +113,7 @@ fn a_control_group_of_512_mib_ends_it() {
     assert!(!found.fits);
     let memory = check(&found, "memory of the control group");
     assert_eq!(memory.stops_at, Limit::At((536_870_912 - 20_000_000 - (96 << 20)) / 4_259));
-    assert!(mend(memory).contains("/sys/fs/cgroup/docker.slice/x/memory.max, or MemoryMax="), "{}", mend(memory));
+    assert!(mend(memory).contains("/sys/fs/cgroup/docker.slice/x/memory.max  # or MemoryMax="), "{}", mend(memory));
     // Twelve threads do not fit into ten, for one connection or a million.
     assert_eq!(check(&found, "tasks of the control group").stops_at, Limit::At(0));
     // Six do, and then descriptors are the wall.
@@ -124,7 +127,7 @@ fn a_full_table_of_tracked_connections_is_a_wall_and_an_empty_one_is_not() {
     let found = look(&full, 1_000, BackendChoice::Epoll);
     assert_eq!((found.fits, found.stops_at), (false, Limit::At(0)));
     let tracked = check(&found, "tracked connections");
-    assert!(mend(tracked).starts_with("sysctl -w net.netfilter.nf_conntrack_max=263144; "));
+    assert!(mend(tracked).starts_with("sysctl -w net.netfilter.nf_conntrack_max=263144  # "));
     assert!(check(&found, "memory").arithmetic.contains(" + 512 conntrack)"));
     let empty = full.file("proc/sys/net/netfilter/nf_conntrack_count", "0\n");
     assert_eq!(check(&look(&empty, 1_000, BackendChoice::Epoll), "tracked connections").verdict, Verdict::Ok);
@@ -138,9 +141,15 @@ fn a_full_table_of_tracked_connections_is_a_wall_and_an_empty_one_is_not() {
 fn without_io_uring_auto_takes_epoll_and_uring_ends_at_nothing() {
     let tree = machine("old").file("proc/sys/kernel/osrelease", "5.15.0-91\n");
     for (missing, command) in [
-        (crate::io::uring::Missing::Interface, "it needs Linux 6.7 or later, built with CONFIG_IO_URING"),
-        (crate::io::uring::Missing::Disabled(2), "sysctl -w kernel.io_uring_disabled=0"),
-        (crate::io::uring::Missing::Memory, "raise the limit (ulimit -l unlimited, or LimitMEMLOCK=infinity)"),
+        (
+            crate::io::uring::Missing::Interface,
+            "holdline serve --backend epoll  # otherwise: it needs Linux 6.7 or later, built with",
+        ),
+        (crate::io::uring::Missing::Disabled(2), "sysctl -w kernel.io_uring_disabled=0  # or serve --backend epoll"),
+        (
+            crate::io::uring::Missing::Memory,
+            "holdline serve --backend epoll  # otherwise: raise the limit (ulimit -l unlimited",
+        ),
     ] {
         let facts = Facts::read(tree.root(), Err(missing.to_string()));
         let found = diagnose(&facts, &needs(10_000, BackendChoice::Auto));
@@ -161,7 +170,10 @@ fn rings_are_charged_to_a_user_without_rights_since_linux_6_14() {
     assert_eq!(check(&found, "locked memory").stops_at, Limit::At(77 * 20_000 - 1));
     assert_eq!(check(&found, "locked memory").needs, Amount::Bytes(52 * 26 * 4096));
     let found = look(&tree, 2_000_000, BackendChoice::Uring);
-    assert_eq!((found.fits, mend(check(&found, "locked memory")).starts_with("ulimit -l 10608, ")), (false, true));
+    assert_eq!(
+        (found.fits, mend(check(&found, "locked memory")).starts_with("prlimit --pid $$ --memlock=10862592  # ")),
+        (false, true)
+    );
     let tree = tree.file("proc/sys/kernel/osrelease", "6.8.0-40-generic\n");
     assert_eq!(check(&look(&tree, 2_000_000, BackendChoice::Uring), "locked memory").stops_at, Limit::Unlimited);
 }
