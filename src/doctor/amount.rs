@@ -79,6 +79,12 @@ pub(super) fn count(number: u64) -> String {
     groups.iter().map(|group| String::from_utf8_lossy(group)).collect::<Vec<_>>().join(",")
 }
 
+/// A number with its noun: `1 shard`, `2 shards`.
+pub(super) fn several(number: u64, one: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{} {one}{plural}", count(number))
+}
+
 /// In the largest unit that leaves a whole number before the point.
 pub(super) fn bytes(number: u64) -> String {
     const UNITS: [(u32, &str); 4] = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
@@ -98,6 +104,7 @@ mod tests {
     #[test]
     fn numbers_are_grouped_and_bytes_have_units() {
         assert_eq!([0, 999, 1000, 1_234_567].map(count), ["0", "999", "1,000", "1,234,567"]);
+        assert_eq!([several(1, "ring"), several(1000, "ring")], ["1 ring", "1,000 rings"]);
         assert_eq!([1023, 1024, 1_572_864, u64::MAX].map(bytes), ["1023 B", "1.0 KiB", "1.5 MiB", "16777215.9 TiB"]);
     }
 }

@@ -1,6 +1,6 @@
 //! Walls of each backend: descriptors, rings and what is charged for them.
 
-use super::amount::count;
+use super::amount::{count, several};
 use super::{Amount, Check, Facts, Limit, Needs};
 use crate::io::epoll::DESCRIPTORS_RESERVED;
 
@@ -108,11 +108,11 @@ fn ring_files(facts: &Facts, needs: &Needs) -> Check {
     let rings_needed = rings(needs.connections, slots, needs.shards);
     let stops_at = facts.process.files.map(|files| held_by(files.saturating_sub(fixed), slots, needs.shards));
     let arithmetic = format!(
-        "{} / {} slots of a ring + {} shards = {} rings, + {fixed} for all else; connections take slots, not descriptors",
+        "{} / {} slots of a ring + {} = {}, + {fixed} for all else; connections take slots, not descriptors",
         count(needs.connections),
         count(slots),
-        needs.shards,
-        count(rings_needed)
+        several(needs.shards, "shard"),
+        several(rings_needed, "ring")
     );
     let needed = rings_needed.saturating_add(fixed);
     Check::wall("open files", "RLIMIT_NOFILE", stops_at, needs)
@@ -148,7 +148,7 @@ fn locked(facts: &Facts, needs: &Needs) -> Check {
     let rings = rings(needs.connections, slots, needs.shards);
     let needed = rings.saturating_mul(RING_PAGES * PAGE);
     let arithmetic = match (is_charged, facts.process.may_lock()) {
-        (true, _) => format!("{} rings x {RING_PAGES} pages; counts for the user, not the process", count(rings)),
+        (true, _) => format!("{} x {RING_PAGES} pages; counts for the user, not the process", several(rings, "ring")),
         (false, true) => "CAP_IPC_LOCK: it does not apply".to_owned(),
         (false, false) => "Linux 5.12 to 6.13 do not charge rings".to_owned(),
     };
@@ -169,7 +169,7 @@ fn maps(facts: &Facts, needs: &Needs) -> Check {
     let needed = rings.saturating_mul(RING_MAPS).saturating_add(MAPS_RESERVED);
     Check::wall("memory mappings", "vm.max_map_count", stops_at, needs)
         .amounts(Amount::count(facts.memory.maps), Amount::Count(needed))
-        .because(format!("{} rings x {RING_MAPS} + {MAPS_RESERVED}", count(rings)))
+        .because(format!("{} x {RING_MAPS} + {MAPS_RESERVED}", several(rings, "ring")))
         .mended_by(|| sysctl("vm.max_map_count", needed))
 }
 

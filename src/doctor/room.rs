@@ -1,6 +1,6 @@
 //! Walls of both backends: memory, what may be reserved of it, tracked connections, tasks.
 
-use super::amount::{bytes, count};
+use super::amount::{bytes, count, several};
 use super::cgroup::{Level, tightest};
 use super::descriptors::{PAGE, RING_PAGES, machine_files, slots, sysctl};
 use super::{Amount, Check, Facts, Limit, Needs, Verdict};
@@ -72,10 +72,10 @@ fn memory_wall(what: &'static str, setting: &str, room: Limit, facts: &Facts, ne
     let check = bytes_wall((what, setting), room, each, base, needs);
     let busy = each.saturating_mul(needs.connections).saturating_add(base).saturating_add(needs.queue_bytes);
     let arithmetic = format!(
-        "{} x ({words}) + {} for {} shards; queues may add {} (limits.queue_bytes_total_max)",
+        "{} x ({words}) + {} for {}; queues may add {} (limits.queue_bytes_total_max)",
         count(needs.connections),
         bytes(base),
-        needs.shards,
+        several(needs.shards, "shard"),
         bytes(needs.queue_bytes)
     );
     check.because(arithmetic).slow_if(room.is_below(busy))
@@ -130,9 +130,9 @@ fn data(facts: &Facts, needs: &Needs) -> Check {
 
 fn reserved(check: (&'static str, &str), room: Limit, base: u64, needs: &Needs, tail: &str) -> Check {
     let each = RESERVED_BYTES.saturating_mul(needs.shards).max(1);
-    let (connections, shards) = (count(needs.connections), needs.shards);
+    let (connections, shards) = (count(needs.connections), several(needs.shards, "shard"));
     bytes_wall(check, room, each, base, needs)
-        .because(format!("{connections} x {RESERVED_BYTES} bytes x {shards} shards + {}{tail}", bytes(base)))
+        .because(format!("{connections} x {RESERVED_BYTES} bytes x {shards} + {}{tail}", bytes(base)))
 }
 
 /// A full table drops the packets of new connections. It fills only when a rule asks for tracking; a count of zero says
@@ -167,7 +167,8 @@ fn conntrack(facts: &Facts, needs: &Needs) -> Option<Check> {
 fn threads(needs: &Needs) -> (u64, String) {
     let workers = if needs.backend == BackendChoice::Epoll { 0 } else { RING_WORKERS };
     let each = workers + 1;
-    let words = format!("{} shards x {each} + {THREADS_RESERVED}, for any number of connections", needs.shards);
+    let words =
+        format!("{} x {each} + {THREADS_RESERVED}, for any number of connections", several(needs.shards, "shard"));
     (needs.shards.saturating_mul(each).saturating_add(THREADS_RESERVED), words)
 }
 

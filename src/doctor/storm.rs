@@ -1,6 +1,6 @@
 //! What happens when all clients come, speak or leave at once, and what is good to know.
 
-use super::amount::{bytes, count};
+use super::amount::{bytes, count, several};
 use super::descriptors::{PAGE, sysctl};
 use super::{Amount, Check, Facts, Needs, Verdict, room};
 
@@ -28,7 +28,8 @@ fn coming(facts: &Facts, needs: &Needs) -> Vec<Check> {
     let net = &facts.net;
     let share = needs.connections.div_ceil(needs.shards.max(1));
     let queue = share.min(BACKLOG);
-    let words = format!("{} / {} shards, {} at most", count(needs.connections), needs.shards, count(BACKLOG));
+    let words =
+        format!("{} / {}, {} at most", count(needs.connections), several(needs.shards, "shard"), count(BACKLOG));
     let accept = Check::storm("accept queue", "net.core.somaxconn", net.somaxconn, queue)
         .because(format!("{words}; a full one drops connections, which try again a second later"))
         .mended_by(|| sysctl("net.core.somaxconn", BACKLOG));
@@ -136,9 +137,8 @@ fn ports(facts: &Facts, needs: &Needs) -> Check {
     };
     let ports = last.saturating_sub(first).saturating_add(1);
     let words = format!(
-        "for clients on this machine only: {} from one address to one address and port, so {} connections take {} addresses",
+        "for clients on this machine only: {} from one address to one address and port, so N take {} such addresses at least",
         count(ports),
-        count(needs.connections),
         count(needs.connections.div_ceil(ports))
     );
     Check::note("client ports", "net.ipv4.ip_local_port_range", Amount::Words(format!("{first}-{last}")), words)

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::amount::count;
+use super::amount::{count, several};
 use super::{Check, Diagnosis, Limit, Outlook, Verdict};
 
 impl Diagnosis {
@@ -25,10 +25,9 @@ impl Diagnosis {
 
 impl fmt::Display for Diagnosis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shards = if self.shards == 1 { "shard" } else { "shards" };
         let kernel = self.kernel.as_deref().unwrap_or("of unknown version");
         let (connections, backend) = (count(self.connections), self.backend);
-        writeln!(f, "{connections} connections on {backend}, {} {shards}, Linux {kernel}\n", self.shards)?;
+        writeln!(f, "{connections} connections on {backend}, {}, Linux {kernel}\n", several(self.shards, "shard"))?;
         let rows: Vec<[String; 5]> =
             std::iter::once(HEAD.map(str::to_owned)).chain(self.checks.iter().map(row)).collect();
         let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
@@ -37,10 +36,11 @@ impl fmt::Display for Diagnosis {
         line(f, head, widths)?;
         for (check, row) in self.checks.iter().zip(rows) {
             line(f, row, widths)?;
-            let indent = " ".repeat(widths[0] + 2);
-            writeln!(f, "{indent}  {}: {}", check.setting, check.arithmetic)?;
+            let indent = " ".repeat(widths[0] + 4);
+            let explained = format!("{}: {}", check.setting, check.arithmetic);
+            fold(&explained, COLUMNS - indent.len()).iter().try_for_each(|part| writeln!(f, "{indent}{part}"))?;
             if let Some(mend) = &check.mend {
-                writeln!(f, "{indent}  -> {mend}")?;
+                writeln!(f, "{indent}-> {mend}")?;
             }
         }
         writeln!(f)?;
@@ -67,6 +67,9 @@ impl Diagnosis {
     }
 }
 
+/// Explanations are folded to this width. Commands are not: they are to be copied.
+const COLUMNS: usize = 110;
+
 const HEAD: [&str; 5] = ["verdict", "what", "now", "needs", "stops at"];
 
 fn row(check: &Check) -> [String; 5] {
@@ -83,6 +86,21 @@ fn line(f: &mut fmt::Formatter<'_>, row: &[String; 5], widths: [usize; 5]) -> fm
     writeln!(f, "{verdict:<w0$}  {what:<w1$}  {now:>w2$}  {needs:>w3$}  {stops_at:>w4$}")
 }
 
+/// Lines of whole words, each at most `columns` long if its words are.
+fn fold(text: &str, columns: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split(' ') {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= columns => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
 fn ending(outlook: &Outlook) -> String {
     match (outlook.stops_at, &outlook.because) {
         (Limit::At(0), Some(because)) => format!("{} does not work here: {because}", outlook.backend),
@@ -91,5 +109,17 @@ fn ending(outlook: &Outlook) -> String {
         }
         (Limit::Unknown, _) => format!("{}: where it ends is unknown", outlook.backend),
         _ => format!("{}: nothing that was looked at ends it", outlook.backend),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn explanations_are_folded_between_words() {
+        assert_eq!(fold("one two  three", 7), ["one two", " three"]);
+        assert_eq!(fold("a-long-one b", 4), ["a-long-one", "b"]);
+        assert_eq!(fold("", 4), [""]);
     }
 }
