@@ -68,8 +68,8 @@ fn a_machine_with_room_holds_a_million_on_io_uring_and_says_what_is_slow() {
     assert_eq!((found.backend, found.shards), ("uring", 2));
     let memory = check(&found, "memory");
     // 3,829 + 296 + 128, and 26 pages for each 20,000.
-    assert_eq!(memory.needs, Amount::Bytes(4_259 * 1_000_000 + (96 << 20)));
-    assert_eq!(found.stops_at, Limit::At((23_950_948 * 1024 - (96 << 20)) / 4_259));
+    assert_eq!(memory.needs, Amount::Bytes(4_259 * 1_000_000 + (48 << 20)));
+    assert_eq!(found.stops_at, Limit::At((23_950_948 * 1024 - (48 << 20)) / 4_259));
     assert_eq!(found.because.as_deref(), Some("memory, MemAvailable"));
     let slow: Vec<&str> =
         found.checks.iter().filter(|check| check.verdict == Verdict::Slow).map(|check| check.what).collect();
@@ -112,12 +112,22 @@ fn a_control_group_of_512_mib_ends_it() {
     let found = look(&tree, 200_000, BackendChoice::Uring);
     assert!(!found.fits);
     let memory = check(&found, "memory of the control group");
-    assert_eq!(memory.stops_at, Limit::At((536_870_912 - 20_000_000 - (96 << 20)) / 4_259));
+    assert_eq!(memory.stops_at, Limit::At((536_870_912 - 20_000_000 - (48 << 20)) / 4_259));
     assert!(mend(memory).contains("/sys/fs/cgroup/docker.slice/x/memory.max  # or MemoryMax="), "{}", mend(memory));
     // Twelve threads do not fit into ten, for one connection or a million.
     assert_eq!(check(&found, "tasks of the control group").stops_at, Limit::At(0));
     // Six do, and then descriptors are the wall.
     assert_eq!(look(&tree, 1, BackendChoice::Epoll).stops_at, Limit::At(19_936));
+}
+
+#[test]
+fn version_one_of_control_groups_does_not_charge_all_of_a_socket() {
+    let tree = machine("cgroup-v1")
+        .file("proc/self/cgroup", "4:memory:/x\n0::/\n")
+        .file("proc/self/mountinfo", "35 31 0:32 / /m rw - cgroup cgroup rw,memory\n")
+        .file("m/x/memory.limit_in_bytes", "104857600\n");
+    let found = look(&tree, 50_000, BackendChoice::Uring);
+    assert_eq!((found.fits, found.stops_at), (false, Limit::At((52 << 20) / (4_259 - 2_521))));
 }
 
 #[test]
@@ -193,7 +203,7 @@ fn strict_overcommit_counts_what_is_reserved() {
         "MemTotal: 24684084 kB\nMemAvailable: 23950948 kB\nCommitLimit: 1048576 kB\nCommitted_AS: 524288 kB\n";
     let tree = machine("strict").file("proc/meminfo", meminfo).file("proc/sys/vm/overcommit_memory", "2\n");
     let found = look(&tree, 10_000_000, BackendChoice::Uring);
-    assert_eq!(check(&found, "memory to reserve").stops_at, Limit::At(((512 << 20) - (96 << 20)) / 144));
+    assert_eq!(check(&found, "memory to reserve").stops_at, Limit::At(((512 << 20) - (48 << 20)) / 144));
     assert!(mend(check(&found, "memory to reserve")).starts_with("sysctl -w vm.overcommit_memory=0"));
 }
 
