@@ -27,9 +27,9 @@ pub enum Sources {
 
 /// The first address of a lane, and how many follow it: the first two and the last may be special.
 const HOST_FIRST: u8 = 2;
-const HOSTS: u32 = 253;
+pub(super) const HOSTS: u32 = 253;
 /// Ports below are for servers with privileges.
-const PORT_FIRST: u16 = 1024;
+pub(super) const PORT_FIRST: u16 = 1024;
 const PORTS: u32 = u16::MAX as u32 - PORT_FIRST as u32 + 1;
 
 /// Walks through the sources for ever.
@@ -37,7 +37,7 @@ const PORTS: u32 = u16::MAX as u32 - PORT_FIRST as u32 + 1;
 pub(super) struct Plan {
     sources: Sources,
     /// Below `HOSTS * PORTS`.
-    position: u32,
+    pub(super) position: u32,
 }
 
 impl Plan {
