@@ -86,7 +86,7 @@ impl Dial for Uring {
                 self.make_socket(id);
             }
             Err(error) => {
-                self.table.attach(id, PRIMARY as u32, NO_SLOT);
+                self.table.attach(id, 0, NO_SLOT);
                 self.dial_failed(id, error.raw_os_error().unwrap_or(libc::ENOMEM));
             }
         }

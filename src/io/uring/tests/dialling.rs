@@ -8,7 +8,7 @@ use crate::io::uring::sources::{HOSTS, PORT_FIRST};
 
 fn loopback(connections: usize, slots: u32) -> Config {
     Config {
-        sources: Sources::Loopback { lane: 0xfe00 | std::process::id() as u16 & 0xff },
+        sources: Sources::Loopback { lane: 0xfe00 | (std::process::id() & 0xff) as u16 },
         ..small(connections, slots)
     }
 }
