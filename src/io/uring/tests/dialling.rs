@@ -33,7 +33,7 @@ fn rings_are_dialled_into_or_accepted_into() {
     let dialled: u32 =
         shard.uring.rings.iter().filter(|ring| ring.filler == Some(Filler::Dials)).map(|ring| ring.used).sum();
     assert_eq!((dialled, shard.slots_used()), (16, 32));
-    assert!(shard.received.values().filter(|bytes| *bytes == b"hello").count() == 16);
+    shard.until(|shard| shard.received.values().filter(|bytes| *bytes == b"hello").count() == 16);
     let ids: Vec<_> = shard.open.iter().copied().collect();
     ids.iter().for_each(|id| shard.uring.close(*id, Ending::Graceful));
     shard.until(|shard| shard.open.is_empty());
