@@ -2,7 +2,7 @@
 //!
 //! A shard has one primary ring, in which it waits, and as many others as its connections need: the limit of
 //! RLIMIT_NOFILE applies to each ring's table of direct descriptors, not to their sum. A connection lives in the ring
-//! that accepted it. The other rings signal an eventfd that the primary ring polls (polling a ring's own descriptor
+//! that accepted it or from which it was dialled; a ring is for the one or for the other. The other rings signal an eventfd that the primary ring polls (polling a ring's own descriptor
 //! does not wake with DEFER_TASKRUN), and the flag in their submission queue tells which of them have work.
 //!
 //! ```text
@@ -21,18 +21,21 @@
 //! - Memory that a request points to belongs to the backend (`buffers`) or is held by it (`Uring::held`).
 //! - Each request that may wait has its flag in the connection's entry, set when it is queued and cleared by its last
 //!   completion; a connection is forgotten only when all flags are clear.
-//! - Sends and receives never wait (MSG_DONTWAIT), so they have completed when their submission returns.
+//! - Sends and receives never wait (MSG_DONTWAIT), so they have completed when their submission returns. The one that
+//!   may wait is the hello of a dial, which is kept until it has come back.
 
 #![allow(unsafe_code, reason = "requests carry pointers; each block says why the memory outlives them")]
 
 mod accept;
 mod buffers;
 mod close;
+mod dial;
 mod probe;
 mod receive;
 mod request;
 mod ring;
 mod send;
+mod sources;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -45,10 +48,12 @@ use std::time::{Duration, Instant};
 
 use self::accept::Listener;
 use self::buffers::{Arena, Lent, Scratch, Sink};
+use self::dial::Dials;
 pub use self::probe::{Missing, probe};
 use self::request::{Done, Kind};
 use self::ring::{Batch, Ring};
-use self::table::{MULTI, POLL, POLL_OUT, Table};
+pub use self::sources::Sources;
+use self::table::{DIAL, MULTI, POLL, POLL_OUT, Table};
 use crate::id::{ConnId, ListenerId};
 use crate::io::sys::{self, Eventfd};
 use crate::io::{Accepted, Backend, Completion, Ending, Lease, Out, Short, Wake};
@@ -61,15 +66,17 @@ pub struct Config {
     /// Direct descriptors per ring; `None` for as many as RLIMIT_NOFILE allows.
     pub slots_per_ring: Option<u32>,
     /// Small receives without a [`Backend::quieten`] between them after which a connection gets a multishot receive;
-    /// more than 3 for never.
+    /// more than 3 for never, which suits clients: a multishot receive costs 600 bytes of kernel memory more.
     pub promote_after: u32,
+    /// Where dialled connections come from.
+    pub sources: Sources,
 }
 
 impl Config {
     /// The defaults for this many connections.
     #[must_use]
     pub const fn new(connections_max: usize) -> Self {
-        Self { connections_max, slots_per_ring: None, promote_after: 3 }
+        Self { connections_max, slots_per_ring: None, promote_after: 3, sources: Sources::Kernel }
     }
 }
 
@@ -129,6 +136,7 @@ pub struct Uring {
     flushed: bool,
     /// The interface itself has failed.
     broken: Option<io::ErrorKind>,
+    dials: Dials,
     held: Vec<Arc<[u8]>>,
     scratch: Scratch,
     arena: Arena,
@@ -161,6 +169,9 @@ impl Uring {
             return Err(SetupError::TooMany { asked, rings, slots });
         }
         let primary = Ring::new(slots, None).map_err(|error| probe().err().unwrap_or_else(|| probe::why(&error)))?;
+        if config.sources != Sources::Kernel {
+            primary.can_bind()?;
+        }
         let mut uring = Self {
             rings: vec![primary],
             rings_max,
@@ -182,6 +193,7 @@ impl Uring {
             fresh: false,
             flushed: false,
             broken: None,
+            dials: Dials::new(config.sources),
             held: Vec::new(),
             scratch: Scratch::new()?,
             arena: Arena::new()?,
@@ -272,7 +284,9 @@ impl Uring {
             Kind::CancelPollOut => self.on_cancel_failed(done, POLL_OUT, Kind::PollOut),
             Kind::Shutdown => self.on_shutdown(done),
             Kind::Close => self.on_close(ring, done),
-            Kind::Refuse => self.freed(ring),
+            Kind::Refuse => self.freed(ring, u32::try_from(done.about).unwrap_or(0)),
+            Kind::DialSocket | Kind::DialBind | Kind::Dial => self.on_dial(done),
+            Kind::CancelDial => self.on_cancel_failed(done, DIAL, Kind::Dial),
             Kind::Doorbell | Kind::Kick => {
                 let flag = if done.kind == Kind::Kick { &mut self.kicked } else { &mut self.rung };
                 *flag = true;
