@@ -27,7 +27,7 @@ class Tune(TreeTest):
         wanted = {
             "fs.nr_open": "2097152",
             "net.core.somaxconn": "65535",
-            "net.core.netdev_max_backlog": "10000",
+            "net.core.netdev_max_backlog": "65535",
             "net.ipv4.tcp_max_orphans": "1000000",
             "net.ipv4.tcp_max_tw_buckets": "1000000",
             "net.ipv4.ip_local_port_range": "1024 65535",
@@ -70,6 +70,10 @@ class Tune(TreeTest):
         self.assertEqual(self.tree.kernel_files(), before)
         self.assertFalse(self.tree.exists(STATE))
         self.assertIn("0 put back, 0 failed", self.tune("undo"))
+
+    def test_k_and_m_are_thousands_and_millions(self):
+        self.assertEqual(self.tune("show", "--connections", "5M"), self.tune("show", "--connections", "5000000"))
+        self.assertEqual(self.tune("show", "--connections", "200k"), self.tune("show", "--connections", "200000"))
 
     def test_a_second_apply_changes_nothing(self):
         self.tune("apply")
@@ -120,14 +124,16 @@ class Tune(TreeTest):
             self.assertIn("is damaged", self.tune("undo", status=1))
 
     def test_values_that_are_no_numbers_do_not_reach_the_arithmetic(self):
-        self.tree.set("net.core.somaxconn", "a[$(touch /tmp/holdline-injected)]")
+        self.tree.set("net.core.somaxconn", f"a[$(touch {self.tree.root}/injected)]")
         self.assertIn("-> 65535", self.tune("show"))
+        self.assertFalse(self.tree.exists("/injected"))
         self.tree.write("/proc/meminfo", "MemTotal: lots kB\n")
         self.assertIn("no MemTotal", self.tune("show", status=1))
 
     def test_bad_arguments_are_named_with_status_2(self):
         for arguments in (
-            ["show", "--connections", "0"], ["show", "--connections", "1e6"], ["show", "--connections", "100000001"],
+            ["show", "--connections", "0"], ["show", "--connections", "1e6"], ["show", "--connections", "M"],
+            ["show", "--connections", "101M"], ["show", "--connections", "100000001"],
             ["show", "--connections", ""], ["show", "--memory", "-1"], ["show", "--nonsense"], ["nonsense"],
             ["show", "--persist"],
         ):
