@@ -5,6 +5,7 @@
 //! `holdline: what, where: how to mend it`.
 
 mod chat;
+mod doctor;
 mod logging;
 mod serve;
 mod setup;
@@ -31,6 +32,8 @@ struct Cli {
 enum Command {
     /// Run the server.
     Serve(Box<serve::Args>),
+    /// Tell what on this machine stands in the way of N connections, and what mends it.
+    Doctor(doctor::Args),
     /// Chat from the terminal: lines of standard input go in, messages come out.
     Chat(chat::Args),
     /// Load a server with a crowd of clients: idle, broadcast, echo or churn.
@@ -85,6 +88,7 @@ pub fn main() -> ExitCode {
 fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         Command::Serve(args) => serve::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Chat(args) => chat::run(&args),
         Command::Swarm(args) => swarm::run(&args),
         Command::CheckConfig(args) => setup::check_config(&args),
