@@ -17,7 +17,7 @@ const LAYERS: &[&[&str]] = &[
     &["buf", "hub", "session"],
     &["app"],
     &["shard"],
-    &["io::epoll", "io::uring", "sim"],
+    &["io::epoll", "io::tun", "io::uring", "sim"],
     &["server"],
     &["cli"],
 ];

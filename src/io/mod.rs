@@ -24,6 +24,7 @@
 
 pub mod epoll;
 pub(crate) mod sys;
+pub mod tun;
 pub mod uring;
 
 use std::io;

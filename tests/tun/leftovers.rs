@@ -1,0 +1,1 @@
+//! What is left when all is over: nothing.
