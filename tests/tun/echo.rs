@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use holdline::io::tun::{Namespace, SERVER};
+use socket2::{Domain, Socket, Type};
 
 /// Enough for one read and one write.
 const STACK: usize = 128 * 1024;
@@ -33,7 +34,11 @@ pub fn serve(namespace: &Namespace) -> (SocketAddrV4, Arc<Ends>) {
     let ends = Arc::new(Ends::default());
     let counted = Arc::clone(&ends);
     let start = move || {
-        let listener = TcpListener::bind((SERVER, 0)).unwrap();
+        // A listener of the standard library queues 128 connections only.
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from((SERVER, 0)).into()).unwrap();
+        socket.listen(4096).unwrap();
+        let listener = TcpListener::from(socket);
         let address = listener.local_addr().unwrap();
         thread::spawn(move || {
             for stream in listener.incoming() {
