@@ -17,6 +17,8 @@
 mod entry;
 mod flight;
 mod receive;
+#[cfg(test)]
+mod tests;
 mod timers;
 mod wire;
 

@@ -169,8 +169,8 @@ impl Tcp {
         } else if sent > 0 && len == 0 && is_same_window {
             self.count_duplicate(key);
         } else if sent == 0 {
-            let flight = &mut self.flights[key as usize];
-            flight.tries = Self::tries_after_answer(flight.tries);
+            let tries = self.tries_after_answer(self.flights[key as usize].tries);
+            self.flights[key as usize].tries = tries;
         }
         if !matches!(self.entries[index as usize].state, State::Free | State::Done) {
             self.pump_if_stalled(key, now);

@@ -14,7 +14,7 @@ use super::super::packet::Bits;
 const SYN_LEVEL: u8 = 1;
 /// How long a peer may take to close its side after we have closed ours: the longest distance of all.
 const LINGER_LEVEL: u8 = Alarms::LEVELS - 1;
-/// Probes of a shut window come no more rarely than this.
+/// Probes of a shut window that are answered come no more rarely than one level above this.
 const PROBE_LEVEL_MAX: u8 = 4;
 
 impl Tcp {
@@ -109,7 +109,7 @@ impl Tcp {
     }
 
     /// An answered probe counts as no failure, but they do not come more often for it.
-    pub(super) const fn tries_after_answer(tries: u8) -> u8 {
-        if tries < PROBE_LEVEL_MAX { tries } else { PROBE_LEVEL_MAX }
+    pub(super) fn tries_after_answer(&self, tries: u8) -> u8 {
+        tries.min(PROBE_LEVEL_MAX).min(self.retries.saturating_sub(1))
     }
 }
