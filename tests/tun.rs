@@ -13,5 +13,6 @@ mod tun {
     pub mod crowd;
     pub mod echo;
     pub mod leftovers;
+    pub mod load;
     pub mod traffic;
 }

@@ -14,7 +14,7 @@ use super::crowd::{Crowd, PATIENCE};
 use super::echo;
 
 /// Turns this test program into one that makes a namespace, a device and a server, and then waits to be killed.
-const HOLDER: &str = "HOLDLINE_TUN_TEST_HOLDER";
+const HOLDER: &str = "TUN_TEST_HOLDER";
 
 /// Starts `holdline serve` inside, with an echo of lines.
 pub fn serve(namespace: &Namespace, more: &[&str]) -> (Server, SocketAddrV4) {

@@ -15,7 +15,7 @@ const SIZES: [usize; 7] = [1, 2, 63, 1460, 1461, 20_000, 100_000];
 
 /// Bytes that differ by connection and place.
 fn payload(index: usize, len: usize) -> Vec<u8> {
-    (0..len).map(|at| (at.wrapping_mul(31) ^ at / 251 ^ index).to_le_bytes()[0]).collect()
+    (0..len).map(|at| (at.wrapping_mul(31) ^ (at / 251) ^ index).to_le_bytes()[0]).collect()
 }
 
 fn until_server_has_seen(ends: &Ends, expected: (usize, usize)) {
@@ -49,7 +49,7 @@ fn talk(crowd: &mut Crowd, address: SocketAddrV4, count: usize, size: impl Fn(us
 }
 
 fn half_by_reset(index: usize) -> Ending {
-    if index % 2 == 0 { Ending::Graceful } else { Ending::Reset }
+    if index.is_multiple_of(2) { Ending::Graceful } else { Ending::Reset }
 }
 
 #[test]
@@ -58,7 +58,7 @@ fn two_thousand_talk_and_leave_and_come_again() {
     let (address, ends) = echo::serve(&namespace);
     let mut crowd = Crowd::new(&namespace, Config::new(2000));
     for round in 1..=2 {
-        talk(&mut crowd, address, 2000, |index| if index % 50 == 0 { 100_000 } else { SIZES[index % 5] });
+        talk(&mut crowd, address, 2000, |index| if index.is_multiple_of(50) { 100_000 } else { SIZES[index % 5] });
         crowd.close_all(half_by_reset);
         until_server_has_seen(&ends, (round * 1000, round * 1000));
     }

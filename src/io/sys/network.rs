@@ -104,6 +104,7 @@ fn request(name: &str) -> io::Result<libc::ifreq> {
     Ok(request)
 }
 
+#[expect(clippy::cast_possible_truncation, reason = "a family has 16 bits, whatever type its number has")]
 fn socket_address(address: Ipv4Addr) -> libc::sockaddr {
     // SAFETY: it consists of numbers, for which zero is valid.
     let mut socket_address: libc::sockaddr = unsafe { std::mem::zeroed() };

@@ -43,7 +43,7 @@ mod tcp;
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind};
 use std::net::{SocketAddrV4, TcpListener};
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -57,7 +57,7 @@ use self::link::Link;
 pub use self::link::Path;
 use self::namespace::Taken;
 pub use self::namespace::{Namespace, SetupError};
-use self::packet::{Checksums, HEADER_BYTES_MAX};
+use self::packet::{Checksums, HEADER_BYTES};
 use self::plan::Block;
 pub use self::plan::{CONNECTIONS_MAX, SERVER};
 pub use self::server::Server;
@@ -76,7 +76,7 @@ const _: () = assert!(cfg!(target_endian = "little"), "the fields above have the
 const ALARMS_IN_A_ROW: usize = 4096;
 /// Room for headers and some bytes: RFC 791 has every path take this.
 const MTU_MIN: u16 = 68;
-const _: () = assert!(HEADER_BYTES_MAX < MTU_MIN as usize);
+const _: () = assert!(HEADER_BYTES < MTU_MIN);
 
 /// What a [`Tun`] needs to know.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -275,10 +275,8 @@ impl Tun {
         let timeout = [timeout, until_due].into_iter().flatten().min();
         // A time that does not fit is as good as none.
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
-        let mut sources = [
-            PollFd::new(&self.device, PollFlags::IN),
-            PollFd::from_borrowed_fd(self.waker.as_fd(), PollFlags::IN),
-        ];
+        let mut sources =
+            [PollFd::new(&self.device, PollFlags::IN), PollFd::from_borrowed_fd(self.waker.as_fd(), PollFlags::IN)];
         match poll(&mut sources, timeout.as_ref()) {
             Err(error) if error != Errno::INTR => return Err(error.into()),
             _ => {}
@@ -291,8 +289,8 @@ impl Tun {
 }
 
 /// Writes a packet. One that is not taken is lost, as on any path.
-fn put(mut device: &File, packet: &[u8], counts: &mut Counts) {
-    match device.write(packet) {
+fn put(device: &File, packet: &[u8], counts: &mut Counts) {
+    match rustix::io::write(device, packet) {
         Ok(_) => counts.packets_out += 1,
         Err(_) => counts.refused += 1,
     }

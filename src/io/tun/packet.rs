@@ -12,9 +12,8 @@ const IP_BYTES: usize = 20;
 /// Bytes of a TCP header without options.
 const TCP_BYTES: usize = 20;
 /// Both headers of a segment that is no SYN.
-pub(super) const HEADER_BYTES: usize = IP_BYTES + TCP_BYTES;
-/// The longest header that we write: that of a SYN, with its segment size.
-pub(super) const HEADER_BYTES_MAX: usize = HEADER_BYTES + MSS_BYTES;
+pub(super) const HEADER_BYTES: u16 = 40;
+const _: () = assert!(HEADER_BYTES as usize == IP_BYTES + TCP_BYTES);
 /// Bytes of the option that says a maximum segment size.
 const MSS_BYTES: usize = 4;
 

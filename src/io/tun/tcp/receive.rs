@@ -84,7 +84,13 @@ impl Tcp {
     }
 
     /// RFC 9293 section 3.10.7.4.
-    fn arrive(&mut self, index: u32, segment: &Segment, payload: Range<usize>, now: Instant) -> Option<(ConnId, Range<usize>)> {
+    fn arrive(
+        &mut self,
+        index: u32,
+        segment: &Segment,
+        payload: Range<usize>,
+        now: Instant,
+    ) -> Option<(ConnId, Range<usize>)> {
         let entry = &mut self.entries[index as usize];
         let bits = segment.bits;
         let len = cut(payload.len()) + u32::from(bits.has(Bits::FIN)) + u32::from(bits.has(Bits::SYN));

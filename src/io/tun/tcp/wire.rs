@@ -3,7 +3,7 @@
 use std::net::SocketAddrV4;
 
 use super::super::outbox::Outbox;
-use super::super::packet::{self, Bits, Checksums, HEADER_BYTES, HEADER_BYTES_MAX, Segment};
+use super::super::packet::{self, Bits, Checksums, HEADER_BYTES, Segment};
 use super::super::plan::Block;
 use super::entry::{Entry, State};
 
@@ -34,8 +34,14 @@ pub(super) struct Wire {
 
 impl Wire {
     pub(super) const fn new(block: Block, mtu: u16, checksums: Checksums, prefix: &'static [u8]) -> Self {
-        let mss = mtu.saturating_sub(HEADER_BYTES as u16);
-        Self { out: Outbox::new(prefix), block, checksums, mss, targets: Vec::new(), repeated: 0 }
+        Self {
+            out: Outbox::new(prefix),
+            block,
+            checksums,
+            mss: mtu.saturating_sub(HEADER_BYTES),
+            targets: Vec::new(),
+            repeated: 0,
+        }
     }
 
     /// The number of a target, `None` when there are too many.
@@ -99,5 +105,3 @@ impl Wire {
         self.out.push(|out| packet::write(&answer, &[], checksums, out));
     }
 }
-
-const _: () = assert!(HEADER_BYTES < HEADER_BYTES_MAX && HEADER_BYTES_MAX < 64);
