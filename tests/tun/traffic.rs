@@ -4,8 +4,8 @@ use std::io::ErrorKind;
 use std::net::SocketAddrV4;
 use std::time::{Duration, Instant};
 
-use holdline::io::Ending;
 use holdline::io::tun::{Config, Path, SERVER};
+use holdline::io::{Backend, Ending};
 
 use super::crowd::{Crowd, PATIENCE};
 use super::echo::{self, Ends};
@@ -79,11 +79,36 @@ fn a_long_and_bad_path_loses_nothing() {
         ..Path::default()
     };
     let mut crowd = Crowd::new(&namespace, Config { path, ..Config::new(200) });
-    talk(&mut crowd, address, 140, |index| SIZES[index % 6]);
+    talk(&mut crowd, address, 140, |index| SIZES[index % 7]);
     let counts = crowd.tun.counts();
     assert!(counts.lost > 100 && counts.repeated > 10, "the path was bad: {counts:?}");
     crowd.close_all(|_| Ending::Graceful);
     until_server_has_seen(&ends, (140, 0));
+}
+
+#[test]
+fn who_pauses_holds_the_server_back() {
+    let namespace = echo::namespace(1000);
+    let (address, _ends) = echo::serve(&namespace);
+    let mut crowd = Crowd::new(&namespace, Config::new(20));
+    crowd.connect(20, address, HELLO);
+    crowd.until("the hello is back", |client| client.received == HELLO);
+    for index in 0..20 {
+        crowd.tun.pause(crowd.id(index));
+        crowd.send(index, &payload(index, 20_000));
+    }
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_millis(500) {
+        crowd.turn();
+    }
+    assert!(crowd.clients.iter().all(|client| client.received == HELLO));
+    for index in 0..20 {
+        crowd.tun.resume(crowd.id(index));
+    }
+    crowd.until("all is back", |client| client.received.len() >= HELLO.len() + 20_000);
+    for (index, client) in crowd.clients.iter().enumerate() {
+        assert!(client.received[HELLO.len()..] == payload(index, 20_000), "client {index} got something else");
+    }
 }
 
 #[test]

@@ -45,6 +45,7 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddrV4, TcpListener};
+use std::ops::Range;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -72,6 +73,8 @@ use crate::time::{Clock, Instant, SystemClock};
 const PREFIX: &[u8] = &[1, 0, 0, 0, 0, 0, 20, 0, 16, 0];
 const _: () = assert!(cfg!(target_endian = "little"), "the fields above have the byte order of the machine");
 
+/// The buffer of a lease that is not in the inbox.
+const HELD: u32 = u32::MAX;
 /// Alarms between two waits.
 const ALARMS_IN_A_ROW: usize = 4096;
 /// Room for headers and some bytes: RFC 791 has every path take this.
@@ -139,7 +142,9 @@ pub struct Tun {
     tcp: Tcp,
     link: Option<Link>,
     inbox: Inbox,
-    /// Whether a place of the inbox is lent.
+    /// Bytes that are lent, and came before their turn.
+    held: Box<[u8]>,
+    /// Whether a place of the inbox is lent, or those.
     lent: bool,
     shorts: VecDeque<Short>,
     waker: Arc<Eventfd>,
@@ -186,6 +191,7 @@ impl Tun {
             tcp: Tcp::new(tcp),
             link: Link::new(&config.path),
             inbox: Inbox::new(config.mtu, PREFIX.len()),
+            held: Box::default(),
             lent: false,
             shorts: VecDeque::new(),
             waker: Arc::new(waker),
@@ -208,8 +214,13 @@ impl Tun {
         }
     }
 
+    fn lend(&mut self, id: ConnId, buffer: u32, part: Range<usize>, more: bool) -> Completion {
+        self.lent = true;
+        Completion::Received(id, Lease { buffer, start: number(part.start), len: number(part.len()), more })
+    }
+
     fn has_work(&self) -> bool {
-        self.tcp.has_told() || !self.inbox.is_empty()
+        self.tcp.has_news() || !self.inbox.is_empty()
     }
 
     /// Takes what is there and does what is due.
@@ -288,6 +299,11 @@ impl Tun {
     }
 }
 
+/// For places of the inbox and lengths of packets.
+fn number(length: usize) -> u32 {
+    u32::try_from(length).unwrap_or(u32::MAX)
+}
+
 /// Writes a packet. One that is not taken is lost, as on any path.
 fn put(device: &File, packet: &[u8], counts: &mut Counts) {
     match rustix::io::write(device, packet) {
@@ -343,19 +359,22 @@ impl Backend for Tun {
             if let Some(completion) = self.tcp.next() {
                 return Some(completion);
             }
+            if let Some((id, bytes, old)) = self.tcp.next_held() {
+                self.held = bytes;
+                return Some(self.lend(id, HELD, old..self.held.len(), true));
+            }
             let (place, packet) = self.inbox.take()?;
             if let Some((id, payload)) = self.tcp.receive(packet, self.now) {
-                self.lent = true;
-                let number = |length| u32::try_from(length).unwrap_or(u32::MAX);
-                let (buffer, start, len) = (number(place), number(payload.start), number(payload.len()));
-                return Some(Completion::Received(id, Lease { buffer, start, len, more: self.inbox.is_followed() }));
+                let more = self.inbox.is_followed();
+                return Some(self.lend(id, number(place), payload, more));
             }
         }
     }
 
     fn bytes(&mut self, lease: &Lease) -> &mut [u8] {
         let start = lease.start as usize;
-        self.inbox.part(lease.buffer as usize, start..start + lease.len as usize)
+        let part = start..start + lease.len as usize;
+        if lease.buffer == HELD { &mut self.held[part] } else { self.inbox.part(lease.buffer as usize, part) }
     }
 
     fn release(&mut self, _lease: Lease) {

@@ -75,6 +75,8 @@ impl Entry {
     pub(super) const CLOSED: u32 = 1 << 3;
     /// Neither answers nor receives. Outlives the connection, so that its peer hears nothing afterwards either.
     pub(super) const VANISHED: u32 = 1 << 4;
+    /// Bytes that came before their turn are held.
+    pub(super) const HOLDS: u32 = 1 << 5;
 
     const FLAGS: u32 = 0xff;
 

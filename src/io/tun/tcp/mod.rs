@@ -2,8 +2,8 @@
 //!
 //! It follows RFC 9293 as far as a client needs that keeps nothing it can do without:
 //!
-//! - Bytes are received in order only and lent where they lie in their packet. What comes out of order is dropped and
-//!   answered with a duplicate acknowledgement, so that the peer sends it again (RFC 5681 section 3.2).
+//! - Bytes that come in order are lent where they lie in their packet. What comes before its turn is answered with a
+//!   duplicate acknowledgement, so that the peer sends what is missing (RFC 5681 section 3.2), and held, see [`held`].
 //! - Bytes are taken for sending as far as the peer's window has room, and sent at once. There is no congestion control:
 //!   a window has at most 65,535 bytes, and the path has no bottleneck but its own loss. They are kept until they are
 //!   acknowledged, and sent again after a fixed time that doubles, after three duplicate acknowledgements, and for each
@@ -12,10 +12,12 @@
 //! - No scaling, no time stamps, no selective acknowledgements, no TIME-WAIT (see [`entry::State`] for why), no RTT
 //!   estimate, no Nagle, no urgent data.
 //!
-//! An idle connection is one [`Entry`]. A busy one has a [`Flight`] too, see there.
+//! An idle connection is one [`Entry`]. A busy one has a [`Flight`] too, and one with a hole in what it received is in
+//! [`Held`].
 
 mod entry;
 mod flight;
+mod held;
 mod receive;
 #[cfg(test)]
 mod tests;
@@ -32,6 +34,7 @@ use slab::Slab;
 
 use self::entry::{Entry, State};
 use self::flight::{Alarms, Flight};
+use self::held::Held;
 use self::wire::Wire;
 use super::link::Vanish;
 use super::outbox::Outbox;
@@ -70,6 +73,10 @@ pub(super) struct Tcp {
     wire: Wire,
     /// Those that may owe an acknowledgement.
     owing: Vec<u32>,
+    /// Bytes that came before their turn.
+    held: Held,
+    /// Those of whom some may be next now.
+    filled: Vec<u32>,
     /// What the caller has not been told yet.
     told: VecDeque<Completion>,
     connections_max: usize,
@@ -86,6 +93,8 @@ impl Tcp {
             alarms: Alarms::new(config.retransmit_after),
             wire: Wire::new(config.block, config.mtu, config.checksums, config.prefix),
             owing: Vec::new(),
+            held: Held::default(),
+            filled: Vec::new(),
             told: VecDeque::new(),
             connections_max: config.connections_max,
             retries: config.retries,
@@ -127,9 +136,9 @@ impl Tcp {
         None
     }
 
-    /// Whether [`Tcp::next`] may have something.
-    pub(super) fn has_told(&self) -> bool {
-        !self.told.is_empty()
+    /// Whether [`Tcp::next`] or [`Tcp::next_held`] may have something.
+    pub(super) fn has_news(&self) -> bool {
+        !self.told.is_empty() || !self.filled.is_empty()
     }
 
     /// Sends a SYN; `hello` follows as soon as it is answered.
@@ -385,6 +394,9 @@ impl Tcp {
         self.land(index);
         let entry = &mut self.entries[index as usize];
         self.told.push_back(Completion::Closed(entry.id(index)));
+        if entry.has(Entry::HOLDS) {
+            self.held.forget(index);
+        }
         entry.end();
     }
 

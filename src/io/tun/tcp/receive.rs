@@ -39,7 +39,51 @@ impl Tcp {
             self.handshake(index, &segment, now);
             return None;
         }
-        self.arrive(index, &segment, payload, now)
+        if let Some(news) = self.arrive(index, &segment, payload.clone(), now) {
+            return Some(news);
+        }
+        if self.is_early(index, &segment) {
+            self.hold(index, segment.seq, &packet[payload]);
+        }
+        None
+    }
+
+    /// The next bytes that were held until it was their turn: whose, and how many at their beginning are no news. Ask
+    /// before the next packet.
+    pub(in crate::io::tun) fn next_held(&mut self) -> Option<(ConnId, Box<[u8]>, usize)> {
+        while let Some(&index) = self.filled.last() {
+            let entry = &mut self.entries[index as usize];
+            let id = entry.id(index);
+            let is_wanted = entry.receives() && entry.has(Entry::HOLDS) && !entry.has(Entry::PAUSED | Entry::CLOSED);
+            if !is_wanted && entry.has(Entry::HOLDS) {
+                self.held.forget(index);
+            } else if is_wanted && let Some((bytes, old)) = self.held.take(index, entry.next_in) {
+                entry.next_in = entry.next_in.wrapping_add(cut(bytes.len() - old));
+                self.owe_ack(id);
+                return Some((id, bytes, old));
+            }
+            self.filled.pop();
+            if self.held.is_done(index) {
+                entry.clear(Entry::HOLDS);
+            }
+        }
+        None
+    }
+
+    /// Whether a segment, which was not taken, begins behind a hole that may be filled. The order of RFC 9293 has
+    /// dropped or answered it by now.
+    fn is_early(&self, index: u32, segment: &Segment) -> bool {
+        let entry = &self.entries[index as usize];
+        let ahead = segment.seq.wrapping_sub(entry.next_in);
+        let is_plain = segment.bits.has(Bits::ACK) && !segment.bits.has(Bits::SYN.with(Bits::RST));
+        let is_wanted = entry.receives() && !entry.has(Entry::PAUSED | Entry::CLOSED);
+        is_plain && is_wanted && ahead > 0 && ahead < u32::from(WINDOW)
+    }
+
+    fn hold(&mut self, index: u32, seq: u32, bytes: &[u8]) {
+        if !bytes.is_empty() && self.held.keep(index, seq, bytes) {
+            self.entries[index as usize].set(Entry::HOLDS);
+        }
     }
 
     /// RFC 9293 section 3.10.7.3. Nobody but us begins, so a SYN without ACK is dropped.
@@ -136,6 +180,9 @@ impl Tcp {
         let id = entry.id(index);
         entry.next_in = entry.next_in.wrapping_add(cut(fresh.len()));
         let is_news = !fresh.is_empty() && !entry.has(Entry::CLOSED);
+        if entry.has(Entry::HOLDS) {
+            self.filled.push(index);
+        }
         if bits.has(Bits::FIN) {
             entry.next_in = entry.next_in.wrapping_add(1);
             self.wire.ack(index, entry);

@@ -32,6 +32,9 @@ impl End {
         if let Some((_, range)) = self.bench.tcp.receive(packet, self.bench.now) {
             self.heard.extend_from_slice(&packet[range]);
         }
+        while let Some((_, bytes, old)) = self.bench.tcp.next_held() {
+            self.heard.extend_from_slice(&bytes[old..]);
+        }
         while let Some(completion) = self.bench.tcp.next() {
             match completion {
                 Completion::Writable(_) => self.waits = false,

@@ -109,6 +109,28 @@ fn bytes_are_lent_in_order_once() {
 }
 
 #[test]
+fn bytes_before_their_turn_are_held_until_the_hole_is_filled() {
+    let (mut bench, ours, theirs) = established();
+    let push = |at: u32| from_server(0, ACK, theirs.wrapping_add(at), ours);
+    for (at, bytes) in [(4, &b"45"[..]), (8, b"89"), (4, b"4567")] {
+        assert_eq!(bench.arrives(push(at), bytes), None);
+        assert_eq!(brief(&bench.sent()), [(ACK, ours, theirs, &[][..])], "a duplicate");
+        assert!(bench.tcp.next_held().is_none());
+    }
+    assert_eq!(bench.arrives(push(0), b"01234"), Some(b"01234".to_vec()));
+    let held = std::iter::from_fn(|| bench.tcp.next_held()).map(|(_, bytes, old)| bytes[old..].to_vec());
+    assert_eq!(held.collect::<Vec<_>>().concat(), b"56789");
+    assert_eq!(brief(&bench.sent()), [(ACK, ours, theirs.wrapping_add(10), &[][..])]);
+    // Who pauses gives them up, and so does who closes.
+    assert_eq!(bench.arrives(push(12), b"x"), None);
+    bench.tcp.pause(id(0));
+    bench.tcp.resume(id(0));
+    assert_eq!(bench.arrives(push(14), b"x"), None);
+    bench.tcp.close(id(0), Ending::Reset, bench.now);
+    assert!(bench.tcp.next_held().is_none() && bench.tcp.held.is_done(0));
+}
+
+#[test]
 fn bytes_go_in_segments_within_the_window_and_the_rest_is_not_taken() {
     let (mut bench, ours, theirs) = established();
     let bytes: Vec<u8> = (0..=255).cycle().take(1500).collect();
@@ -314,6 +336,10 @@ proptest! {
             if let Some(bytes) = bench.arrives(Segment { window, ..segment }, &vec![0; len]) {
                 prop_assert!(!bytes.is_empty() && bytes.len() <= len);
                 at = segment.seq.wrapping_add(u32::try_from(len).unwrap());
+            }
+            while let Some((_, bytes, old)) = bench.tcp.next_held() {
+                prop_assert!(old < bytes.len());
+                at = at.wrapping_add(u32::try_from(bytes.len() - old).unwrap());
             }
             prop_assert!(bench.sent().len() < 40);
             if bench.told().iter().any(|told| told.starts_with("Closed")) {
