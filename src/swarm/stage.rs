@@ -24,6 +24,8 @@ const CALM: Duration = Duration::from_millis(500);
 /// Time to look for messages that come twice.
 const AFTERMATH: Duration = Duration::from_millis(500);
 
+/// A number that has not changed for so long will not.
+const SETTLED: Duration = Duration::from_millis(300);
 /// Time that the server has to notice that all are gone.
 const SETTLE: Duration = Duration::from_secs(5);
 
@@ -238,8 +240,13 @@ impl<'a> Stage<'a> {
             standing(tally) >= goal || self.obstacle().is_some()
         };
         let wait = self.until(self.plan.connect_timeout + self.plan.patience, progress, is_over);
-        let standing = standing(&self.tally());
         self.opening += self.now().since(start);
+        if self.obstacle().is_some() {
+            // Some may stand only because the server has not yet come to refuse them.
+            self.tell(|_| Some(Order::Halt));
+            self.until(SETTLED, &standing, |_| false);
+        }
+        let standing = standing(&self.tally());
         if let Some(reason) = self.obstacle() {
             self.stopped_by(reason, standing);
         } else if wait == Wait::Stuck {
