@@ -205,6 +205,23 @@ fn nobody_at_the_target_is_a_limit_at_zero() {
 }
 
 #[test]
+fn the_program_says_which_limit_it_was_and_fails() {
+    let server = Server::start(&["--max-connections", "50"]);
+    let target = format!("ws://{}/topics/all", server.at[0]);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_holdline"));
+    command.args(["swarm", "idle", "--quiet", "--connections", "60", "--target", &target]);
+    let output = command.output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains(
+            "a server that resets new connections: that stopped it at 50 of 60 connections: raise the server's"
+        ),
+        "{said}"
+    );
+}
+
+#[test]
 fn a_stop_ends_it_within_a_second_with_a_report() {
     let server = Server::start(&[]);
     let idle = Scenario::Idle(Idle { hold: Duration::from_secs(3600) });
