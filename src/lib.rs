@@ -30,7 +30,7 @@
 //!
 //! ```text
 //!  cli                                 flags and the terminal
-//!  server   doctor                     shards on threads, listeners, admin pages, signals, the drain; what limits them
+//!  server   swarm   doctor             shards on threads, admin pages, signals; a crowd of clients; what limits a machine
 //!  io::epoll   io::uring   sim         what implements the port: two kernels' interfaces and a simulated network
 //!  shard                               the turn, the only place that sees all below; generic over the backend
 //!  app                                 what a route does: echo, chat, topic, and handlers of your own
@@ -72,6 +72,7 @@ pub mod server;
 pub mod session;
 pub mod shard;
 pub mod sim;
+pub mod swarm;
 pub mod time;
 pub mod wheel;
 
