@@ -22,7 +22,7 @@ pub use self::sabotage::{Sabotage, Trick};
 use self::peer::{Peer, Stage, Surroundings};
 use self::plan::{Plan, Role, entrances, router};
 use self::wire::Zip;
-use super::{Faults, ManualClock, Net, Random, SimBackend};
+use super::{Faults, HurriedClock, ManualClock, Net, Random, SimBackend};
 use crate::id::{ListenerId, ShardId};
 use crate::mailbox::Doorbell;
 use crate::metrics::Metrics;
@@ -241,7 +241,13 @@ impl<'a> World<'a> {
                 continue;
             }
             self.turns += 1;
-            let turn = self.shards[at].turn(&self.clock).map_err(|error| error.to_string())?;
+            let turn = if self.random.chance(self.plan.hurry) {
+                let step = Duration::from_micros(self.random.within(1, 2000) as u64);
+                self.shards[at].turn(&HurriedClock::new(&self.clock, step))
+            } else {
+                self.shards[at].turn(&self.clock)
+            };
+            let turn = turn.map_err(|error| error.to_string())?;
             self.done[at] = turn == Turn::Done;
         }
         Ok(())
