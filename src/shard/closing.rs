@@ -2,7 +2,7 @@
 
 use super::Shard;
 use super::connection::Flags;
-use super::control::Phase;
+use super::control::{Control, Phase};
 use super::core::Core;
 use super::pace::Pace;
 use crate::app::Context;
@@ -14,7 +14,7 @@ use crate::time::Clock;
 
 impl<B: Backend> Shard<B> {
     /// What the end of a connection takes, counted in small sends.
-    const CLOSE_WEIGHT: usize = 3;
+    pub(super) const CLOSE_WEIGHT: usize = 3;
 
     /// Begins to end a connection. Does nothing when its end has begun already.
     pub(super) fn begin_close(&mut self, id: ConnId, reason: CloseReason, detail: &str) {
@@ -52,7 +52,9 @@ impl<B: Backend> Shard<B> {
         self.core.farewell(id, reason);
         self.write(id);
         self.core.closing.push_back(id);
-        let deadline = self.core.after(self.core.limits.close_timeout);
+        let close_timeout = self.core.limits.close_timeout;
+        let is_shed = self.core.flag(id, Flags::SHED);
+        let deadline = self.core.after(if is_shed { close_timeout.min(Control::SHED_TIME) } else { close_timeout });
         self.core.arm(id, deadline);
         if self.core.flag(id, Flags::PAUSED) || self.core.flag(id, Flags::STALLED) {
             self.backend.resume(id);
@@ -200,6 +202,10 @@ impl Core {
         self.drop_outbox(id);
         if let Some(connection) = self.table.remove(id) {
             connection.partial.into_iter().for_each(|partial| self.partials.give(partial));
+            if connection.flags.has(Flags::SHED) {
+                self.control.release_shed();
+                return;
+            }
             self.metrics.connections.sub(1);
             if self.control.release() && self.phase != Phase::Running {
                 // The others wait for nothing else any more.

@@ -157,7 +157,7 @@ impl Core {
         Self {
             id,
             shards,
-            table: Table::new(limits.connections_max),
+            table: Table::new(limits.connections_max.saturating_add(Control::SHED_MAX)),
             wheel: Wheel::new(crate::wheel::TICK),
             members: Members::new(limits.topics_max),
             topics: Topics::new(topics_max),
@@ -206,7 +206,7 @@ impl Core {
         }
     }
 
-    /// Connections held.
+    /// Connections held, those included that are being turned away.
     #[must_use]
     pub fn connections(&self) -> usize {
         self.table.len()
@@ -365,6 +365,10 @@ impl Core {
 
     /// Notes why a connection ends, once, and says so in the log at a bounded rate.
     pub(super) fn report(&mut self, id: ConnId, reason: CloseReason, detail: &str) {
+        if self.flag(id, Flags::SHED) {
+            // It was counted when it came, and a storm of them is one line of the server's.
+            return;
+        }
         self.metrics.count_closed(reason);
         let ordinary = matches!(reason, CloseReason::Normal | CloseReason::GoingAway | CloseReason::PeerClosed);
         if ordinary {

@@ -43,25 +43,25 @@ impl<B: Backend> Shard<B> {
     }
 
     fn accepted(&mut self, accepted: Accepted) {
-        let running = self.core.phase == super::Phase::Running;
-        let admitted = running && self.core.control.admit();
-        let id = if admitted { self.core.admit(accepted.listener) } else { None };
-        let Some(id) = id else {
-            if running {
-                self.core.metrics.strike(Limit::ConnectionsMax);
-            }
-            if admitted {
-                self.core.control.release();
-            }
-            self.core.metrics.refused_total.add(1);
-            self.backend.refuse(accepted);
-            return;
+        if self.core.phase != super::Phase::Running {
+            return self.refuse(accepted);
+        }
+        if let Err(limit) = self.core.control.admit(self.core.now) {
+            return self.shed(accepted, limit);
+        }
+        let Some(id) = self.core.admit(accepted.listener) else {
+            self.core.control.release();
+            return self.shed(accepted, Limit::ConnectionsMax);
         };
-        self.backend.attach(accepted, id);
-        self.core.owed += 1;
+        self.attach(accepted, id);
         self.begin_output(id);
         let fed = self.core.open_bound(id);
         self.after_feed(id, fed);
+    }
+
+    pub(super) fn attach(&mut self, accepted: Accepted, id: ConnId) {
+        self.backend.attach(accepted, id);
+        self.core.owed += 1;
     }
 
     fn received(&mut self, id: ConnId, lease: Lease) {

@@ -24,6 +24,7 @@ mod mail;
 mod opening;
 mod pace;
 mod publish;
+mod shedding;
 mod subscribe;
 mod table;
 mod timers;

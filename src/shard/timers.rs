@@ -53,10 +53,16 @@ impl<B: Backend> Shard<B> {
 
     fn timer(&mut self, id: ConnId) {
         let Some(connection) = self.core.table.get(id) else { return };
+        let is_shed = connection.flags.has(Flags::SHED);
         if connection.flags.has(Flags::CLOSING) {
-            self.core.metrics.strike(Limit::CloseTimeout);
+            if !is_shed {
+                self.core.metrics.strike(Limit::CloseTimeout);
+            }
             self.end(id, Ending::Reset);
             return;
+        }
+        if is_shed {
+            return self.shed_now(id);
         }
         match self.core.due(id, connection) {
             Due::Never => {}
@@ -257,7 +263,7 @@ impl Drain {
 }
 
 /// Spreads keys evenly over `0..bound`, of at most 2^32 (Fibonacci hashing, Knuth, TAOCP 6.4).
-fn spread(key: u64, bound: u64) -> u64 {
+pub(super) fn spread(key: u64, bound: u64) -> u64 {
     let hash = key.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
     (hash * bound) >> 32
 }

@@ -173,6 +173,7 @@ impl Plan {
         let tight_total = !roomy && random.chance(200);
         let limits = Limits {
             connections_max: if crowded { random.within(3, 10) } else { 64 },
+            accept_rate: if crowded { u32::try_from(random.below(30)).unwrap_or(0) } else { 0 },
             handshake_timeout: ms(random.within(2000, 4000)),
             head_bytes_max: random.within(512, 2048),
             message_bytes_max,
