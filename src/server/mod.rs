@@ -177,6 +177,9 @@ impl Server {
             }
             None => None,
         };
+        if let Some(hint) = bind::somaxconn().and_then(|max| bind::small_backlog(max, config.limits.connections_max)) {
+            tracing::warn!("{hint}");
+        }
         let watch = Watch::start(control, metrics.clone(), config.limits.memory_free_bytes_min)?;
         phase.advance(Phase::Running);
         Ok(Self { _watch: watch, metrics, phase, backend, listening, serving, admin })
