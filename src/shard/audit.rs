@@ -81,6 +81,10 @@ impl Core {
         if self.mail.staged_deliveries() > peers {
             return Err(format!("{} deliveries are staged for {peers} shards", self.mail.staged_deliveries()));
         }
+        let waits = (self.mail.staged_requests() > 0, self.mail.staged_deliveries() > 0);
+        if waits != (self.mail.requests_wait, self.mail.deliveries_wait) {
+            return Err(format!("of requests and deliveries, {waits:?} wait, which is not known"));
+        }
         audit.staged_mail = self.mail.staged_deliveries() + self.mail.staged_requests();
         Ok(audit)
     }

@@ -235,6 +235,17 @@ impl Core {
     pub(super) fn end_turn(&mut self, took: Duration) {
         let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         self.metrics.count_turn(nanos);
+        self.give_memory_back();
+    }
+
+    /// Frees what the lists of connections kept of a time when many were on them.
+    fn give_memory_back(&mut self) {
+        const KEPT: usize = 4096;
+        for list in [&mut self.dirty, &mut self.closing, &mut self.stalled, &mut self.resumable] {
+            if list.is_empty() && list.capacity() > KEPT {
+                list.shrink_to(KEPT);
+            }
+        }
     }
 
     /// Whether the next turn should not wait.

@@ -111,7 +111,7 @@ impl<B: Backend> Shard<B> {
     }
 
     fn timeout(&self, now: Instant) -> Duration {
-        if self.core.mail.staged_requests() + self.core.mail.staged_deliveries() > 0 {
+        if self.core.mail.requests_wait || self.core.mail.deliveries_wait {
             return Self::FULL_MAILBOX_WAIT;
         }
         let next = self.core.wheel.next_expiry();

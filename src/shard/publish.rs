@@ -29,7 +29,7 @@ impl Core {
                 None => break,
             }
         }
-        while self.mail.staged_deliveries() == 0 && !self.is_congested() && pace.more() {
+        while !self.mail.deliveries_wait && !self.is_congested() && pace.more() {
             match self.mail.requests.try_recv() {
                 Some(request) => self.take_request(request),
                 None => break,
@@ -42,7 +42,7 @@ impl Core {
     /// Whether there is mail that may be taken now. What must wait for others' room is no reason not to sleep.
     pub(super) fn has_mail(&self) -> bool {
         let mail = &self.mail;
-        let some = !mail.deliveries.is_empty() || (!mail.requests.is_empty() && mail.staged_deliveries() == 0);
+        let some = !mail.deliveries.is_empty() || (!mail.requests.is_empty() && !mail.deliveries_wait);
         some && !self.is_congested()
     }
 
@@ -63,7 +63,7 @@ impl Core {
             if owner == self.id {
                 self.own(message);
             } else {
-                self.mail.peers[usize::from(owner.0)].requests.push(Request::Publish(message));
+                self.mail.request(owner, Request::Publish(message));
             }
             pace.look();
         }
@@ -84,7 +84,7 @@ impl Core {
 
     /// Whether publications must wait: some mailbox is full, or too much waits here.
     pub(super) fn is_blocked(&self) -> bool {
-        self.mail.staged_requests() + self.mail.staged_deliveries() > 0 || self.is_congested()
+        self.mail.requests_wait || self.mail.deliveries_wait || self.is_congested()
     }
 
     pub(super) fn take_request(&mut self, request: Request) {
@@ -101,7 +101,7 @@ impl Core {
 
     fn answer(&mut self, shard: ShardId, delivery: Delivery) {
         if shard != self.id {
-            self.mail.peers[usize::from(shard.0)].deliveries.push(delivery);
+            self.mail.deliver(shard, delivery);
         } else if let Delivery::NoRoom(topic) = delivery {
             self.evict(&topic);
         }
@@ -120,8 +120,7 @@ impl Core {
             if shard == self.id {
                 here = true;
             } else {
-                let peer = &mut self.mail.peers[usize::from(shard.0)];
-                peer.deliveries.push(Delivery::Message(message.clone(), stay));
+                self.mail.deliver(shard, Delivery::Message(message.clone(), stay));
             }
         }
         if here {

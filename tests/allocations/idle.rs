@@ -53,3 +53,30 @@ fn an_idle_websocket_is_cheap() {
 fn an_idle_tcp_connection_is_cheap() {
     assert_idle_is_cheap("TCP", &|running| running.connect(1));
 }
+
+/// Joins a crowd to a topic, hands them a message, and has all of them leave at once. Returns what the shard holds then.
+fn after_a_crowd(watch: &Watch, running: &Running, members: usize) -> i64 {
+    let mut publisher = running.websocket("/topics/news?echo=0");
+    let mut crowd: Vec<Client> = (0..members).map(|_| running.websocket("/topics/news")).collect();
+    publisher.send_text("news");
+    crowd.iter_mut().for_each(|member| assert_eq!(member.text(), "news"));
+    drop((crowd, publisher));
+    until("all have left", || running.connections() == 0);
+    watch.live_bytes()
+}
+
+#[test]
+fn a_crowd_that_has_left_leaves_nothing() {
+    let watch = Watch::new();
+    for backend in backends() {
+        let mut config = config(backend, 1);
+        config.limits.connections_max = CONNECTIONS + 1;
+        let running = Running::start(&config, standard_routes());
+        let few = after_a_crowd(&watch, &running, 64);
+        let many: Vec<i64> = (0..3).map(|_| after_a_crowd(&watch, &running, CONNECTIONS)).collect();
+        println!("{}: {few} bytes after a few, {many:?} after {CONNECTIONS}, three times", backend.name());
+        // Room for the next crowd is kept, as much as for a few thousand entries of each list: 16 bytes for each.
+        assert!(many[0] - few <= 16 * CONNECTIONS as i64, "{}: {many:?}, {few} before", backend.name());
+        assert!(many[2] - many[0] <= 1024, "{}: it grows: {many:?}", backend.name());
+    }
+}

@@ -42,6 +42,8 @@ use crate::id::{ConnId, ListenerId};
 const READS_IN_A_ROW: u32 = 4;
 /// Reads that throw away what a closing peer sent, see [`Epoll::close`].
 const READS_TO_DISCARD: u32 = 4;
+/// Places in line that are kept when nobody is in it.
+const READY_KEPT: usize = 4096;
 /// The waker's token, which no listener and no connection has.
 const WAKER: Token = Token(usize::MAX);
 
@@ -285,6 +287,10 @@ impl Backend for Epoll {
             Ok(()) => self.note_events(),
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
+        }
+        if self.ready.is_empty() {
+            // A crowd may have been in line.
+            self.ready.shrink_to(READY_KEPT);
         }
         self.turns = self.ready.len();
         self.reads = 0;
