@@ -152,11 +152,12 @@ fn tell_turns(running: &Running, what: &str, since: Instant) {
     );
 }
 
-/// No more long turns than what other processes on the machine may be to blame for.
+/// No more long turns than what other processes on the machine may be to blame for. How much a turn takes on is tested
+/// in the simulation, where nobody interrupts it.
 fn turns_are_short(running: &Running) {
     let turns = running.count(|shard| shard.turns_total.get());
-    let long = running.count(|shard| shard.turns_longer_than(10_000_000));
-    assert!(long <= 5 + turns / 100, "{long} of {turns} turns took over 10 ms");
+    let long = running.count(|shard| shard.turns_longer_than(25_000_000));
+    assert!(long <= 5 + turns / 100, "{long} of {turns} turns took over 25 ms");
 }
 
 #[test]

@@ -103,8 +103,14 @@ impl<B: Backend> Shard<B> {
     fn wait(&mut self, clock: &impl Clock) -> io::Result<Instant> {
         let doorbell = self.core.mail.doorbell();
         doorbell.prepare_to_sleep();
-        let before = clock.now();
-        let timeout = if self.core.has_work() { Duration::ZERO } else { self.timeout(before) };
+        let mut before = clock.now();
+        let mut timeout = if self.core.has_work() { Duration::ZERO } else { self.timeout(before) };
+        if !timeout.is_zero() && self.core.is_staging_full() {
+            // What the backend has left may not be taken before another shard has made room: it would not wait.
+            clock.rest(timeout.min(Self::FULL_MAILBOX_WAIT));
+            before = clock.now();
+            timeout = Duration::ZERO;
+        }
         let result = self.backend.wait(Some(timeout));
         doorbell.awake();
         result.map(|()| if timeout.is_zero() { before } else { clock.now() })

@@ -69,6 +69,8 @@ impl Clock for ManualClock {
         let start_ms = UNIX_START_MS.saturating_add(self.0.skew_ms.load(Ordering::Relaxed));
         u64::try_from(start_ms.saturating_add(passed_ms)).unwrap_or(0)
     }
+
+    fn rest(&self, _duration: Duration) {}
 }
 
 /// A clock for one turn in which everything takes long: each look at it, after the first few, shows it later by `step`.
@@ -99,6 +101,8 @@ impl Clock for HurriedClock {
     fn unix_ms(&self) -> u64 {
         self.clock.unix_ms()
     }
+
+    fn rest(&self, _duration: Duration) {}
 }
 
 #[cfg(test)]

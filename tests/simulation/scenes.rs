@@ -15,7 +15,7 @@ use holdline::rule::Limit;
 use holdline::session::Protocol;
 use holdline::session::http::UpgradePolicy;
 use holdline::shard::{Control, Entrance, EntranceKind, Mail, Seed, Shard, Turn};
-use holdline::sim::{Client, Config, ManualClock, Net, Peer, SimBackend};
+use holdline::sim::{Client, Config, HurriedClock, ManualClock, Net, Peer, SimBackend};
 use holdline::time::{Clock, Instant};
 
 const LINES: ListenerId = ListenerId(0);
@@ -379,4 +379,30 @@ fn messages_that_never_end_are_within_the_bound_of_the_process() {
     assert!(refused > 0 && refused < 40, "{refused} of them are closed");
     let told = clients.iter_mut().map(|client| client.read().starts_with(&[0x88, 17, 0x03, 0xf5]));
     assert_eq!(told.map(u64::from).sum::<u64>(), refused, "they are told: 1013");
+}
+
+#[test]
+fn a_turn_takes_on_no_more_than_it_has_time_for() {
+    let limits = Limits { heartbeat_interval: Duration::from_secs(1), ..Limits::default() };
+    let mut scene = Scene::new(1, limits);
+    let mut members: Vec<_> = (0..100).map(|_| scene.member(0, "t")).collect();
+    scene.rest();
+    let received = |scene: &Scene| scene.metrics.total(|shard| shard.messages_received_total.get());
+    let pinged = |scene: &Scene| scene.metrics.total(|shard| shard.heartbeats_sent_total.get());
+    // Eight steps between two looks at the clock take 200 µs: 60 in the 1.5 ms for what comes in.
+    let turn = |scene: &mut Scene| {
+        let clock = HurriedClock::new(&scene.clock, Duration::from_micros(200));
+        scene.shards[0].turn(&clock).unwrap();
+    };
+    members.iter_mut().for_each(|member| assert_eq!(member.write(b"news\n"), 5));
+    turn(&mut scene);
+    assert!((40..=80).contains(&received(&scene)), "{} messages in a turn", received(&scene));
+    scene.rest();
+    assert_eq!(received(&scene), 100);
+    // And 40 in the millisecond for pings, of which all are due.
+    scene.clock.advance(Duration::from_millis(1300));
+    turn(&mut scene);
+    assert!((30..=60).contains(&pinged(&scene)), "{} pings in a turn", pinged(&scene));
+    scene.rest();
+    assert_eq!(pinged(&scene), 100);
 }
