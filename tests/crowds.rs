@@ -7,7 +7,9 @@ mod common;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
@@ -213,5 +215,50 @@ fn half_of_a_topic_leaves_at_once_while_it_is_served_and_pinged() {
         assert_eq!(running.count(|shard| shard.subscriptions.get()), stay - 1);
         neighbour.is_well();
         turns_are_short(&running);
+    }
+}
+
+#[test]
+fn echoes_go_on_during_broadcasts() {
+    const BROADCASTS: usize = 20;
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    for backend in backends() {
+        let running = serve(backend, 1, |_| ());
+        let mut neighbour = Neighbour::new(&running);
+        let mut crowd = Crowd::rush(running.at[0], size(), "/topics/crowd");
+        crowd.until("all are in", |crowd| crowd.upgraded == size());
+        let mut publisher = running.websocket("/topics/crowd?echo=0");
+        let over = AtomicBool::new(false);
+        let begin = Instant::now();
+        let mut echoes = thread::scope(|scope| {
+            let echoes = scope.spawn(|| {
+                let mut echoes = Vec::new();
+                while !over.load(Ordering::Relaxed) {
+                    let begin = Instant::now();
+                    neighbour.is_well();
+                    echoes.push(begin.elapsed());
+                }
+                echoes
+            });
+            for number in 1..=BROADCASTS {
+                publisher.send_text(&number.to_string());
+                crowd.until("all have heard it", |crowd| crowd.all(|member| member.messages == number));
+            }
+            over.store(true, Ordering::Relaxed);
+            echoes.join().unwrap()
+        });
+        echoes.sort();
+        let of = |share: usize| echoes[(echoes.len() - 1) * share / 100].as_secs_f64() * 1e3;
+        eprintln!(
+            "{}: {:.3} s for {} deliveries, {} echoes meanwhile: {:.1} ms, p99 {:.1} ms, worst {:.1} ms",
+            running.server.backend().name(),
+            begin.elapsed().as_secs_f64(),
+            BROADCASTS * size(),
+            echoes.len(),
+            of(50),
+            of(99),
+            of(100)
+        );
+        assert!(of(50) < 25.0, "an echo takes {} ms", of(50));
     }
 }

@@ -18,6 +18,20 @@ pub fn check_descriptor_limit(connections_max_of_process: usize) -> Result<(), S
     check(soft_limit(&limits), connections_max_of_process as u64)
 }
 
+/// Has the kernel make the process's table of descriptors as large as it will be, up to a million (8 MiB). It would grow
+/// by doubling as connections come, and each time a process with threads waits for an RCU grace period: 10 ms and more
+/// in which a shard stands still.
+pub(super) fn reserve(connections_max: usize) {
+    const MOST: u64 = 1 << 20;
+    let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let wanted = (connections_max as u64).saturating_add(DESCRIPTORS_RESERVED).min(MOST);
+    let last = wanted.min(soft_limit(&limits).unwrap_or(wanted)).saturating_sub(1);
+    // A descriptor with that number makes the table that large, and it stays so. Without one, it grows as ever.
+    if let Ok(any) = fs::File::open("/dev/null") {
+        drop(rustix::io::fcntl_dupfd_cloexec(any, i32::try_from(last).unwrap_or(i32::MAX)));
+    }
+}
+
 fn check(limit: Option<u64>, asked: u64) -> Result<(), SetupError> {
     let needed = asked.saturating_add(DESCRIPTORS_RESERVED);
     match limit {
@@ -42,6 +56,20 @@ mod tests {
 Limit                     Soft Limit           Hard Limit           Units     \n\
 Max processes             31700                31700                processes \n\
 Max open files            20000                1048576              files     \n";
+
+    #[test]
+    fn room_for_descriptors_is_made_at_once() {
+        let size = || -> u64 {
+            let status = fs::read_to_string("/proc/self/status").unwrap();
+            status.lines().find_map(|line| line.strip_prefix("FDSize:")).unwrap().trim().parse().unwrap()
+        };
+        let before = fs::read_dir("/proc/self/fd").unwrap().count();
+        reserve(700);
+        assert!(size() >= 700, "{}", size());
+        reserve(usize::MAX);
+        let after = fs::read_dir("/proc/self/fd").unwrap().count();
+        assert!(after < before + 64, "the descriptors are closed again: {before}, {after}");
+    }
 
     #[test]
     fn the_soft_limit_counts() {

@@ -127,6 +127,7 @@ impl Epoll {
     pub fn new(config: Config) -> Result<Self, SetupError> {
         check_descriptor_limit(config.connections_max)?;
         let poll = Poll::new()?;
+        limit::reserve(config.connections_max);
         let waker = Arc::new(Waker(mio::Waker::new(poll.registry(), WAKER)?));
         Ok(Self {
             poll,
