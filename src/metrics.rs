@@ -91,7 +91,7 @@ shard_metrics! {
     connections: Gauge,
     /// Connections accepted.
     accepted_total: Counter,
-    /// Connections turned away, because there was no room or because of a drain.
+    /// Connections turned away, because of a limit or a drain.
     refused_total: Counter,
     /// Failed attempts to accept, for want of descriptors or memory.
     accept_failures_total: Counter,

@@ -31,6 +31,10 @@ impl<B: Backend> Shard<B> {
     /// Serves the topics that have something to hand out, in turn.
     pub(super) fn fan_out(&mut self, pace: &mut Pace<'_, impl Clock>) {
         self.uncork();
+        if !self.core.fan_outs.is_empty() {
+            // Its steps are long ones, the first included.
+            pace.look();
+        }
         while pace.more() {
             let Some(topic) = self.core.fan_outs.pop_front() else { return };
             let room = Self::OWED_MAX.saturating_sub(self.core.owed);

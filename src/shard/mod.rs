@@ -85,8 +85,8 @@ impl<B: Backend> Shard<B> {
     /// # Errors
     /// When the kernel's interface itself fails.
     pub fn turn(&mut self, clock: &impl Clock) -> io::Result<Turn> {
-        let begin = self.wait(clock)?;
-        self.core.begin_turn(clock.now(), clock.unix_ms());
+        let (begin, now) = self.wait(clock)?;
+        self.core.begin_turn(now, clock.unix_ms());
         self.control();
         self.ingress(&mut Pace::new(clock, Part::INGRESS));
         self.core.take_mail(&mut Pace::new(clock, Part::MAIL));
@@ -99,8 +99,8 @@ impl<B: Backend> Shard<B> {
         Ok(if self.core.is_done() { Turn::Done } else { Turn::Again })
     }
 
-    /// Waits. Returns since when it has been working: a backend that is not to sleep works all the time.
-    fn wait(&mut self, clock: &impl Clock) -> io::Result<Instant> {
+    /// Waits. Returns since when it has been working (a backend that is not to sleep works all the time), and the time.
+    fn wait(&mut self, clock: &impl Clock) -> io::Result<(Instant, Instant)> {
         let doorbell = self.core.mail.doorbell();
         doorbell.prepare_to_sleep();
         let mut before = clock.now();
@@ -113,7 +113,9 @@ impl<B: Backend> Shard<B> {
         }
         let result = self.backend.wait(Some(timeout));
         doorbell.awake();
-        result.map(|()| if timeout.is_zero() { before } else { clock.now() })
+        result?;
+        let now = clock.now();
+        Ok((if timeout.is_zero() { before } else { now }, now))
     }
 
     fn timeout(&self, now: Instant) -> Duration {

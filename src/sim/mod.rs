@@ -83,7 +83,7 @@ pub struct HurriedClock {
 
 impl HurriedClock {
     /// Looks with which a turn finds out when it is.
-    const LOOKS_BEFORE: u32 = 3;
+    const LOOKS_BEFORE: u32 = 2;
 
     /// From the time that `clock` shows now.
     #[must_use]

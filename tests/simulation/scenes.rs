@@ -389,9 +389,9 @@ fn a_turn_takes_on_no_more_than_it_has_time_for() {
     scene.rest();
     let received = |scene: &Scene| scene.metrics.total(|shard| shard.messages_received_total.get());
     let pinged = |scene: &Scene| scene.metrics.total(|shard| shard.heartbeats_sent_total.get());
-    // Eight steps between two looks at the clock take 200 µs: 60 in the 1.5 ms for what comes in.
+    // Four steps between two looks at the clock take 100 µs: 60 in the 1.5 ms for what comes in.
     let turn = |scene: &mut Scene| {
-        let clock = HurriedClock::new(&scene.clock, Duration::from_micros(200));
+        let clock = HurriedClock::new(&scene.clock, Duration::from_micros(100));
         scene.shards[0].turn(&clock).unwrap();
     };
     members.iter_mut().for_each(|member| assert_eq!(member.write(b"news\n"), 5));
