@@ -77,6 +77,7 @@ fn a_crowd_that_has_left_leaves_nothing() {
         println!("{}: {few} bytes after a few, {many:?} after {CONNECTIONS}, three times", backend.name());
         // Room for the next crowd is kept, as much as for a few thousand entries of each list: 16 bytes for each.
         assert!(many[0] - few <= 16 * CONNECTIONS as i64, "{}: {many:?}, {few} before", backend.name());
-        assert!(many[2] - many[0] <= 1024, "{}: it grows: {many:?}", backend.name());
+        // Two crowds more: not two bytes for each of them, though a list may have been longer by chance.
+        assert!(many[2] - many[0] < 4 * CONNECTIONS as i64, "{}: it grows: {many:?}", backend.name());
     }
 }
