@@ -73,11 +73,11 @@ fn a_crowd_that_has_left_leaves_nothing() {
         config.limits.connections_max = CONNECTIONS + 1;
         let running = Running::start(&config, standard_routes());
         let few = after_a_crowd(&watch, &running, 64);
-        let many: Vec<i64> = (0..3).map(|_| after_a_crowd(&watch, &running, CONNECTIONS)).collect();
-        println!("{}: {few} bytes after a few, {many:?} after {CONNECTIONS}, three times", backend.name());
-        // Room for the next crowd is kept, as much as for a few thousand entries of each list: 16 bytes for each.
-        assert!(many[0] - few <= 16 * CONNECTIONS as i64, "{}: {many:?}, {few} before", backend.name());
-        // Two crowds more: not two bytes for each of them, though a list may have been longer by chance.
-        assert!(many[2] - many[0] < 4 * CONNECTIONS as i64, "{}: it grows: {many:?}", backend.name());
+        let many: Vec<i64> = (0..6).map(|_| after_a_crowd(&watch, &running, CONNECTIONS)).collect();
+        println!("{}: {few} bytes after a few, {many:?} after crowds of {CONNECTIONS}", backend.name());
+        // Lists of connections keep room for 4096, 32 KiB. How long each has been is chance.
+        let lists = 6 * 4096 * 8;
+        let most = many.iter().max().unwrap();
+        assert!(most - few <= lists, "{}: {many:?}, {few} before", backend.name());
     }
 }
