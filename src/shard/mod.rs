@@ -8,6 +8,8 @@
 //! wait -> phase -> ingress -> mailbox -> timers -> publish -> fan-out -> egress -> ring
 //! ```
 //!
+//! Each phase has a part of the turn's time, a millisecond or so, and goes on in the next turn where it was: see `pace`.
+//!
 //! The server runs it on a thread per shard, the simulation runs many shards on one thread and a clock of its own.
 
 mod audit;
