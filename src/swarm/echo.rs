@@ -83,7 +83,12 @@ pub(super) fn finish(stage: &Stage<'_>, before: Tally) -> Tally {
         let due = tally[Count::Due] - before[Count::Due];
         due.saturating_sub(tally[Count::Answered] - before[Count::Answered])
     };
-    stage.until(stage.plan.patience, |tally| tally[Count::Answered], |tally| under_way(tally) == 0);
+    let spent = before[Count::Spent] + stage.desks.len() as u64;
+    stage.until(
+        stage.plan.patience,
+        |tally| tally[Count::Answered] + tally[Count::Spent],
+        |tally| tally[Count::Spent] >= spent && under_way(tally) == 0,
+    );
     let after = stage.tally();
     stage.tell(|_| Some(Order::Hush));
     after

@@ -24,6 +24,8 @@ const CALM: Duration = Duration::from_millis(500);
 /// Time to look for messages that come twice.
 const AFTERMATH: Duration = Duration::from_millis(500);
 
+/// A number that has not changed for so long will not.
+const SETTLED: Duration = Duration::from_millis(300);
 /// Time that the server has to notice that all are gone.
 const SETTLE: Duration = Duration::from_secs(5);
 
@@ -45,6 +47,8 @@ pub(super) struct Stage<'a> {
     pub(super) stop: &'a AtomicBool,
     pub(super) desks: &'a [Desk],
     pub(super) clock: SystemClock,
+    /// The server's process.
+    pub(super) server: Option<u32>,
     /// The number of the next publication.
     pub(super) next: u32,
     /// What the server used, when it was looked at.
@@ -67,7 +71,20 @@ impl<'a> Stage<'a> {
         clock: SystemClock,
     ) -> Self {
         let (looks, opening) = (Vec::new(), Duration::ZERO);
-        Self { plan, live, stop, desks, clock, next: 1, looks, limit: None, opening, others: 0, loads: 0 }
+        Self {
+            plan,
+            live,
+            stop,
+            desks,
+            clock,
+            server: plan.server_pid,
+            next: 1,
+            looks,
+            limit: None,
+            opening,
+            others: 0,
+            loads: 0,
+        }
     }
 
     /// Counts of all threads.
@@ -166,7 +183,7 @@ impl<'a> Stage<'a> {
     }
 
     pub(super) fn usage(&self) -> Option<Usage> {
-        self.plan.server_pid.and_then(|pid| usage::of(pid).ok())
+        self.server.and_then(|pid| usage::of(pid).ok())
     }
 
     /// Bytes of memory that the server uses; 0 when nobody knows.
@@ -223,8 +240,13 @@ impl<'a> Stage<'a> {
             standing(tally) >= goal || self.obstacle().is_some()
         };
         let wait = self.until(self.plan.connect_timeout + self.plan.patience, progress, is_over);
-        let standing = standing(&self.tally());
         self.opening += self.now().since(start);
+        if self.obstacle().is_some() {
+            // Some may stand only because the server has not yet come to refuse them.
+            self.tell(|_| Some(Order::Halt));
+            self.until(SETTLED, &standing, |_| false);
+        }
+        let standing = standing(&self.tally());
         if let Some(reason) = self.obstacle() {
             self.stopped_by(reason, standing);
         } else if wait == Wait::Stuck {

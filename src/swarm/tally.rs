@@ -45,6 +45,8 @@ pub(super) enum Count {
     Foreign,
     /// Echo messages that were due.
     Due,
+    /// Loads of echo messages of which nothing more will be due.
+    Spent,
     /// Echo messages sent.
     Asked,
     /// Echo messages that came back.

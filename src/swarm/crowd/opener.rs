@@ -19,6 +19,7 @@ pub(super) struct Opener {
     pub(super) window: usize,
     pub(super) in_flight: usize,
     timeout: Duration,
+    is_stopped: bool,
     goals: VecDeque<Goal>,
     /// Who is dialled again, and when: at most one entry for each place.
     again: BinaryHeap<Reverse<(Instant, u32)>>,
@@ -51,6 +52,7 @@ impl Opener {
             window,
             in_flight: 0,
             timeout,
+            is_stopped: false,
             goals: VecDeque::new(),
             again: BinaryHeap::new(),
             deadlines: VecDeque::new(),
@@ -64,6 +66,7 @@ impl Opener {
 
     /// Opens no more.
     pub(super) fn stop(&mut self) {
+        self.is_stopped = true;
         self.goals.clear();
         self.again.clear();
     }
@@ -124,7 +127,9 @@ impl Opener {
         let pause = PAUSE.saturating_mul(1 << u32::from(tries.saturating_sub(1)).min(16)).min(PAUSE_MAX).max(floor);
         // Spread by the place, so that those who failed together do not come together.
         let spread = pause.mul_f64(f64::from(index % 64) / 128.0);
-        self.again.push(Reverse((now + pause + spread, index)));
+        if !self.is_stopped {
+            self.again.push(Reverse((now + pause + spread, index)));
+        }
     }
 }
 

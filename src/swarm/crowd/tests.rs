@@ -195,8 +195,8 @@ impl Crowd<Script> {
         let from = self.backend.dialled.len();
         self.open(role, count, Duration::ZERO);
         self.play(clock, part);
-        for id in self.backend.dialled[from..].to_vec() {
-            self.backend.stands(id);
+        for at in from..self.backend.dialled.len() {
+            self.backend.stands(self.backend.dialled[at]);
         }
         self.play(clock, part);
         assert_eq!(self.backend.dialled.len() - from, count);

@@ -53,6 +53,8 @@ pub(in crate::swarm) struct Echoes {
     run: u32,
     template: Template,
     load: Option<Load>,
+    /// Nothing more is due.
+    is_spent: bool,
     /// Places of the connections, in the order of their turns, and the turn of each place.
     places: Vec<u32>,
     turns: Vec<u32>,
@@ -88,6 +90,7 @@ impl Echoes {
             run,
             template: Template::new(run, size),
             load: None,
+            is_spent: false,
             places: Vec::new(),
             turns: Vec::new(),
             cursor: 0,
@@ -120,7 +123,7 @@ impl Echoes {
                 self.places.push(place);
             }
         }
-        self.load = Some(load);
+        (self.load, self.is_spent) = (Some(load), false);
         if matches!(load.pace, Pace::Closed) {
             self.fill_windows(load, crowd);
         }
@@ -177,6 +180,18 @@ impl Echoes {
     pub(in crate::swarm) fn send_due<B: Dial>(&mut self, crowd: &mut Crowd<B>) {
         let Some(load) = self.load else { return };
         let (now, turns) = (crowd.now(), self.places.len());
+        self.send_load(load, now, turns, crowd);
+        let is_spent = match load.pace {
+            Pace::Closed => now >= load.until,
+            Pace::Roll => self.cursor >= turns as u64,
+            Pace::Rate { .. } => turns == 0 || load.due_of_all(self.cursor).is_none(),
+        };
+        if is_spent && !std::mem::replace(&mut self.is_spent, true) {
+            crowd.tally.one(Count::Spent);
+        }
+    }
+
+    fn send_load<B: Dial>(&mut self, load: Load, now: Instant, turns: usize, crowd: &mut Crowd<B>) {
         match load.pace {
             Pace::Closed => {}
             Pace::Roll => {

@@ -199,7 +199,9 @@ impl Guests {
 }
 
 fn pop(queue: &mut VecDeque<(Instant, ConnId)>, now: Instant) -> Option<ConnId> {
-    queue.pop_front_if(|(due, _)| *due <= now).map(|(_, id)| id)
+    let id = queue.front().filter(|(due, _)| *due <= now).map(|(_, id)| *id)?;
+    queue.pop_front();
+    Some(id)
 }
 
 #[cfg(test)]

@@ -31,6 +31,8 @@ pub(super) enum Order {
         /// Time between two of them.
         gap: std::time::Duration,
     },
+    /// Opens no more.
+    Halt,
     /// Measures deliveries from this publication on.
     Measure(u32),
     /// Publishes.
@@ -75,6 +77,7 @@ impl Actor {
     pub(super) fn obey<B: Dial>(&mut self, order: Order, crowd: &mut Crowd<B>) {
         match order {
             Order::Open { role, count, gap } => crowd.open(role, count, gap),
+            Order::Halt => crowd.stop_opening(),
             Order::Measure(first) => self.subscribers.measure_from(first),
             Order::Publish(series) => self.publisher.begin(series, crowd.now()),
             Order::Echo(load) => self.echoes.begin(load, crowd),

@@ -158,6 +158,8 @@ fn a_closed_loop_keeps_its_window_full_and_ends() {
     crowd.play(&clock, &mut actor);
     assert_eq!(echo(&mut crowd), 0);
     assert_eq!((crowd.tally[Count::Asked], crowd.tally[Count::Answered]), (315, 315));
+    actor.act(&mut crowd);
+    assert_eq!(crowd.tally[Count::Spent], 1);
 }
 
 #[test]
