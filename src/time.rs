@@ -60,6 +60,9 @@ pub trait Clock {
 
     /// Milliseconds since the Unix epoch, for time stamps that people read.
     fn unix_ms(&self) -> u64;
+
+    /// Lets the thread rest, where time passes by itself.
+    fn rest(&self, duration: Duration);
 }
 
 /// The machine's clock.
@@ -90,5 +93,9 @@ impl Clock for SystemClock {
     fn unix_ms(&self) -> u64 {
         let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn rest(&self, duration: Duration) {
+        std::thread::sleep(duration);
     }
 }

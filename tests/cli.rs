@@ -187,7 +187,10 @@ mod server {
         fn start(arguments: &[&str]) -> Self {
             let listeners =
                 ["--listen", "http://127.0.0.1:0", "--listen", "tcp://127.0.0.1:0", "--admin", "127.0.0.1:0"];
-            let mut command = holdline(&["serve", "--shards", "2", "--backend", "epoll"]);
+            let mut command = holdline(&["serve", "--shards", "2"]);
+            if !arguments.contains(&"--backend") {
+                command.args(["--backend", "epoll"]);
+            }
             let mut child = command.args(listeners).args(arguments).spawn().unwrap();
             let mut out = BufReader::new(child.stdout.take().unwrap());
             let mut urls = Vec::new();
@@ -253,6 +256,27 @@ mod server {
             assert!(said.contains("SIGHUP") && said.contains("draining"), "{said}");
             assert!(said.lines().all(|line| line.starts_with('{') && line.ends_with('}')), "{said}");
         }
+    }
+
+    /// Tables for all of them are reserved and not touched.
+    #[test]
+    fn a_server_for_five_million_starts_at_once_and_small() {
+        if let Err(missing) = holdline::io::uring::probe() {
+            panic!("this machine cannot show it: {missing}");
+        }
+        let begin = Instant::now();
+        let server = Server::start(&["--backend", "uring", "--max-connections", "5000000"]);
+        let took = begin.elapsed();
+        let bound = if cfg!(debug_assertions) { Duration::from_secs(3) } else { Duration::from_secs(1) };
+        assert!(took < bound, "{took:?}");
+        let status = std::fs::read_to_string(format!("/proc/{}/status", server.child.id())).unwrap();
+        let kib = |name: &str| -> u64 {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+            line.trim_start_matches(':').split_whitespace().next().unwrap().parse().unwrap()
+        };
+        let used = kib("RssAnon") + kib("RssShmem");
+        assert!(used < 16 * 1024, "{used} KiB");
+        eprintln!("ready after {took:?} with {used} KiB");
     }
 
     #[test]

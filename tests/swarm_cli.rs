@@ -256,6 +256,8 @@ fn a_churn_leaves_the_others_alone() {
         "200/s",
         "--lifetime",
         "200ms",
+        "--half-open-for",
+        "5s",
         "--duration",
         "2s",
         "--abrupt",

@@ -18,8 +18,9 @@ pub(super) struct Bound {
 }
 
 impl Bound {
-    /// Connections that the kernel completes before we take them; `net.core.somaxconn` may bound it lower.
-    const BACKLOG: i32 = 65_535;
+    /// Connections that the kernel completes before we take them. It makes it `net.core.somaxconn` when it is more, and
+    /// nothing but that should bound it.
+    const BACKLOG: i32 = i32::MAX;
 
     pub(super) fn new(listen: &Listen, shards: usize) -> Result<Self, StartError> {
         let failed = |error: Error| StartError::Bind { url: listen.to_string(), mend: mend(&error), error };
@@ -31,6 +32,24 @@ impl Bound {
         let sockets = (0..shards).map(|_| listening(address)).collect::<Result<_, _>>().map_err(failed)?;
         Ok(Self { url: listen.at(address).to_string(), sockets })
     }
+}
+
+/// What to do about a backlog that is far smaller than the crowd that may come at once, when all clients of a server of
+/// so many connections come back: a sixteenth of them should find room. Beyond, the kernel drops their SYNs, and they
+/// try again after a second.
+pub(super) fn small_backlog(somaxconn: u64, connections_max: usize) -> Option<String> {
+    let wanted = (connections_max as u64 / 16).min(65_535);
+    (somaxconn < wanted).then(|| {
+        format!(
+            "net.core.somaxconn is {somaxconn}, little for {connections_max} connections that may come at once: \
+             `sysctl -w net.core.somaxconn={wanted}`"
+        )
+    })
+}
+
+/// The kernel's bound on backlogs; `None` where it does not tell.
+pub(super) fn somaxconn() -> Option<u64> {
+    std::fs::read_to_string("/proc/sys/net/core/somaxconn").ok()?.trim().parse().ok()
 }
 
 /// The sockets of each shard, in the order of the listeners.
@@ -67,5 +86,19 @@ fn mend(error: &Error) -> &'static str {
         ErrorKind::PermissionDenied => "choose a port above 1023, or grant CAP_NET_BIND_SERVICE",
         ErrorKind::AddrNotAvailable => "choose an address of this machine",
         _ => "choose another address",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backlog_is_small_only_beside_many_connections() {
+        assert_eq!(small_backlog(4096, 10_000), None);
+        assert_eq!(small_backlog(65_535, 100_000_000), None);
+        let hint = small_backlog(4096, 1_000_000).unwrap_or_default();
+        assert!(hint.contains("is 4096") && hint.ends_with("`sysctl -w net.core.somaxconn=62500`"), "{hint}");
+        assert!(somaxconn().is_some(), "Linux tells");
     }
 }

@@ -39,6 +39,10 @@ pub struct Mail {
     /// In order of shard ids; a shard's own place is there but not used.
     pub(super) peers: Vec<Peer>,
     pub(super) doorbell: Arc<Doorbell>,
+    /// Some request found no room, as of the last flush or since.
+    pub(super) requests_wait: bool,
+    /// Some delivery found no room, likewise.
+    pub(super) deliveries_wait: bool,
 }
 
 /// The way to another shard.
@@ -92,7 +96,14 @@ impl Mail {
                 requests: Outlet::new(requests.clone()),
                 deliveries: Outlet::new(deliveries.clone()),
             });
-            Self { requests, deliveries, peers: peers.collect(), doorbell }
+            Self {
+                requests,
+                deliveries,
+                peers: peers.collect(),
+                doorbell,
+                requests_wait: false,
+                deliveries_wait: false,
+            }
         });
         mails.collect()
     }
@@ -113,6 +124,20 @@ impl Mail {
         self.peers.iter().map(|peer| peer.deliveries.staged()).sum()
     }
 
+    /// Sends or stages a request. Not for a shard's own place.
+    pub(super) fn request(&mut self, to: ShardId, request: Request) {
+        let outlet = &mut self.peers[usize::from(to.0)].requests;
+        outlet.push(request);
+        self.requests_wait |= outlet.staged() > 0;
+    }
+
+    /// Sends or stages a delivery. Not for a shard's own place.
+    pub(super) fn deliver(&mut self, to: ShardId, delivery: Delivery) {
+        let outlet = &mut self.peers[usize::from(to.0)].deliveries;
+        outlet.push(delivery);
+        self.deliveries_wait |= outlet.staged() > 0;
+    }
+
     /// Wakes all others that sleep.
     pub(super) fn ring_all(&self) {
         self.peers.iter().for_each(|peer| peer.requests.ring());
@@ -124,6 +149,8 @@ impl Mail {
             peer.requests.flush();
             peer.deliveries.flush();
         }
+        self.requests_wait = self.staged_requests() > 0;
+        self.deliveries_wait = self.staged_deliveries() > 0;
     }
 }
 

@@ -8,6 +8,8 @@
 //! wait -> phase -> ingress -> mailbox -> timers -> publish -> fan-out -> egress -> ring
 //! ```
 //!
+//! Each phase has a part of the turn's time, a millisecond or so, and goes on in the next turn where it was: see `pace`.
+//!
 //! The server runs it on a thread per shard, the simulation runs many shards on one thread and a clock of its own.
 
 mod audit;
@@ -22,7 +24,9 @@ mod ingress;
 mod log;
 mod mail;
 mod opening;
+mod pace;
 mod publish;
+mod shedding;
 mod subscribe;
 mod table;
 mod timers;
@@ -30,6 +34,7 @@ mod timers;
 use std::io;
 use std::time::Duration;
 
+use self::pace::{Pace, Part};
 use crate::io::Backend;
 use crate::time::{Clock, Instant};
 use crate::wheel::Tick;
@@ -82,32 +87,41 @@ impl<B: Backend> Shard<B> {
     /// # Errors
     /// When the kernel's interface itself fails.
     pub fn turn(&mut self, clock: &impl Clock) -> io::Result<Turn> {
-        self.wait(clock)?;
-        let begin = clock.now();
-        self.core.begin_turn(begin, clock.unix_ms());
+        let (begin, now) = self.wait(clock)?;
+        self.core.begin_turn(now, clock.unix_ms());
         self.control();
-        self.ingress();
-        self.core.take_mail();
-        self.timers();
-        self.core.publish();
-        self.fan_out();
-        self.egress();
+        self.ingress(&mut Pace::new(clock, Part::INGRESS));
+        self.core.take_mail(&mut Pace::new(clock, Part::MAIL));
+        self.timers(&mut Pace::new(clock, Part::TIMERS));
+        self.core.publish(&mut Pace::new(clock, Part::PUBLISH));
+        self.fan_out(&mut Pace::new(clock, Part::FAN_OUT));
+        self.egress(&mut Pace::new(clock, Part::EGRESS));
         self.core.mail.flush();
         self.core.end_turn(clock.now().since(begin));
         Ok(if self.core.is_done() { Turn::Done } else { Turn::Again })
     }
 
-    fn wait(&mut self, clock: &impl Clock) -> io::Result<()> {
+    /// Waits. Returns since when it has been working (a backend that is not to sleep works all the time), and the time.
+    fn wait(&mut self, clock: &impl Clock) -> io::Result<(Instant, Instant)> {
         let doorbell = self.core.mail.doorbell();
         doorbell.prepare_to_sleep();
-        let timeout = if self.core.has_work() { Duration::ZERO } else { self.timeout(clock.now()) };
+        let mut before = clock.now();
+        let mut timeout = if self.core.has_work() { Duration::ZERO } else { self.timeout(before) };
+        if !timeout.is_zero() && self.core.is_staging_full() {
+            // What the backend has left may not be taken before another shard has made room: it would not wait.
+            clock.rest(timeout.min(Self::FULL_MAILBOX_WAIT));
+            before = clock.now();
+            timeout = Duration::ZERO;
+        }
         let result = self.backend.wait(Some(timeout));
         doorbell.awake();
-        result
+        result?;
+        let now = clock.now();
+        Ok((if timeout.is_zero() { before } else { now }, now))
     }
 
     fn timeout(&self, now: Instant) -> Duration {
-        if self.core.mail.staged_requests() + self.core.mail.staged_deliveries() > 0 {
+        if self.core.mail.requests_wait || self.core.mail.deliveries_wait {
             return Self::FULL_MAILBOX_WAIT;
         }
         let next = self.core.wheel.next_expiry();

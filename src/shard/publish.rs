@@ -2,28 +2,27 @@
 
 use super::core::Core;
 use super::mail::{Delivery, Request};
+use super::pace::Pace;
 use crate::hub::topics::Interested;
 use crate::id::{ConnId, ShardId};
 use crate::message::{Message, Topic, Wants};
 use crate::rule::Limit;
+use crate::time::Clock;
 
 impl Core {
-    /// Mail taken in one turn, of each kind.
-    const MAIL_BUDGET: usize = 4096;
     /// Bytes of messages that may wait for their fan-out on a shard. Beyond, publications wait where they are.
     const WAITING_BYTES_MAX: usize = 64 * 1024 * 1024;
 
     /// What publications of this shard's connections may keep in memory before nobody is read.
     const STAGED_BYTES_MAX: usize = 4 * 1024 * 1024;
+    /// A publication that may take a while to compress: 16 KiB are some 0.2 ms.
+    const LONG_BYTES: usize = 16 * 1024;
     /// Room for them that is kept.
     const STAGED_KEPT: usize = 4096;
 
     /// Handles what other shards sent.
-    pub(super) fn take_mail(&mut self) {
-        for _ in 0..Self::MAIL_BUDGET {
-            if self.is_congested() {
-                break;
-            }
+    pub(super) fn take_mail(&mut self, pace: &mut Pace<'_, impl Clock>) {
+        while !self.is_congested() && pace.more() {
             match self.mail.deliveries.try_recv() {
                 Some(Delivery::Message(message, stay)) => {
                     self.fan_outs.extend(self.members.deliver_during(stay, message));
@@ -32,12 +31,15 @@ impl Core {
                 None => break,
             }
         }
-        for _ in 0..Self::MAIL_BUDGET {
-            if self.mail.staged_deliveries() > 0 || self.is_congested() {
-                break;
-            }
+        while !self.mail.deliveries_wait && !self.is_congested() && pace.more() {
             match self.mail.requests.try_recv() {
-                Some(request) => self.take_request(request),
+                Some(request) => {
+                    let is_long = matches!(&request, Request::Publish(message) if message.memory() > Self::LONG_BYTES);
+                    self.take_request(request);
+                    if is_long {
+                        pace.look();
+                    }
+                }
                 None => break,
             }
         }
@@ -46,7 +48,7 @@ impl Core {
     /// Whether there is mail that may be taken now. What must wait for others' room is no reason not to sleep.
     pub(super) fn has_mail(&self) -> bool {
         let mail = &self.mail;
-        let some = !mail.deliveries.is_empty() || (!mail.requests.is_empty() && mail.staged_deliveries() == 0);
+        let some = !mail.deliveries.is_empty() || (!mail.requests.is_empty() && !mail.deliveries_wait);
         some && !self.is_congested()
     }
 
@@ -55,25 +57,30 @@ impl Core {
         self.members.waiting_bytes() > Self::WAITING_BYTES_MAX
     }
 
-    /// Sends this shard's publications to their owners, in order, as long as there is room.
-    pub(super) fn publish(&mut self) {
+    /// Sends this shard's publications to their owners, in order, as long as there is room and time.
+    pub(super) fn publish(&mut self, pace: &mut Pace<'_, impl Clock>) {
         self.mail.flush();
         while !self.is_blocked()
+            && pace.more()
             && let Some(message) = self.staged.pop_front()
         {
-            self.staged_bytes -= message.memory();
+            let bytes = message.memory();
+            self.staged_bytes -= bytes;
             let owner = message.topic.owner(self.shards);
             if owner == self.id {
                 self.own(message);
             } else {
-                self.mail.peers[usize::from(owner.0)].requests.push(Request::Publish(message));
+                self.mail.request(owner, Request::Publish(message));
+            }
+            if bytes > Self::LONG_BYTES {
+                pace.look();
             }
         }
         if self.staged.is_empty() {
             self.staged.shrink_to(Self::STAGED_KEPT);
         }
         let was_blocked = self.blocked;
-        self.blocked = !self.staged.is_empty() || self.is_blocked();
+        self.blocked = self.is_blocked();
         if self.blocked && !was_blocked && !self.is_congested() {
             self.metrics.strike(Limit::MailboxCapacity);
         }
@@ -86,7 +93,7 @@ impl Core {
 
     /// Whether publications must wait: some mailbox is full, or too much waits here.
     pub(super) fn is_blocked(&self) -> bool {
-        self.mail.staged_requests() + self.mail.staged_deliveries() > 0 || self.is_congested()
+        self.mail.requests_wait || self.mail.deliveries_wait || self.is_congested()
     }
 
     pub(super) fn take_request(&mut self, request: Request) {
@@ -103,7 +110,7 @@ impl Core {
 
     fn answer(&mut self, shard: ShardId, delivery: Delivery) {
         if shard != self.id {
-            self.mail.peers[usize::from(shard.0)].deliveries.push(delivery);
+            self.mail.deliver(shard, delivery);
         } else if let Delivery::NoRoom(topic) = delivery {
             self.evict(&topic);
         }
@@ -122,8 +129,7 @@ impl Core {
             if shard == self.id {
                 here = true;
             } else {
-                let peer = &mut self.mail.peers[usize::from(shard.0)];
-                peer.deliveries.push(Delivery::Message(message.clone(), stay));
+                self.mail.deliver(shard, Delivery::Message(message.clone(), stay));
             }
         }
         if here {

@@ -109,7 +109,7 @@ impl Core {
         if owner == self.id {
             self.take_request(request);
         } else {
-            self.mail.peers[usize::from(owner.0)].requests.push(request);
+            self.mail.request(owner, request);
         }
     }
 }

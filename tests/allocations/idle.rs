@@ -53,3 +53,31 @@ fn an_idle_websocket_is_cheap() {
 fn an_idle_tcp_connection_is_cheap() {
     assert_idle_is_cheap("TCP", &|running| running.connect(1));
 }
+
+/// Joins a crowd to a topic, hands them a message, and has all of them leave at once. Returns what the shard holds then.
+fn after_a_crowd(watch: &Watch, running: &Running, members: usize) -> i64 {
+    let mut publisher = running.websocket("/topics/news?echo=0");
+    let mut crowd: Vec<Client> = (0..members).map(|_| running.websocket("/topics/news")).collect();
+    publisher.send_text("news");
+    crowd.iter_mut().for_each(|member| assert_eq!(member.text(), "news"));
+    drop((crowd, publisher));
+    until("all have left", || running.connections() == 0);
+    watch.live_bytes()
+}
+
+#[test]
+fn a_crowd_that_has_left_leaves_nothing() {
+    let watch = Watch::new();
+    for backend in backends() {
+        let mut config = config(backend, 1);
+        config.limits.connections_max = CONNECTIONS + 1;
+        let running = Running::start(&config, standard_routes());
+        let few = after_a_crowd(&watch, &running, 64);
+        let many: Vec<i64> = (0..6).map(|_| after_a_crowd(&watch, &running, CONNECTIONS)).collect();
+        println!("{}: {few} bytes after a few, {many:?} after crowds of {CONNECTIONS}", backend.name());
+        // Lists of connections keep room for 4096, 32 KiB. How long each has been is chance.
+        let lists = 6 * 4096 * 8;
+        let most = many.iter().max().unwrap();
+        assert!(most - few <= lists, "{}: {many:?}, {few} before", backend.name());
+    }
+}

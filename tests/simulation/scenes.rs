@@ -15,7 +15,7 @@ use holdline::rule::Limit;
 use holdline::session::Protocol;
 use holdline::session::http::UpgradePolicy;
 use holdline::shard::{Control, Entrance, EntranceKind, Mail, Seed, Shard, Turn};
-use holdline::sim::{Client, Config, ManualClock, Net, Peer, SimBackend};
+use holdline::sim::{Client, Config, HurriedClock, ManualClock, Net, Peer, SimBackend};
 use holdline::time::{Clock, Instant};
 
 const LINES: ListenerId = ListenerId(0);
@@ -33,11 +33,11 @@ struct Scene {
 impl Scene {
     fn new(shards: u16, limits: Limits) -> Self {
         let net = Net::new(1, Config::default());
-        let (control, metrics) = (Arc::new(Control::new(100)), Metrics::new(shards.into()));
         let lines = EntranceKind::Tcp { protocol: Protocol::Line, opening: Opening::new(App::Topic, None) };
         let web = EntranceKind::Http { policy: UpgradePolicy::default(), site: Arc::new(DemoSite), routes: true };
         let entrances: Arc<[Entrance]> = [lines, web].map(|kind| Entrance { url: String::new(), kind }).into();
-        let limits = Arc::new(Limits { connections_max: 100, ..limits });
+        let limits = Arc::new(Limits { connections_max: limits.connections_max.min(100), ..limits });
+        let (control, metrics) = (Arc::new(Control::new(&limits)), Metrics::new(shards.into()));
         let mails = Mail::mesh(shards, limits.mailbox_capacity);
         let shards = (0..).zip(mails).map(|(number, mail)| {
             let mut backend = net.backend();
@@ -379,4 +379,30 @@ fn messages_that_never_end_are_within_the_bound_of_the_process() {
     assert!(refused > 0 && refused < 40, "{refused} of them are closed");
     let told = clients.iter_mut().map(|client| client.read().starts_with(&[0x88, 17, 0x03, 0xf5]));
     assert_eq!(told.map(u64::from).sum::<u64>(), refused, "they are told: 1013");
+}
+
+#[test]
+fn a_turn_takes_on_no_more_than_it_has_time_for() {
+    let limits = Limits { heartbeat_interval: Duration::from_secs(1), ..Limits::default() };
+    let mut scene = Scene::new(1, limits);
+    let mut members: Vec<_> = (0..100).map(|_| scene.member(0, "t")).collect();
+    scene.rest();
+    let received = |scene: &Scene| scene.metrics.total(|shard| shard.messages_received_total.get());
+    let pinged = |scene: &Scene| scene.metrics.total(|shard| shard.heartbeats_sent_total.get());
+    // Four steps between two looks at the clock take 100 µs: 60 in the 1.5 ms for what comes in.
+    let turn = |scene: &mut Scene| {
+        let clock = HurriedClock::new(&scene.clock, Duration::from_micros(100));
+        scene.shards[0].turn(&clock).unwrap();
+    };
+    members.iter_mut().for_each(|member| assert_eq!(member.write(b"news\n"), 5));
+    turn(&mut scene);
+    assert!((40..=80).contains(&received(&scene)), "{} messages in a turn", received(&scene));
+    scene.rest();
+    assert_eq!(received(&scene), 100);
+    // And 40 in the millisecond for pings, of which all are due.
+    scene.clock.advance(Duration::from_millis(1300));
+    turn(&mut scene);
+    assert!((30..=60).contains(&pinged(&scene)), "{} pings in a turn", pinged(&scene));
+    scene.rest();
+    assert_eq!(pinged(&scene), 100);
 }

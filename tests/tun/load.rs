@@ -69,7 +69,7 @@ fn load() {
     let count: u32 = std::env::var("TUN_LOAD").map_or(100_000, |count| count.parse().unwrap());
     let namespace = echo::namespace(count as usize);
     let connections = count.to_string();
-    let more = ["--shards", "1", "--max-connections", &connections, "--admin", "off", "--drain", "1ms"];
+    let more = ["--shards", "1", "--max-connections", &connections, "--admin", "off", "--heartbeat-interval", "0"];
     let (_server, address) = leftovers::serve(&namespace, &more);
     let mut tun = Tun::new(&namespace, Config::new(count as usize)).unwrap();
     let hello = Arc::from(LINE);

@@ -4,8 +4,9 @@ use std::fs;
 
 use super::SetupError;
 
-/// Descriptors kept for all else: listeners, epoll instances, wakers, logs, journals.
-pub const DESCRIPTORS_RESERVED: u64 = 64;
+/// Descriptors kept for all else: 64 for listeners, epoll instances, wakers, logs and journals, 256 for connections that
+/// are being turned away.
+pub const DESCRIPTORS_RESERVED: u64 = 64 + 256;
 
 /// Checks that a process may hold that many connections, all its shards together.
 ///
@@ -15,6 +16,20 @@ pub fn check_descriptor_limit(connections_max_of_process: usize) -> Result<(), S
     // Without /proc nothing is known, and accepting will tell.
     let Ok(limits) = fs::read_to_string("/proc/self/limits") else { return Ok(()) };
     check(soft_limit(&limits), connections_max_of_process as u64)
+}
+
+/// Has the kernel make the process's table of descriptors as large as it will be, up to a million (8 MiB). It would grow
+/// by doubling as connections come, and each time a process with threads waits for an RCU grace period: 10 ms and more
+/// in which a shard stands still.
+pub(super) fn reserve(connections_max: usize) {
+    const MOST: u64 = 1 << 20;
+    let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let wanted = (connections_max as u64).saturating_add(DESCRIPTORS_RESERVED).min(MOST);
+    let last = wanted.min(soft_limit(&limits).unwrap_or(wanted)).saturating_sub(1);
+    // A descriptor with that number makes the table that large, and it stays so. Without one, it grows as ever.
+    if let Ok(any) = fs::File::open("/dev/null") {
+        drop(rustix::io::fcntl_dupfd_cloexec(any, i32::try_from(last).unwrap_or(i32::MAX)));
+    }
 }
 
 fn check(limit: Option<u64>, asked: u64) -> Result<(), SetupError> {
@@ -43,6 +58,20 @@ Max processes             31700                31700                processes \n
 Max open files            20000                1048576              files     \n";
 
     #[test]
+    fn room_for_descriptors_is_made_at_once() {
+        let size = || -> u64 {
+            let status = fs::read_to_string("/proc/self/status").unwrap();
+            status.lines().find_map(|line| line.strip_prefix("FDSize:")).unwrap().trim().parse().unwrap()
+        };
+        let before = fs::read_dir("/proc/self/fd").unwrap().count();
+        reserve(700);
+        assert!(size() >= 700, "{}", size());
+        reserve(usize::MAX);
+        let after = fs::read_dir("/proc/self/fd").unwrap().count();
+        assert!(after < before + 64, "the descriptors are closed again: {before}, {after}");
+    }
+
+    #[test]
     fn the_soft_limit_counts() {
         assert_eq!(soft_limit(LIMITS), Some(20_000));
         assert_eq!(soft_limit("Max open files  unlimited  unlimited  files"), None);
@@ -53,7 +82,7 @@ Max open files            20000                1048576              files     \n
     fn the_reserve_is_not_for_connections() {
         assert!(check(Some(20_000), 20_000 - DESCRIPTORS_RESERVED).is_ok());
         let error = check(Some(20_000), 20_000).unwrap_err().to_string();
-        for part in ["is 20000", "20000 connections", "ulimit -n 20064", "LimitNOFILE=20064"] {
+        for part in ["is 20000", "20000 connections", "ulimit -n 20320", "LimitNOFILE=20320"] {
             assert!(error.contains(part), "{error}");
         }
         assert!(!error.contains('\n'));

@@ -42,8 +42,14 @@ use crate::id::{ConnId, ListenerId};
 const READS_IN_A_ROW: u32 = 4;
 /// Reads that throw away what a closing peer sent, see [`Epoll::close`].
 const READS_TO_DISCARD: u32 = 4;
+/// Places in line that are kept when nobody is in it.
+const READY_KEPT: usize = 4096;
 /// The waker's token, which no listener and no connection has.
 const WAKER: Token = Token(usize::MAX);
+
+/// Places beyond those asked for, for connections that are being turned away.
+#[expect(clippy::cast_possible_truncation, reason = "a usize has 64 bits, asserted below")]
+const RESERVED: usize = DESCRIPTORS_RESERVED as usize;
 
 // A token holds a whole id.
 const _: () = assert!(usize::BITS == 64);
@@ -121,12 +127,13 @@ impl Epoll {
     pub fn new(config: Config) -> Result<Self, SetupError> {
         check_descriptor_limit(config.connections_max)?;
         let poll = Poll::new()?;
+        limit::reserve(config.connections_max);
         let waker = Arc::new(Waker(mio::Waker::new(poll.registry(), WAKER)?));
         Ok(Self {
             poll,
             events: Events::with_capacity(config.events_max.max(1)),
             waker,
-            table: Table::with_capacity(config.connections_max),
+            table: Table::with_capacity(config.connections_max.saturating_add(RESERVED)),
             listeners: Listeners::new(config.accepts_max.max(1)),
             done: VecDeque::new(),
             ready: VecDeque::new(),
@@ -281,6 +288,10 @@ impl Backend for Epoll {
             Ok(()) => self.note_events(),
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
+        }
+        if self.ready.is_empty() {
+            // A crowd may have been in line.
+            self.ready.shrink_to(READY_KEPT);
         }
         self.turns = self.ready.len();
         self.reads = 0;

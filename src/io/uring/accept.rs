@@ -11,14 +11,14 @@ use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use super::request::{self, Done, Kind};
-use super::ring::{Filler, Ring};
+use super::ring::{COMPLETIONS, Filler, Ring};
 use super::{Completion, Uring};
 use crate::id::ListenerId;
 use crate::io::Accepted;
 
-/// Free slots from which on a multishot accept of each listener is safe. The kernel takes 32 connections per run of one
-/// accept and 20 runs per system call before we see the completions, 640.
-const FREE_FOR_MULTISHOT: u32 = 1024;
+/// Free slots from which on a multishot accept is safe. It takes all that the listener's queue has in one system call,
+/// and ends only when no completion has room any more: so many, by all listeners of a ring together.
+const FREE_FOR_MULTISHOT: u32 = COMPLETIONS;
 /// Single accepts that are out at a time.
 const SINGLES_MAX: u32 = 16;
 /// How long a listener rests after the kernel was out of descriptors or memory, unless a slot gets free.
@@ -91,7 +91,6 @@ impl Uring {
     }
 
     fn balance_one(&mut self, position: usize) {
-        let margin = self.multishot_margin();
         let listener = &mut self.listeners[position];
         if listener.socket.is_none() || self.accept_paused {
             listener.rest_until = None;
@@ -104,12 +103,12 @@ impl Uring {
         let free = self.rings[listener.ring].free();
         let (out, multishot) = (listener.out, listener.multishot);
         if out > 0 && multishot {
-            if free <= margin {
+            if free <= FREE_FOR_MULTISHOT {
                 self.cancel_accepts(position);
             }
             return;
         }
-        if out > 0 && free > 2 * margin {
+        if out > 0 && free > 2 * FREE_FOR_MULTISHOT {
             return self.cancel_accepts(position);
         }
         if listener.out == 0 {
@@ -126,7 +125,6 @@ impl Uring {
     }
 
     fn arm_accepts(&mut self, position: usize) {
-        let margin = self.multishot_margin();
         let listener = &mut self.listeners[position];
         let Some(socket) = &listener.socket else { return };
         if listener.cancelling {
@@ -134,7 +132,7 @@ impl Uring {
         }
         let (fd, ring) = (socket.as_raw_fd(), listener.ring);
         let free = self.rings[ring].free();
-        listener.multishot = listener.out == 0 && free > margin;
+        listener.multishot = listener.out == 0 && free > FREE_FOR_MULTISHOT;
         if listener.multishot {
             listener.out = 1;
             return self.push(ring, &request::accept(fd, position as u64));
@@ -146,12 +144,6 @@ impl Uring {
         for _ in 0..more {
             self.push(ring, &request::accept_one(fd, position as u64));
         }
-    }
-
-    /// Free slots of a ring from which on all listeners may have a multishot accept out in it.
-    fn multishot_margin(&self) -> u32 {
-        let open = self.listeners.iter().filter(|listener| listener.socket.is_some()).count();
-        FREE_FOR_MULTISHOT.saturating_mul(u32::try_from(open).unwrap_or(u32::MAX))
     }
 
     /// Single accepts that one listener may have out in this ring, so that none takes the last slots from the others.
@@ -199,7 +191,6 @@ impl Uring {
 
     pub(super) fn on_accept(&mut self, ring: usize, done: &Done) {
         let position = usize::try_from(done.about).unwrap_or(usize::MAX);
-        let margin = self.multishot_margin();
         let Some(listener) = self.listeners.get_mut(position) else { return };
         self.accept_changed = true;
         if !done.more() {
@@ -213,7 +204,7 @@ impl Uring {
             0 => {
                 self.rings[ring].used += 1;
                 // Now, not when all that a storm brings has been seen: the next system call may meet a full table.
-                if multishot && done.more() && self.rings[ring].free() <= margin {
+                if multishot && done.more() && self.rings[ring].free() <= FREE_FOR_MULTISHOT {
                     self.cancel_accepts(position);
                 }
                 let accepted = Accepted { listener: id, socket: socket(ring, done.result.unsigned_abs()) };

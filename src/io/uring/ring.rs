@@ -15,7 +15,7 @@ use super::request::Done;
 /// Submissions per system call at most. More would save little: an empty call costs about 0.2 µs.
 const SUBMISSIONS: u32 = 512;
 /// A burst of completions. The kernel queues what is over, in slower memory; nothing is lost.
-const COMPLETIONS: u32 = 4096;
+pub(super) const COMPLETIONS: u32 = 4096;
 /// How often a submission is tried again when the kernel is short of memory.
 const TRIES: u32 = 100;
 

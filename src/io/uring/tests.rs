@@ -37,6 +37,8 @@ struct Shard {
 impl Shard {
     fn new(config: Config) -> Self {
         let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+        // The standard library's queue is short for a storm.
+        socket2::SockRef::from(&socket).listen(4096).unwrap();
         let address = socket.local_addr().unwrap();
         let mut uring = Uring::new(config).unwrap();
         uring.listen(ListenerId(0), socket).unwrap();

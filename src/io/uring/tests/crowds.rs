@@ -1,6 +1,7 @@
 //! Many connections at once.
 
 use super::*;
+use crate::io::Dial;
 
 #[test]
 fn thousands_come_and_go_and_leave_nothing() {
@@ -79,4 +80,33 @@ fn a_crowd_does_everything_at_once() {
         shard.until(|shard| shard.open.is_empty());
         assert!(shard.slots_used() == 0 && shard.all_buffers_back());
     }
+}
+
+/// Storms as long as the listener's queue, over tables that fill up on the way.
+#[test]
+fn a_storm_over_tables_that_fill_loses_nobody() {
+    const STORM: u32 = 3600;
+    const STORMS: u32 = 4;
+    let total = (STORM * STORMS) as usize;
+    let mut shard = Shard::new(small(total, 6000));
+    let SocketAddr::V4(to) = shard.address else { panic!("IPv4") };
+    let lane = 0xfd00 | (std::process::id() & 0xff) as u16;
+    let mut caller = Uring::new(Config { sources: Sources::Loopback { lane }, ..small(total, 8000) }).unwrap();
+    let hello: Arc<[u8]> = (*b"").into();
+    for storm in 0..STORMS {
+        (0..STORM).for_each(|index| caller.dial(ConnId::new(storm * STORM + index, 0), to, &hello));
+        let mut standing = 0;
+        while standing < STORM {
+            caller.wait(Some(Duration::from_secs(10))).unwrap();
+            while let Some(completion) = caller.next() {
+                assert!(matches!(completion, Completion::Writable(_)), "{completion:?}");
+                standing += 1;
+            }
+        }
+        let here = ((storm + 1) * STORM) as usize;
+        shard.until(|shard| shard.open.len() == here);
+    }
+    assert_eq!(shard.accept_failures, []);
+    caller.wait(Some(Duration::from_millis(50))).unwrap();
+    assert!(caller.next().is_none(), "nobody was closed");
 }
