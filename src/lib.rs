@@ -30,7 +30,7 @@
 //!
 //! ```text
 //!  cli                                 flags and the terminal
-//!  server                              shards on threads, listeners, admin pages, signals, the drain
+//!  server   swarm                      shards on threads, listeners, admin pages, signals, the drain; a crowd of clients
 //!  io::epoll   io::uring   sim         what implements the port: two kernels' interfaces and a simulated network
 //!  shard                               the turn, the only place that sees all below; generic over the backend
 //!  app                                 what a route does: echo, chat, topic, and handlers of your own
@@ -71,6 +71,7 @@ pub mod server;
 pub mod session;
 pub mod shard;
 pub mod sim;
+pub mod swarm;
 pub mod time;
 pub mod wheel;
 

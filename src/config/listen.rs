@@ -184,7 +184,8 @@ fn parse_address(authority: &str) -> Result<SocketAddr, ListenError> {
     }
 }
 
-fn parse_query(query: &str) -> Result<Transport, ListenError> {
+/// What stands behind the `?` of a `tcp://` URL.
+pub(crate) fn parse_query(query: &str) -> Result<Transport, ListenError> {
     let (mut framing, mut app, mut topic) = (None, None, None);
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));

@@ -50,11 +50,14 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 pub use limits::Limits;
+pub(crate) use listen::parse_query as parse_tcp_query;
 pub use listen::{App, Framing, Listen, ListenError, Transport};
 pub use loader::Loader;
 pub use origins::Origins;
 pub use problem::{Place, Problem};
+pub(crate) use problem::{Wrong, quote};
 pub use settings::default_config;
+pub(crate) use value::{parse_duration, parse_size};
 
 /// All that an operator decides.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -40,6 +40,20 @@ impl<'a> Raw<'a> {
     }
 }
 
+/// A duration in a flag that is no setting, such as `30s`, within these bounds.
+pub(crate) fn parse_duration(text: &str, least: Duration, most: Duration) -> Result<Duration, Wrong> {
+    let period = Period::read(&Raw::Text(text))?;
+    Rule::Within(least, most).check::<Period>(&period)?;
+    Ok(period)
+}
+
+/// A number of bytes likewise, such as `64KiB`.
+pub(crate) fn parse_size(text: &str, least: usize, most: usize) -> Result<usize, Wrong> {
+    let bytes = Size::read(&Raw::Text(text))?;
+    Rule::Within(least, most).check::<Size>(&bytes)?;
+    Ok(bytes)
+}
+
 /// A way to write values of a type.
 pub(super) trait Format {
     type Value;

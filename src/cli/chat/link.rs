@@ -169,8 +169,8 @@ fn read_messages(mut reader: websocket::Reader<TcpStream>, stream: &Shared, prin
                 return Ending::Closed(code, reason);
             }
             Err(Fault::Io(error)) => return lost(&error),
-            Err(fault @ Fault::Protocol(code, _)) => {
-                let _ = send(Opcode::Close, &code.to_be_bytes());
+            Err(fault) => {
+                let _ = fault.code().map(|code| send(Opcode::Close, &code.to_be_bytes()));
                 return Ending::Lost(fault.to_string());
             }
         };

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::codec::http1::uri;
+
 /// How the peer talks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Speech {
@@ -47,7 +49,7 @@ impl Target {
         };
         let rest = rest.split('#').next().unwrap_or(rest);
         let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
-        let (host, port) = split_authority(authority).ok_or_else(|| ("no host and port".to_owned(), MEND))?;
+        let (host, port) = uri::split_authority(authority).ok_or_else(|| ("no host and port".to_owned(), MEND))?;
         let path = match speech {
             Speech::WebSocket => room(path, user),
             Speech::Lines if matches!(path, "" | "/") => String::new(),
@@ -77,20 +79,6 @@ impl fmt::Display for Target {
     }
 }
 
-fn split_authority(authority: &str) -> Option<(&str, Option<u16>)> {
-    let (host, port) = if let Some(rest) = authority.strip_prefix('[') {
-        let (host, after) = rest.split_once(']')?;
-        let port = if after.is_empty() { None } else { Some(after.strip_prefix(':')?) };
-        (host, port)
-    } else {
-        authority.split_once(':').map_or((authority, None), |(host, port)| (host, Some(port)))
-    };
-    let fits = !host.is_empty() && !host.contains(['@', '[', ']', '\\']);
-    let port =
-        port.map(|port| port.parse().ok().filter(|port| *port != 0)).map_or(Some(None), |port| port.map(Some))?;
-    fits.then_some((host, port))
-}
-
 /// The path to ask for.
 fn room(path: &str, user: &str) -> String {
     let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
@@ -98,20 +86,11 @@ fn room(path: &str, user: &str) -> String {
     let named = query.is_some_and(|query| query.split('&').any(|pair| pair.starts_with("name=")));
     let mut parts: Vec<String> = query.filter(|query| !query.is_empty()).map(str::to_owned).into_iter().collect();
     if path.starts_with("/chat/") && !named && !user.is_empty() {
-        parts.push(format!("name={}", percent_encode(user)));
+        let mut name = "name=".to_owned();
+        uri::encode_value(user, &mut name);
+        parts.push(name);
     }
     if parts.is_empty() { path.to_owned() } else { format!("{path}?{}", parts.join("&")) }
-}
-
-fn percent_encode(text: &str) -> String {
-    text.bytes().fold(String::new(), |mut out, byte| {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            out.push_str(&format!("%{byte:02X}"));
-        }
-        out
-    })
 }
 
 #[cfg(test)]

@@ -34,6 +34,23 @@ pub fn check_query(raw: &str) -> Result<(), BadEncoding> {
     simdutf8::basic::from_utf8(&decode(raw, true)?).map(|_| ()).map_err(|_| BadEncoding)
 }
 
+/// Host (without brackets) and port of a URL's authority; without user and password, which nobody here takes. `None`
+/// when it is none.
+#[must_use]
+pub fn split_authority(authority: &str) -> Option<(&str, Option<u16>)> {
+    let (host, port) = if let Some(rest) = authority.strip_prefix('[') {
+        let (host, after) = rest.split_once(']')?;
+        let port = if after.is_empty() { None } else { Some(after.strip_prefix(':')?) };
+        (host, port)
+    } else {
+        authority.split_once(':').map_or((authority, None), |(host, port)| (host, Some(port)))
+    };
+    let fits = !host.is_empty() && !host.contains(['@', '[', ']', '\\']);
+    let port =
+        port.map(|port| port.parse().ok().filter(|port| *port != 0)).map_or(Some(None), |port| port.map(Some))?;
+    fits.then_some((host, port))
+}
+
 /// Appends `text` encoded as the value of a parameter.
 pub fn encode_value(text: &str, out: &mut String) {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";

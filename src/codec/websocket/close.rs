@@ -4,7 +4,7 @@ use super::frame::CONTROL_BYTES_MAX;
 use super::utf8;
 
 /// What is wrong with a close frame's payload.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum CloseError {
     /// One byte cannot hold a code.
     #[error("a close frame with half a code")]

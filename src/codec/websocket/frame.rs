@@ -12,10 +12,10 @@ pub const CLIENT_HEADER_BYTES_MAX: usize = 14;
 /// Below this compression does not pay for the work.
 pub const DEFLATE_BYTES_MIN: usize = 64;
 
-const FIN: u8 = 0x80;
-const RSV1: u8 = 0x40;
+pub(super) const FIN: u8 = 0x80;
+pub(super) const RSV1: u8 = 0x40;
 const RSV2_RSV3: u8 = 0x30;
-const MASKED: u8 = 0x80;
+pub(super) const MASKED: u8 = 0x80;
 
 /// What a frame is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,7 +89,7 @@ impl Header {
 
     #[inline]
     #[allow(clippy::cast_possible_truncation, reason = "each cast stands behind the range that makes it exact")]
-    fn new(first: u8, payload_bytes: usize) -> Self {
+    pub(super) fn new(first: u8, payload_bytes: usize) -> Self {
         let mut bytes = [0; 10];
         bytes[0] = first;
         let len = match payload_bytes {
@@ -120,7 +120,7 @@ impl Header {
 }
 
 /// A header that no client may send, RFC 6455 section 5.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum BadHeader {
     /// RSV2 and RSV3 mean nothing, RSV1 nothing on control frames and later fragments.
     #[error("a frame with a reserved bit set")]
@@ -209,7 +209,7 @@ impl ClientHeader {
 }
 
 #[inline]
-fn parse_first(first: u8) -> Result<Opcode, BadHeader> {
+pub(super) fn parse_first(first: u8) -> Result<Opcode, BadHeader> {
     if first & RSV2_RSV3 != 0 {
         return Err(BadHeader::ReservedBit);
     }
@@ -226,7 +226,14 @@ fn parse_first(first: u8) -> Result<Opcode, BadHeader> {
 /// The length and the key, `None` when they are not all there.
 #[inline]
 fn parse_length(short: u8, rest: &[u8]) -> Result<Option<(u64, [u8; 4])>, BadHeader> {
-    let (payload_bytes, rest) = match short {
+    let Some((payload_bytes, rest)) = split_length(short, rest)? else { return Ok(None) };
+    Ok(rest.first_chunk().map(|key| (payload_bytes, *key)))
+}
+
+/// The length and what follows it, `None` when it is not all there. `short` is the second byte's.
+#[inline]
+pub(super) fn split_length(short: u8, rest: &[u8]) -> Result<Option<(u64, &[u8])>, BadHeader> {
+    Ok(Some(match short {
         126 => {
             let Some((len, rest)) = rest.split_first_chunk() else { return Ok(None) };
             let len = u64::from(u16::from_be_bytes(*len));
@@ -247,8 +254,7 @@ fn parse_length(short: u8, rest: &[u8]) -> Result<Option<(u64, [u8; 4])>, BadHea
             (len, rest)
         }
         short => (u64::from(short), rest),
-    };
-    Ok(rest.first_chunk().map(|key| (payload_bytes, *key)))
+    }))
 }
 
 /// Appends the whole message as one compressed frame, unless that would not make it smaller: then it returns `false`

@@ -2,6 +2,7 @@
 //!
 //! What the bytes of one frame mean, and nothing about a connection: which frame may follow which is the session's.
 
+pub mod client;
 pub mod close;
 pub mod deflate;
 pub mod extension;
