@@ -164,7 +164,7 @@ fn memory(page: &mut String, results: &Results) {
             or_dash(bare.map(bytes)),
             or_dash(kernel.map(bytes)),
             or_dash(within.map(|within| if within { "yes".to_owned() } else { "**no**".to_owned() })),
-            bytes(step.kernel.available),
+            or_dash(step.kernel.as_ref().map(|kernel| bytes(kernel.available))),
         ]
     };
     let head = [
@@ -188,12 +188,12 @@ fn caches(page: &mut String, results: &Results) {
     else {
         return;
     };
-    let Some(bare) = results.bare(step.connections) else { return };
-    let of = |kernel: Option<&super::results::Kernel>, name: &str| {
-        kernel.map_or(0.0, |kernel| kernel.caches.get(name).copied().unwrap_or(0.0))
+    let Some((bare, kernel)) = results.bare(step.connections).zip(step.kernel.as_ref()) else { return };
+    let of = |looked: Option<&super::results::Kernel>, name: &str| {
+        looked.map_or(0.0, |it| it.caches.get(name).copied().unwrap_or(0.0))
     };
     let _ = writeln!(page, "By cache, bytes per pair of {} connections ({}):\n", count(step), step.name());
-    let names = step.kernel.caches.iter().filter(|(_, bytes)| **bytes >= 8.0);
+    let names = kernel.caches.iter().filter(|(_, bytes)| **bytes >= 8.0);
     let rows = names.map(|(name, bytes)| {
         vec![
             name.clone(),

@@ -42,7 +42,8 @@ pub(crate) struct Step {
     pub(crate) seconds: f64,
     pub(crate) connect: Connect,
     pub(crate) user: User,
-    pub(crate) kernel: Kernel,
+    /// `None` without the right to look.
+    pub(crate) kernel: Option<Kernel>,
     pub(crate) heartbeats: Option<Heartbeats>,
     pub(crate) broadcast: Broadcast,
     pub(crate) echo: Echo,
@@ -224,11 +225,12 @@ impl Results {
     /// What the kernel holds for the server's end of a connection, bytes: for a loopback pair without the load
     /// generator's end, which is what that costs beside a bare socket.
     pub(crate) fn server_kernel_bytes(&self, step: &Step) -> Option<f64> {
+        let kernel = step.kernel.as_ref()?;
         if step.via != "loopback" {
-            return Some(step.kernel.slab);
+            return Some(kernel.slab);
         }
         let pair = self.nearest(step.connections, |bare| bare.swarm_pair.as_ref())?;
-        Some(step.kernel.slab - (pair.slab - self.bare_end(step.connections)?))
+        Some(kernel.slab - (pair.slab - self.bare_end(step.connections)?))
     }
 
     /// How much longer the last delivery takes than by a bare loop at the same number.

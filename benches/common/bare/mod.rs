@@ -84,7 +84,7 @@ impl FromStr for Engine {
 pub(crate) const BUFFER_BYTES: usize = 16 * 1024;
 
 /// Runs a bare loop until the process that started this one ends or kills it.
-pub(crate) fn run(role: Role, engine: Engine, buffer_bytes: usize) -> io::Result<()> {
+fn run(role: Role, engine: Engine, buffer_bytes: usize) -> io::Result<()> {
     end_with_parent();
     let listener = listen()?;
     println!("listening on tcp://{}\nready", listener.local_addr()?);
@@ -98,9 +98,26 @@ pub(crate) fn run(role: Role, engine: Engine, buffer_bytes: usize) -> io::Result
     }
 }
 
+/// First argument of a process that runs [`dial`].
+pub(crate) const DIAL: &str = "--bare-dial";
+
+/// What a bench program does that was started with [`super::target::BARE`] or [`DIAL`] as first argument.
+pub(crate) fn main(arguments: &[String]) -> io::Result<()> {
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words[..] {
+        [DIAL, address, count] => {
+            dial(address.parse().map_err(io::Error::other)?, count.parse().map_err(io::Error::other)?)
+        }
+        [_, role, engine, buffer_bytes] => {
+            run(role.parse()?, engine.parse()?, buffer_bytes.parse().map_err(io::Error::other)?)
+        }
+        _ => Err(io::Error::other("a bare loop wants a role, an engine and a size")),
+    }
+}
+
 /// Opens connections that are sockets and no more, and holds them until standard input ends. A process of its own, so
 /// that its end closes them all.
-pub(crate) fn dial(to: SocketAddrV4, count: usize) -> io::Result<()> {
+fn dial(to: SocketAddrV4, count: usize) -> io::Result<()> {
     end_with_parent();
     many::dial(to, count)
 }
