@@ -98,7 +98,11 @@ impl Axis {
         if !self.log {
             let step = nice_above(self.high / 6.0);
             let count = (self.high / step + 1e-6).floor();
-            return (0..).map(f64::from).take_while(|index| *index <= count).map(|index| (index * step, true)).collect();
+            return (0..)
+                .map(f64::from)
+                .take_while(|index| *index <= count)
+                .map(|index| (index * step, true))
+                .collect();
         }
         let decades = (self.high / self.low).log10();
         let mut ticks = Vec::new();
@@ -126,5 +130,9 @@ fn bounds(values: impl Iterator<Item = f64>) -> Option<(f64, f64)> {
 /// The next of 1, 2 and 5 times a power of ten.
 fn nice_above(value: f64) -> f64 {
     let decade = 10_f64.powf(value.log10().floor());
-    [1.0, 2.0, 5.0, 10.0].map(|factor| factor * decade).into_iter().find(|nice| *nice >= value * 0.9999).unwrap_or(value)
+    [1.0, 2.0, 5.0, 10.0]
+        .map(|factor| factor * decade)
+        .into_iter()
+        .find(|nice| *nice >= value * 0.9999)
+        .unwrap_or(value)
 }

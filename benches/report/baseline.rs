@@ -1,7 +1,7 @@
 //! What the kernel alone takes: bare loops at the same number of connections, under the same clients.
 
-use std::io;
 use std::time::{Duration, Instant};
+use std::{io, iter};
 
 use super::child::{self, Child};
 use super::kernel::Look;
@@ -31,7 +31,12 @@ impl Loop {
     }
 
     /// Asks until it has so many connections.
-    fn wait_for(&mut self, connections: u64, patience: Duration, mut fine: impl FnMut() -> io::Result<()>) -> io::Result<()> {
+    fn wait_for(
+        &mut self,
+        connections: u64,
+        patience: Duration,
+        mut fine: impl FnMut() -> io::Result<()>,
+    ) -> io::Result<()> {
         let until = Instant::now() + patience;
         loop {
             self.child.tell("count")?;
@@ -51,7 +56,7 @@ impl Loop {
 /// This program again, with another job.
 fn own_command(words: &[&str]) -> io::Result<Vec<String>> {
     let program = std::env::current_exe()?.to_string_lossy().into_owned();
-    Ok([program.as_str()].iter().chain(words).map(|word| (*word).to_owned()).collect())
+    Ok(iter::once(program.as_str()).chain(words.iter().copied()).map(str::to_owned).collect())
 }
 
 /// Kernel memory of pairs of sockets that do nothing and wait for nothing.

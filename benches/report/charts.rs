@@ -36,6 +36,11 @@ pub(crate) enum Shape {
 }
 
 impl Head {
+    /// Where it ends.
+    fn height(&self) -> f64 {
+        self.draw(&mut Canvas::new("", WIDTH, 0.0))
+    }
+
     /// Draws it and says where it ends.
     fn draw(&self, canvas: &mut Canvas) -> f64 {
         canvas.text((MARGIN, 36.0), &self.title, TITLE);
@@ -76,10 +81,22 @@ impl Key {
 /// A mark in a row.
 #[derive(Clone, Debug)]
 pub(crate) enum Mark {
-    Bar { from: f64, to: f64, color: &'static str },
+    Bar {
+        from: f64,
+        to: f64,
+        color: &'static str,
+    },
     /// A thin line behind the dots.
-    Span { from: f64, to: f64, color: &'static str },
-    Dot { at: f64, color: &'static str, hollow: bool },
+    Span {
+        from: f64,
+        to: f64,
+        color: &'static str,
+    },
+    Dot {
+        at: f64,
+        color: &'static str,
+        hollow: bool,
+    },
 }
 
 /// A row of a picture: what it is about, its marks, and what stands behind them.
@@ -120,11 +137,10 @@ impl Rows {
     const GAP: f64 = 12.0;
 
     pub(crate) fn draw(&self) -> String {
-        let legend_lines = self.head.legend.iter().map(|key| 44.0 + SMALL.width(&key.text)).sum::<f64>() / WIDTH;
         let gaps = self.rows.iter().skip(1).filter(|row| row.gap).count() as f64;
         let tall = self.rows.len() as f64 * Self::PITCH + gaps * Self::GAP;
         let limits = if self.limits.is_empty() { 0.0 } else { 18.0 };
-        let height = 150.0 + legend_lines.ceil() * 20.0 + tall + limits;
+        let height = self.head.height() + limits + tall + 64.0;
         let mut canvas = Canvas::new(&self.head.title, WIDTH, height);
         let top = self.head.draw(&mut canvas) + limits + 6.0;
         let strong = LABEL.bold();
@@ -132,8 +148,7 @@ impl Rows {
         let left = MARGIN + widest(&mut self.rows.iter().map(|row| strong.width(&row.label))) + 14.0;
         let right = WIDTH - MARGIN - widest(&mut self.rows.iter().map(|row| LABEL.width(&row.note))) - 12.0;
         let values = self.rows.iter().flat_map(Row::ends).chain(self.limits.iter().map(|(value, _)| *value));
-        let axis =
-            if self.log { Axis::log(values, left, right) } else { Axis::linear(values, left, right) };
+        let axis = if self.log { Axis::log(values, left, right) } else { Axis::linear(values, left, right) };
         self.grid(&mut canvas, axis, top, top + tall + 4.0);
         let mut y = top;
         for (at, row) in self.rows.iter().enumerate() {
@@ -207,10 +222,7 @@ impl Lines {
     const HEIGHT: f64 = 430.0;
 
     pub(crate) fn draw(&self) -> String {
-        let head = Head {
-            legend: self.series.iter().map(|series| series.key.clone()).collect(),
-            ..self.head.clone()
-        };
+        let head = Head { legend: self.series.iter().map(|series| series.key.clone()).collect(), ..self.head.clone() };
         let mut canvas = Canvas::new(&head.title, WIDTH, Self::HEIGHT);
         let top = head.draw(&mut canvas) + 14.0;
         let (left, right, bottom) = (MARGIN + 58.0, WIDTH - MARGIN - 8.0, Self::HEIGHT - 58.0);
@@ -250,30 +262,46 @@ impl Lines {
         canvas.text((f64::midpoint(left, right), bottom + 42.0), "connections", SMALL.at(Anchor::Middle));
         for (value, text) in &self.limits {
             let y = up.at(*value);
-            canvas.line((left, y), (right, y), "#e11d48", 1.4, true);
-            canvas.text((left + 8.0, y - 6.0), text, Style::new(12.0, "#be123c"));
+            canvas.line((left, y), (right, y), SOFT, 1.2, true);
+            canvas.text((left + 8.0, y - 6.0), text, SMALL);
         }
     }
 
-    /// The number beside each point, where there is room for it.
+    /// The number beside each point: above, below or to the right of it, wherever there is room.
     fn values(&self, canvas: &mut Canvas, up: Axis, across: Axis) {
-        let limits = self.limits.iter().map(|(value, text)| (f64::MIN, SMALL.width(text) + 100.0, up.at(*value) - 10.0));
-        let mut taken: Vec<(f64, f64, f64)> = limits.collect();
+        let style = |color| Style::new(12.0, color).bold().at(Anchor::Middle);
+        let limit = |(value, text): &(f64, String)| Place::new(0.0, up.at(*value) - 10.0, SMALL.width(text) + 100.0);
+        let mut taken: Vec<Place> = self.limits.iter().map(limit).collect();
         let points = || self.series.iter().flat_map(|series| series.points.iter().map(move |point| (series, *point)));
-        let dots: Vec<(f64, f64)> = points().map(|(_, (x, y))| (across.at(x), up.at(y))).collect();
+        taken.extend(points().map(|(_, (x, y))| Place::new(across.at(x), up.at(y), 6.0)));
         for (series, (x, y)) in points() {
             let text = self.unit.show(y);
+            let half = style(INK).width(&text) / 2.0;
             let (x, y) = (across.at(x), up.at(y));
-            let half = SMALL.bold().width(&text) / 2.0;
-            let clear = |middle: f64| {
-                let apart = |from: f64, to: f64, at: f64| x + half < from || x - half > to || (middle - at).abs() > 14.0;
-                taken.iter().all(|(from, to, at)| apart(*from, *to, *at))
-                    && dots.iter().all(|dot| *dot == (x, y) || apart(dot.0 - 6.0, dot.0 + 6.0, dot.1))
-            };
-            if let Some(middle) = [y - 14.0, y + 15.0].into_iter().find(|middle| clear(*middle)) {
-                taken.push((x - half, x + half, middle));
-                canvas.text((x, middle + 4.0), &text, Style::new(12.0, series.key.color).bold().at(Anchor::Middle));
+            let tries = [(x, y - 15.0), (x, y + 15.0), (x + half + 12.0, y)];
+            let free = tries.map(|(x, y)| Place::new(x, y, half)).into_iter().find(|place| place.is_free(&taken));
+            if let Some(place) = free {
+                canvas.text((place.x, place.y + 4.0), &text, style(series.key.color));
+                taken.push(place);
             }
         }
+    }
+}
+
+/// A text's middle and half its width.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    x: f64,
+    y: f64,
+    half: f64,
+}
+
+impl Place {
+    const fn new(x: f64, y: f64, half: f64) -> Self {
+        Self { x, y, half }
+    }
+
+    fn is_free(&self, taken: &[Self]) -> bool {
+        taken.iter().all(|it| (it.y - self.y).abs() > 13.0 || (it.x - self.x).abs() > it.half + self.half)
     }
 }

@@ -11,9 +11,7 @@ pub(crate) struct Published {
     pub(crate) else_said: &'static str,
 }
 
-const fn published(
-    [who, year, connections, machine, memory, else_said]: [&'static str; 6],
-) -> Published {
+const fn published([who, year, connections, machine, memory, else_said]: [&'static str; 6]) -> Published {
     Published { who, year, connections, machine, memory, else_said }
 }
 

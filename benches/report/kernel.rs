@@ -8,10 +8,46 @@ use crate::common::sys;
 
 /// Caches that grow and shrink with files, processes and mappings: no part of a connection.
 const FOREIGN: &[&str] = &[
-    "ext4", "jbd2", "btrfs", "xfs", "erofs", "fuse", "ovl", "f2fs", "nfs", "fat_", "squashfs", "buffer_head", "extent_status",
-    "radix_tree", "xarray", "proc_inode", "inode_cache", "shmem", "kernfs", "sysfs", "vm_area", "anon_vma", "maple_node",
-    "vmap_area", "task_", "mm_", "signal_cache", "sighand", "pid", "cred", "names_cache", "bio", "request_queue", "blkdev",
-    "kmalloc-rcl", "mnt_cache", "trace_", "ftrace", "debug_objects", "memdup",
+    "ext4",
+    "jbd2",
+    "btrfs",
+    "xfs",
+    "erofs",
+    "fuse",
+    "ovl",
+    "f2fs",
+    "nfs",
+    "fat_",
+    "squashfs",
+    "buffer_head",
+    "extent_status",
+    "radix_tree",
+    "xarray",
+    "proc_inode",
+    "inode_cache",
+    "shmem",
+    "kernfs",
+    "sysfs",
+    "vm_area",
+    "anon_vma",
+    "maple_node",
+    "vmap_area",
+    "task_",
+    "mm_",
+    "signal_cache",
+    "sighand",
+    "pid",
+    "cred",
+    "names_cache",
+    "bio",
+    "request_queue",
+    "blkdev",
+    "kmalloc-rcl",
+    "mnt_cache",
+    "trace_",
+    "ftrace",
+    "debug_objects",
+    "memdup",
 ];
 const PAGE: f64 = 4096.0;
 
@@ -26,8 +62,9 @@ pub(crate) struct Look {
 impl Look {
     /// Reads `/proc/slabinfo`, which only root may, and `/proc/meminfo`.
     pub(crate) fn now() -> io::Result<Self> {
-        let text = fs::read_to_string("/proc/slabinfo")
-            .map_err(|error| io::Error::new(error.kind(), format!("/proc/slabinfo: {error}, kernel memory needs root")))?;
+        let text = fs::read_to_string("/proc/slabinfo").map_err(|error| {
+            io::Error::new(error.kind(), format!("/proc/slabinfo: {error}, kernel memory needs root"))
+        })?;
         Ok(Self { caches: caches(&text), available: sys::available_memory() })
     }
 
@@ -40,7 +77,11 @@ impl Look {
         let round = |bytes: f64| (bytes * 10.0).round() / 10.0;
         Kernel {
             slab: round(grown.values().sum()),
-            caches: grown.into_iter().filter(|(_, bytes)| bytes.abs() >= 1.0).map(|(name, it)| (name, round(it))).collect(),
+            caches: grown
+                .into_iter()
+                .filter(|(_, bytes)| bytes.abs() >= 1.0)
+                .map(|(name, it)| (name, round(it)))
+                .collect(),
             available: round(each(before.available as f64 - self.available as f64)),
         }
     }

@@ -45,7 +45,11 @@ impl Ladder {
         for connections in &self.tun {
             let what = format!("{}, tun", Unit::Count.show(*connections as f64));
             match room(*connections, TUN_BYTES) {
-                Ok(()) => results.attempt(&what, || step::run_tun(*connections, self.timing), |it, step| it.steps.push(step))?,
+                Ok(()) => results.attempt(
+                    &what,
+                    || step::run_tun(*connections, self.timing),
+                    |it, step| it.steps.push(step),
+                )?,
                 Err(why) => results.leave_out(&what, &why, false),
             }
         }

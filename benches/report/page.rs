@@ -184,7 +184,8 @@ fn memory(page: &mut String, results: &Results) {
 /// What the kernel holds, by cache, for the largest step that has everything to compare with.
 fn caches(page: &mut String, results: &Results) {
     let known = |step: &&Step| results.bare(step.connections).is_some_and(|bare| bare.pair.is_some());
-    let Some(step) = results.steps.iter().filter(|step| step.via == "loopback").filter(known).max_by_key(|it| it.connections)
+    let Some(step) =
+        results.steps.iter().filter(|step| step.via == "loopback").filter(known).max_by_key(|it| it.connections)
     else {
         return;
     };

@@ -77,7 +77,7 @@ fn user_memory(results: &Results) -> Option<String> {
     }
     let head = head(
         "User memory of one idle connection",
-        "What the process holds beyond what it held when empty; kernel memory comes on top and is the same for all",
+        "What the process holds beyond what it held when empty; kernel memory comes on top",
         Vec::new(),
     );
     let axis = "bytes per connection, logarithmic".to_owned();
@@ -94,7 +94,7 @@ fn memory(results: &Results) -> Option<String> {
             Mark::Bar { from: bare, to: kernel, color: LIGHT },
             Mark::Bar { from: kernel, to: kernel + user, color: URING },
         ];
-        let note = format!("{} + {:.0} + {user:.0} B", grouped(bare), kernel - bare);
+        let note = format!("{} + {} + {user:.0} B", grouped(bare), grouped(kernel - bare));
         Some(Row { label: label(step), strong: true, marks, note, gap: false })
     };
     let mut rows: Vec<Row> = results.steps.iter().filter_map(row).collect();
@@ -141,7 +141,8 @@ fn connect(results: &Results) -> Option<String> {
     }
     let title = "Connect rate";
     let subtitle = "TCP connect, upgrade and subscription, all at once; server and clients share the machine's cores";
-    let limits = vec![(field::GREATWS_RATE, format!("greatws, published: {} handshakes/s", grouped(field::GREATWS_RATE)))];
+    let limits =
+        vec![(field::GREATWS_RATE, format!("greatws, published: {} handshakes/s", grouped(field::GREATWS_RATE)))];
     let head = head(title, subtitle, Vec::new());
     Some(Lines { head, unit: Unit::PerSecond, log: false, series, limits }.draw())
 }
@@ -194,7 +195,8 @@ fn broadcast(results: &Results) -> Option<String> {
 /// Time of a broadcast for each receiver, beside others.
 fn delivery(results: &Results) -> Option<String> {
     let micros = |last_ms: f64, receivers: f64| last_ms * 1e3 / receivers.max(1.0);
-    let row = |label: String, strong: bool, us: f64, color| bar(label, strong, 0.0, us / 1e3, color, format!("{us:.2} µs"));
+    let row =
+        |label: String, strong: bool, us: f64, color| bar(label, strong, 0.0, us / 1e3, color, format!("{us:.2} µs"));
     let ours = results.steps.iter().filter(|step| step.broadcast.deliveries > 0).map(|step| {
         let us = micros(step.broadcast.last_ms, step.connections as f64);
         row(format!("Holdline, {}", label(step)), true, us, color(step))
@@ -269,7 +271,8 @@ fn turns(results: &Results) -> Option<String> {
     let mut rows = Vec::new();
     for step in &results.steps {
         let first = rows.len();
-        let phases = [("connecting", &step.turns.connecting), ("idle", &step.turns.idle), ("broadcast", &step.turns.broadcast)];
+        let phases =
+            [("connecting", &step.turns.connecting), ("idle", &step.turns.idle), ("broadcast", &step.turns.broadcast)];
         let phases = phases.into_iter().filter_map(|(phase, found)| Some((phase, found.as_ref()?)));
         rows.extend(phases.map(|(phase, found)| turn(format!("{}, {phase}", label(step)), color(step), found)));
         if rows.len() == first && step.turns.max_ms > 0.0 {

@@ -105,6 +105,13 @@ pub(crate) fn run(backend: &str, connections: u64, timing: Timing) -> io::Result
     })
 }
 
+/// Of the first listener with this scheme.
+fn address<'a>(mut urls: impl Iterator<Item = &'a String>, scheme: &str) -> io::Result<SocketAddrV4> {
+    let authority = urls.find_map(|url| url.strip_prefix(scheme)?.split(['/', '?']).next());
+    let address = authority.and_then(|authority| authority.parse().ok());
+    address.ok_or_else(|| io::Error::other(format!("the server has no {scheme} listener on an IPv4 address")))
+}
+
 impl Server {
     fn start(backend: &str, connections: u64, timing: Timing) -> io::Result<Self> {
         let (room, heartbeat) = ((connections + SPARE).to_string(), format!("{}ms", timing.heartbeat.as_millis()));
@@ -120,15 +127,10 @@ impl Server {
                 line => urls.extend(line.strip_prefix("listening on ").map(str::to_owned)),
             }
         }
+        let web = address(urls.iter(), "http://")?;
+        let echo = address(urls.iter(), "tcp://")?;
         // The admin page comes last.
-        let find = |scheme: &str, urls: &mut dyn Iterator<Item = &String>| {
-            let authority = urls.find_map(|url| url.strip_prefix(scheme)?.split(['/', '?']).next());
-            let address = authority.and_then(|authority| authority.parse().ok());
-            address.ok_or_else(|| io::Error::other(format!("the server has no {scheme} listener")))
-        };
-        let web = find("http://", &mut urls.iter())?;
-        let admin = find("http://", &mut urls.iter().rev())?;
-        let echo = find("tcp://", &mut urls.iter())?;
+        let admin = address(urls.iter().rev(), "http://")?;
         Ok(Self { child, web, echo, admin })
     }
 

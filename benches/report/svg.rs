@@ -43,13 +43,13 @@ impl Style {
         let em: f64 = text
             .chars()
             .map(|letter| match letter {
-                'i' | 'l' | 'j' | '.' | ',' | ':' | '|' | '\'' | ' ' => 0.30,
+                'i' | 'l' | 'j' | '.' | ',' | ':' | '|' | '\'' | ' ' => 0.34,
                 'm' | 'w' | 'M' | 'W' | '%' => 0.88,
-                letter if letter.is_ascii_uppercase() => 0.69,
-                _ => 0.56,
+                letter if letter.is_ascii_uppercase() => 0.71,
+                _ => 0.61,
             })
             .sum();
-        em * self.size * if self.bold { 1.06 } else { 1.0 }
+        em * self.size * if self.bold { 1.12 } else { 1.0 }
     }
 }
 
