@@ -8,8 +8,10 @@
 )]
 
 mod backend {
+    pub mod caller;
     pub mod cases;
     pub mod churn;
+    pub mod dial;
     pub mod harness;
     pub mod os;
     pub mod sim;

@@ -8,6 +8,7 @@ mod chat;
 mod logging;
 mod serve;
 mod setup;
+mod swarm;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -32,6 +33,8 @@ enum Command {
     Serve(Box<serve::Args>),
     /// Chat from the terminal: lines of standard input go in, messages come out.
     Chat(chat::Args),
+    /// Load a server with a crowd of clients: idle, broadcast, echo or churn.
+    Swarm(Box<swarm::Args>),
     /// Check a configuration file: exit 0, or 1 with every error and its line.
     CheckConfig(setup::CheckArgs),
     /// Print the whole configuration with comments and defaults.
@@ -83,6 +86,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         Command::Serve(args) => serve::run(&args),
         Command::Chat(args) => chat::run(&args),
+        Command::Swarm(args) => swarm::run(&args),
         Command::CheckConfig(args) => setup::check_config(&args),
         Command::DefaultConfig => setup::default_config(),
     }

@@ -190,4 +190,9 @@ pub trait Dial: Backend {
     /// attached from now on, and [`Backend::close`] ends it. The `hello` belongs to few connections or to all: a backend
     /// may keep a reference to each that it has seen for as long as it lives.
     fn dial(&mut self, id: ConnId, to: std::net::SocketAddrV4, hello: &Arc<[u8]>);
+
+    /// Why the last dial failed that did, with the number that the kernel gave: more than [`Completion::Failed`] says.
+    fn dial_error(&self) -> Option<io::Error> {
+        None
+    }
 }

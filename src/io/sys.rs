@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr::NonNull;
+use std::time::Duration;
 
 use crate::io::Wake;
 
@@ -93,4 +94,21 @@ pub(crate) fn descriptors_max() -> u64 {
     // SAFETY: `limit` is a valid place for the answer and outlives the call.
     let done = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
     if done == 0 { limit.rlim_cur } else { 1024 }
+}
+
+/// CPU time used so far by all threads of a process, dead ones included, to the nanosecond.
+pub(crate) fn cpu_time(pid: u32) -> io::Result<Duration> {
+    let mut clock: libc::clockid_t = 0;
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the call writes one plain value that outlives it.
+    match unsafe { libc::clock_getcpuclockid(pid.cast_signed(), &raw mut clock) } {
+        0 => {}
+        errno => return Err(io::Error::from_raw_os_error(errno)),
+    }
+    // SAFETY: the same.
+    if unsafe { libc::clock_gettime(clock, &raw mut time) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let nanos = u32::try_from(time.tv_nsec).unwrap_or(0);
+    Ok(Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), nanos))
 }

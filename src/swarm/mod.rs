@@ -1,11 +1,234 @@
 //! A crowd of clients, to load a server with: what `holdline swarm` does.
 //!
 //! [`plan`] is what to do, typed; [`peer`] the client's side of each protocol, without a socket or a clock; [`live`] what
-//! a terminal sees while it runs; [`report`] what is written when it is over.
+//! a terminal sees while it runs; [`report`] what is written when it is over. [`run`] leads from the one to the other:
+//!
+//! ```text
+//!   conductor (stage; idle, broadcast, echo, churn)        one thread: a script that tells, waits and looks
+//!        | orders            ^ counts
+//!        v                   |
+//!   workers (crowd, parts)                                 each its backend and its share of the connections
+//! ```
+//!
+//! Nothing but orders and counts passes between threads while it runs; what was measured is added up at the end.
 
+mod broadcast;
+mod crowd;
+mod idle;
 pub mod latency;
+mod limits;
 pub mod live;
+mod part;
 pub mod peer;
 pub mod plan;
 pub mod report;
+mod stage;
+mod stamp;
+pub mod summary;
+mod tally;
 mod target;
+pub mod usage;
+mod worker;
+
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher, Hasher};
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use self::crowd::{Manner, Route};
+use self::limits::Reason;
+use self::live::{Live, Phase};
+use self::part::{Actor, Order};
+use self::peer::Client;
+use self::plan::{MESSAGE_BYTES_MIN, Plan, Protocol, Scenario, Target, Via};
+use self::report::{Connect, Report, Server};
+use self::stage::{Stage, share};
+use self::tally::Count;
+use self::worker::{Desk, Harvest, Worker};
+use crate::io::uring::{self, Sources};
+use crate::time::SystemClock;
+
+/// Handshakes in flight over all threads: half of what an accept backlog of 4,096 takes.
+const WINDOW: usize = 2048;
+/// Time to end all connections at the end of a run.
+const CLOSE: Duration = Duration::from_secs(30);
+
+/// Why there is no report.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// No backend.
+    #[error("{0}, when the swarm was set up")]
+    Setup(#[from] uring::SetupError),
+    /// The kernel's interface failed.
+    #[error("the kernel failed the swarm: {0}, in its thread {1}: see dmesg")]
+    Io(#[source] io::Error, usize),
+    /// No thread.
+    #[error("no thread for the swarm: {0}: raise ulimit -u")]
+    Thread(#[source] io::Error),
+    /// A fault of ours.
+    #[error("internal error in thread {0} of the swarm: please report it")]
+    Panic(usize),
+}
+
+/// Runs a plan to its end, or until `stop`, and reports what was found. `live` must have room for [`Plan::threads`].
+///
+/// # Errors
+/// When there is nothing to report. A server that misbehaves, or a limit that is met, is in the report.
+pub fn run(plan: &Plan, live: &Live, stop: &AtomicBool) -> Result<Report, RunError> {
+    let threads = plan.threads.clamp(1, plan.connections.max(1));
+    let desks: Vec<Desk> = (0..threads).map(|_| Desk::default()).collect();
+    let clock = SystemClock::new();
+    thread::scope(|scope| {
+        // Whatever happens here, nobody waits for threads that nobody leads.
+        let _dismissal = Dismissal(&desks);
+        let mut crew = Vec::with_capacity(threads);
+        let number = random();
+        for (index, desk) in desks.iter().enumerate() {
+            let worker = Worker { manner: manner(plan, threads, index), desk, counts: live.thread(index), clock, stop };
+            let work = move || start(plan, index, worker, number);
+            let thread = thread::Builder::new().name(format!("swarm-{index}"));
+            crew.push(thread.spawn_scoped(scope, work).map_err(RunError::Thread)?);
+        }
+        let mut stage = Stage::new(plan, live, stop, &desks, clock);
+        let mut report = Report::default();
+        let outcome = conduct(&mut stage, &mut report);
+        idle::lived(&stage, &mut report.hold);
+        stage.end(CLOSE);
+        let mut harvest: Option<Harvest> = None;
+        for (index, thread) in crew.into_iter().enumerate() {
+            let more = thread.join().map_err(|_| RunError::Panic(index))??;
+            match &mut harvest {
+                Some(harvest) => harvest.merge(more),
+                None => harvest = Some(more),
+            }
+        }
+        stage.look_after();
+        if let Some(harvest) = harvest {
+            complete(&stage, &mut report, &harvest, outcome);
+        }
+        live.enter(Phase::Done, 0);
+        Ok(report)
+    })
+}
+
+/// Ends all threads when it goes.
+struct Dismissal<'a>(&'a [Desk]);
+
+impl Drop for Dismissal<'_> {
+    fn drop(&mut self) {
+        self.0.iter().for_each(|desk| desk.tell(Order::End(Duration::ZERO)));
+    }
+}
+
+/// Says that a thread is over, also when it panicked.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// One thread. Its backend is made here, since a ring belongs to the thread that made it.
+fn start(plan: &Plan, index: usize, worker: Worker<'_>, run: u32) -> Result<Harvest, RunError> {
+    let _over = Over(&worker.desk.is_over);
+    let actor = Actor::new(run, plan.message_bytes().max(MESSAGE_BYTES_MIN));
+    let result = match &plan.via {
+        Via::Loopback => {
+            let config = uring::Config { sources: lane(index), ..uring::Config::new(worker.manner.places) };
+            worker.run(uring::Uring::new(config)?, actor)
+        }
+        Via::Tun(_) => Err(io::Error::new(io::ErrorKind::Unsupported, "the tun network is not built in")),
+    };
+    result.map_err(|error| RunError::Io(error, index))
+}
+
+/// Addresses that belong to this thread of this process: who shares them by chance only tries more of them.
+fn lane(index: usize) -> Sources {
+    let lane = (std::process::id() as usize).wrapping_mul(64).wrapping_add(index) & 0xffff;
+    Sources::Loopback { lane: u16::try_from(lane).unwrap_or(0) }
+}
+
+/// How the connections of one thread behave.
+fn manner(plan: &Plan, threads: usize, index: usize) -> Manner {
+    let route = |target: &Target| {
+        let client = Client::new(target, random_bytes(), plan.message_bytes_max());
+        Route { client, address: target.address, greets: target.protocol == Protocol::WebSocket }
+    };
+    let (main, echo) = (route(&plan.target), route(plan.echo_target()));
+    Manner {
+        // By role: holders, echo clients, guests.
+        routes: [main.clone(), echo, main],
+        places: share(plan.connections, threads, index) + 1,
+        window: (WINDOW / threads).max(1),
+        timeout: plan.connect_timeout,
+    }
+}
+
+/// What a scenario measured, to be put together with what the threads found.
+enum Outcome {
+    /// Nothing more than the report has already.
+    Plain,
+    /// Publications.
+    Published(broadcast::Measured, u32),
+}
+
+/// Leads the threads through the scenario.
+fn conduct(stage: &mut Stage<'_>, report: &mut Report) -> Outcome {
+    report.scenario = stage.plan.scenario.name().to_owned();
+    report.target = stage.plan.target.to_string();
+    report.via = stage.plan.via.name().to_owned();
+    report.threads = stage.desks.len();
+    report.connections = stage.plan.connections as u64;
+    let is_open = stage.open_all();
+    report.opened = stage.tally()[Count::Standing];
+    if !is_open {
+        return Outcome::Plain;
+    }
+    match &stage.plan.scenario {
+        Scenario::Idle(idle) => {
+            idle::run(stage, *idle, report);
+            Outcome::Plain
+        }
+        Scenario::Broadcast(broadcast) => broadcast::run(stage, *broadcast, report)
+            .map_or(Outcome::Plain, |measured| Outcome::Published(measured, broadcast.messages)),
+        Scenario::Echo(_) | Scenario::Churn(_) => Outcome::Plain,
+    }
+}
+
+/// Puts the rest into the report.
+fn complete(stage: &Stage<'_>, report: &mut Report, harvest: &Harvest, outcome: Outcome) {
+    report.connect = Connect::new(stage.opening, &harvest.connect, named(harvest.tally.failures()));
+    report.connect.retries = harvest.tally[Count::Retries];
+    report.connect.failed = harvest.tally[Count::GivenUp];
+    report.limit.clone_from(&stage.limit);
+    if let (Some(pid), [before, held, .., after]) = (stage.plan.server_pid, stage.looks.as_slice()) {
+        report.server = Some(Server::new(pid, [*before, *held, *after], report.opened));
+    }
+    match outcome {
+        Outcome::Plain => {}
+        Outcome::Published(measured, messages) => {
+            let size = stage.plan.message_bytes();
+            report.broadcast = Some(broadcast::report(&measured, size, messages, &harvest.actor.subscribers));
+        }
+    }
+}
+
+/// Reasons by their names.
+fn named(reasons: impl Iterator<Item = (Reason, u64)>) -> BTreeMap<String, u64> {
+    reasons.map(|(reason, count)| (reason.name().to_owned(), count)).collect()
+}
+
+/// Differs from run to run.
+fn random() -> u32 {
+    let random = std::hash::RandomState::new().build_hasher().finish();
+    u32::try_from(random >> 32).unwrap_or(0)
+}
+
+fn random_bytes() -> [u8; 16] {
+    let mut bytes = [0; 16];
+    bytes.chunks_exact_mut(4).for_each(|four| four.copy_from_slice(&random().to_ne_bytes()));
+    bytes
+}

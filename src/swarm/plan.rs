@@ -35,6 +35,25 @@ impl Plan {
     /// Room that a server may use beyond what the swarm sends: what others publish to the same topic.
     const HEADROOM_BYTES: usize = 64 << 10;
 
+    /// Bytes of each message of ours.
+    #[must_use]
+    pub const fn message_bytes(&self) -> usize {
+        match &self.scenario {
+            Scenario::Broadcast(broadcast) => broadcast.size,
+            Scenario::Echo(echo) => echo.size,
+            Scenario::Idle(_) | Scenario::Churn(_) => MESSAGE_BYTES_MIN,
+        }
+    }
+
+    /// Where messages come back.
+    #[must_use]
+    pub const fn echo_target(&self) -> &Target {
+        match &self.scenario {
+            Scenario::Churn(Churn { probe: Some(probe), .. }) => probe,
+            _ => &self.target,
+        }
+    }
+
     /// Bytes of a message that a client takes at most: a bound on what a server can make the swarm keep.
     #[must_use]
     pub const fn message_bytes_max(&self) -> usize {

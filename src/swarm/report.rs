@@ -39,6 +39,8 @@ pub struct Report {
     pub server: Option<Server>,
     /// What stopped the run short.
     pub limit: Option<Limit>,
+    /// Whether a signal did.
+    pub interrupted: bool,
 }
 
 /// How connections came to be.
@@ -56,7 +58,9 @@ pub struct Connect {
     pub max_ms: f64,
     /// Connections that did not come to be.
     pub failed: u64,
-    /// Why, and how many each.
+    /// Tries that failed and were made again.
+    pub retries: u64,
+    /// Why tries failed, and how many each.
     pub failures: BTreeMap<String, u64>,
 }
 
@@ -71,6 +75,7 @@ impl Connect {
             p99_ms: millis(each.at(0.99)),
             max_ms: millis(each.last()),
             failed: failures.values().sum(),
+            retries: 0,
             failures,
         }
     }
@@ -107,6 +112,8 @@ pub struct Broadcast {
     pub missing: u64,
     /// Deliveries that came twice.
     pub duplicates: u64,
+    /// Deliveries that came after one that was published later.
+    pub reordered: u64,
     /// The first delivery of any message.
     pub first_ms: f64,
     /// Half of the deliveries of all messages.
@@ -169,6 +176,7 @@ impl Broadcast {
             deliveries: whole.deliveries,
             missing: 0,
             duplicates: 0,
+            reordered: 0,
             first_ms: whole.first_ms,
             p50_ms: whole.p50_ms,
             p99_ms: whole.p99_ms,
@@ -305,7 +313,7 @@ impl Server {
 /// What a process uses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Usage {
-    /// Anonymous memory in RAM (`RssAnon` in proc(5)).
+    /// Anonymous and shared memory in RAM (`RssAnon` and `RssShmem` in proc(5)).
     pub user_bytes: u64,
     /// User and system time of all threads.
     pub cpu_seconds: f64,
@@ -344,6 +352,9 @@ impl Report {
     #[must_use]
     pub fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();
+        if self.interrupted {
+            faults.push("ended by a signal before its time: let it run".to_owned());
+        }
         if let Some(Limit { what, at, mend }) = &self.limit {
             faults.push(format!("{what} stopped it at {at} of {} connections: {mend}", self.connections));
         } else if self.opened < self.connections {
@@ -359,27 +370,33 @@ impl Report {
             let dead = self.opened - self.hold.alive_at_start;
             faults.push(format!("{dead} of {} connections gave no sign of life when all were open", self.opened));
         }
-        let mut count = |number: u64, what: &str| {
-            if number > 0 {
-                faults.push(format!("{number} {what}"));
-            }
-        };
+        if self.echo.as_ref().is_some_and(|echo| echo.messages == 0) {
+            faults.push("no message came back".to_owned());
+        }
+        let counted = self.counted().into_iter().filter(|(count, _)| *count > 0);
+        faults.extend(counted.map(|(count, what)| format!("{count} {what}")));
+        faults
+    }
+
+    /// What has to be zero.
+    fn counted(&self) -> Vec<(u64, &'static str)> {
+        let mut counted = Vec::new();
         if let Some(broadcast) = &self.broadcast {
-            count(broadcast.missing, "deliveries are missing");
-            count(broadcast.duplicates, "deliveries came twice");
+            counted.push((broadcast.missing, "deliveries are missing"));
+            counted.push((broadcast.duplicates, "deliveries came twice"));
+            counted.push((broadcast.reordered, "deliveries came out of order"));
         }
         if let Some(echo) = &self.echo {
-            count(echo.missing, "messages did not come back");
-            count(u64::from(echo.messages == 0), "run without a single message that came back");
+            counted.push((echo.missing, "messages did not come back"));
         }
         if let Some(churn) = &self.churn {
-            count(churn.held_lost, "held connections were lost");
-            count(churn.connects_failed, "connections could not come");
-            count(churn.missing, "deliveries to healthy members are missing");
-            count(churn.duplicates, "deliveries came twice");
-            count(churn.probes_missing, "probes of healthy clients did not come back");
+            counted.push((churn.held_lost, "held connections were lost"));
+            counted.push((churn.connects_failed, "connections could not come"));
+            counted.push((churn.missing, "deliveries to healthy members are missing"));
+            counted.push((churn.duplicates, "deliveries came twice"));
+            counted.push((churn.probes_missing, "probes of healthy clients did not come back"));
         }
-        faults
+        counted
     }
 
     /// As JSON, indented, with a newline at the end.

@@ -11,7 +11,7 @@ use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use super::request::{self, Done, Kind};
-use super::ring::Ring;
+use super::ring::{Filler, Ring};
 use super::{Completion, Uring};
 use crate::id::ListenerId;
 use crate::io::Accepted;
@@ -70,9 +70,8 @@ impl Uring {
     }
 
     /// A slot got free.
-    pub(super) fn freed(&mut self, ring: usize) {
-        let ring = &mut self.rings[ring];
-        ring.used = ring.used.saturating_sub(1);
+    pub(super) fn freed(&mut self, ring: usize, slot: u32) {
+        self.rings[ring].give_slot(slot);
         self.accept_changed = true;
         self.listeners.iter_mut().for_each(|listener| listener.rest_until = None);
     }
@@ -113,7 +112,10 @@ impl Uring {
         }
         if listener.out == 0 {
             match self.roomy_ring() {
-                Ok(Some(ring)) => self.listeners[position].ring = ring,
+                Ok(Some(ring)) => {
+                    self.rings[ring].filler = Some(Filler::Accepts);
+                    self.listeners[position].ring = ring;
+                }
                 Ok(None) => return,
                 Err(error) => return self.accept_failed(position, error.kind()),
             }
@@ -164,10 +166,15 @@ impl Uring {
 
     /// The ring with the most free slots, a new one if all are full, `None` if there may be no more.
     fn roomy_ring(&mut self) -> io::Result<Option<usize>> {
-        let best = self.rings.iter().enumerate().rev().max_by_key(|(_, ring)| ring.free());
-        if let Some((ring, _)) = best.filter(|(_, ring)| ring.free() > 0) {
-            return Ok(Some(ring));
+        let roomy = self.rings.iter().enumerate().filter(|(_, ring)| ring.has_room_for(Filler::Accepts));
+        match roomy.rev().max_by_key(|(_, ring)| ring.free()) {
+            Some((ring, _)) => Ok(Some(ring)),
+            None => self.add_ring(),
         }
+    }
+
+    /// One more ring, `None` if there may be no more.
+    pub(super) fn add_ring(&mut self) -> io::Result<Option<usize>> {
         if self.rings.len() >= self.rings_max {
             return Ok(None);
         }

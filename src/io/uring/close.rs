@@ -2,13 +2,14 @@
 
 use super::accept::place;
 use super::request::{self, Done, Kind};
-use super::table::{CLOSE, CLOSING, ENDED, Entry, MULTI, PAUSED, POLL, POLL_OUT, SHUTDOWN};
+use super::table::{CLOSE, CLOSING, DIAL, ENDED, MULTI, NO_SLOT, PAUSED, POLL, POLL_OUT, SHUTDOWN};
 use super::{Completion, Ending, Uring};
 use crate::id::ConnId;
 
 impl Uring {
     pub(super) fn poll_out(&mut self, id: ConnId) {
-        let Some(entry) = self.table.open(id).filter(|entry| !entry.has(POLL_OUT)) else { return };
+        // A dial ends with word of room anyway.
+        let Some(entry) = self.table.open(id).filter(|entry| !entry.has(POLL_OUT | DIAL)) else { return };
         entry.set(POLL_OUT);
         let (ring, slot) = (entry.ring(), entry.slot());
         self.push(ring, &request::poll_out(slot, id));
@@ -51,8 +52,7 @@ impl Uring {
         let Some(entry) = self.table.get(id) else { return };
         entry.clear(SHUTDOWN);
         if entry.has(CLOSING) {
-            let entry = *entry;
-            self.close_slot(id, entry);
+            self.close_slot(id);
         }
     }
 
@@ -66,6 +66,7 @@ impl Uring {
             (POLL, Kind::Poll, Kind::CancelPoll),
             (MULTI, Kind::Multi, Kind::CancelMulti),
             (POLL_OUT, Kind::PollOut, Kind::CancelPollOut),
+            (DIAL, Kind::Dial, Kind::CancelDial),
         ];
         for (flag, kind, cancel) in outstanding {
             if entry.has(flag) {
@@ -75,14 +76,17 @@ impl Uring {
         if ending == Ending::Reset {
             self.push(ring, &request::no_linger(slot));
         }
-        // The kernel runs a shutdown on a thread of its own, and only there looks at who has the slot: it must not be
-        // the next connection.
-        if !entry.has(SHUTDOWN) {
-            self.close_slot(id, entry);
-        }
+        self.close_slot(id);
     }
 
-    fn close_slot(&mut self, id: ConnId, entry: Entry) {
+    /// Closes the descriptor of a closing connection, or leaves that to the completion of what must come before.
+    pub(super) fn close_slot(&mut self, id: ConnId) {
+        let Some(entry) = self.table.get(id).copied() else { return };
+        // The kernel runs a shutdown on a thread of its own, and only there looks at who has the slot; a link of a
+        // chain looks when its turn comes: it must not be the next connection.
+        if entry.has(SHUTDOWN | DIAL) {
+            return;
+        }
         let (ring, slot) = (entry.ring(), entry.slot());
         // The kernel answers unread bytes with a reset, which can overtake what was sent.
         if !entry.has(ENDED) {
@@ -93,9 +97,11 @@ impl Uring {
     }
 
     pub(super) fn on_close(&mut self, ring: usize, done: &Done) {
-        self.freed(ring);
-        if let Some(entry) = self.table.get(done.id()) {
-            entry.clear(CLOSE);
+        let Some(entry) = self.table.get(done.id()) else { return };
+        entry.clear(CLOSE);
+        let slot = entry.slot();
+        if slot != NO_SLOT {
+            self.freed(ring, slot);
         }
         self.settle(done.id());
     }

@@ -28,11 +28,13 @@
 mod accept;
 mod buffers;
 mod close;
+mod dial;
 mod probe;
 mod receive;
 mod request;
 mod ring;
 mod send;
+mod sources;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -45,10 +47,12 @@ use std::time::{Duration, Instant};
 
 use self::accept::Listener;
 use self::buffers::{Arena, Lent, Scratch, Sink};
+use self::dial::Dials;
 pub use self::probe::{Missing, probe};
 use self::request::{Done, Kind};
 use self::ring::{Batch, Ring};
-use self::table::{MULTI, POLL, POLL_OUT, Table};
+pub use self::sources::Sources;
+use self::table::{DIAL, MULTI, POLL, POLL_OUT, Table};
 use crate::id::{ConnId, ListenerId};
 use crate::io::sys::{self, Eventfd};
 use crate::io::{Accepted, Backend, Completion, Ending, Lease, Out, Short, Wake};
@@ -63,13 +67,15 @@ pub struct Config {
     /// Small receives without a [`Backend::quieten`] between them after which a connection gets a multishot receive;
     /// more than 3 for never.
     pub promote_after: u32,
+    /// Where dialled connections come from.
+    pub sources: Sources,
 }
 
 impl Config {
     /// The defaults for this many connections.
     #[must_use]
     pub const fn new(connections_max: usize) -> Self {
-        Self { connections_max, slots_per_ring: None, promote_after: 3 }
+        Self { connections_max, slots_per_ring: None, promote_after: 3, sources: Sources::Kernel }
     }
 }
 
@@ -129,6 +135,7 @@ pub struct Uring {
     flushed: bool,
     /// The interface itself has failed.
     broken: Option<io::ErrorKind>,
+    dials: Dials,
     held: Vec<Arc<[u8]>>,
     scratch: Scratch,
     arena: Arena,
@@ -182,6 +189,7 @@ impl Uring {
             fresh: false,
             flushed: false,
             broken: None,
+            dials: Dials::new(config.sources),
             held: Vec::new(),
             scratch: Scratch::new()?,
             arena: Arena::new()?,
@@ -272,7 +280,9 @@ impl Uring {
             Kind::CancelPollOut => self.on_cancel_failed(done, POLL_OUT, Kind::PollOut),
             Kind::Shutdown => self.on_shutdown(done),
             Kind::Close => self.on_close(ring, done),
-            Kind::Refuse => self.freed(ring),
+            Kind::Refuse => self.freed(ring, u32::try_from(done.about).unwrap_or(0)),
+            Kind::DialSocket | Kind::DialBind | Kind::Dial => self.on_dial(done),
+            Kind::CancelDial => self.on_cancel_failed(done, DIAL, Kind::Dial),
             Kind::Doorbell | Kind::Kick => {
                 let flag = if done.kind == Kind::Kick { &mut self.kicked } else { &mut self.rung };
                 *flag = true;

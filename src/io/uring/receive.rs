@@ -34,12 +34,21 @@ use std::io;
 
 use super::buffers::{BufferRing, Lent, Scratch};
 use super::request::{self, Done, Kind};
-use super::table::{CLOSING, ENDED, HUNG_UP, MULTI, OUTSTANDING, PAUSED, POLL, QUEUED, READABLE, RECV};
+use super::table::{CLOSING, DIAL, ENDED, HUNG_UP, MULTI, OUTSTANDING, PAUSED, POLL, QUEUED, READABLE, RECV};
 use super::{Completion, Uring};
 use crate::id::ConnId;
 
 /// Receives of up to this many bytes are better off with a multishot receive.
 const SMALL_BYTES_MAX: u32 = 1536;
+
+/// What a number is called. The limits on descriptors have no name of their own in the standard library.
+fn kind_of(errno: i32) -> io::ErrorKind {
+    match errno {
+        libc::EMFILE | libc::ENFILE => io::ErrorKind::QuotaExceeded,
+        libc::ENOBUFS => io::ErrorKind::OutOfMemory,
+        errno => io::Error::from_raw_os_error(errno).kind(),
+    }
+}
 
 impl Uring {
     /// Arms what the connection should wait with and does not; the last step of a close.
@@ -53,7 +62,7 @@ impl Uring {
             }
             return;
         }
-        if entry.has(ENDED | MULTI) {
+        if entry.has(ENDED | MULTI | DIAL) {
             return;
         }
         let (ring, slot) = (entry.ring(), entry.slot());
@@ -98,6 +107,7 @@ impl Uring {
 
     /// Starts receives for those in the line, as long as there are buffers.
     pub(super) fn service(&mut self) {
+        self.dial_again();
         while self.scratch.has_free() {
             let Some(id) = self.ready.pop_front() else { return };
             let Some(entry) = self.table.open(id) else { continue };
@@ -213,10 +223,10 @@ impl Uring {
         }
     }
 
-    fn fail(&mut self, id: ConnId, errno: i32) {
+    pub(super) fn fail(&mut self, id: ConnId, errno: i32) {
         if let Some(entry) = self.table.open(id).filter(|entry| !entry.has(ENDED)) {
             entry.set(ENDED);
-            self.done.push_back(Completion::Failed(id, io::Error::from_raw_os_error(errno).kind()));
+            self.done.push_back(Completion::Failed(id, kind_of(errno)));
         }
     }
 

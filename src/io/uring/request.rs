@@ -4,10 +4,11 @@
 //! kind, 8 bits | what it is about, 56 bits: a ConnId, the tag of a send, the number of a buffer or of a listener
 //! ```
 
+use std::net::SocketAddrV4;
 use std::os::fd::RawFd;
 
 use io_uring::squeue::{Entry, Flags};
-use io_uring::types::{CancelBuilder, Fd, Fixed};
+use io_uring::types::{CancelBuilder, DestinationSlot, Fd, Fixed};
 use io_uring::{cqueue, opcode};
 
 use crate::id::ConnId;
@@ -62,6 +63,14 @@ kinds! {
     Close,
     /// Close of a descriptor that was never attached.
     Refuse,
+    /// Making of a socket to dial with; comes back only when that fails.
+    DialSocket,
+    /// Its binding to a planned source; comes back only when that fails.
+    DialBind,
+    /// Its connecting and its hello; the last of them comes back, or the one that fails.
+    Dial,
+    /// Cancellation of that.
+    CancelDial,
 }
 
 const ABOUT_BITS: u32 = 56;
@@ -139,6 +148,7 @@ const OUT_EVENTS: u32 = libc::POLLOUT as u32;
 /// All at once or as much as fits, without ever waiting, and without a signal.
 const SEND_FLAGS: i32 = libc::MSG_DONTWAIT | libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
 
+static ONE: i32 = 1;
 static NO_LINGER: libc::linger = libc::linger { l_onoff: 1, l_linger: 0 };
 
 pub(super) fn poll_eventfd(fd: RawFd, kind: Kind) -> Entry {
@@ -151,7 +161,7 @@ pub(super) fn accept(fd: RawFd, listener: u64) -> Entry {
 
 pub(super) fn accept_one(fd: RawFd, listener: u64) -> Entry {
     let (address, len) = (std::ptr::null_mut(), std::ptr::null_mut());
-    let slot = io_uring::types::DestinationSlot::auto_target();
+    let slot = DestinationSlot::auto_target();
     opcode::Accept::new(Fd(fd), address, len).file_index(Some(slot)).build().user_data(name(Kind::AcceptOne, listener))
 }
 
@@ -216,12 +226,57 @@ pub(super) fn no_linger(slot: u32) -> Entry {
     entry.flags(Flags::SKIP_SUCCESS).user_data(name(Kind::Ignored, 0))
 }
 
+/// Makes the socket of a connection to dial.
+pub(super) fn socket(slot: u32, id: ConnId) -> Entry {
+    let place = DestinationSlot::try_from_slot_target(slot).ok();
+    let entry = opcode::Socket::new(libc::AF_INET, libc::SOCK_STREAM, 0).file_index(place).build();
+    entry.flags(Flags::SKIP_SUCCESS).user_data(name(Kind::DialSocket, id.bits()))
+}
+
+/// Small messages leave at once.
+pub(super) fn no_delay(slot: u32) -> Entry {
+    let (level, option) = (libc::IPPROTO_TCP.unsigned_abs(), libc::TCP_NODELAY.unsigned_abs());
+    let entry = opcode::SetSockOpt::new(Fixed(slot), level, option, (&raw const ONE).cast(), 4).build();
+    entry.flags(Flags::SKIP_SUCCESS).user_data(name(Kind::Ignored, 0))
+}
+
+/// A socket address as the kernel has it.
+pub(super) const ADDRESS_BYTES: usize = 16;
+
+/// The bytes of a `sockaddr_in`.
+pub(super) fn raw_address(address: SocketAddrV4) -> [u8; ADDRESS_BYTES] {
+    let mut raw = [0; ADDRESS_BYTES];
+    raw[..2].copy_from_slice(&(libc::AF_INET as u16).to_ne_bytes());
+    raw[2..4].copy_from_slice(&address.port().to_be_bytes());
+    raw[4..8].copy_from_slice(&address.ip().octets());
+    raw
+}
+
+/// First in the chain of a dial.
+pub(super) fn bind(slot: u32, address: *const u8, id: ConnId) -> Entry {
+    let entry = opcode::Bind::new(Fixed(slot), address.cast(), ADDRESS_BYTES as u32).build();
+    entry.flags(Flags::SKIP_SUCCESS | Flags::IO_LINK).user_data(name(Kind::DialBind, id.bits()))
+}
+
+/// The chain's last link, unless `linked` to a hello.
+pub(super) fn connect(slot: u32, address: *const u8, linked: bool, id: ConnId) -> Entry {
+    let entry = opcode::Connect::new(Fixed(slot), address.cast(), ADDRESS_BYTES as u32).build();
+    let flags = if linked { Flags::SKIP_SUCCESS | Flags::IO_LINK } else { Flags::empty() };
+    entry.flags(flags).user_data(name(Kind::Dial, id.bits()))
+}
+
+/// Sends all of it, and waits for that if need be.
+pub(super) fn hello(slot: u32, start: *const u8, len: u32, id: ConnId) -> Entry {
+    let entry = opcode::Send::new(Fixed(slot), start, len).flags(libc::MSG_WAITALL | libc::MSG_NOSIGNAL).build();
+    entry.user_data(name(Kind::Dial, id.bits()))
+}
+
 pub(super) fn close(slot: u32, id: ConnId) -> Entry {
     opcode::Close::new(Fixed(slot)).build().user_data(name(Kind::Close, id.bits()))
 }
 
 pub(super) fn refuse(slot: u32) -> Entry {
-    opcode::Close::new(Fixed(slot)).build().user_data(name(Kind::Refuse, 0))
+    opcode::Close::new(Fixed(slot)).build().user_data(name(Kind::Refuse, slot as u64))
 }
 
 #[cfg(test)]

@@ -50,6 +50,22 @@ pub(super) struct Ring {
     pub(super) reserved: u32,
     /// Whether it is on the list of rings with something to submit.
     pub(super) listed: bool,
+    /// Who fills its slots, from the first one on.
+    pub(super) filler: Option<Filler>,
+    /// Slots below this one have been dialled into.
+    dialled: u32,
+    /// Those of them that are free again.
+    again: Vec<u32>,
+}
+
+/// Who fills the slots of a ring. The kernel chooses the slots of what it accepts, we choose those that we dial into,
+/// and neither knows of the other's: so a ring is for the one or for the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Filler {
+    /// Listeners.
+    Accepts,
+    /// Dialling.
+    Dials,
 }
 
 impl Ring {
@@ -63,12 +79,47 @@ impl Ring {
         // Only shutdowns run on the kernel's worker threads; two are plenty, and the default is "as many as you like".
         // A kernel that does not know this (before 5.15) has failed the probe.
         io.submitter().register_iowq_max_workers(&mut [1, 2])?;
-        Ok(Self { io, buffers: None, slots, used: 0, reserved: 0, listed: false })
+        let (filler, again) = (None, Vec::new());
+        Ok(Self { io, buffers: None, slots, used: 0, reserved: 0, listed: false, filler, dialled: 0, again })
     }
 
     /// Slots that nobody has and nobody may get.
     pub(super) const fn free(&self) -> u32 {
         self.slots.saturating_sub(self.used + self.reserved)
+    }
+
+    /// Whether `filler` may put a connection into it.
+    pub(super) fn has_room_for(&self, filler: Filler) -> bool {
+        self.free() > 0 && self.filler.is_none_or(|it| it == filler)
+    }
+
+    /// A slot to dial into, used last, first.
+    pub(super) fn take_slot(&mut self) -> Option<u32> {
+        if !self.has_room_for(Filler::Dials) {
+            return None;
+        }
+        let slot = self.again.pop().unwrap_or(self.dialled);
+        self.dialled = self.dialled.max(slot + 1);
+        self.filler = Some(Filler::Dials);
+        self.used += 1;
+        Some(slot)
+    }
+
+    /// A slot is empty again.
+    pub(super) fn give_slot(&mut self, slot: u32) {
+        self.used = self.used.saturating_sub(1);
+        if self.filler == Some(Filler::Dials) {
+            debug_assert!(slot < self.dialled, "it was taken");
+            self.again.push(slot);
+        }
+    }
+
+    /// Makes sure that `count` requests go into one submission.
+    pub(super) fn make_room(&mut self, count: usize) -> io::Result<()> {
+        let queue = self.io.submission();
+        let room = queue.capacity() - queue.len();
+        drop(queue);
+        if room < count { self.submit(false) } else { Ok(()) }
     }
 
     /// Queues a request. When the queue is full, what is in it is submitted first.

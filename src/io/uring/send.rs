@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::buffers::Arena;
 use super::request::{self, Done, Kind};
+use super::table::DIAL;
 use super::{Out, Short, Uring};
 use crate::id::ConnId;
 
@@ -19,6 +20,10 @@ impl Uring {
             self.shorts.push_back(Short { tag, sent: Err(io::ErrorKind::NotConnected) });
             return;
         };
+        if entry.has(DIAL) {
+            self.shorts.push_back(Short { tag, sent: Ok(0) });
+            return;
+        }
         let (ring, slot) = (entry.ring(), entry.slot());
         let (start, len, whole) = match out {
             Out::Bytes(bytes) => {
@@ -47,7 +52,7 @@ impl Uring {
     }
 
     /// Where the bytes lie until they are submitted; `None` only when the interface is broken and the arena is full.
-    fn copy(&mut self, bytes: &[u8]) -> Option<*const u8> {
+    pub(super) fn copy(&mut self, bytes: &[u8]) -> Option<*const u8> {
         self.arena.put(bytes).or_else(|| {
             self.submit_all();
             self.arena.put(bytes)

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! place   ring, 12 bits | slot in that ring's table of direct descriptors, 20 bits
-//! state   generation, low 18 bits | flags, 14 bits
+//! state   generation, low 17 bits | flags, 15 bits
 //! ```
 //!
 //! The generation is a second check: an index is used again only after the last completion of its old connection has
@@ -21,7 +21,7 @@ pub(super) const POLL_OUT: u32 = 1 << 3;
 /// The close of the descriptor is out.
 pub(super) const CLOSE: u32 = 1 << 4;
 /// Requests whose completions are awaited.
-pub(super) const OUTSTANDING: u32 = POLL | MULTI | RECV | POLL_OUT | CLOSE | SHUTDOWN;
+pub(super) const OUTSTANDING: u32 = POLL | MULTI | RECV | POLL_OUT | CLOSE | SHUTDOWN | DIAL;
 /// Bytes (or an end) wait in the socket.
 pub(super) const READABLE: u32 = 1 << 5;
 /// It stands in the line for a scratch buffer.
@@ -39,16 +39,20 @@ pub(super) const SHUTDOWN: u32 = 1 << 11;
 /// Receives since it was last quiet, 0 to 3.
 const BUSY: u32 = 0b11 << BUSY_SHIFT;
 const BUSY_SHIFT: u32 = 12;
+/// It is being opened: a chain of requests is out, or waits to be tried again.
+pub(super) const DIAL: u32 = 1 << 14;
 
-const FLAG_BITS: u32 = 14;
+const FLAG_BITS: u32 = 15;
 const SLOT_BITS: u32 = 20;
 const GENERATION_MASK: u32 = (1 << (32 - FLAG_BITS)) - 1;
 const VACANT: u32 = u32::MAX;
 
 /// Rings at most: the place that is all ones means "vacant".
 pub(super) const RINGS_MAX: usize = (1 << (32 - SLOT_BITS)) - 1;
+/// A slot that no ring has: every request for it fails. For connections that found no place.
+pub(super) const NO_SLOT: u32 = (1 << SLOT_BITS) - 1;
 /// Slots of one ring at most.
-pub(super) const SLOTS_MAX: u32 = 1 << SLOT_BITS;
+pub(super) const SLOTS_MAX: u32 = NO_SLOT;
 
 /// One connection.
 #[derive(Clone, Copy, Debug)]
@@ -67,7 +71,7 @@ impl Entry {
 
     /// Its slot there.
     pub(super) const fn slot(self) -> u32 {
-        self.place & (SLOTS_MAX - 1)
+        self.place & NO_SLOT
     }
 
     /// Whether any of `flags` is set.
@@ -151,7 +155,7 @@ mod tests {
         let id = ConnId::new(3, 0xff_ffff);
         table.attach(id, 4094, SLOTS_MAX - 1);
         let entry = table.get(id).unwrap();
-        assert_eq!((entry.ring(), entry.slot(), entry.has(!0 >> 18)), (4094, SLOTS_MAX - 1, false));
+        assert_eq!((entry.ring(), entry.slot(), entry.has(!0 >> 17)), (4094, SLOTS_MAX - 1, false));
         (0..5).for_each(|_| entry.work());
         entry.set(CLOSING | POLL);
         assert_eq!((entry.busy(), entry.has(OUTSTANDING), entry.has(PAUSED)), (3, true, false));

@@ -1,0 +1,170 @@
+//! How connections end: by the server, by the kernel, or because we say so.
+
+use super::member::{Member, Phase, Role};
+use super::{Crowd, Part};
+use crate::id::ConnId;
+use crate::io::{Dial, Ending};
+use crate::swarm::limits::Reason;
+use crate::swarm::tally::Count;
+
+impl<B: Dial> Crowd<B> {
+    /// It did not open, or it is over, for a reason that is not ours.
+    pub(super) fn end(&mut self, id: ConnId, reason: Reason, part: &mut impl Part) {
+        let Some(member) = self.member(id) else { return };
+        let (phase, role, heard) = (member.phase, member.role, member.next > 0);
+        // Where the server has no welcome, a connection that ends before it brought anything may have waited in a queue
+        // of the kernel all the time.
+        let never_opened = phase == Phase::Open && !heard && !self.greets(role);
+        match phase {
+            Phase::Free | Phase::Waiting | Phase::Closing => return,
+            Phase::Dialing | Phase::Greeting => {
+                self.opener.in_flight = self.opener.in_flight.saturating_sub(1);
+                self.failed(id, reason, part);
+            }
+            Phase::Open if never_opened && role != Role::Guest => {
+                self.no_longer_open(role);
+                self.tally.less(Count::Opened);
+                self.failed(id, reason, part);
+            }
+            Phase::Open => {
+                self.no_longer_open(role);
+                if role != Role::Guest {
+                    self.tally.one(Count::Lost);
+                    self.tally.lost(reason);
+                }
+                self.tell_gone(id, Some(reason), part);
+            }
+            Phase::Leaving => self.tell_gone(id, None, part),
+        }
+        let ending = if reason == Reason::Ended || reason == Reason::Closed { Ending::Graceful } else { Ending::Reset };
+        self.close(id, ending);
+    }
+
+    const fn greets(&self, role: Role) -> bool {
+        self.manner.routes[role as usize].greets
+    }
+
+    fn no_longer_open(&mut self, role: Role) {
+        self.tally.less(Count::Open);
+        if role != Role::Guest {
+            self.tally.less(Count::Standing);
+        }
+    }
+
+    fn tell_gone(&mut self, id: ConnId, reason: Option<Reason>, part: &mut impl Part) {
+        if let Some(member) = self.members.get(id.index() as usize) {
+            part.gone(id.index(), member, reason);
+        }
+    }
+
+    /// It is tried again, or given up. Guests are not: there are others.
+    fn failed(&mut self, id: ConnId, reason: Reason, part: &mut impl Part) {
+        self.tally.failed(reason);
+        let Some(member) = self.member(id) else { return };
+        member.tries = member.tries.saturating_add(1);
+        if member.role == Role::Guest {
+            self.tell_gone(id, Some(reason), part);
+        } else if member.tries < reason.tries() {
+            member.set(Member::AGAIN);
+            self.tally.one(Count::Retries);
+        } else {
+            self.tally.one(Count::GivenUp);
+            self.obstacle.get_or_insert(reason);
+        }
+    }
+
+    fn close(&mut self, id: ConnId, ending: Ending) {
+        if let Some(member) = self.member(id) {
+            member.phase = Phase::Closing;
+            member.spill = None;
+            self.outgoing.forget(id.index());
+            self.backend.close(id, ending);
+        }
+    }
+
+    /// The backend has let go of it.
+    pub(super) fn closed(&mut self, id: ConnId) {
+        let now = self.now;
+        let Some(member) = self.member(id).filter(|member| member.phase == Phase::Closing) else { return };
+        member.generation = member.generation.wrapping_add(1) & ((1 << ConnId::GENERATION_BITS) - 1);
+        if member.has(Member::AGAIN) {
+            member.phase = Phase::Waiting;
+            let tries = member.tries;
+            self.opener.try_again(id.index(), tries, now);
+        } else {
+            member.phase = Phase::Free;
+            self.free.push(id.index());
+        }
+    }
+
+    /// Says good-bye as the protocol wants it; the server ends it then.
+    pub(in crate::swarm) fn leave(&mut self, id: ConnId) {
+        let Some(member) = self.member(id).filter(|member| member.phase == Phase::Open) else { return };
+        let role = member.role;
+        self.send(id.index(), |_, client, out| client.close(out));
+        if !self.greets(role) {
+            self.flush();
+            self.backend.shutdown(id);
+        }
+        if let Some(member) = self.member(id) {
+            member.phase = Phase::Leaving;
+        }
+        self.no_longer_open(role);
+    }
+
+    /// Ends it with a reset.
+    pub(in crate::swarm) fn reset(&mut self, id: ConnId) {
+        let Some(member) = self.member(id) else { return };
+        let (phase, role) = (member.phase, member.role);
+        match phase {
+            Phase::Open => self.no_longer_open(role),
+            Phase::Dialing | Phase::Greeting => {
+                self.opener.in_flight = self.opener.in_flight.saturating_sub(1);
+            }
+            Phase::Leaving => {}
+            Phase::Free | Phase::Waiting | Phase::Closing => return,
+        }
+        self.close(id, Ending::Reset);
+    }
+
+    /// Reads no more, and hence answers nothing.
+    pub(in crate::swarm) fn pause(&mut self, id: ConnId) {
+        if let Some(member) = self.member(id).filter(|member| member.phase == Phase::Open) {
+            member.set(Member::PAUSED);
+            self.backend.pause(id);
+        }
+    }
+
+    /// Reads again.
+    pub(in crate::swarm) fn resume(&mut self, id: ConnId) {
+        if let Some(member) = self.member(id).filter(|member| member.has(Member::PAUSED)) {
+            member.clear(Member::PAUSED);
+            self.backend.resume(id);
+        }
+    }
+
+    /// Where a connection is, as long as it is the same one.
+    pub(in crate::swarm) fn phase(&self, id: ConnId) -> Phase {
+        let member = self.members.get(id.index() as usize);
+        member.filter(|member| member.id(id.index()) == id).map_or(Phase::Free, |member| member.phase)
+    }
+
+    /// Ends everything between two places, without a word of the protocol: the kernel says good-bye.
+    pub(in crate::swarm) fn end_places(&mut self, from: u32, to: u32) {
+        for index in from..to.min(self.places()) {
+            let member = &self.members[index as usize];
+            let (id, phase, role) = (member.id(index), member.phase, member.role);
+            match phase {
+                Phase::Free | Phase::Waiting | Phase::Closing => continue,
+                Phase::Open => self.no_longer_open(role),
+                Phase::Dialing | Phase::Greeting | Phase::Leaving => {}
+            }
+            self.close(id, Ending::Graceful);
+        }
+    }
+
+    /// The first place from here on that the backend has not let go of.
+    pub(in crate::swarm) fn first_closing(&self, from: u32) -> Option<u32> {
+        (from..self.places()).find(|index| self.members[*index as usize].phase == Phase::Closing)
+    }
+}

@@ -1,0 +1,131 @@
+//! What a connection costs here: 24 bytes.
+
+use crate::id::ConnId;
+use crate::time::Instant;
+
+/// Where a connection is.
+///
+/// ```text
+///  Free -> Dialing -> Greeting -> Open -> Leaving -> Closing -> Free
+///             |          |         |                   ^  |
+///             +----------+---------+-------------------+  +--> Waiting -> Dialing
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub(in crate::swarm) enum Phase {
+    /// Nobody is here.
+    #[default]
+    Free,
+    /// It will be tried again.
+    Waiting,
+    /// The transport does not stand yet.
+    Dialing,
+    /// The server's welcome is not complete.
+    Greeting,
+    /// Messages come and go.
+    Open,
+    /// We said good-bye.
+    Leaving,
+    /// The backend is asked to end it.
+    Closing,
+}
+
+/// What a connection is there for. Each role has one route.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub(in crate::swarm) enum Role {
+    /// Holds the target, and hears what is published there.
+    #[default]
+    Holder,
+    /// Sends messages that come back.
+    Echo,
+    /// Comes and goes.
+    Guest,
+}
+
+impl Role {
+    pub(in crate::swarm) const COUNT: usize = 3;
+}
+
+/// One connection.
+#[derive(Debug, Default)]
+#[expect(clippy::box_collection, reason = "8 bytes while there is none, which is nearly always")]
+pub(in crate::swarm) struct Member {
+    /// The beginning of a frame whose end has not come.
+    pub(super) spill: Option<Box<Vec<u8>>>,
+    /// Before it is open: when it was dialled, in units of [`Member::UNIT_NS`]. After that: the number of the next
+    /// message to come, 0 while none has come.
+    pub(in crate::swarm) next: u32,
+    /// Messages sent.
+    pub(in crate::swarm) sent: u32,
+    pub(super) generation: u32,
+    pub(super) phase: Phase,
+    pub(super) role: Role,
+    /// Times it was dialled in vain.
+    pub(super) tries: u8,
+    flags: u8,
+}
+
+const _: () = assert!(size_of::<Member>() <= 24, "8 of the spill, 3 * 4 of numbers, 4 * 1");
+
+impl Member {
+    /// It was sent to since the last flush.
+    pub(super) const SENT: u8 = 1;
+    /// Bytes wait for room.
+    pub(super) const BACKLOG: u8 = 2;
+    /// It is dialled again when it has closed.
+    pub(super) const AGAIN: u8 = 4;
+    /// It does not read.
+    pub(super) const PAUSED: u8 = 8;
+    /// 32 bits of 10 µs are 11 hours.
+    const UNIT_NS: u64 = 10_000;
+
+    pub(in crate::swarm) const fn role(&self) -> Role {
+        self.role
+    }
+
+    pub(super) const fn has(&self, flag: u8) -> bool {
+        self.flags & flag != 0
+    }
+
+    pub(super) const fn set(&mut self, flag: u8) {
+        self.flags |= flag;
+    }
+
+    pub(super) const fn clear(&mut self, flag: u8) {
+        self.flags &= !flag;
+    }
+
+    pub(super) const fn id(&self, index: u32) -> ConnId {
+        ConnId::new(index, self.generation)
+    }
+
+    /// Begins anew, as somebody else.
+    pub(super) fn dialled(&mut self, role: Role, now: Instant) {
+        self.phase = Phase::Dialing;
+        self.role = role;
+        self.flags = 0;
+        self.sent = 0;
+        // Wraps, and so does the difference.
+        self.next = units(now);
+    }
+
+    /// Nanoseconds since it was dialled, with a resolution of 10 µs. Only before it is open.
+    pub(super) fn age_ns(&self, now: Instant) -> u64 {
+        u64::from(units(now).wrapping_sub(self.next)) * Self::UNIT_NS
+    }
+
+    /// Whether bytes that come are of interest.
+    pub(super) const fn is_read(&self) -> bool {
+        matches!(self.phase, Phase::Greeting | Phase::Open | Phase::Leaving) && !self.has(Self::PAUSED)
+    }
+
+    pub(super) const fn is_opening(&self) -> bool {
+        matches!(self.phase, Phase::Dialing | Phase::Greeting)
+    }
+}
+
+#[allow(clippy::cast_possible_truncation, reason = "it wraps after 11 hours")]
+const fn units(now: Instant) -> u32 {
+    (now.as_nanos() / Member::UNIT_NS) as u32
+}

@@ -1,0 +1,119 @@
+//! Received bytes: whole frames are handed out in place, and only a cut one is kept.
+
+use super::member::{Member, Phase, Role};
+use super::{Crowd, Heard, Part};
+use crate::id::ConnId;
+use crate::io::{Dial, Lease};
+use crate::swarm::limits::Reason;
+use crate::swarm::peer::Frame;
+use crate::swarm::tally::Count;
+
+/// One connection, and who hears what it brings.
+struct Reader<'a, P> {
+    index: u32,
+    member: &'a mut Member,
+    heard: Heard<'a>,
+    part: &'a mut P,
+}
+
+impl<B: Dial> Crowd<B> {
+    pub(super) fn received(&mut self, id: ConnId, lease: Lease, part: &mut impl Part) {
+        let from = self.outgoing.bytes.len();
+        let outcome = self.read(id, Some(&lease), part);
+        self.backend.release(lease);
+        self.read_done(id, from, outcome, part);
+    }
+
+    /// The transport stands. Where the server has no welcome, the connection is open with it.
+    pub(super) fn greet(&mut self, id: ConnId, part: &mut impl Part) {
+        let from = self.outgoing.bytes.len();
+        let outcome = self.read(id, None, part);
+        self.read_done(id, from, outcome, part);
+    }
+
+    fn read_done(&mut self, id: ConnId, from: usize, outcome: Result<(), Reason>, part: &mut impl Part) {
+        self.post(id.index(), from);
+        if let Err(reason) = outcome {
+            self.end(id, reason, part);
+        }
+    }
+
+    /// Gives a connection the bytes on loan. Its answers are staged.
+    fn read(&mut self, id: ConnId, lease: Option<&Lease>, part: &mut impl Part) -> Result<(), Reason> {
+        let (index, now) = (id.index(), self.now);
+        let member = self.members.get_mut(index as usize).filter(|member| member.id(index) == id);
+        let Some(member) = member.filter(|member| member.is_read()) else { return Ok(()) };
+        let bytes: &[u8] = lease.map_or(&[], |lease| &*self.backend.bytes(lease));
+        self.tally.add(Count::Bytes, bytes.len() as u64);
+        let age = (member.phase == Phase::Greeting).then(|| member.age_ns(now));
+        let client = &mut self.manner.routes[member.role as usize].client;
+        let heard = Heard { now, tally: &mut self.tally, client, answer: &mut self.outgoing.bytes };
+        let mut reader = Reader { index, member, heard, part };
+        let outcome = reader.take(bytes);
+        if let Some(age) = age.filter(|_| reader.member.phase == Phase::Open) {
+            self.opener.in_flight = self.opener.in_flight.saturating_sub(1);
+            self.connect.record(age);
+        }
+        outcome
+    }
+}
+
+impl<P: Part> Reader<'_, P> {
+    fn take(&mut self, bytes: &[u8]) -> Result<(), Reason> {
+        let Some(mut spill) = self.member.spill.take() else {
+            let used = self.frames(bytes)?;
+            let rest = bytes.get(used..).unwrap_or_default();
+            if !rest.is_empty() {
+                self.member.spill = Some(Box::new(rest.to_vec()));
+            }
+            return Ok(());
+        };
+        spill.extend_from_slice(bytes);
+        let used = self.frames(&spill)?;
+        if used < spill.len() {
+            // No longer than the client allows: it has just looked at it.
+            spill.drain(..used);
+            self.member.spill = Some(spill);
+        }
+        Ok(())
+    }
+
+    /// Hands out whole frames, and returns how many bytes they were.
+    fn frames(&mut self, bytes: &[u8]) -> Result<usize, Reason> {
+        let mut used = 0;
+        if self.member.phase == Phase::Greeting {
+            let Some(welcome) = self.heard.client.open(bytes).map_err(|broken| Reason::from(&broken))? else {
+                return Ok(0);
+            };
+            used = welcome;
+            self.open();
+        }
+        loop {
+            let rest = bytes.get(used..).unwrap_or_default();
+            let Some((frame, length)) = self.heard.client.next(rest).map_err(|broken| Reason::from(&broken))? else {
+                return Ok(used);
+            };
+            used += length;
+            match frame {
+                Frame::Message(payload) => self.part.message(self.index, self.member, payload, &mut self.heard),
+                Frame::Ping(payload) => {
+                    self.heard.tally.one(Count::Pings);
+                    self.heard.client.pong(payload, self.heard.answer);
+                }
+                Frame::Pong => {}
+                Frame::Close(..) => return Err(Reason::Closed),
+            }
+        }
+    }
+
+    fn open(&mut self) {
+        self.member.phase = Phase::Open;
+        self.member.next = 0;
+        self.heard.tally.one(Count::Open);
+        self.heard.tally.one(Count::Opened);
+        if self.member.role != Role::Guest {
+            self.heard.tally.one(Count::Standing);
+        }
+        self.part.opened(self.index, self.member, self.heard.now);
+    }
+}

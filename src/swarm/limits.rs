@@ -1,0 +1,165 @@
+//! Why connections fail, which of these reasons pass by themselves, and how to mend the others.
+
+use std::io::ErrorKind;
+
+use super::peer::Broken;
+
+/// Why a connection did not open, or ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Reason {
+    /// Nobody listens there.
+    Refused,
+    /// A reset.
+    Reset,
+    /// No answer in time.
+    TimedOut,
+    /// No way there.
+    Unreachable,
+    /// The server ended it without a word.
+    Ended,
+    /// The server said good-bye with a close frame.
+    Closed,
+    /// HTTP 503 in answer to an upgrade.
+    Busy,
+    /// Another answer than the protocol allows.
+    Protocol,
+    /// No address and port is free.
+    Ports,
+    /// No memory, or no buffers.
+    Memory,
+    /// No descriptors.
+    Descriptors,
+    /// More waits to be sent than a connection may hold back.
+    Stuck,
+    /// Something else that the kernel said.
+    Other,
+}
+
+impl Reason {
+    /// All of them, in the order of their numbers.
+    pub(super) const ALL: [Self; Self::COUNT] = [
+        Self::Refused,
+        Self::Reset,
+        Self::TimedOut,
+        Self::Unreachable,
+        Self::Ended,
+        Self::Closed,
+        Self::Busy,
+        Self::Protocol,
+        Self::Ports,
+        Self::Memory,
+        Self::Descriptors,
+        Self::Stuck,
+        Self::Other,
+    ];
+    pub(super) const COUNT: usize = 13;
+
+    pub(super) fn of(kind: ErrorKind) -> Self {
+        match kind {
+            ErrorKind::ConnectionRefused => Self::Refused,
+            ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted | ErrorKind::BrokenPipe => Self::Reset,
+            ErrorKind::TimedOut => Self::TimedOut,
+            ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable | ErrorKind::NetworkDown => Self::Unreachable,
+            ErrorKind::AddrNotAvailable | ErrorKind::AddrInUse => Self::Ports,
+            ErrorKind::OutOfMemory | ErrorKind::StorageFull => Self::Memory,
+            ErrorKind::QuotaExceeded => Self::Descriptors,
+            _ => Self::Other,
+        }
+    }
+
+    /// The name in the report.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Refused => "refused",
+            Self::Reset => "reset",
+            Self::TimedOut => "timed_out",
+            Self::Unreachable => "unreachable",
+            Self::Ended => "ended",
+            Self::Closed => "closed",
+            Self::Busy => "busy",
+            Self::Protocol => "protocol",
+            Self::Ports => "ports",
+            Self::Memory => "memory",
+            Self::Descriptors => "descriptors",
+            Self::Stuck => "stuck",
+            Self::Other => "other",
+        }
+    }
+
+    /// How often a connection is tried before it is given up. A storm resets and times out who comes again a moment later;
+    /// what this machine lacks is lacking the next time too.
+    pub(super) const fn tries(self) -> u8 {
+        match self {
+            Self::Reset | Self::TimedOut | Self::Ended | Self::Closed | Self::Busy => 8,
+            Self::Refused => 3,
+            _ => 1,
+        }
+    }
+
+    /// What stopped the run.
+    pub(super) const fn what(self) -> &'static str {
+        match self {
+            Self::Refused => "nobody listens at the target",
+            Self::Reset => "the server resets new connections",
+            Self::TimedOut => "new connections get no answer in time",
+            Self::Unreachable => "the target cannot be reached",
+            Self::Ended => "the server ends new connections at once",
+            Self::Closed => "the server closes new connections",
+            Self::Busy => "the server answers 503 to new connections",
+            Self::Protocol => "the server does not speak the target's protocol",
+            Self::Ports => "no free source address and port",
+            Self::Memory => "no memory for another connection",
+            Self::Descriptors => "no descriptors for another connection",
+            Self::Stuck => "the server does not read what it is sent",
+            Self::Other => "the kernel opens no more connections",
+        }
+    }
+
+    /// How to mend it.
+    pub(super) const fn mend(self) -> &'static str {
+        match self {
+            Self::Refused => "start the server, or mend the target's port",
+            Self::Reset | Self::Ended | Self::Closed | Self::Busy => {
+                "raise the server's --max-connections, or ask for fewer --connections"
+            }
+            Self::TimedOut => {
+                "open slower with --rate, or raise net.core.somaxconn and net.ipv4.tcp_max_syn_backlog of the server"
+            }
+            Self::Unreachable => "mend the target's address, or the route to it",
+            Self::Protocol => "mend the target: its scheme, its path or its framing",
+            Self::Ports => {
+                "widen net.ipv4.ip_local_port_range, or use a target in 127.0.0.0/8, which has a port range per address"
+            }
+            Self::Memory => "free memory, raise net.ipv4.tcp_mem or the cgroup's limit, or ask for fewer --connections",
+            Self::Descriptors => "raise ulimit -n",
+            Self::Stuck => "give the server more CPU, or send less",
+            Self::Other => "ask for fewer --connections, and see dmesg",
+        }
+    }
+}
+
+impl From<&Broken> for Reason {
+    fn from(broken: &Broken) -> Self {
+        if matches!(broken, Broken::Declined { status: 503, .. }) { Self::Busy } else { Self::Protocol }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_reasons_stand_at_their_numbers() {
+        for (number, reason) in Reason::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, number, "{reason:?}");
+            assert!(Reason::ALL[..number].iter().all(|other| other.name() != reason.name()), "{reason:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_storm_does_is_tried_again_and_what_is_lacking_is_not() {
+        assert!(Reason::of(ErrorKind::ConnectionReset).tries() > Reason::of(ErrorKind::ConnectionRefused).tries());
+        assert_eq!(Reason::of(ErrorKind::AddrNotAvailable).tries(), 1);
+    }
+}

@@ -1,0 +1,281 @@
+//! Those who send messages that come back: all once, in a closed loop, or at a rate.
+//!
+//! At a rate every message has a time when it should leave, by its number alone: the `k`-th of connection `c` of `n` is
+//! number `k * n + c` of all. So nothing is kept for a message that is late, because its connection had too many under
+//! way or the server did not read: it leaves when it can, its stamp says when it should have, and its latency counts
+//! from there.
+
+use std::time::Duration;
+
+use super::super::crowd::{Crowd, Heard, Member, Role};
+use super::super::latency::Latencies;
+use super::super::stamp::{Stamp, Template};
+use super::super::tally::Count;
+use crate::io::Dial;
+use crate::time::Instant;
+
+/// Messages under way in a thread while the roll is called.
+const ROLL_WINDOW: usize = 1024;
+/// Messages that one connection sends in one go, however late it is.
+const BATCH_MAX: u32 = 256;
+
+/// What to send.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::swarm) struct Load {
+    pub(in crate::swarm) pace: Pace,
+    /// Messages under way per connection at most.
+    pub(in crate::swarm) in_flight: u32,
+    /// Those that are due from here on are measured.
+    pub(in crate::swarm) measure_from: Instant,
+    /// Nothing is due from here on.
+    pub(in crate::swarm) until: Instant,
+}
+
+/// When messages are due.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::swarm) enum Pace {
+    /// One of each connection, not all at once.
+    Roll,
+    /// The next when one has come back.
+    Closed,
+    /// So many per second over all connections of the thread.
+    Rate {
+        /// Per second.
+        per_second: f64,
+        /// When the first is due.
+        start: Instant,
+    },
+}
+
+/// The echo clients of one thread.
+#[derive(Debug)]
+pub(in crate::swarm) struct Echoes {
+    run: u32,
+    template: Template,
+    load: Option<Load>,
+    /// Places of the connections, in the order of their turns, and the turn of each place.
+    places: Vec<u32>,
+    turns: Vec<u32>,
+    /// The next message of all that comes due, or the next connection of the roll.
+    cursor: u64,
+    under_way: usize,
+    /// Nanoseconds from when a message was due to when it came back, for each load.
+    pub(in crate::swarm) latencies: Vec<Latencies>,
+}
+
+impl Load {
+    /// When message `k` of the connection whose turn is `turn` of `turns` is due; `None` when that is up to answers.
+    fn due(&self, k: u32, turn: u32, turns: usize) -> Option<Instant> {
+        self.due_of_all(u64::from(k) * turns as u64 + u64::from(turn))
+    }
+
+    #[allow(clippy::cast_precision_loss, reason = "2^53 messages are more than a run has")]
+    fn due_of_all(&self, number: u64) -> Option<Instant> {
+        let Pace::Rate { per_second, start } = self.pace else { return None };
+        let due = start + Duration::try_from_secs_f64(number as f64 / per_second).unwrap_or(Duration::MAX);
+        (due < self.until).then_some(due)
+    }
+}
+
+/// Messages that have not come back.
+const fn under_way(member: &Member) -> u32 {
+    member.sent.wrapping_add(1).wrapping_sub(member.next)
+}
+
+impl Echoes {
+    pub(in crate::swarm) fn new(run: u32, size: usize) -> Self {
+        Self {
+            run,
+            template: Template::new(run, size),
+            load: None,
+            places: Vec::new(),
+            turns: Vec::new(),
+            cursor: 0,
+            under_way: 0,
+            latencies: Vec::new(),
+        }
+    }
+
+    /// Adds what another thread has found.
+    pub(in crate::swarm) fn merge(&mut self, other: &Self) {
+        for (mine, more) in self.latencies.iter_mut().zip(&other.latencies) {
+            mine.merge(more);
+        }
+    }
+
+    /// Begins another load with all echo clients that are open. Answers to earlier ones are no longer waited for.
+    pub(in crate::swarm) fn begin<B: Dial>(&mut self, load: Load, crowd: &mut Crowd<B>) {
+        self.hush(crowd);
+        // Another run for each load: a late answer is then nobody's.
+        self.run = self.run.wrapping_add(1);
+        self.template = self.template.of_run(self.run);
+        self.latencies.push(Latencies::new());
+        (self.cursor, self.under_way) = (0, 0);
+        self.places.clear();
+        self.turns.resize(crowd.places() as usize, 0);
+        for place in 0..crowd.places() {
+            if let Some(member) = crowd.standing_mut(place).filter(|member| member.role() == Role::Echo) {
+                (member.sent, member.next) = (0, 1);
+                self.turns[place as usize] = u32::try_from(self.places.len()).unwrap_or(u32::MAX);
+                self.places.push(place);
+            }
+        }
+        self.load = Some(load);
+        if matches!(load.pace, Pace::Closed) {
+            self.fill_windows(load, crowd);
+        }
+    }
+
+    fn fill_windows<B: Dial>(&mut self, load: Load, crowd: &mut Crowd<B>) {
+        let now = crowd.now();
+        for at in 0..self.places.len() {
+            for _ in 0..load.in_flight {
+                crowd.tally.one(Count::Due);
+                self.send(self.places[at], now, crowd);
+            }
+        }
+    }
+
+    /// Sends no more. What was due and has not come back by now is measured with the time that it has taken so far.
+    pub(in crate::swarm) fn hush<B: Dial>(&mut self, crowd: &mut Crowd<B>) {
+        let Some(load) = self.load.take() else { return };
+        let Some(latencies) = self.latencies.last_mut().filter(|_| matches!(load.pace, Pace::Rate { .. })) else {
+            return;
+        };
+        let (now, turns) = (crowd.now(), self.places.len());
+        for (turn, place) in (0..).zip(&self.places) {
+            let came = crowd.standing(*place).map_or(0, |member| member.next.saturating_sub(1));
+            let late = (came..).map_while(|k| load.due(k, turn, turns)).take_while(|due| *due <= now);
+            late.filter(|due| *due >= load.measure_from).for_each(|due| {
+                latencies.record(now.since(due).as_nanos().try_into().unwrap_or(u64::MAX));
+            });
+        }
+    }
+
+    /// When the next message is due.
+    pub(in crate::swarm) fn due(&self) -> Option<Instant> {
+        let load = self.load.as_ref()?;
+        match load.pace {
+            Pace::Rate { .. } if !self.places.is_empty() => load.due_of_all(self.cursor),
+            Pace::Roll if self.has_roll() => Some(Instant::ZERO),
+            _ => None,
+        }
+    }
+
+    fn has_roll(&self) -> bool {
+        self.under_way < ROLL_WINDOW && self.cursor < self.places.len() as u64
+    }
+
+    /// Sends what is due.
+    pub(in crate::swarm) fn send_due<B: Dial>(&mut self, crowd: &mut Crowd<B>) {
+        let Some(load) = self.load else { return };
+        let (now, turns) = (crowd.now(), self.places.len());
+        match load.pace {
+            Pace::Closed => {}
+            Pace::Roll => {
+                while self.has_roll() {
+                    let place = self.places[usize::try_from(self.cursor).unwrap_or(0)];
+                    self.cursor += 1;
+                    crowd.tally.one(Count::Due);
+                    self.under_way += usize::from(self.send(place, now, crowd));
+                }
+            }
+            Pace::Rate { .. } if turns == 0 => {}
+            Pace::Rate { .. } => {
+                while load.due_of_all(self.cursor).is_some_and(|due| due <= now) {
+                    let turn = self.cursor % turns as u64;
+                    self.cursor += 1;
+                    crowd.tally.one(Count::Due);
+                    let place = self.places[usize::try_from(turn).unwrap_or(0)];
+                    let template = &mut self.template;
+                    let turn = u32::try_from(turn).unwrap_or(0);
+                    let mut asked = 0;
+                    crowd.send(place, |member, client, out| {
+                        asked = catch_up(&load, member, (turn, turns), now, |number, due| {
+                            client.message(template.stamp(number, due), out);
+                        });
+                    });
+                    crowd.tally.add(Count::Asked, u64::from(asked));
+                }
+            }
+        }
+    }
+
+    fn send<B: Dial>(&mut self, place: u32, due: Instant, crowd: &mut Crowd<B>) -> bool {
+        let template = &mut self.template;
+        let sent = crowd.send(place, |member, client, out| {
+            member.sent = member.sent.wrapping_add(1);
+            client.message(template.stamp(member.sent, due), out);
+        });
+        crowd.tally.add(Count::Asked, u64::from(sent));
+        sent
+    }
+
+    /// A message came back.
+    #[inline]
+    pub(in crate::swarm) fn hear(&mut self, index: u32, member: &mut Member, payload: &[u8], heard: &mut Heard<'_>) {
+        let (Some(stamp), Some(load)) = (Stamp::read(payload), self.load) else {
+            heard.tally.one(Count::Foreign);
+            return;
+        };
+        if stamp.run != self.run {
+            heard.tally.one(Count::Foreign);
+            return;
+        }
+        if stamp.number != member.next || !self.template.is_like(payload) {
+            heard.tally.one(Count::Wrong);
+            return;
+        }
+        member.next = member.next.wrapping_add(1);
+        heard.tally.one(Count::Answered);
+        if stamp.due >= load.measure_from
+            && let Some(latencies) = self.latencies.last_mut()
+        {
+            latencies.record(heard.now.as_nanos().saturating_sub(stamp.due.as_nanos()));
+        }
+        self.answer(index, member, &load, heard);
+    }
+
+    /// What an answer makes room for.
+    fn answer(&mut self, index: u32, member: &mut Member, load: &Load, heard: &mut Heard<'_>) {
+        let now = heard.now;
+        let asked = match load.pace {
+            Pace::Roll => {
+                self.under_way = self.under_way.saturating_sub(1);
+                0
+            }
+            Pace::Closed if now < load.until => {
+                member.sent = member.sent.wrapping_add(1);
+                heard.client.message(self.template.stamp(member.sent, now), heard.answer);
+                heard.tally.one(Count::Due);
+                1
+            }
+            Pace::Closed => 0,
+            Pace::Rate { .. } => {
+                let turn = self.turns.get(index as usize).copied().unwrap_or(0);
+                catch_up(load, member, (turn, self.places.len()), now, |number, due| {
+                    heard.client.message(self.template.stamp(number, due), heard.answer);
+                })
+            }
+        };
+        heard.tally.add(Count::Asked, u64::from(asked));
+    }
+}
+
+/// Lets a connection send what is due and fits, and returns how many messages that were.
+fn catch_up(
+    load: &Load,
+    member: &mut Member,
+    (turn, turns): (u32, usize),
+    now: Instant,
+    mut send: impl FnMut(u32, Instant),
+) -> u32 {
+    let mut sent = 0;
+    while sent < BATCH_MAX && under_way(member) < load.in_flight {
+        let Some(due) = load.due(member.sent, turn, turns).filter(|due| *due <= now) else { break };
+        member.sent = member.sent.wrapping_add(1);
+        send(member.sent, due);
+        sent += 1;
+    }
+    sent
+}

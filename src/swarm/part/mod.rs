@@ -1,0 +1,101 @@
+//! What the connections of one thread do: hear what is published, publish, send what comes back.
+//!
+//! Every scenario is made of the same parts, told apart by the role of a connection.
+
+pub(super) mod echo;
+pub(super) mod publisher;
+pub(super) mod subscriber;
+
+use self::echo::{Echoes, Load};
+use self::publisher::{Publisher, Series};
+use self::subscriber::Subscribers;
+use super::crowd::{Crowd, Heard, Member, Part, Role};
+use crate::io::Dial;
+use crate::time::Instant;
+
+/// What the conductor tells a thread.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Order {
+    /// Opens so many connections.
+    Open {
+        /// What for.
+        role: Role,
+        /// How many.
+        count: usize,
+        /// Time between two of them.
+        gap: std::time::Duration,
+    },
+    /// Measures deliveries from this publication on.
+    Measure(u32),
+    /// Publishes.
+    Publish(Series),
+    /// Sends messages that come back.
+    Echo(Load),
+    /// Sends no more of them.
+    Hush,
+    /// Ends all connections, and then the thread.
+    End(std::time::Duration),
+}
+
+/// All parts of one thread.
+#[derive(Debug)]
+pub(super) struct Actor {
+    pub(super) subscribers: Subscribers,
+    pub(super) publisher: Publisher,
+    pub(super) echoes: Echoes,
+}
+
+impl Actor {
+    /// For messages of `size` bytes of this run.
+    pub(super) fn new(run: u32, size: usize) -> Self {
+        Self {
+            subscribers: Subscribers::new(run),
+            publisher: Publisher::new(run, size),
+            echoes: Echoes::new(run, size),
+        }
+    }
+
+    /// Adds what another thread has found.
+    pub(super) fn merge(&mut self, other: &Self) {
+        self.subscribers.merge(&other.subscribers);
+        self.echoes.merge(&other.echoes);
+    }
+
+    /// Does as it is told. [`Order::End`] is the thread's.
+    pub(super) fn obey<B: Dial>(&mut self, order: Order, crowd: &mut Crowd<B>) {
+        match order {
+            Order::Open { role, count, gap } => crowd.open(role, count, gap),
+            Order::Measure(first) => self.subscribers.measure_from(first),
+            Order::Publish(series) => self.publisher.begin(series, crowd.now()),
+            Order::Echo(load) => self.echoes.begin(load, crowd),
+            Order::Hush => self.echoes.hush(crowd),
+            Order::End(_) => {
+                self.publisher.stop();
+                self.echoes.hush(crowd);
+                crowd.stop_opening();
+            }
+        }
+    }
+
+    /// Does what is due.
+    pub(super) fn act<B: Dial>(&mut self, crowd: &mut Crowd<B>) {
+        self.publisher.publish(crowd);
+        self.echoes.send_due(crowd);
+    }
+
+    /// When something is due that [`Actor::act`] does.
+    pub(super) fn due(&self) -> Option<Instant> {
+        [self.publisher.due(), self.echoes.due()].into_iter().flatten().min()
+    }
+}
+
+impl Part for Actor {
+    #[inline]
+    fn message(&mut self, index: u32, member: &mut Member, payload: &[u8], heard: &mut Heard<'_>) {
+        match member.role() {
+            Role::Holder => self.subscribers.hear(index, member, payload, heard),
+            Role::Echo => self.echoes.hear(index, member, payload, heard),
+            Role::Guest => {}
+        }
+    }
+}

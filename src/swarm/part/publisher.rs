@@ -1,0 +1,79 @@
+//! Who publishes: a message at each intended time, by a connection that is open.
+
+use std::time::Duration;
+
+use super::super::crowd::{Crowd, Role};
+use super::super::stamp::Template;
+use super::super::tally::Count;
+use crate::io::Dial;
+use crate::time::Instant;
+
+/// A series of publications.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::swarm) struct Series {
+    /// The number of the first.
+    pub(in crate::swarm) first: u32,
+    pub(in crate::swarm) count: u32,
+    /// When the first is due; `None` for at once.
+    pub(in crate::swarm) start: Option<Instant>,
+    pub(in crate::swarm) interval: Duration,
+}
+
+/// What is still to be published.
+#[derive(Debug)]
+pub(in crate::swarm) struct Publisher {
+    template: Template,
+    series: Option<Series>,
+    done: u32,
+    /// Who published last.
+    place: u32,
+}
+
+impl Publisher {
+    pub(in crate::swarm) fn new(run: u32, size: usize) -> Self {
+        Self { template: Template::new(run, size), series: None, done: 0, place: 0 }
+    }
+
+    pub(in crate::swarm) fn begin(&mut self, mut series: Series, now: Instant) {
+        series.start.get_or_insert(now);
+        self.series = Some(series);
+        self.done = 0;
+    }
+
+    pub(in crate::swarm) fn stop(&mut self) {
+        self.series = None;
+    }
+
+    /// When the next one is due.
+    pub(in crate::swarm) fn due(&self) -> Option<Instant> {
+        let series = self.series.filter(|series| self.done < series.count)?;
+        Some(series.start? + series.interval.saturating_mul(self.done))
+    }
+
+    /// Publishes what is due. What no connection takes is tried again in the next turn, with the time when it was due.
+    pub(in crate::swarm) fn publish<B: Dial>(&mut self, crowd: &mut Crowd<B>) {
+        while let (Some(due), Some(series)) = (self.due().filter(|due| *due <= crowd.now()), self.series) {
+            let number = series.first.wrapping_add(self.done);
+            if !self.send(crowd, number, due) {
+                return;
+            }
+            crowd.tally.one(Count::Published);
+            self.done += 1;
+        }
+    }
+
+    fn send<B: Dial>(&mut self, crowd: &mut Crowd<B>, number: u32, due: Instant) -> bool {
+        let places = crowd.places();
+        let from = self.place;
+        // The same one as long as it lives, so that there is one order.
+        let mut holders = (0..places).map(|step| (from + step) % places);
+        let open = holders.find(|index| crowd.standing(*index).is_some_and(|member| member.role() == Role::Holder));
+        let Some(place) = open else { return false };
+        self.place = place;
+        let payload = self.template.stamp(number, due);
+        crowd.send(place, |member, client, out| {
+            member.sent = member.sent.wrapping_add(1);
+            client.message(payload, out);
+        })
+    }
+}

@@ -1,0 +1,310 @@
+//! The conductor's side: tells all threads what to do, waits for what they count, and looks at the server.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use super::crowd::Role;
+use super::limits::Reason;
+use super::live::{Live, Phase};
+use super::part::Order;
+use super::part::echo::{Load, Pace};
+use super::part::publisher::Series;
+use super::plan::{App, Plan};
+use super::report::{Limit, Usage};
+use super::tally::{Count, Tally};
+use super::usage;
+use super::worker::Desk;
+use crate::time::{Clock, Instant, SystemClock};
+
+/// How often the conductor looks.
+const LOOK: Duration = Duration::from_millis(2);
+/// A call of the roll is repeated when nobody has answered for so long.
+const CALM: Duration = Duration::from_millis(500);
+/// Time to look for messages that come twice.
+const AFTERMATH: Duration = Duration::from_millis(500);
+
+/// Time that the server has to notice that all are gone.
+const SETTLE: Duration = Duration::from_secs(5);
+
+/// How a wait ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wait {
+    /// It has come.
+    Done,
+    /// Nothing has changed for too long.
+    Stuck,
+    /// The user wants to stop, a thread is over, or a limit was met.
+    Stopped,
+}
+
+/// All threads, from the outside.
+pub(super) struct Stage<'a> {
+    pub(super) plan: &'a Plan,
+    pub(super) live: &'a Live,
+    pub(super) stop: &'a AtomicBool,
+    pub(super) desks: &'a [Desk],
+    pub(super) clock: SystemClock,
+    /// The number of the next publication.
+    pub(super) next: u32,
+    /// What the server used, when it was looked at.
+    pub(super) looks: Vec<Usage>,
+    pub(super) limit: Option<Limit>,
+    /// From the first dial to the last welcome.
+    pub(super) opening: Duration,
+}
+
+impl<'a> Stage<'a> {
+    pub(super) fn new(
+        plan: &'a Plan,
+        live: &'a Live,
+        stop: &'a AtomicBool,
+        desks: &'a [Desk],
+        clock: SystemClock,
+    ) -> Self {
+        let (looks, opening) = (Vec::new(), Duration::ZERO);
+        Self { plan, live, stop, desks, clock, next: 1, looks, limit: None, opening }
+    }
+
+    /// Counts of all threads.
+    pub(super) fn tally(&self) -> Tally {
+        self.desks.iter().fold(Tally::default(), |sum, desk| sum + desk.read())
+    }
+
+    pub(super) fn now(&self) -> Instant {
+        self.clock.now()
+    }
+
+    /// What the connections of the target are for.
+    pub(super) fn role(&self) -> Role {
+        if self.plan.target.app == App::Echo { Role::Echo } else { Role::Holder }
+    }
+
+    /// Whether the run is to end early.
+    pub(super) fn is_stopped(&self) -> bool {
+        let is_over = |desk: &Desk| desk.is_over.load(Ordering::Relaxed);
+        self.stop.load(Ordering::Relaxed) || self.desks.iter().any(is_over)
+    }
+
+    /// Tells each thread, and returns when all have obeyed. Threads that are over do not matter.
+    pub(super) fn tell(&self, order: impl Fn(usize) -> Option<Order>) {
+        let tell = |(index, desk): (usize, &Desk)| {
+            let before = desk.obeyed();
+            order(index).map(|order| desk.tell(order)).map(|()| before)
+        };
+        let told: Vec<_> = self.desks.iter().enumerate().map(tell).collect();
+        for (desk, before) in self.desks.iter().zip(told) {
+            while before.is_some_and(|before| desk.obeyed() <= before) && !desk.is_over.load(Ordering::Relaxed) {
+                thread::sleep(LOOK / 10);
+            }
+        }
+    }
+
+    /// Waits until it is so, as long as `progress` goes on.
+    pub(super) fn until(
+        &self,
+        patience: Duration,
+        progress: impl Fn(&Tally) -> u64,
+        is_so: impl Fn(&Tally) -> bool,
+    ) -> Wait {
+        let (mut last, mut since) = (u64::MAX, self.now());
+        loop {
+            let tally = self.tally();
+            if is_so(&tally) {
+                return Wait::Done;
+            }
+            if self.is_stopped() {
+                return Wait::Stopped;
+            }
+            let now = self.now();
+            let progress = progress(&tally);
+            if progress != last {
+                (last, since) = (progress, now);
+            } else if now.since(since) >= patience {
+                return Wait::Stuck;
+            }
+            thread::sleep(LOOK);
+        }
+    }
+
+    /// Lets time pass; false when the run is to end early.
+    pub(super) fn pause(&self, duration: Duration) -> bool {
+        let start = self.now();
+        loop {
+            let passed = self.now().since(start);
+            self.live.advance(u64::try_from(passed.as_millis()).unwrap_or(u64::MAX));
+            if self.is_stopped() {
+                return false;
+            }
+            if passed >= duration {
+                return true;
+            }
+            thread::sleep((duration - passed).min(LOOK * 5));
+        }
+    }
+
+    /// Says what goes on, for `duration`.
+    pub(super) fn enter(&self, phase: Phase, duration: Duration) {
+        self.live.enter(phase, u64::try_from(duration.as_millis()).unwrap_or(u64::MAX));
+    }
+
+    /// Looks at the server.
+    pub(super) fn look(&mut self) {
+        if let Some(usage) = self.usage() {
+            self.looks.push(usage);
+        }
+    }
+
+    pub(super) fn usage(&self) -> Option<Usage> {
+        self.plan.server_pid.and_then(|pid| usage::of(pid).ok())
+    }
+
+    /// Opens all connections of the plan; false when a limit or a stop came before.
+    pub(super) fn open_all(&mut self) -> bool {
+        self.look();
+        self.live.enter(Phase::Open, self.plan.connections as u64);
+        let (count, role) = (self.plan.connections, self.role());
+        let is_open = self.open(role, count, |tally| tally[Count::Standing]);
+        self.look();
+        is_open
+    }
+
+    /// Opens `count` more at the plan's rate.
+    pub(super) fn open(&mut self, role: Role, count: usize, standing: impl Fn(&Tally) -> u64) -> bool {
+        let (start, threads) = (self.now(), self.desks.len());
+        let goal = standing(&self.tally()) + count as u64;
+        self.tell(|index| {
+            let count = share(count, threads, index);
+            let gap = self.plan.rate.map_or(Duration::ZERO, |rate| rate.due(threads as u64));
+            Some(Order::Open { role, count, gap })
+        });
+        let progress = |tally: &Tally| tally[Count::Dials] + tally[Count::Opened];
+        let is_over = |tally: &Tally| {
+            self.live.advance(standing(tally));
+            standing(tally) >= goal || self.obstacle().is_some()
+        };
+        let wait = self.until(self.plan.connect_timeout + self.plan.patience, progress, is_over);
+        let standing = standing(&self.tally());
+        self.opening += self.now().since(start);
+        if let Some(reason) = self.obstacle() {
+            self.stopped_by(reason, standing);
+        } else if wait == Wait::Stuck {
+            self.stopped_by(Reason::TimedOut, standing);
+        }
+        standing >= goal && self.limit.is_none() && wait == Wait::Done
+    }
+
+    fn obstacle(&self) -> Option<Reason> {
+        self.desks.iter().find_map(Desk::obstacle)
+    }
+
+    fn stopped_by(&mut self, reason: Reason, at: u64) {
+        self.limit.get_or_insert(Limit { what: reason.what().to_owned(), at, mend: reason.mend().to_owned() });
+    }
+
+    /// Lets every connection prove by data that it lives, and returns how many did.
+    pub(super) fn call_the_roll(&mut self) -> u64 {
+        self.live.enter(Phase::Check, self.plan.connections as u64);
+        match self.role() {
+            Role::Echo => self.call_echoes(),
+            _ => self.call_holders(),
+        }
+    }
+
+    fn call_echoes(&self) -> u64 {
+        let before = self.tally()[Count::Answered];
+        let goal = self.tally()[Count::Standing];
+        let load = Load { pace: Pace::Roll, in_flight: 1, measure_from: Instant::ZERO, until: Instant::ZERO };
+        self.tell(|_| Some(Order::Echo(load)));
+        let answered = |tally: &Tally| tally[Count::Answered] - before;
+        self.until(self.plan.patience, answered, |tally| {
+            self.live.advance(answered(tally));
+            answered(tally) >= goal.min(tally[Count::Standing])
+        });
+        let answered = answered(&self.tally());
+        self.tell(|_| Some(Order::Hush));
+        answered
+    }
+
+    /// The first calls reach those whom the server knows by then; the roll is called until all have heard one.
+    fn call_holders(&mut self) -> u64 {
+        let deadline = self.now() + self.plan.patience;
+        loop {
+            self.publish(1, Duration::ZERO, None);
+            let called = |tally: &Tally| {
+                self.live.advance(tally[Count::Called]);
+                tally[Count::Called] >= tally[Count::Standing] + tally[Count::Lost]
+            };
+            let calm = CALM.min(self.plan.patience);
+            let wait = self.until(calm, |tally| tally[Count::Heard], called);
+            if wait != Wait::Stuck || self.now() >= deadline {
+                break;
+            }
+        }
+        // Those who had heard an earlier call hear the last one too, before anything is measured.
+        self.quiet();
+        self.tally()[Count::Called]
+    }
+
+    /// The same once more, when all have answered before: a single publication must reach everyone who stands.
+    pub(super) fn call_again(&mut self) -> u64 {
+        self.live.enter(Phase::Check, self.plan.connections as u64);
+        if self.role() == Role::Echo {
+            return self.call_echoes();
+        }
+        let before = self.tally()[Count::Heard];
+        self.publish(1, Duration::ZERO, None);
+        let heard = |tally: &Tally| tally[Count::Heard] - before;
+        self.until(self.plan.patience, heard, |tally| {
+            self.live.advance(heard(tally));
+            heard(tally) >= tally[Count::Standing]
+        });
+        self.quiet();
+        heard(&self.tally())
+    }
+
+    /// Measures all publications from the next one on.
+    pub(super) fn measure(&self) {
+        self.tell(|_| Some(Order::Measure(self.next)));
+    }
+
+    /// Ends all connections and threads, within this time.
+    pub(super) fn end(&self, within: Duration) {
+        self.live.enter(Phase::Close, self.tally()[Count::Open]);
+        self.desks.iter().for_each(|desk| desk.tell(Order::End(within)));
+    }
+
+    /// Looks at the server when all connections are gone and it has had time to notice.
+    pub(super) fn look_after(&mut self) {
+        let deadline = self.now() + SETTLE;
+        let Some(mut least) = self.usage() else { return };
+        let mut since = self.now();
+        while self.now() < deadline && self.now().since(since) < AFTERMATH && !self.stop.load(Ordering::Relaxed) {
+            thread::sleep(LOOK * 10);
+            let Some(usage) = self.usage() else { break };
+            if usage.user_bytes < least.user_bytes {
+                since = self.now();
+            }
+            least = usage;
+        }
+        self.looks.push(least);
+    }
+
+    /// Waits until no more deliveries come.
+    pub(super) fn quiet(&self) {
+        self.until(AFTERMATH, |tally| tally[Count::Heard] + tally[Count::Duplicates], |_| false);
+    }
+
+    /// Publishes `count` messages from `start` on, and returns the number of the first.
+    pub(super) fn publish(&mut self, count: u32, interval: Duration, start: Option<Instant>) -> u32 {
+        let first = self.next;
+        self.next = self.next.saturating_add(count);
+        self.tell(|index| (index == 0).then_some(Order::Publish(Series { first, count, start, interval })));
+        first
+    }
+}
+
+/// How many of `count` belong to thread `index` of `threads`.
+pub(super) const fn share(count: usize, threads: usize, index: usize) -> usize {
+    count / threads + if index < count % threads { 1 } else { 0 }
+}

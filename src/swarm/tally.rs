@@ -1,0 +1,192 @@
+//! What the threads count, and how the conductor sees it while they count.
+
+use std::ops::{Add, Index};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::limits::Reason;
+
+/// What is counted. All but [`Count::Open`] and [`Count::Standing`] only grow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub(super) enum Count {
+    /// Connections that were tried, each try counts.
+    Dials,
+    /// Tries that failed and are made again.
+    Retries,
+    /// Connections that were given up.
+    GivenUp,
+    /// Handshakes completed, guests and those that were lost since included.
+    Opened,
+    /// Holders and echo clients whose handshake is complete.
+    Standing,
+    /// The same with guests.
+    Open,
+    /// Connections that ended though nobody here asked for it, guests that misbehave apart.
+    Lost,
+    /// Heartbeats answered.
+    Pings,
+    /// Bytes that came.
+    Bytes,
+    /// Bytes that were sent, behind the first ones of each connection.
+    BytesSent,
+    /// Connections that have heard a message of this run.
+    Called,
+    /// Publications sent.
+    Published,
+    /// Deliveries, each message once for each connection.
+    Heard,
+    /// Deliveries that were passed over and have not come since.
+    Skipped,
+    /// Deliveries that came again.
+    Duplicates,
+    /// Deliveries that came after a later one.
+    Reordered,
+    /// Messages of somebody else.
+    Foreign,
+    /// Echo messages that were due.
+    Due,
+    /// Echo messages sent.
+    Asked,
+    /// Echo messages that came back.
+    Answered,
+    /// Echo messages that came back out of order, or changed.
+    Wrong,
+    /// Guests that came.
+    Came,
+    /// Guests that left in peace.
+    Left,
+    /// Guests that left with a reset.
+    Reset,
+    /// Guests that went mute.
+    Muted,
+    /// Guests that stopped reading.
+    Slowed,
+    /// Mute guests that the server has ended.
+    Detected,
+    /// Mute guests that the server had not ended after the time it was given.
+    Overlooked,
+    /// Guests that the server ended, or that did not get in.
+    Turned,
+    /// Publications that a stop or a full connection held back.
+    Unpublished,
+}
+
+const COUNTS: usize = Count::Unpublished as usize + 1;
+const CELLS: usize = COUNTS + 2 * Reason::COUNT;
+
+/// Counts of one thread, or of all together.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Tally([u64; CELLS]);
+
+impl Default for Tally {
+    fn default() -> Self {
+        Self([0; CELLS])
+    }
+}
+
+impl Tally {
+    pub(super) const fn add(&mut self, count: Count, by: u64) {
+        self.0[count as usize] += by;
+    }
+
+    pub(super) const fn one(&mut self, count: Count) {
+        self.add(count, 1);
+    }
+
+    pub(super) const fn less(&mut self, count: Count) {
+        let cell = &mut self.0[count as usize];
+        *cell = cell.saturating_sub(1);
+    }
+
+    /// A try that failed.
+    pub(super) const fn failed(&mut self, reason: Reason) {
+        self.0[COUNTS + reason as usize] += 1;
+    }
+
+    /// A connection that was lost.
+    pub(super) const fn lost(&mut self, reason: Reason) {
+        self.0[COUNTS + Reason::COUNT + reason as usize] += 1;
+    }
+
+    /// Failed tries by reason, without zeros.
+    pub(super) fn failures(&self) -> impl Iterator<Item = (Reason, u64)> {
+        by_reason(&self.0[COUNTS..COUNTS + Reason::COUNT])
+    }
+
+    /// Lost connections by reason, without zeros.
+    pub(super) fn losses(&self) -> impl Iterator<Item = (Reason, u64)> {
+        by_reason(&self.0[COUNTS + Reason::COUNT..])
+    }
+}
+
+fn by_reason(cells: &[u64]) -> impl Iterator<Item = (Reason, u64)> {
+    Reason::ALL.into_iter().zip(cells.iter().copied()).filter(|(_, count)| *count > 0)
+}
+
+impl Index<Count> for Tally {
+    type Output = u64;
+
+    fn index(&self, count: Count) -> &u64 {
+        &self.0[count as usize]
+    }
+}
+
+impl Add for Tally {
+    type Output = Self;
+
+    fn add(mut self, other: Self) -> Self {
+        for (cell, more) in self.0.iter_mut().zip(other.0) {
+            *cell += more;
+        }
+        self
+    }
+}
+
+/// One thread's counts as others see them, written once a turn.
+#[derive(Debug)]
+#[repr(align(128))]
+pub(super) struct Board([AtomicU64; CELLS]);
+
+impl Default for Board {
+    fn default() -> Self {
+        Self([const { AtomicU64::new(0) }; CELLS])
+    }
+}
+
+impl Board {
+    /// Shows what differs from the last time.
+    pub(super) fn show(&self, tally: &Tally) {
+        for (cell, value) in self.0.iter().zip(tally.0) {
+            if cell.load(Ordering::Relaxed) != value {
+                cell.store(value, Ordering::Relaxed);
+            }
+        }
+    }
+
+    pub(super) fn read(&self) -> Tally {
+        let mut tally = Tally::default();
+        for (value, cell) in tally.0.iter_mut().zip(&self.0) {
+            *value = cell.load(Ordering::Relaxed);
+        }
+        tally
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_board_shows_what_was_counted() {
+        let (mut tally, board) = (Tally::default(), Board::default());
+        tally.add(Count::Heard, 5);
+        tally.one(Count::Unpublished);
+        tally.failed(Reason::Refused);
+        tally.lost(Reason::ALL[Reason::COUNT - 1]);
+        board.show(&tally);
+        let both = board.read() + tally;
+        assert_eq!((both[Count::Heard], both[Count::Unpublished], both[Count::Lost]), (10, 2, 0));
+        assert_eq!(both.failures().collect::<Vec<_>>(), [(Reason::Refused, 2)]);
+        assert_eq!(both.losses().map(|(_, count)| count).sum::<u64>(), 2);
+    }
+}
