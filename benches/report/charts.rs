@@ -267,7 +267,7 @@ impl Lines {
         }
     }
 
-    /// The number beside each point: above, below or to the right of it, wherever there is room.
+    /// The number beside each point: above, below or to the left of it, wherever there is room.
     fn values(&self, canvas: &mut Canvas, up: Axis, across: Axis) {
         let style = |color| Style::new(12.0, color).bold().at(Anchor::Middle);
         let limit = |(value, text): &(f64, String)| Place::new(0.0, up.at(*value) - 10.0, SMALL.width(text) + 100.0);
@@ -278,7 +278,7 @@ impl Lines {
             let text = self.unit.show(y);
             let half = style(INK).width(&text) / 2.0;
             let (x, y) = (across.at(x), up.at(y));
-            let tries = [(x, y - 15.0), (x, y + 15.0), (x + half + 12.0, y)];
+            let tries = [(x, y - 15.0), (x, y + 15.0), (x - half - 12.0, y)];
             let free = tries.map(|(x, y)| Place::new(x, y, half)).into_iter().find(|place| place.is_free(&taken));
             if let Some(place) = free {
                 canvas.text((place.x, place.y + 4.0), &text, style(series.key.color));
