@@ -6,6 +6,7 @@
 use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use crate::close::CloseReason;
 use crate::rule::{Limit, Rule};
@@ -73,6 +74,8 @@ macro_rules! shard_metrics {
             violations: Tally<{ Rule::ALL.len() }>,
             /// Limits that struck, by limit.
             struck: Tally<{ Limit::ALL.len() }>,
+            /// Turns, by how long they took, see [`TURN_SECONDS`]; the last are longer than all of these.
+            turns: Tally<{ TURN_SECONDS.len() + 1 }>,
         }
 
         impl ShardMetrics {
@@ -140,7 +143,37 @@ shard_metrics! {
     turn_nanoseconds_max: Gauge,
 }
 
+/// Upper bounds of the buckets in which turns are counted: nanoseconds, and seconds as Prometheus writes them.
+const TURN_SECONDS: [(u64, &str); 9] = [
+    (100_000, "0.0001"),
+    (250_000, "0.00025"),
+    (500_000, "0.0005"),
+    (1_000_000, "0.001"),
+    (2_500_000, "0.0025"),
+    (5_000_000, "0.005"),
+    (10_000_000, "0.01"),
+    (25_000_000, "0.025"),
+    (100_000_000, "0.1"),
+];
+
 impl ShardMetrics {
+    /// Counts a turn that took so many nanoseconds.
+    pub fn count_turn(&self, nanos: u64) {
+        self.turns_total.add(1);
+        self.turn_nanoseconds_total.add(nanos);
+        self.turn_nanoseconds_max.raise(nanos);
+        let longer = TURN_SECONDS.iter().take_while(|(bound, _)| nanos > *bound).count();
+        self.turns.0[longer].add(1);
+    }
+
+    /// Turns that took longer than so many nanoseconds, which are the bound of a bucket: 100 µs, 250 µs and so on, see
+    /// `holdline_turn_seconds`.
+    #[must_use]
+    pub fn turns_longer_than(&self, nanos: u64) -> u64 {
+        let below = TURN_SECONDS.iter().take_while(|(bound, _)| *bound <= nanos).count();
+        self.turns.0[below..].iter().map(Counter::get).sum()
+    }
+
     /// Counts an ended connection.
     pub fn count_closed(&self, reason: CloseReason) {
         self.closed[reason as usize].add(1);
@@ -216,7 +249,27 @@ impl Metrics {
         family(&mut text, "violations_total", "Rules broken by clients, by rule.", "rule", violations);
         let struck = Limit::ALL.iter().map(|&limit| (limit.label(), self.total(|shard| shard.struck(limit))));
         family(&mut text, "limit_struck_total", "Times a limit struck, by limit.", "limit", struck);
+        self.turn_histogram(&mut text);
         text
+    }
+}
+
+impl Metrics {
+    /// Writes how long turns took.
+    fn turn_histogram(&self, text: &mut String) {
+        const NAME: &str = "holdline_turn_seconds";
+        let _ = writeln!(text, "# HELP {NAME} How long the turns of the event loop took.\n# TYPE {NAME} histogram");
+        for (number, shard) in self.shards.iter().enumerate() {
+            let mut count = 0;
+            let bounds = TURN_SECONDS.iter().map(|&(_, seconds)| seconds).chain(["+Inf"]);
+            for (bucket, bound) in shard.turns.0.iter().zip(bounds) {
+                count += bucket.get();
+                let _ = writeln!(text, "{NAME}_bucket{{shard=\"{number}\",le=\"{bound}\"}} {count}");
+            }
+            let nanos = Duration::from_nanos(shard.turn_nanoseconds_total.get());
+            let _ = writeln!(text, "{NAME}_sum{{shard=\"{number}\"}} {}", nanos.as_secs_f64());
+            let _ = writeln!(text, "{NAME}_count{{shard=\"{number}\"}} {count}");
+        }
     }
 }
 
@@ -245,6 +298,23 @@ mod tests {
         assert!(text.contains("holdline_closed_total{reason=\"bad_utf8\"} 1\n"));
         assert!(text.contains("holdline_violations_total{rule=\"line_too_long\"} 1\n"));
         assert!(text.contains("holdline_limit_struck_total{limit=\"message_bytes_max\"} 2\n"));
-        assert_eq!(text.matches("# TYPE ").count(), ShardMetrics::FIELDS.len() + 3);
+        assert_eq!(text.matches("# TYPE ").count(), ShardMetrics::FIELDS.len() + 4);
+    }
+
+    #[test]
+    fn turns_are_counted_by_their_length() {
+        let metrics = Metrics::new(1);
+        let nanos = [1, 1_000_000, 1_000_001, 9_999_999, 3_000_000_000];
+        nanos.into_iter().for_each(|nanos| metrics.shards[0].count_turn(nanos));
+        let text = metrics.prometheus();
+        let buckets = [("0.0001", 1), ("0.001", 2), ("0.0025", 3), ("0.005", 3), ("0.01", 4), ("0.1", 4), ("+Inf", 5)];
+        for (bound, count) in buckets {
+            let line = format!("holdline_turn_seconds_bucket{{shard=\"0\",le=\"{bound}\"}} {count}\n");
+            assert!(text.contains(&line), "{line}{text}");
+        }
+        assert!(text.contains("holdline_turn_seconds_count{shard=\"0\"} 5\n"));
+        assert!(text.contains("holdline_turn_seconds_sum{shard=\"0\"} 3.012000001\n"), "{text}");
+        assert_eq!(metrics.shards[0].turns_longer_than(10_000_000), 1);
+        assert_eq!(metrics.shards[0].turns_longer_than(1_000_000), 3);
     }
 }

@@ -1,5 +1,7 @@
 //! Rates that may not be exceeded.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use crate::time::Instant;
 
 /// Lets so many things through at once, and so many more per second.
@@ -37,6 +39,36 @@ impl TokenBucket {
     }
 }
 
+/// A rate that several threads share: so many things per second, and as many at once after a second of none.
+///
+/// It is the generic cell rate algorithm (ITU-T I.371): one number, the time at which all that was let through would have
+/// come at an even pace.
+#[derive(Debug)]
+pub struct SharedRate {
+    even_ns: AtomicU64,
+    interval_ns: u64,
+}
+
+impl SharedRate {
+    const SECOND: u64 = 1_000_000_000;
+
+    /// So many per second, at most 10^9; `None` for zero.
+    #[must_use]
+    pub fn new(per_second: u32) -> Option<Self> {
+        let interval_ns = Self::SECOND.checked_div(u64::from(per_second))?.max(1);
+        Some(Self { even_ns: AtomicU64::new(0), interval_ns })
+    }
+
+    /// Lets one through, if it may.
+    pub fn take(&self, now: Instant) -> bool {
+        let next = |even: u64| {
+            let next = even.max(now.as_nanos()).saturating_add(self.interval_ns);
+            (next <= now.as_nanos().saturating_add(Self::SECOND)).then_some(next)
+        };
+        self.even_ns.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).is_ok()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -50,6 +82,17 @@ mod tests {
         assert_eq!(taken(&mut bucket, 100), 1);
         assert_eq!(taken(&mut bucket, 350), 2);
         assert_eq!(taken(&mut bucket, 1_000_000), 3);
+    }
+
+    #[test]
+    fn a_shared_rate_has_a_second_in_hand() {
+        let rate = SharedRate::new(10).expect("not zero");
+        let taken = |ms| (0..100).filter(|_| rate.take(Instant::from_millis(ms))).count();
+        assert_eq!((taken(0), taken(99), taken(100), taken(350)), (10, 0, 1, 2));
+        assert_eq!((taken(60_000), taken(59_000), taken(60_500)), (10, 0, 5));
+        assert!(SharedRate::new(0).is_none());
+        assert!(SharedRate::new(u32::MAX).is_some_and(|rate| rate.take(Instant::from_nanos(u64::MAX))));
+        assert!(SharedRate::new(1).is_some_and(|rate| rate.take(Instant::ZERO) && !rate.take(Instant::ZERO)));
     }
 
     #[test]

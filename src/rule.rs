@@ -142,6 +142,10 @@ labelled! {
     Limit {
         /// A connection was refused.
         ConnectionsMax = "connections_max",
+        /// A connection was refused: more came in a second.
+        AcceptRate = "accept_rate",
+        /// A connection was refused: memory was short.
+        MemoryFreeBytesMin = "memory_free_bytes_min",
         /// No complete handshake came in its time.
         HandshakeTimeout = "handshake_timeout",
         /// A request head was too large.

@@ -15,6 +15,7 @@ mod misbehaviour {
     pub mod frames;
     pub mod handshakes;
     pub mod limits;
+    pub mod shedding;
     pub mod silence;
 }
 

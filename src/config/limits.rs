@@ -7,6 +7,10 @@ use std::time::Duration;
 pub struct Limits {
     /// Connections of the whole process.
     pub connections_max: usize,
+    /// Connections that the process takes in within a second. Zero: no bound.
+    pub accept_rate: u32,
+    /// Bytes of memory that must be left to the process; with less it takes no more connections in. Zero: never mind.
+    pub memory_free_bytes_min: usize,
     /// Time from accept to a complete request head or handshake. Not restarted by a byte.
     pub handshake_timeout: Duration,
     /// Bytes of a request head.
@@ -49,6 +53,8 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections_max: 10_000,
+            accept_rate: 0,
+            memory_free_bytes_min: 64 * 1024 * 1024,
             handshake_timeout: Duration::from_secs(10),
             head_bytes_max: 16 * 1024,
             head_fields_max: 100,

@@ -102,6 +102,12 @@ settings! {
 
     /// Connections of the whole process.
     "limits.connections_max" => limits.connections_max: Count<usize>, Within(1, 100_000_000);
+    /// Connections that are taken in within a second, as many at once after a quiet second; 0: no limit. Who comes beyond
+    /// is turned away: HTTP with 503 and Retry-After, raw TCP with a clean end.
+    "limits.accept_rate" => limits.accept_rate: Count<u32>, Within(0, 100_000_000);
+    /// Memory that must be left to the process, as the kernel and its control groups tell it. With less, connections are
+    /// turned away until there is more; 0: never.
+    "limits.memory_free_bytes_min" => limits.memory_free_bytes_min: Size, Within(0, 1 << 50);
     /// Time from accept to a complete request head or handshake. A byte does not restart it.
     "limits.handshake_timeout" => limits.handshake_timeout: Period, Within(ms(10), hours(1));
     /// Bytes of a request head.

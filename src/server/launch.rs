@@ -151,7 +151,8 @@ fn run(backend: BackendChoice, seed: Seed, sockets: Vec<TcpListener>, report: &R
             Err(error) => failed(error.into()),
         }
     } else {
-        match uring::Uring::new(uring::Config::new(connections_max)) {
+        let slots = connections_max.saturating_add(Control::SHED_MAX);
+        match uring::Uring::new(uring::Config::new(slots)) {
             Ok(backend) => serve(backend, seed, sockets, report),
             Err(error) => failed(error.into()),
         }
@@ -207,7 +208,7 @@ mod tests {
             entrances: [Entrance { url: bound.url.clone(), kind }].into(),
             sockets: bind::per_shard(vec![bound], shards),
             limits: Arc::new(Limits { connections_max: 10, ..Limits::default() }),
-            control: Arc::new(Control::new(10)),
+            control: Arc::new(Control::new(&Limits { connections_max: 10, ..Limits::default() })),
             metrics: Metrics::new(shards),
             router: Router::new(),
             name: "test",

@@ -48,7 +48,9 @@
 pub mod admin;
 mod bind;
 mod launch;
+mod memory;
 mod publisher;
+mod watch;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -69,6 +71,7 @@ use crate::shard::{Control, Entrance, EntranceKind};
 use self::admin::{Admin, Phase, PhaseCell};
 use self::bind::Bound;
 use self::launch::{Group, Launch};
+use self::watch::Watch;
 
 pub use self::publisher::{PublishError, Publisher};
 
@@ -129,6 +132,7 @@ pub struct Server {
     listening: Vec<String>,
     serving: Group,
     admin: Option<Group>,
+    _watch: Watch,
 }
 
 impl Server {
@@ -153,12 +157,13 @@ impl Server {
             .zip(&listening)
             .map(|(listen, url)| entrance(config, listen, url, &site))
             .collect::<Result<Vec<_>, _>>()?;
+        let control = Arc::new(Control::new(&config.limits));
         let serving = Launch {
             backend,
             entrances: entrances.into(),
             sockets: bind::per_shard(bound, usize::from(shards)),
             limits: Arc::new(config.limits.clone()),
-            control: Arc::new(Control::new(config.limits.connections_max)),
+            control: Arc::clone(&control),
             metrics: metrics.clone(),
             router,
             name: "shard",
@@ -172,8 +177,9 @@ impl Server {
             }
             None => None,
         };
+        let watch = Watch::start(control, metrics.clone(), config.limits.memory_free_bytes_min)?;
         phase.advance(Phase::Running);
-        Ok(Self { metrics, phase, backend, listening, serving, admin })
+        Ok(Self { _watch: watch, metrics, phase, backend, listening, serving, admin })
     }
 
     /// URLs with real ports, in the order configured, admin last.
@@ -311,8 +317,8 @@ fn start_admin(
         backend: BackendChoice::Epoll,
         entrances: [Entrance { url: url.clone(), kind }].into(),
         sockets: bind::per_shard(vec![bound], 1),
+        control: Arc::new(Control::new(&limits)),
         limits: Arc::new(limits),
-        control: Arc::new(Control::new(CONNECTIONS_MAX)),
         metrics: Metrics::new(1),
         router: Router::new(),
         name: "admin",

@@ -48,8 +48,10 @@ impl Core {
     fn audit(&self) -> Result<Audit, String> {
         let mut audit = Audit { busy: self.has_work(), timers: self.wheel.len(), ..Audit::default() };
         let (mut queued, mut subscriptions, mut outboxes, mut unfinished) = (0, 0, 0, 0);
+        let mut shed = 0;
         for (id, connection) in self.table.iter() {
             audit.connections += 1;
+            shed += usize::from(connection.flags.has(Flags::SHED));
             self.audit_connection(id, connection).map_err(|fault| format!("{id}: {fault}: {connection:?}"))?;
             subscriptions += connection.memberships().count();
             unfinished += connection.partial.as_ref().map_or(0, |partial| partial.buf.capacity());
@@ -62,7 +64,7 @@ impl Core {
         let same = |name: &str, is: u64, should: usize| {
             if is == should as u64 { Ok(()) } else { Err(format!("{name} is {is}, should be {should}")) }
         };
-        same("connections", self.metrics.connections.get(), audit.connections)?;
+        same("connections", self.metrics.connections.get(), audit.connections - shed)?;
         same("subscriptions", self.metrics.subscriptions.get(), subscriptions)?;
         same("queued_connections", self.metrics.queued_connections.get(), outboxes)?;
         same("queued_bytes", self.metrics.queued_bytes.get(), queued)?;

@@ -2,15 +2,20 @@
 
 use super::Shard;
 use super::connection::Flags;
-use super::control::Phase;
+use super::control::{Control, Phase};
 use super::core::Core;
+use super::pace::Pace;
 use crate::app::Context;
 use crate::close::CloseReason;
 use crate::id::ConnId;
 use crate::io::{Backend, Ending};
 use crate::session::{Protocol, websocket};
+use crate::time::Clock;
 
 impl<B: Backend> Shard<B> {
+    /// What the end of a connection takes, counted in small sends.
+    pub(super) const CLOSE_WEIGHT: usize = 3;
+
     /// Begins to end a connection. Does nothing when its end has begun already.
     pub(super) fn begin_close(&mut self, id: ConnId, reason: CloseReason, detail: &str) {
         let Some(connection) = self.core.table.get_mut(id) else { return };
@@ -46,8 +51,10 @@ impl<B: Backend> Shard<B> {
         }
         self.core.farewell(id, reason);
         self.write(id);
-        self.core.closing.push(id);
-        let deadline = self.core.after(self.core.limits.close_timeout);
+        self.core.closing.push_back(id);
+        let close_timeout = self.core.limits.close_timeout;
+        let is_shed = self.core.flag(id, Flags::SHED);
+        let deadline = self.core.after(if is_shed { close_timeout.min(Control::SHED_TIME) } else { close_timeout });
         self.core.arm(id, deadline);
         if self.core.flag(id, Flags::PAUSED) || self.core.flag(id, Flags::STALLED) {
             self.backend.resume(id);
@@ -60,13 +67,15 @@ impl<B: Backend> Shard<B> {
     }
 
     /// Looks at closing connections whose queue has become empty or whose peer has answered.
-    pub(super) fn take_closing_further(&mut self) {
-        let mut closing = std::mem::take(&mut self.core.closing);
-        for id in closing.drain(..) {
+    pub(super) fn take_closing_further(&mut self, pace: &mut Pace<'_, impl Clock>) {
+        for _ in 0..self.core.closing.len() {
+            if !pace.more() {
+                break;
+            }
+            let Some(id) = self.core.closing.pop_front() else { break };
             self.close_further(id);
+            self.pay(pace);
         }
-        closing.append(&mut self.core.closing);
-        self.core.closing = closing;
     }
 
     fn close_further(&mut self, id: ConnId) {
@@ -82,6 +91,7 @@ impl<B: Backend> Shard<B> {
         } else if (flags.has(Flags::DEAF) || !websocket) && !flags.has(Flags::SHUT) {
             // The peer may still be sending. Closing now would reset the connection and could lose our last words.
             self.core.set(id, Flags::SHUT);
+            self.core.owed += Self::CLOSE_WEIGHT;
             self.backend.shutdown(id);
         }
     }
@@ -93,6 +103,7 @@ impl<B: Backend> Shard<B> {
             connection.flags.set(Flags::ENDED);
             self.core.wheel.disarm(&mut self.core.table, id.index());
             self.core.drop_outbox(id);
+            self.core.owed += Self::CLOSE_WEIGHT;
             self.backend.close(id, ending);
         }
     }
@@ -191,6 +202,10 @@ impl Core {
         self.drop_outbox(id);
         if let Some(connection) = self.table.remove(id) {
             connection.partial.into_iter().for_each(|partial| self.partials.give(partial));
+            if connection.flags.has(Flags::SHED) {
+                self.control.release_shed();
+                return;
+            }
             self.metrics.connections.sub(1);
             if self.control.release() && self.phase != Phase::Running {
                 // The others wait for nothing else any more.

@@ -49,6 +49,8 @@ impl Flags {
     pub(super) const BROKEN: Self = Self(1 << 11);
     /// The socket goes as soon as the queue is empty, without waiting for the peer.
     pub(super) const AT_ONCE: Self = Self(1 << 12);
+    /// It has no place among the connections, and only hears that.
+    pub(super) const SHED: Self = Self(1 << 13);
 
     pub(super) const fn has(self, flag: Self) -> bool {
         self.0 & flag.0 != 0

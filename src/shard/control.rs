@@ -1,7 +1,12 @@
 //! What the server tells all shards, and what they share: a few atomics that are off the messages' way.
 
-use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
+
+use crate::config::Limits;
+use crate::rate::SharedRate;
+use crate::rule::Limit;
+use crate::time::Instant;
 
 /// Where a server is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -22,17 +27,30 @@ pub struct Control {
     drain_ms: AtomicU64,
     connections: AtomicUsize,
     connections_max: usize,
+    /// Connections that are being turned away.
+    shed: AtomicUsize,
+    accepts: Option<SharedRate>,
+    /// There is too little memory for more connections.
+    starved: AtomicBool,
 }
 
 impl Control {
-    /// A running server that holds so many connections.
+    /// Connections at a time, of all shards, that have a place to hear that there is none.
+    pub const SHED_MAX: usize = 256;
+    /// Time in which their request has to come, and then in which they have to take the answer.
+    pub(super) const SHED_TIME: Duration = Duration::from_secs(1);
+
+    /// A running server with these limits.
     #[must_use]
-    pub fn new(connections_max: usize) -> Self {
+    pub fn new(limits: &Limits) -> Self {
         Self {
             phase: AtomicU8::new(Phase::Running as u8),
             drain_ms: AtomicU64::new(0),
             connections: AtomicUsize::new(0),
-            connections_max,
+            connections_max: limits.connections_max,
+            shed: AtomicUsize::new(0),
+            accepts: SharedRate::new(limits.accept_rate),
+            starved: AtomicBool::new(false),
         }
     }
 
@@ -73,13 +91,43 @@ impl Control {
         }
     }
 
+    /// Says whether there is too little memory for more connections.
+    pub fn set_starved(&self, starved: bool) {
+        self.starved.store(starved, Ordering::Relaxed);
+    }
+
+    /// Whether there is too little memory for more connections.
+    #[must_use]
+    pub fn is_starved(&self) -> bool {
+        self.starved.load(Ordering::Relaxed)
+    }
+
     /// Counts a connection in, if the process has room for it.
-    pub(super) fn admit(&self) -> bool {
-        let admitted = self.connections.fetch_add(1, Ordering::Relaxed) < self.connections_max;
-        if !admitted {
-            self.connections.fetch_sub(1, Ordering::Relaxed);
+    ///
+    /// # Errors
+    /// The limit that is in its way.
+    pub(super) fn admit(&self, now: Instant) -> Result<(), Limit> {
+        if self.is_starved() {
+            return Err(Limit::MemoryFreeBytesMin);
         }
-        admitted
+        if !count_in(&self.connections, self.connections_max) {
+            return Err(Limit::ConnectionsMax);
+        }
+        if self.accepts.as_ref().is_some_and(|accepts| !accepts.take(now)) {
+            self.connections.fetch_sub(1, Ordering::AcqRel);
+            return Err(Limit::AcceptRate);
+        }
+        Ok(())
+    }
+
+    /// Counts in a connection that is turned away, if there is a place for it to hear that.
+    pub(super) fn admit_shed(&self) -> bool {
+        count_in(&self.shed, Self::SHED_MAX)
+    }
+
+    /// Counts it out.
+    pub(super) fn release_shed(&self) {
+        self.shed.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Connections of all shards.
@@ -90,5 +138,43 @@ impl Control {
     /// Counts a connection out. Returns whether it was the last one.
     pub(super) fn release(&self) -> bool {
         self.connections.fetch_sub(1, Ordering::AcqRel) == 1
+    }
+}
+
+fn count_in(counter: &AtomicUsize, max: usize) -> bool {
+    let admitted = counter.fetch_add(1, Ordering::Relaxed) < max;
+    if !admitted {
+        counter.fetch_sub(1, Ordering::AcqRel);
+    }
+    admitted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_limit_turns_connections_away_and_costs_none_of_the_others() {
+        let limits = Limits { connections_max: 3, accept_rate: 2, ..Limits::default() };
+        let control = Control::new(&limits);
+        let at = Instant::from_millis;
+        assert_eq!((control.admit(at(0)), control.admit(at(0))), (Ok(()), Ok(())));
+        assert_eq!(control.admit(at(0)), Err(Limit::AcceptRate));
+        assert_eq!(control.admit(at(500)), Ok(()));
+        assert_eq!(control.admit(at(9000)), Err(Limit::ConnectionsMax));
+        control.release();
+        control.set_starved(true);
+        assert_eq!(control.admit(at(9000)), Err(Limit::MemoryFreeBytesMin));
+        control.set_starved(false);
+        assert_eq!(control.admit(at(9000)), Ok(()));
+        assert_eq!(control.connections(), 3);
+    }
+
+    #[test]
+    fn places_to_be_turned_away_in_are_few() {
+        let control = Control::new(&Limits::default());
+        assert_eq!((0..1000).filter(|_| control.admit_shed()).count(), Control::SHED_MAX);
+        control.release_shed();
+        assert!(control.admit_shed() && !control.admit_shed());
     }
 }

@@ -87,12 +87,14 @@ pub struct Core {
     /// The batch of sends that is being put together: its number and its sends.
     pub(super) batch: u16,
     pub(super) sends: Vec<Send>,
+    /// What the backend was asked for and may not have done before its next flush: about as many times a small send.
+    pub(super) owed: usize,
     /// Images of `sends`.
     pub(super) send_images: Vec<Image>,
     /// Connections with something in their outbox that has not been tried yet.
     pub(super) dirty: VecDeque<ConnId>,
     /// Connections that are closing and may have come a step further.
-    pub(super) closing: Vec<ConnId>,
+    pub(super) closing: VecDeque<ConnId>,
     /// Connections that are not read while a mailbox is full.
     pub(super) stalled: VecDeque<ConnId>,
     /// Connections with held bytes and room for the answers again.
@@ -155,7 +157,7 @@ impl Core {
         Self {
             id,
             shards,
-            table: Table::new(limits.connections_max),
+            table: Table::new(limits.connections_max.saturating_add(Control::SHED_MAX)),
             wheel: Wheel::new(crate::wheel::TICK),
             members: Members::new(limits.topics_max),
             topics: Topics::new(topics_max),
@@ -186,9 +188,10 @@ impl Core {
             blocked: false,
             batch: 1,
             sends: Vec::new(),
+            owed: 0,
             send_images: Vec::new(),
             dirty: VecDeque::new(),
-            closing: Vec::new(),
+            closing: VecDeque::new(),
             stalled: VecDeque::new(),
             resumable: VecDeque::new(),
             fan_outs: VecDeque::new(),
@@ -203,7 +206,7 @@ impl Core {
         }
     }
 
-    /// Connections held.
+    /// Connections held, those included that are being turned away.
     #[must_use]
     pub fn connections(&self) -> usize {
         self.table.len()
@@ -231,9 +234,7 @@ impl Core {
 
     pub(super) fn end_turn(&mut self, took: Duration) {
         let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-        self.metrics.turns_total.add(1);
-        self.metrics.turn_nanoseconds_total.add(nanos);
-        self.metrics.turn_nanoseconds_max.raise(nanos);
+        self.metrics.count_turn(nanos);
     }
 
     /// Whether the next turn should not wait.
@@ -364,6 +365,10 @@ impl Core {
 
     /// Notes why a connection ends, once, and says so in the log at a bounded rate.
     pub(super) fn report(&mut self, id: ConnId, reason: CloseReason, detail: &str) {
+        if self.flag(id, Flags::SHED) {
+            // It was counted when it came, and a storm of them is one line of the server's.
+            return;
+        }
         self.metrics.count_closed(reason);
         let ordinary = matches!(reason, CloseReason::Normal | CloseReason::GoingAway | CloseReason::PeerClosed);
         if ordinary {

@@ -4,15 +4,17 @@
 use super::Shard;
 use super::connection::Flags;
 use super::core::{Core, Send, Sent};
+use super::pace::Pace;
 use crate::buf::Next;
 use crate::close::CloseReason;
 use crate::id::ConnId;
 use crate::io::{Backend, Out, Short};
 use crate::rule::Limit;
+use crate::time::Clock;
 
 impl<B: Backend> Shard<B> {
-    /// Sends in one batch.
-    pub(super) const SENDS_MAX: usize = 512;
+    /// What the backend may owe at most, in small sends of about 4 µs: a millisecond.
+    pub(super) const OWED_MAX: usize = 256;
     /// Bytes of connections' own frames in one batch.
     const OUT_BYTES_MAX: usize = 256 * 1024;
     /// Frames of one connection that are sent from where they were written; more goes through its outbox.
@@ -57,33 +59,48 @@ impl<B: Backend> Shard<B> {
         connection.batch = core.batch;
         let tag = u32::try_from(core.sends.len()).unwrap_or(u32::MAX);
         core.sends.push(Send { id, what: Sent::Bytes { start, end } });
+        core.owed += weight_of(end - start);
         self.backend.send(id, Out::Bytes(&core.out[start..end]), tag);
-        if core.sends.len() >= Self::SENDS_MAX || end >= Self::OUT_BYTES_MAX {
+        if core.owed >= Self::OWED_MAX || end >= Self::OUT_BYTES_MAX {
             self.flush_sends();
         }
     }
 
+    /// Has the backend do what it owes, when that is enough to be worth a system call. Whoever calls this must be able to
+    /// bear that connections begin to close.
+    pub(super) fn pay(&mut self, pace: &mut Pace<'_, impl Clock>) {
+        if self.core.owed >= Self::OWED_MAX {
+            self.flush_sends();
+            pace.look();
+        }
+    }
+
     /// Sends from the outboxes, and takes closing connections further.
-    pub(super) fn egress(&mut self) {
+    pub(super) fn egress(&mut self, pace: &mut Pace<'_, impl Clock>) {
         for _ in 0..Self::ROUNDS_MAX {
             if self.core.sends.is_empty() {
                 // Numbers come round: a connection may have its last send in a batch with this number, long ago.
                 self.core.next_batch();
             }
             for _ in 0..self.core.dirty.len() {
+                if !pace.more() {
+                    break;
+                }
                 let Some(id) = self.core.dirty.pop_front() else { break };
                 self.send_from_outbox(id);
             }
             self.flush_sends();
-            self.take_closing_further();
-            if self.core.dirty.is_empty() && self.core.sends.is_empty() {
+            self.take_closing_further(pace);
+            if pace.is_over() || (self.core.dirty.is_empty() && self.core.sends.is_empty()) {
                 break;
             }
         }
+        // What is owed belongs to this turn: the next wait should be one.
+        self.flush_sends();
     }
 
     fn send_from_outbox(&mut self, id: ConnId) {
-        if self.core.sends.len() >= Self::SENDS_MAX {
+        if self.core.owed >= Self::OWED_MAX {
             self.flush_sends();
         }
         let core = &mut self.core;
@@ -101,6 +118,7 @@ impl<B: Backend> Shard<B> {
         let tag = u32::try_from(core.sends.len()).unwrap_or(u32::MAX);
         let next = outbox.next(&mut core.gather);
         core.sends.push(Send { id, what: Sent::Outbox { bytes: next.len() } });
+        core.owed += weight_of(next.len());
         match next {
             Next::Bytes(bytes) => self.backend.send(id, Out::Bytes(bytes), tag),
             Next::Shared(image) => self.backend.send(id, Out::Shared(&image.bytes, image.start, image.end), tag),
@@ -110,10 +128,14 @@ impl<B: Backend> Shard<B> {
     /// Runs the batch and keeps what was not taken.
     pub(super) fn flush_sends(&mut self) {
         self.uncork();
+        if self.core.owed == 0 {
+            return;
+        }
+        self.core.owed = 0;
+        self.backend.flush();
         if self.core.sends.is_empty() {
             return;
         }
-        self.backend.flush();
         while let Some(Short { tag, sent }) = self.backend.next_short() {
             let Some(send) = self.core.sends.get_mut(tag as usize) else { continue };
             let (id, what) = (send.id, std::mem::replace(&mut send.what, Sent::Done));
@@ -167,6 +189,11 @@ impl<B: Backend> Shard<B> {
             self.backend.pause(id);
         }
     }
+}
+
+/// How much a send of so many bytes takes, counted in small ones.
+pub(super) const fn weight_of(bytes: usize) -> usize {
+    1 + bytes / (16 * 1024)
 }
 
 impl Core {
@@ -271,7 +298,7 @@ impl Core {
     fn outbox_done(&mut self, id: ConnId) {
         let Some(connection) = self.table.get_mut(id) else { return };
         if connection.flags.has(Flags::CLOSING) {
-            self.closing.push(id);
+            self.closing.push_back(id);
         } else if connection.flags.has(Flags::PAUSED) {
             self.resumable.push_back(id);
         }

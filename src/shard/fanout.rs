@@ -9,6 +9,8 @@ use std::sync::Arc;
 use super::Shard;
 use super::connection::Flags;
 use super::core::{Core, Send, Sent};
+use super::egress::weight_of;
+use super::pace::Pace;
 use crate::app::SlowConsumer;
 use crate::buf::Outbox;
 use crate::close::CloseReason;
@@ -18,44 +20,53 @@ use crate::id::ConnId;
 use crate::io::{Backend, Out};
 use crate::message::{Image, Message, Publisher, Wire};
 use crate::rule::Limit;
+use crate::time::Clock;
 
 impl<B: Backend> Shard<B> {
-    /// Deliveries in one turn: a few milliseconds of the kernel's time, so that other connections keep their latency.
-    const SLICE: usize = 1024;
-    /// A delivery of so many bytes more counts as one more.
-    const DELIVERY_BYTES: usize = 16 * 1024;
+    /// Deliveries of a slice that take no time worth a look at the clock.
+    const SLICE_SHORT: usize = 16;
     /// Messages of a topic that wait together go out as one piece, up to this size.
     const BATCH_BYTES: usize = 64 * 1024;
 
     /// Serves the topics that have something to hand out, in turn.
-    pub(super) fn fan_out(&mut self) {
+    pub(super) fn fan_out(&mut self, pace: &mut Pace<'_, impl Clock>) {
         self.uncork();
-        let mut budget = Self::SLICE;
-        while budget > 0 {
+        while pace.more() {
             let Some(topic) = self.core.fan_outs.pop_front() else { return };
-            let room = Self::SENDS_MAX - self.core.sends.len();
-            let (served, more) = self.slice(topic, budget, room);
-            budget -= served.min(budget);
+            let room = Self::OWED_MAX.saturating_sub(self.core.owed);
+            let (served, more) = self.slice(topic, room);
             if more {
                 self.core.fan_outs.push_back(topic);
             }
             self.core.enqueue_deferred();
             self.close_overdue();
-            if self.core.sends.len() >= Self::SENDS_MAX {
-                self.flush_sends();
+            self.pay(pace);
+            if served >= Self::SLICE_SHORT {
+                pace.look();
             }
         }
     }
 
-    /// Serves members of a topic, up to `room` of them and for as much work as is left in `budget`. Returns how much that
-    /// was, and whether the topic has more to do.
-    fn slice(&mut self, topic: TopicKey, budget: usize, room: usize) -> (usize, bool) {
-        let Core { members, table, deflater, sends, send_images, deferred, metrics, batch: number, id: shard, .. } =
-            &mut self.core;
+    /// Serves members of a topic, for as much work as is left in `room`. Returns how much that was, and whether the topic
+    /// has more to do.
+    fn slice(&mut self, topic: TopicKey, room: usize) -> (usize, bool) {
+        let Core {
+            members,
+            table,
+            deflater,
+            sends,
+            send_images,
+            deferred,
+            metrics,
+            batch: number,
+            owed,
+            id: shard,
+            ..
+        } = &mut self.core;
         let Some((all, batch)) = members.fan_out(topic, Self::BATCH_BYTES) else { return (0, false) };
         let bytes: usize = batch.messages.iter().map(|message| message.payload().len()).sum();
-        let weight = 1 + bytes / Self::DELIVERY_BYTES;
-        let (begin, end) = (batch.cursor, all.len().min(batch.cursor + (budget / weight).clamp(1, room)));
+        let weight = weight_of(bytes);
+        let (begin, end) = (batch.cursor, all.len().min(batch.cursor + (room / weight).max(1)));
         let Some(first) = batch.messages.first().map(|message| message.offset) else { return (0, false) };
         let messages = u32::try_from(batch.messages.len()).unwrap_or(u32::MAX);
         let mut pushed: [Option<usize>; Wire::COUNT] = [None; Wire::COUNT];
@@ -87,6 +98,7 @@ impl<B: Backend> Shard<B> {
         }
         metrics.deliveries_total.add(u64::from(messages) * (end - begin) as u64);
         batch.cursor = end;
+        *owed += (end - begin) * weight;
         let more = end < all.len() || members.end_batch(topic);
         ((end - begin) * weight, more)
     }

@@ -6,6 +6,7 @@ use super::Shard;
 use super::connection::Flags;
 use super::core::Core;
 use super::opening::Fed;
+use super::pace::Pace;
 use crate::app::{Context, Effect, Subject};
 use crate::close::CloseReason;
 use crate::id::{ConnId, ListenerId};
@@ -13,21 +14,17 @@ use crate::io::{Accepted, Backend, Completion, Lease};
 use crate::metrics::ShardMetrics;
 use crate::rule::Limit;
 use crate::session::{Event, Flow, Protocol, Violation, tcp, websocket};
+use crate::time::Clock;
 
 impl<B: Backend> Shard<B> {
-    /// Completions that one turn handles.
-    const INGRESS_BUDGET: usize = 2048;
-
-    pub(super) fn ingress(&mut self) {
-        self.resume_all();
-        for _ in 0..Self::INGRESS_BUDGET {
-            if self.core.is_staging_full() {
-                break;
-            }
+    pub(super) fn ingress(&mut self, pace: &mut Pace<'_, impl Clock>) {
+        self.resume_all(pace);
+        while !self.core.is_staging_full() && pace.more() {
             match self.backend.next() {
                 Some(completion) => self.complete(completion),
                 None => return,
             }
+            self.pay(pace);
         }
         // While publications have to wait for others there is no hurry.
         self.core.unfinished |= !(self.core.is_staging_full() && self.core.blocked);
@@ -46,24 +43,25 @@ impl<B: Backend> Shard<B> {
     }
 
     fn accepted(&mut self, accepted: Accepted) {
-        let running = self.core.phase == super::Phase::Running;
-        let admitted = running && self.core.control.admit();
-        let id = if admitted { self.core.admit(accepted.listener) } else { None };
-        let Some(id) = id else {
-            if running {
-                self.core.metrics.strike(Limit::ConnectionsMax);
-            }
-            if admitted {
-                self.core.control.release();
-            }
-            self.core.metrics.refused_total.add(1);
-            self.backend.refuse(accepted);
-            return;
+        if self.core.phase != super::Phase::Running {
+            return self.refuse(accepted);
+        }
+        if let Err(limit) = self.core.control.admit(self.core.now) {
+            return self.shed(accepted, limit);
+        }
+        let Some(id) = self.core.admit(accepted.listener) else {
+            self.core.control.release();
+            return self.shed(accepted, Limit::ConnectionsMax);
         };
-        self.backend.attach(accepted, id);
+        self.attach(accepted, id);
         self.begin_output(id);
         let fed = self.core.open_bound(id);
         self.after_feed(id, fed);
+    }
+
+    pub(super) fn attach(&mut self, accepted: Accepted, id: ConnId) {
+        self.backend.attach(accepted, id);
+        self.core.owed += 1;
     }
 
     fn received(&mut self, id: ConnId, lease: Lease) {
@@ -98,7 +96,7 @@ impl<B: Backend> Shard<B> {
             (None, None) => {}
         }
         if self.core.flag(id, Flags::CLOSING) {
-            self.core.closing.push(id);
+            self.core.closing.push_back(id);
             return;
         }
         if fed.stalled {
@@ -121,9 +119,9 @@ impl<B: Backend> Shard<B> {
     }
 
     /// Goes on with those who waited for room and have it now.
-    fn resume_all(&mut self) {
+    fn resume_all(&mut self, pace: &mut Pace<'_, impl Clock>) {
         for _ in 0..self.core.resumable.len() {
-            if self.core.is_staging_full() {
+            if self.core.is_staging_full() || !pace.more() {
                 break;
             }
             let Some(id) = self.core.resumable.pop_front() else { break };
@@ -131,7 +129,7 @@ impl<B: Backend> Shard<B> {
             self.resume(id);
         }
         for _ in 0..self.core.stalled.len() {
-            if self.core.blocked || self.core.is_staging_full() {
+            if self.core.blocked || self.core.is_staging_full() || !pace.more() {
                 break;
             }
             let Some(id) = self.core.stalled.pop_front() else { break };
@@ -174,7 +172,7 @@ impl<B: Backend> Shard<B> {
         connection.flags.set(Flags::PEER_DONE);
         let held = connection.outbox.as_ref().is_some_and(|outbox| !outbox.held.is_empty());
         if connection.flags.has(Flags::CLOSING) {
-            self.core.closing.push(id);
+            self.core.closing.push_back(id);
         } else if !held {
             self.begin_close(id, CloseReason::PeerClosed, "");
         }

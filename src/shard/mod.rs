@@ -22,7 +22,9 @@ mod ingress;
 mod log;
 mod mail;
 mod opening;
+mod pace;
 mod publish;
+mod shedding;
 mod subscribe;
 mod table;
 mod timers;
@@ -30,6 +32,7 @@ mod timers;
 use std::io;
 use std::time::Duration;
 
+use self::pace::{Pace, Part};
 use crate::io::Backend;
 use crate::time::{Clock, Instant};
 use crate::wheel::Tick;
@@ -82,28 +85,29 @@ impl<B: Backend> Shard<B> {
     /// # Errors
     /// When the kernel's interface itself fails.
     pub fn turn(&mut self, clock: &impl Clock) -> io::Result<Turn> {
-        self.wait(clock)?;
-        let begin = clock.now();
-        self.core.begin_turn(begin, clock.unix_ms());
+        let begin = self.wait(clock)?;
+        self.core.begin_turn(clock.now(), clock.unix_ms());
         self.control();
-        self.ingress();
-        self.core.take_mail();
-        self.timers();
-        self.core.publish();
-        self.fan_out();
-        self.egress();
+        self.ingress(&mut Pace::new(clock, Part::INGRESS));
+        self.core.take_mail(&mut Pace::new(clock, Part::MAIL));
+        self.timers(&mut Pace::new(clock, Part::TIMERS));
+        self.core.publish(&mut Pace::new(clock, Part::PUBLISH));
+        self.fan_out(&mut Pace::new(clock, Part::FAN_OUT));
+        self.egress(&mut Pace::new(clock, Part::EGRESS));
         self.core.mail.flush();
         self.core.end_turn(clock.now().since(begin));
         Ok(if self.core.is_done() { Turn::Done } else { Turn::Again })
     }
 
-    fn wait(&mut self, clock: &impl Clock) -> io::Result<()> {
+    /// Waits. Returns since when it has been working: a backend that is not to sleep works all the time.
+    fn wait(&mut self, clock: &impl Clock) -> io::Result<Instant> {
         let doorbell = self.core.mail.doorbell();
         doorbell.prepare_to_sleep();
-        let timeout = if self.core.has_work() { Duration::ZERO } else { self.timeout(clock.now()) };
+        let before = clock.now();
+        let timeout = if self.core.has_work() { Duration::ZERO } else { self.timeout(before) };
         let result = self.backend.wait(Some(timeout));
         doorbell.awake();
-        result
+        result.map(|()| if timeout.is_zero() { before } else { clock.now() })
     }
 
     fn timeout(&self, now: Instant) -> Duration {

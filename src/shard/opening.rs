@@ -4,6 +4,7 @@ use super::connection::Flags;
 use super::core::Core;
 use super::entrance::Kind;
 use super::ingress::reasoned;
+use super::shedding::write_shed;
 use crate::app::router::{Fault, Request};
 use crate::app::site::{SECURITY_FIELDS, Site};
 use crate::app::{Context, Refusal, RouteId, Router, Subject};
@@ -188,6 +189,7 @@ impl Core {
 
     fn request(&mut self, id: ConnId, bytes: &[u8]) -> Result<(usize, Option<Answer>), http::Violation> {
         let Some(connection) = self.table.get_mut(id) else { return Ok((bytes.len(), None)) };
+        let is_shed = connection.flags.has(Flags::SHED);
         let entrance = self.entrances.get(usize::from(connection.listener().0));
         let Some(Kind::Http { policy, site, routes }) = entrance.map(|entrance| &entrance.kind) else {
             return Ok((bytes.len(), None));
@@ -204,6 +206,10 @@ impl Core {
         let (router, deflater, topic_bytes_max) = (&mut self.router, &mut self.deflater, self.limits.topic_bytes_max);
         let (out, effects, metrics) = (&mut self.out, &mut self.effects, &self.metrics);
         let progress = http::receive(&mut connection.partial, bytes, &mut env, |head| {
+            if is_shed {
+                write_shed(id, out);
+                return Ok(Answer::Refused(CloseReason::TryAgainLater, String::new()));
+            }
             let found = if *routes { router.find(head.path()) } else { None };
             let start = out.len();
             let Some((route, param)) = found else { return page(head, &**site, out).map(|reply| reply.into()) };

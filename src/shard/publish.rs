@@ -2,14 +2,14 @@
 
 use super::core::Core;
 use super::mail::{Delivery, Request};
+use super::pace::Pace;
 use crate::hub::topics::Interested;
 use crate::id::{ConnId, ShardId};
 use crate::message::{Message, Topic, Wants};
 use crate::rule::Limit;
+use crate::time::Clock;
 
 impl Core {
-    /// Mail taken in one turn, of each kind.
-    const MAIL_BUDGET: usize = 4096;
     /// Bytes of messages that may wait for their fan-out on a shard. Beyond, publications wait where they are.
     const WAITING_BYTES_MAX: usize = 64 * 1024 * 1024;
 
@@ -19,11 +19,8 @@ impl Core {
     const STAGED_KEPT: usize = 4096;
 
     /// Handles what other shards sent.
-    pub(super) fn take_mail(&mut self) {
-        for _ in 0..Self::MAIL_BUDGET {
-            if self.is_congested() {
-                break;
-            }
+    pub(super) fn take_mail(&mut self, pace: &mut Pace<'_, impl Clock>) {
+        while !self.is_congested() && pace.more() {
             match self.mail.deliveries.try_recv() {
                 Some(Delivery::Message(message, stay)) => {
                     self.fan_outs.extend(self.members.deliver_during(stay, message));
@@ -32,14 +29,13 @@ impl Core {
                 None => break,
             }
         }
-        for _ in 0..Self::MAIL_BUDGET {
-            if self.mail.staged_deliveries() > 0 || self.is_congested() {
-                break;
-            }
+        while self.mail.staged_deliveries() == 0 && !self.is_congested() && pace.more() {
             match self.mail.requests.try_recv() {
                 Some(request) => self.take_request(request),
                 None => break,
             }
+            // It may have been a long one to compress.
+            pace.look();
         }
     }
 
@@ -55,10 +51,11 @@ impl Core {
         self.members.waiting_bytes() > Self::WAITING_BYTES_MAX
     }
 
-    /// Sends this shard's publications to their owners, in order, as long as there is room.
-    pub(super) fn publish(&mut self) {
+    /// Sends this shard's publications to their owners, in order, as long as there is room and time.
+    pub(super) fn publish(&mut self, pace: &mut Pace<'_, impl Clock>) {
         self.mail.flush();
         while !self.is_blocked()
+            && pace.more()
             && let Some(message) = self.staged.pop_front()
         {
             self.staged_bytes -= message.memory();
@@ -68,12 +65,13 @@ impl Core {
             } else {
                 self.mail.peers[usize::from(owner.0)].requests.push(Request::Publish(message));
             }
+            pace.look();
         }
         if self.staged.is_empty() {
             self.staged.shrink_to(Self::STAGED_KEPT);
         }
         let was_blocked = self.blocked;
-        self.blocked = !self.staged.is_empty() || self.is_blocked();
+        self.blocked = self.is_blocked();
         if self.blocked && !was_blocked && !self.is_congested() {
             self.metrics.strike(Limit::MailboxCapacity);
         }

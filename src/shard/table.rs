@@ -14,11 +14,13 @@ pub(super) struct Table {
     /// The generation of the next connection. One counter serves all slots: a slot is used again only after its last
     /// completion, so two of its connections can have the same generation only 2^24 connections apart.
     generation: u32,
+    /// Indexes have been below this.
+    index_end: u32,
 }
 
 impl Table {
     pub(super) fn new(connections_max: usize) -> Self {
-        Self { slots: Slab::with_capacity(connections_max), generation: 0 }
+        Self { slots: Slab::with_capacity(connections_max), generation: 0, index_end: 0 }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -26,8 +28,8 @@ impl Table {
     }
 
     /// Indexes are below this.
-    pub(super) fn index_end(&self) -> u32 {
-        self.slots.iter().next_back().map_or(0, |(index, _)| index_of(index) + 1)
+    pub(super) const fn index_end(&self) -> u32 {
+        self.index_end
     }
 
     /// A slot for a new connection; `None` when the reserved size is used up.
@@ -37,7 +39,9 @@ impl Table {
         }
         self.generation = (self.generation + 1) & ((1 << ConnId::GENERATION_BITS) - 1);
         let index = self.slots.insert(Connection::new(self.generation, listener, protocol, now));
-        Some(ConnId::new(index_of(index), self.generation))
+        let index = index_of(index);
+        self.index_end = self.index_end.max(index + 1);
+        Some(ConnId::new(index, self.generation))
     }
 
     /// All connections.

@@ -9,12 +9,14 @@ use super::Shard;
 use super::connection::{Connection, Flags};
 use super::control::Phase;
 use super::core::{Core, Drain};
+use super::pace::Pace;
 use crate::close::CloseReason;
 use crate::codec::http1::response::{Reply, write_error};
 use crate::id::ConnId;
 use crate::io::{Backend, Ending};
 use crate::rule::Limit;
 use crate::session::{self, Protocol};
+use crate::time::Clock;
 use crate::wheel::{Tick, jitter};
 
 /// What a connection's deadlines ask for.
@@ -30,21 +32,20 @@ enum Due {
 }
 
 impl<B: Backend> Shard<B> {
-    /// Timers that one turn looks at.
-    const TIMER_BUDGET: usize = 8192;
-    /// Connections that one turn gives their time to leave.
-    const DRAIN_BUDGET: u32 = 16 * 1024;
-
-    pub(super) fn timers(&mut self) {
-        while let Some(id) = self.core.next_evicted() {
+    pub(super) fn timers(&mut self, pace: &mut Pace<'_, impl Clock>) {
+        while pace.more()
+            && let Some(id) = self.core.next_evicted()
+        {
             self.begin_close(id, CloseReason::TryAgainLater, "no room for the topic");
+            self.pay(pace);
         }
-        self.core.hand_out_leaves(Self::DRAIN_BUDGET);
-        for _ in 0..Self::TIMER_BUDGET {
+        self.core.hand_out_leaves(pace);
+        while pace.more() {
             let core = &mut self.core;
             let Some(index) = core.wheel.pop(&mut core.table, core.tick) else { return };
             if let Some((id, _)) = core.table.at(index) {
                 self.timer(id);
+                self.pay(pace);
             }
         }
         self.core.unfinished = true;
@@ -52,10 +53,16 @@ impl<B: Backend> Shard<B> {
 
     fn timer(&mut self, id: ConnId) {
         let Some(connection) = self.core.table.get(id) else { return };
+        let is_shed = connection.flags.has(Flags::SHED);
         if connection.flags.has(Flags::CLOSING) {
-            self.core.metrics.strike(Limit::CloseTimeout);
+            if !is_shed {
+                self.core.metrics.strike(Limit::CloseTimeout);
+            }
             self.end(id, Ending::Reset);
             return;
+        }
+        if is_shed {
+            return self.shed_now(id);
         }
         match self.core.due(id, connection) {
             Due::Never => {}
@@ -129,6 +136,9 @@ const fn limit_of(reason: CloseReason) -> Option<Limit> {
 }
 
 impl Core {
+    /// Connections that are given their time to leave in one step: some microseconds.
+    const LEAVES_PER_STEP: u32 = 64;
+
     fn due(&self, id: ConnId, connection: &Connection) -> Due {
         let (flags, limits, now) = (connection.flags, &self.limits, self.tick);
         let ticks = |duration: Duration| self.wheel.ticks_in(duration);
@@ -218,19 +228,23 @@ impl Core {
     }
 
     /// Gives connections their time to leave, spread over the drain's period.
-    fn hand_out_leaves(&mut self, budget: u32) {
+    fn hand_out_leaves(&mut self, pace: &mut Pace<'_, impl Clock>) {
         let Some(mut drain) = self.drain.filter(|drain| drain.cursor < drain.index_end) else { return };
-        let end = drain.index_end.min(drain.cursor + budget);
-        for index in drain.cursor..end {
-            let Some((id, connection)) = self.table.at(index) else { continue };
-            if !connection.flags.has(Flags::CLOSING) {
-                connection.flags.set(Flags::DRAINING);
-                self.arm_by(id, drain.leave(id));
-            }
+        while drain.cursor < drain.index_end && pace.more() {
+            let end = drain.index_end.min(drain.cursor + Self::LEAVES_PER_STEP);
+            (drain.cursor..end).for_each(|index| self.hand_out_leave(index, &drain));
+            drain.cursor = end;
         }
-        drain.cursor = end;
         self.unfinished |= drain.cursor < drain.index_end;
         self.drain = Some(drain);
+    }
+
+    fn hand_out_leave(&mut self, index: u32, drain: &Drain) {
+        let Some((id, connection)) = self.table.at(index) else { return };
+        if !connection.flags.has(Flags::CLOSING) {
+            connection.flags.set(Flags::DRAINING);
+            self.arm_by(id, drain.leave(id));
+        }
     }
 
     /// When a connection that is asked to go may come back: clients are spread over the drain's period once more.
@@ -249,7 +263,7 @@ impl Drain {
 }
 
 /// Spreads keys evenly over `0..bound`, of at most 2^32 (Fibonacci hashing, Knuth, TAOCP 6.4).
-fn spread(key: u64, bound: u64) -> u64 {
+pub(super) fn spread(key: u64, bound: u64) -> u64 {
     let hash = key.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
     (hash * bound) >> 32
 }

@@ -15,6 +15,7 @@ mod net;
 mod random;
 pub mod world;
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
@@ -67,6 +68,36 @@ impl Clock for ManualClock {
         let passed_ms = i64::try_from(self.now().as_millis()).unwrap_or(i64::MAX);
         let start_ms = UNIX_START_MS.saturating_add(self.0.skew_ms.load(Ordering::Relaxed));
         u64::try_from(start_ms.saturating_add(passed_ms)).unwrap_or(0)
+    }
+}
+
+/// A clock for one turn in which everything takes long: each look at it, after the first few, shows it later by `step`.
+#[derive(Debug)]
+pub struct HurriedClock {
+    clock: ManualClock,
+    step: Duration,
+    looks: Cell<u32>,
+}
+
+impl HurriedClock {
+    /// Looks with which a turn finds out when it is.
+    const LOOKS_BEFORE: u32 = 3;
+
+    /// From the time that `clock` shows now.
+    #[must_use]
+    pub fn new(clock: &ManualClock, step: Duration) -> Self {
+        Self { clock: clock.clone(), step, looks: Cell::new(0) }
+    }
+}
+
+impl Clock for HurriedClock {
+    fn now(&self) -> Instant {
+        self.looks.set(self.looks.get().saturating_add(1));
+        self.clock.now() + self.step * self.looks.get().saturating_sub(Self::LOOKS_BEFORE)
+    }
+
+    fn unix_ms(&self) -> u64 {
+        self.clock.unix_ms()
     }
 }
 

@@ -188,6 +188,8 @@ fn one_connection_too_many_is_refused_and_counted() {
             let second = running.websocket("/echo");
             for refused in 1..=5 {
                 let mut third = running.connect(0);
+                third.send_raw(handshake("/echo", "").as_bytes());
+                assert_eq!(third.answer().status, 503);
                 third.end();
                 until("it is counted", || running.count(|shard| shard.refused_total.get()) == refused);
             }

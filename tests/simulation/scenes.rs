@@ -33,11 +33,11 @@ struct Scene {
 impl Scene {
     fn new(shards: u16, limits: Limits) -> Self {
         let net = Net::new(1, Config::default());
-        let (control, metrics) = (Arc::new(Control::new(100)), Metrics::new(shards.into()));
         let lines = EntranceKind::Tcp { protocol: Protocol::Line, opening: Opening::new(App::Topic, None) };
         let web = EntranceKind::Http { policy: UpgradePolicy::default(), site: Arc::new(DemoSite), routes: true };
         let entrances: Arc<[Entrance]> = [lines, web].map(|kind| Entrance { url: String::new(), kind }).into();
-        let limits = Arc::new(Limits { connections_max: 100, ..limits });
+        let limits = Arc::new(Limits { connections_max: limits.connections_max.min(100), ..limits });
+        let (control, metrics) = (Arc::new(Control::new(&limits)), Metrics::new(shards.into()));
         let mails = Mail::mesh(shards, limits.mailbox_capacity);
         let shards = (0..).zip(mails).map(|(number, mail)| {
             let mut backend = net.backend();

@@ -4,8 +4,9 @@ use std::fs;
 
 use super::SetupError;
 
-/// Descriptors kept for all else: listeners, epoll instances, wakers, logs, journals.
-pub const DESCRIPTORS_RESERVED: u64 = 64;
+/// Descriptors kept for all else: 64 for listeners, epoll instances, wakers, logs and journals, 256 for connections that
+/// are being turned away.
+pub const DESCRIPTORS_RESERVED: u64 = 64 + 256;
 
 /// Checks that a process may hold that many connections, all its shards together.
 ///
@@ -53,7 +54,7 @@ Max open files            20000                1048576              files     \n
     fn the_reserve_is_not_for_connections() {
         assert!(check(Some(20_000), 20_000 - DESCRIPTORS_RESERVED).is_ok());
         let error = check(Some(20_000), 20_000).unwrap_err().to_string();
-        for part in ["is 20000", "20000 connections", "ulimit -n 20064", "LimitNOFILE=20064"] {
+        for part in ["is 20000", "20000 connections", "ulimit -n 20320", "LimitNOFILE=20320"] {
             assert!(error.contains(part), "{error}");
         }
         assert!(!error.contains('\n'));

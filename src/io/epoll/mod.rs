@@ -45,6 +45,10 @@ const READS_TO_DISCARD: u32 = 4;
 /// The waker's token, which no listener and no connection has.
 const WAKER: Token = Token(usize::MAX);
 
+/// Places beyond those asked for, for connections that are being turned away.
+#[expect(clippy::cast_possible_truncation, reason = "a usize has 64 bits, asserted below")]
+const RESERVED: usize = DESCRIPTORS_RESERVED as usize;
+
 // A token holds a whole id.
 const _: () = assert!(usize::BITS == 64);
 
@@ -126,7 +130,7 @@ impl Epoll {
             poll,
             events: Events::with_capacity(config.events_max.max(1)),
             waker,
-            table: Table::with_capacity(config.connections_max),
+            table: Table::with_capacity(config.connections_max.saturating_add(RESERVED)),
             listeners: Listeners::new(config.accepts_max.max(1)),
             done: VecDeque::new(),
             ready: VecDeque::new(),

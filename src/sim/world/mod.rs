@@ -22,7 +22,7 @@ pub use self::sabotage::{Sabotage, Trick};
 use self::peer::{Peer, Stage, Surroundings};
 use self::plan::{Plan, Role, entrances, router};
 use self::wire::Zip;
-use super::{Faults, ManualClock, Net, Random, SimBackend};
+use super::{Faults, HurriedClock, ManualClock, Net, Random, SimBackend};
 use crate::id::{ListenerId, ShardId};
 use crate::mailbox::Doorbell;
 use crate::metrics::Metrics;
@@ -51,7 +51,7 @@ pub struct Report {
 
 impl Report {
     /// What `rare` counts.
-    pub const RARE: [&str; 8] = [
+    pub const RARE: [&str; 9] = [
         "mailbox_capacity",
         "publisher_paused_total",
         "reading_paused_total",
@@ -60,6 +60,7 @@ impl Report {
         "heartbeats_sent_total",
         "handler_panics_total",
         "subscriptions_max and topics_max",
+        "refused_total",
     ];
 }
 
@@ -109,8 +110,7 @@ impl<'a> World<'a> {
         let mut random = Random::new(seed);
         let plan = Plan::new(&mut random);
         let net = Net::new(random.bits(), plan.net);
-        let (control, metrics) =
-            (Arc::new(Control::new(plan.limits.connections_max)), Metrics::new(plan.shards.into()));
+        let (control, metrics) = (Arc::new(Control::new(&plan.limits)), Metrics::new(plan.shards.into()));
         let mails = Mail::mesh(plan.shards, plan.limits.mailbox_capacity);
         let doorbells = mails.iter().map(Mail::doorbell).collect();
         let (limits, entrances, router) = (Arc::new(plan.limits.clone()), entrances(), router());
@@ -156,6 +156,7 @@ impl<'a> World<'a> {
         for _ in 0..self.plan.steps {
             self.wild_step()?;
         }
+        self.control.set_starved(false);
         self.step = usize::MAX >> 1; // whoever has not come yet comes now
         self.net.set_faults(Faults::NONE);
         self.quiesce()?;
@@ -182,6 +183,9 @@ impl<'a> World<'a> {
         if self.random.chance(20) {
             let skew = i64::try_from(self.random.below(100_000)).unwrap_or(0);
             self.clock.jump_unix(skew - 50_000);
+        }
+        if self.plan.crowded && self.random.chance(50) {
+            self.control.set_starved(self.random.chance(300));
         }
         self.advance(millis);
         if self.step.is_multiple_of(4) { self.audit() } else { Ok(()) }
@@ -241,7 +245,13 @@ impl<'a> World<'a> {
                 continue;
             }
             self.turns += 1;
-            let turn = self.shards[at].turn(&self.clock).map_err(|error| error.to_string())?;
+            let turn = if self.random.chance(self.plan.hurry) {
+                let step = Duration::from_micros(self.random.within(1, 2000) as u64);
+                self.shards[at].turn(&HurriedClock::new(&self.clock, step))
+            } else {
+                self.shards[at].turn(&self.clock)
+            };
+            let turn = turn.map_err(|error| error.to_string())?;
             self.done[at] = turn == Turn::Done;
         }
         Ok(())
@@ -411,6 +421,7 @@ impl<'a> World<'a> {
             self.metrics.total(|shard| shard.heartbeats_sent_total.get()),
             self.metrics.total(|shard| shard.handler_panics_total.get()),
             self.metrics.total(|shard| shard.struck(Limit::SubscriptionsMax) + shard.struck(Limit::TopicsMax)),
+            self.metrics.total(|shard| shard.refused_total.get()),
         ];
         let echoes = |peer: &&Peer| peer.sketch.role == Role::Echo;
         let echoed: u64 = self.peers.iter().filter(echoes).map(|peer| u64::from(peer.sent)).sum();

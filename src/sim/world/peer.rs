@@ -280,9 +280,11 @@ impl Peer {
 
     fn take_pages(&mut self) -> Result<(), String> {
         while let Some(end) = self.inbox.windows(4).position(|four| four == b"\r\n\r\n") {
-            if self.inbox.starts_with(b"HTTP/1.1 408 ") {
-                self.status = Some(408);
-                return Ok(());
+            for (status, line) in [(408, b"HTTP/1.1 408 "), (503, b"HTTP/1.1 503 ")] {
+                if self.inbox.starts_with(line) {
+                    self.status = Some(status);
+                    return Ok(());
+                }
             }
             if !self.inbox.starts_with(b"HTTP/1.1 200 ") {
                 return Err(format!("no page: {}", String::from_utf8_lossy(&self.inbox)));

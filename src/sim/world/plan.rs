@@ -25,6 +25,8 @@ pub(super) struct Plan {
     pub(super) steps: usize,
     /// The clock jumps: who is healthy may look dead.
     pub(super) jumpy: bool,
+    /// How often, in a thousand, a turn ends each phase early because time runs out.
+    pub(super) hurry: u16,
     /// Queues hold all that could ever wait.
     pub(super) roomy: bool,
     /// There may be no room for another connection, or topic.
@@ -171,6 +173,7 @@ impl Plan {
         let tight_total = !roomy && random.chance(200);
         let limits = Limits {
             connections_max: if crowded { random.within(3, 10) } else { 64 },
+            accept_rate: if crowded { u32::try_from(random.below(30)).unwrap_or(0) } else { 0 },
             handshake_timeout: ms(random.within(2000, 4000)),
             head_bytes_max: random.within(512, 2048),
             message_bytes_max,
@@ -201,7 +204,8 @@ impl Plan {
         let sketches = (0..peers).map(|_| Sketch::new(random, steps)).collect();
         let shards = u16::try_from(random.within(1, 4)).unwrap_or(1);
         let (drain, wild_drain) = (ms(random.within(0, 2000)), random.chance(500));
-        Self { shards, limits, net, steps, jumpy, roomy, crowded, wild_drain, drain, sketches }
+        let hurry = if random.chance(500) { 0 } else { u16::try_from(random.within(1, 1000)).unwrap_or(1000) };
+        Self { shards, limits, net, steps, jumpy, hurry, roomy, crowded, wild_drain, drain, sketches }
     }
 }
 

@@ -1,0 +1,77 @@
+//! Connections that are turned away while the server is at a limit, and how they hear of it.
+//!
+//! A reset says nothing, and a client that gets one comes back at once. So a bounded number of them at a time has a place
+//! for a moment, beyond `connections_max`: an HTTP client is answered with 503 and when to come back, a raw TCP client
+//! gets a clean end. Their request is read first, since the kernel answers unread bytes with a reset that destroys
+//! what was sent. When those places are taken too the rest is reset: a storm costs an accept and a close for each.
+
+use super::Shard;
+use super::connection::Flags;
+use super::core::Core;
+use super::timers::spread;
+use crate::close::CloseReason;
+use crate::codec::http1::response::{Reply, write_error};
+use crate::id::{ConnId, ListenerId};
+use crate::io::{Accepted, Backend};
+use crate::rule::Limit;
+use crate::session::Protocol;
+
+impl<B: Backend> Shard<B> {
+    /// Turns a connection away because of this limit.
+    pub(super) fn shed(&mut self, accepted: Accepted, limit: Limit) {
+        self.core.metrics.strike(limit);
+        let Some(id) = self.core.shed_place(accepted.listener) else { return self.refuse(accepted) };
+        self.core.metrics.refused_total.add(1);
+        self.attach(accepted, id);
+        if self.core.table.get(id).is_some_and(|connection| connection.protocol != Protocol::Http) {
+            self.begin_close(id, CloseReason::TryAgainLater, "");
+        }
+    }
+
+    /// Resets a connection that has no place.
+    pub(super) fn refuse(&mut self, accepted: Accepted) {
+        self.core.metrics.refused_total.add(1);
+        self.core.owed += Self::CLOSE_WEIGHT;
+        self.backend.refuse(accepted);
+    }
+
+    /// Its request did not come in time: it is answered all the same.
+    pub(super) fn shed_now(&mut self, id: ConnId) {
+        self.begin_output(id);
+        self.core.write_shed(id);
+        self.write(id);
+        self.begin_close(id, CloseReason::TryAgainLater, "");
+    }
+}
+
+impl Core {
+    /// A place for a connection that is turned away.
+    fn shed_place(&mut self, listener: ListenerId) -> Option<ConnId> {
+        let protocol = self.entrances.get(usize::from(listener.0))?.protocol();
+        if !self.control.admit_shed() {
+            return None;
+        }
+        let Some(id) = self.table.insert(listener, protocol, self.tick) else {
+            self.control.release_shed();
+            return None;
+        };
+        self.set(id, Flags::SHED);
+        let deadline = self.after(super::Control::SHED_TIME);
+        self.arm(id, deadline);
+        Some(id)
+    }
+
+    /// Writes the answer. Clients are spread over some seconds, so that they do not all come back at once.
+    pub(super) fn write_shed(&mut self, id: ConnId) {
+        write_shed(id, &mut self.out);
+        self.metrics.http_errors_total.add(1);
+    }
+}
+
+/// Writes that there is no place, and when to come back.
+pub(super) fn write_shed(id: ConnId, out: &mut Vec<u8>) {
+    const SECONDS: [&str; 5] = ["1", "2", "3", "4", "5"];
+    let seconds = SECONDS[usize::try_from(spread(id.bits(), SECONDS.len() as u64)).unwrap_or(0)];
+    let message = "no more connections are taken in now; come back after the time in Retry-After";
+    write_error(503, "unavailable", message, &[("Retry-After", seconds)], Reply::LAST, out);
+}
