@@ -68,6 +68,7 @@ impl Load {
             ("--messages", self.messages.to_string()),
             ("--size", SIZE.to_owned()),
             ("--interval", millis(self.interval())),
+            ("--patience", "60s".to_owned()),
             ("--json", file.to_owned()),
         ];
         let mut command: Vec<String> = [PROGRAM, "swarm", "broadcast"].map(str::to_owned).to_vec();

@@ -138,8 +138,7 @@ mod tests {
     fn a_rate_is_kept_and_made_up_for() {
         let mut opener = Opener::new(100, SECOND);
         opener.want(Role::Holder, 10, SECOND / 10, Instant::ZERO);
-        let dial =
-            |opener: &mut Opener, ms| std::iter::from_fn(|| opener.next(Instant::from_millis(ms))).count();
+        let dial = |opener: &mut Opener, ms| std::iter::from_fn(|| opener.next(Instant::from_millis(ms))).count();
         assert_eq!(dial(&mut opener, 0), 1);
         assert_eq!(opener.due(), Some(Instant::from_millis(100)));
         assert_eq!(dial(&mut opener, 99), 0);

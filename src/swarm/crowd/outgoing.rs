@@ -129,7 +129,11 @@ impl<B: Dial> Crowd<B> {
 
     /// Lets `write` stage bytes for a connection that is open, and sends them. False when it is not, or still has more
     /// to send than it takes.
-    pub(in crate::swarm) fn send(&mut self, index: u32, write: impl FnOnce(&mut Member, &mut Client, &mut Vec<u8>)) -> bool {
+    pub(in crate::swarm) fn send(
+        &mut self,
+        index: u32,
+        write: impl FnOnce(&mut Member, &mut Client, &mut Vec<u8>),
+    ) -> bool {
         let Some(member) = self.members.get_mut(index as usize) else { return false };
         if member.phase != Phase::Open || member.has(Member::BACKLOG | Member::PAUSED) {
             return false;

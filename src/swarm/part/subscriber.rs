@@ -31,7 +31,14 @@ pub(in crate::swarm) struct Subscribers {
 
 impl Subscribers {
     pub(in crate::swarm) fn new(run: u32) -> Self {
-        Self { run, first: u32::MAX, holes: HashSet::new(), overall: Latencies::new(), last: Instant::ZERO, messages: Vec::new() }
+        Self {
+            run,
+            first: u32::MAX,
+            holes: HashSet::new(),
+            overall: Latencies::new(),
+            last: Instant::ZERO,
+            messages: Vec::new(),
+        }
     }
 
     /// Measures from this message on.
