@@ -142,6 +142,18 @@ pub(crate) fn quick_memory(pid: u32) -> io::Result<u64> {
     Ok(kilobytes(&status, "RssAnon:") + kilobytes(&status, "RssShmem:"))
 }
 
+/// A child process of a process.
+pub(crate) fn child_of(parent: u32) -> io::Result<Option<u32>> {
+    let is_child = |pid: &u32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // The name in parentheses may hold spaces; state and parent come after it.
+        let rest = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+        rest.split_whitespace().nth(1).and_then(|word| word.parse().ok()) == Some(parent)
+    };
+    let entries = fs::read_dir("/proc")?.map_while(Result::ok);
+    Ok(entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).find(is_child))
+}
+
 /// TCP sockets of this namespace that the kernel holds.
 pub(crate) fn sockets() -> usize {
     let text = fs::read_to_string("/proc/net/sockstat").unwrap_or_default();

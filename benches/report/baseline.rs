@@ -24,7 +24,7 @@ struct Loop {
 impl Loop {
     fn start() -> io::Result<Self> {
         let words = [BARE, Role::Fanout.name(), Engine::UringMany.name(), "512"];
-        let mut child = Child::start(&own_command(&words)?, CORES.0)?;
+        let mut child = Child::start(&own_command(&words)?, Some(CORES.0))?;
         let address = child.line_with("listening on tcp://", START)?;
         child.line_with("ready", START)?;
         Ok(Self { child, address })
@@ -64,7 +64,7 @@ pub(crate) fn pair(connections: u64) -> io::Result<Kernel> {
     let mut server = Loop::start()?;
     let before = Look::now()?;
     let words = [DIAL, server.address.as_str(), &connections.to_string()];
-    let mut clients = Child::start(&own_command(&words)?, CORES.1)?;
+    let mut clients = Child::start(&own_command(&words)?, Some(CORES.1))?;
     let patience = Duration::from_secs(60) + Duration::from_micros(200 * connections);
     clients.line_with("open ", patience)?;
     server.wait_for(connections, START, || Ok(()))?;
@@ -79,7 +79,7 @@ pub(crate) fn pair(connections: u64) -> io::Result<Kernel> {
 pub(crate) fn topic(connections: u64, timing: Timing, bare: &mut Bare) -> io::Result<()> {
     let mut server = Loop::start()?;
     let before = Look::now().ok();
-    let checks = timing.settle + Duration::from_micros(15 * connections);
+    let checks = timing.settle + Duration::from_micros(30 * connections);
     let load = Load {
         target: format!("tcp://{}?framing=length&app=topic", server.address),
         connections,

@@ -63,14 +63,14 @@ pub(crate) struct Child {
 }
 
 impl Child {
-    /// Starts a program on one core, if there are several.
-    pub(crate) fn start(command: &[String], core: usize) -> io::Result<Self> {
+    /// Starts a program, on one core if that is wanted and there are several.
+    pub(crate) fn start(command: &[String], core: Option<usize>) -> io::Result<Self> {
         let (program, arguments) = command.split_first().ok_or_else(|| io::Error::other("empty command"))?;
         let mut command = Command::new(program);
         command.args(arguments).process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         sys::die_with_parent(&mut command);
         // A child inherits the mask of the thread that starts it. One core is enough to be correct, not to measure.
-        let pinned = sys::pin(core).is_ok();
+        let pinned = core.is_some_and(|core| sys::pin(core).is_ok());
         let started = command.spawn();
         if pinned {
             sys::unpin()?;

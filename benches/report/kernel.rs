@@ -6,7 +6,8 @@ use std::{fs, io};
 use super::results::Kernel;
 use crate::common::sys;
 
-/// Caches that grow and shrink with files, processes and mappings: no part of a connection.
+/// Caches that grow and shrink with files, processes and mappings, and those of what is under way: no part of a
+/// connection that is open and idle.
 const FOREIGN: &[&str] = &[
     "ext4",
     "jbd2",
@@ -57,6 +58,8 @@ pub(crate) struct Look {
     /// Bytes by cache: objects in use, with their share of what the slabs leave unused.
     caches: BTreeMap<String, f64>,
     available: u64,
+    /// TCP sockets of the whole machine.
+    sockets: f64,
 }
 
 impl Look {
@@ -65,7 +68,7 @@ impl Look {
         let text = fs::read_to_string("/proc/slabinfo").map_err(|error| {
             io::Error::new(error.kind(), format!("/proc/slabinfo: {error}, kernel memory needs root"))
         })?;
-        Ok(Self { caches: caches(&text), available: sys::available_memory() })
+        Ok(Self { caches: caches(&text), available: sys::available_memory(), sockets: sockets(&text) })
     }
 
     /// What has grown since an earlier look, for each of so many connections.
@@ -76,6 +79,7 @@ impl Look {
             self.caches.iter().map(|(name, bytes)| (name.clone(), each(bytes - old(name)))).collect();
         let round = |bytes: f64| (bytes * 10.0).round() / 10.0;
         Kernel {
+            sockets: ((self.sockets - before.sockets) / connections.max(1) as f64 * 1e4).round() / 1e4,
             slab: round(grown.values().sum()),
             caches: grown
                 .into_iter()
@@ -97,4 +101,10 @@ fn caches(slabinfo: &str) -> BTreeMap<String, f64> {
         Some((name.to_owned(), active * pages * PAGE / per_slab.max(1.0)))
     };
     slabinfo.lines().filter_map(read).collect()
+}
+
+/// Objects of the cache `TCP`.
+fn sockets(slabinfo: &str) -> f64 {
+    let line = slabinfo.lines().find_map(|line| line.strip_prefix("TCP "));
+    line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0.0)
 }

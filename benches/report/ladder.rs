@@ -8,7 +8,7 @@ use super::axis::{Unit, grouped};
 use super::baseline;
 use super::child;
 use super::kernel::Look;
-use super::results::{Bare, LeftOut, Machine, Results};
+use super::results::{Bare, Kernel, LeftOut, Machine, Results, Step};
 use super::step::{self, Timing};
 use crate::common::sys;
 
@@ -43,18 +43,24 @@ impl Ladder {
             self.size(*connections, &mut results)?;
         }
         for connections in &self.tun {
-            let what = format!("{}, tun", Unit::Count.show(*connections as f64));
-            match room(*connections, TUN_BYTES) {
-                Ok(()) => results.attempt(
-                    &what,
-                    || step::run_tun(*connections, self.timing),
-                    |it, step| it.steps.push(step),
-                )?,
-                Err(why) => results.leave_out(&what, &why, false),
-            }
+            self.tun(*connections, &mut results)?;
         }
         results.sort();
         Ok(results)
+    }
+
+    /// One size with the clients outside the kernel.
+    fn tun(&self, connections: u64, results: &mut Results) -> io::Result<()> {
+        for backend in &self.backends {
+            let what = format!("{}, {backend}, tun", Unit::Count.show(connections as f64));
+            if let Err(why) = descriptors(backend, connections).and_then(|()| room(connections, TUN_BYTES)) {
+                results.leave_out(&what, &why, false);
+                continue;
+            }
+            let step = || step::run_tun(backend, connections, self.timing);
+            results.attempt(&what, step, |it, step| it.add(step, &what))?;
+        }
+        Ok(())
     }
 
     /// One size: what the kernel takes, then every backend.
@@ -65,10 +71,15 @@ impl Ladder {
             return Ok(());
         }
         let mut bare = Bare { connections, ..Bare::default() };
-        let pair = |_: &mut Results, pair| bare.pair = Some(pair);
-        results.attempt(&format!("{short}, bare sockets"), || baseline::pair(connections), pair)?;
-        let topic = || baseline::topic(connections, self.timing, &mut bare);
-        results.attempt(&format!("{short}, bare loop"), topic, |_, ()| ())?;
+        let what = format!("{short}, bare sockets");
+        let pair = |it: &mut Results, pair| {
+            it.check_alone(&what, Some(&pair), 2.0);
+            bare.pair = Some(pair);
+        };
+        results.attempt(&what, || baseline::pair(connections), pair)?;
+        let what = format!("{short}, bare loop");
+        results.attempt(&what, || baseline::topic(connections, self.timing, &mut bare), |_, ()| ())?;
+        results.check_alone(&what, bare.swarm_pair.as_ref(), 2.0);
         results.bare.push(bare);
         for backend in &self.backends {
             let what = format!("{short}, {backend}");
@@ -77,7 +88,7 @@ impl Ladder {
                 continue;
             }
             let step = || step::run(backend, connections, self.timing);
-            results.attempt(&what, step, |it, step| it.steps.push(step))?;
+            results.attempt(&what, step, |it, step| it.add(step, &what))?;
         }
         Ok(())
     }
@@ -87,6 +98,22 @@ impl Results {
     fn leave_out(&mut self, what: &str, why: &str, failed: bool) {
         println!("{what}: {}: {why}", if failed { "failed" } else { "left out" });
         self.left_out.push(LeftOut { what: what.to_owned(), why: why.to_owned(), failed });
+    }
+
+    fn add(&mut self, step: Step, what: &str) {
+        self.check_alone(what, step.kernel.as_ref(), if step.via == "loopback" { 2.0 } else { 1.0 });
+        self.steps.push(step);
+    }
+
+    /// Names kernel memory that cannot be told apart from that of other programs.
+    fn check_alone(&mut self, what: &str, kernel: Option<&Kernel>, ends: f64) {
+        if let Some(kernel) = kernel.filter(|kernel| !kernel.is_alone(ends)) {
+            let why = format!(
+                "{:.2} sockets came for each connection instead of {ends}: others use the machine",
+                kernel.sockets
+            );
+            self.leave_out(&format!("kernel memory, {what}"), &why, true);
+        }
     }
 
     /// Does one thing on a machine that has forgotten the one before, and notes a failure.

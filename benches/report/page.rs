@@ -149,11 +149,12 @@ fn memory(page: &mut String, results: &Results) {
     page.push_str(
         "Kernel memory is the growth of the slab caches, those of file systems left out. Over loopback both ends are in \
          one kernel: the clients' end is measured against a loop that only accepts, and taken off. A bare socket is half \
-         of a pair of which neither end waits for anything. `within` says whether the kernel memory stays within 5 % of \
+         of a pair of which neither end waits for anything, its descriptor and its client's port not counted. A dash: \
+         other programs opened or closed sockets meanwhile. `within` says whether the kernel memory stays within 5 % of \
          the bare socket plus 310 bytes.\n\n",
     );
     let row = |step: &Step| {
-        let (bare, kernel) = (results.bare_end(step.connections), results.server_kernel_bytes(step));
+        let (bare, kernel) = (results.bare_socket(step.connections), results.server_kernel_bytes(step));
         let within = bare.zip(kernel).map(|(bare, kernel)| kernel <= (bare + KERNEL_EXTRA) * KERNEL_TOLERANCE);
         let bytes = |bytes: f64| format!("{} B", grouped(bytes));
         vec![

@@ -87,7 +87,7 @@ fn user_memory(results: &Results) -> Option<String> {
 /// All memory of a connection, by whose it is.
 fn memory(results: &Results) -> Option<String> {
     let row = |step: &Step| {
-        let bare = results.bare_end(step.connections)?;
+        let bare = results.bare_socket(step.connections)?;
         let (kernel, user) = (results.server_kernel_bytes(step)?.max(bare), step.user_bytes());
         let marks = vec![
             Mark::Bar { from: 0.0, to: bare, color: BARE },

@@ -4,6 +4,11 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+/// Caches of which every socket has one object, at either end; a client has a port besides.
+const SOCKET: &[&str] = &["TCP", "sock_inode_cache", "filp", "dentry", "lsm_file_cache", "lsm_inode_cache"];
+/// What a direct descriptor takes beside its slot.
+const DIRECT: &[&str] = &["kmalloc-32"];
+
 /// A whole run, or several put together.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Results {
@@ -97,6 +102,9 @@ pub(crate) struct User {
 /// Growth of the kernel's memory, bytes per connection.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Kernel {
+    /// Sockets that there are more on the whole machine, per connection. More or fewer than the ends of a connection:
+    /// others opened or closed some meanwhile, and the rest means nothing.
+    pub(crate) sockets: f64,
     /// Slab caches, without those of file systems.
     pub(crate) slab: f64,
     /// Those that matter.
@@ -183,6 +191,18 @@ impl Step {
     }
 }
 
+impl Kernel {
+    /// Whether the sockets that came are those of the connections, one or two for each.
+    pub(crate) fn is_alone(&self, ends: f64) -> bool {
+        (self.sockets - ends).abs() <= 0.02 * ends
+    }
+
+    /// What some caches have grown by, bytes per connection.
+    fn of(&self, caches: &[&str]) -> f64 {
+        caches.iter().filter_map(|name| self.caches.get(*name)).sum()
+    }
+}
+
 impl Heartbeats {
     /// CPU time per wall time, 0 to 1 for one core.
     pub(crate) fn share(&self) -> f64 {
@@ -218,19 +238,21 @@ impl Results {
     }
 
     /// One socket that waits for nothing, bytes: the nearest that was measured.
-    pub(crate) fn bare_end(&self, connections: u64) -> Option<f64> {
-        self.nearest(connections, |bare| bare.pair.as_ref()).map(|pair| pair.slab / 2.0)
+    pub(crate) fn bare_socket(&self, connections: u64) -> Option<f64> {
+        self.nearest(connections, |bare| bare.pair.as_ref()).map(|pair| pair.of(SOCKET) / 2.0)
     }
 
     /// What the kernel holds for the server's end of a connection, bytes: for a loopback pair without the load
-    /// generator's end, which is what that costs beside a bare socket.
+    /// generator's end, which is what a pair of it and a bare direct descriptor holds without that.
     pub(crate) fn server_kernel_bytes(&self, step: &Step) -> Option<f64> {
         let kernel = step.kernel.as_ref()?;
         if step.via != "loopback" {
-            return Some(kernel.slab);
+            return kernel.is_alone(1.0).then_some(kernel.slab);
         }
-        let pair = self.nearest(step.connections, |bare| bare.swarm_pair.as_ref())?;
-        Some(kernel.slab - (pair.slab - self.bare_end(step.connections)?))
+        let swarm_pair = self.nearest(step.connections, |bare| bare.swarm_pair.as_ref())?;
+        let pair = self.nearest(step.connections, |bare| bare.pair.as_ref())?;
+        let direct = (pair.of(SOCKET) + pair.of(DIRECT)) / 2.0;
+        kernel.is_alone(2.0).then_some(kernel.slab - (swarm_pair.slab - direct))
     }
 
     /// How much longer the last delivery takes than by a bare loop at the same number.
@@ -248,6 +270,7 @@ impl Results {
 
     fn nearest<'a>(&'a self, connections: u64, part: impl Fn(&'a Bare) -> Option<&'a Kernel>) -> Option<&'a Kernel> {
         let known = self.bare.iter().filter_map(|bare| Some((bare.connections, part(bare)?)));
+        let known = known.filter(|(_, kernel)| kernel.is_alone(2.0));
         known.min_by_key(|(count, _)| count.abs_diff(connections)).map(|(_, kernel)| kernel)
     }
 }

@@ -26,8 +26,8 @@ pub(crate) fn run() -> io::Result<()> {
     let backends = vec!["uring".to_owned(), "epoll".to_owned()];
     let ladder = Ladder { steps: STEPS.to_vec(), tun: Vec::new(), backends, timing };
     let results = ladder.run()?;
-    // Kernel memory can be read by root only: said aloud by the ladder, no failure of it.
-    let bad = results.left_out.iter().find(|item| item.failed && item.what != "kernel memory");
+    // Kernel memory can be read by root only and is the whole machine's: said aloud by the ladder, no failure of it.
+    let bad = results.left_out.iter().find(|item| item.failed && !item.what.starts_with("kernel memory"));
     if let Some(item) = bad {
         return Err(io::Error::other(format!("{}: {}", item.what, item.why)));
     }

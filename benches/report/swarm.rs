@@ -1,13 +1,14 @@
 //! The load generator as a child process: its command line, and what it says in its JSON file.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{env, fs, io};
 
 use serde::Deserialize;
 
-use super::child::Child;
+use super::child::{self, Child};
 use super::results::{Broadcast, Connect};
+use crate::common::sys;
 
 /// The program that was built with this bench.
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_holdline");
@@ -47,9 +48,9 @@ pub(crate) struct Swarm {
 }
 
 impl Load {
-    /// Time between two messages: the clients need about 15 µs for each delivery where they share the machine.
+    /// Time between two messages: enough for one to be everywhere before the next, also on a machine that others use.
     fn interval(&self) -> Duration {
-        Duration::from_millis(500).max(Duration::from_micros(15 * self.connections))
+        Duration::from_millis(500).max(Duration::from_micros(30 * self.connections))
     }
 
     /// The longest that a run can take.
@@ -85,7 +86,9 @@ impl Swarm {
     pub(crate) fn start(load: &Load) -> io::Result<Self> {
         let file = env::temp_dir().join(format!("holdline-report-{}.json", std::process::id()));
         let _ = fs::remove_file(&file);
-        let child = Child::start(&load.command(&file.to_string_lossy()), CORE)?;
+        // A server that it starts would be on the same core.
+        let core = load.server.is_none().then_some(CORE);
+        let child = Child::start(&load.command(&file.to_string_lossy()), core)?;
         Ok(Self { child, file, load: load.clone() })
     }
 
@@ -95,6 +98,19 @@ impl Swarm {
             None => Ok(()),
             Some(status) => Err(self.child.failed(&format!("swarm ended too early with {status}"))),
         }
+    }
+
+    /// The process of the server that it starts.
+    pub(crate) fn server(&mut self, patience: Duration) -> io::Result<u32> {
+        let until = Instant::now() + patience;
+        while Instant::now() < until {
+            if let Some(pid) = sys::child_of(self.child.pid())? {
+                return Ok(pid);
+            }
+            self.still_runs()?;
+            child::pause(Duration::from_millis(10))?;
+        }
+        Err(io::Error::other("the swarm starts no server"))
     }
 
     /// Its findings, once it has ended.
