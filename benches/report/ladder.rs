@@ -1,7 +1,6 @@
 //! All steps, one after another: which of them fit, and what becomes of those that fail.
 
 use std::io;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use super::axis::{Unit, grouped};
@@ -22,6 +21,8 @@ const RESERVE_BYTES: u64 = 1 << 30;
 const DESCRIPTORS: u64 = 200;
 /// Longest wait for the sockets of the step before.
 const SETTLE: Duration = Duration::from_secs(90);
+/// Time after which no more of them go.
+const STILL: Duration = Duration::from_secs(3);
 
 /// What to do.
 #[derive(Clone, Debug)]
@@ -139,15 +140,20 @@ impl Results {
     }
 }
 
-/// Waits until the sockets of a step are gone, so that their end is not measured with the next one.
+/// Waits until the sockets of a step are gone, so that their end is not measured with the next one: until there are as
+/// few as before, or no fewer for a while, since others may have come.
 fn forget(before: usize) -> io::Result<()> {
     let until = Instant::now() + SETTLE;
-    while sys::sockets() > before + 100 && Instant::now() < until {
+    let (mut fewest, mut since) = (sys::sockets(), Instant::now());
+    while fewest > before + 100 && since.elapsed() < STILL && Instant::now() < until {
         child::pause(Duration::from_millis(100))?;
+        let now = sys::sockets();
+        if now < fewest {
+            (fewest, since) = (now, Instant::now());
+        }
     }
     // Sockets and descriptors are freed by RCU, a moment later.
-    thread::sleep(Duration::from_millis(300));
-    Ok(())
+    child::pause(Duration::from_millis(500))
 }
 
 /// Whether there is memory for so many connections; if not, the arithmetic.
