@@ -23,7 +23,7 @@ use common::report::{Table, median};
 use common::scenario::{self, Connect, Echo, Fanout, Idle, IdleOutcome, Sample, percentile};
 use common::sys;
 use common::target::{BARE, SERVER, Target};
-use common::wire::{Protocol, bad};
+use common::wire::Protocol;
 
 /// CPU per echoed message, against the bare io_uring loop, with one message in flight.
 const ECHO_ONE_RATIO_MAX: f64 = 1.05;

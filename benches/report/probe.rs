@@ -13,6 +13,8 @@ use crate::common::sys;
 
 const EVERY: Duration = Duration::from_millis(5);
 const SIZE: usize = 64;
+/// The length that stands before the rest.
+const LENGTH: u32 = 60;
 /// Longest wait for one echo.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Above others' threads: what is measured is the server, not who gets the clients' core.
@@ -49,7 +51,7 @@ fn run(echo: SocketAddrV4, namespace: Option<u32>, stop: &AtomicBool) -> io::Res
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     let mut message = vec![b'p'; SIZE];
-    message[..4].copy_from_slice(&(SIZE as u32 - 4).to_be_bytes());
+    message[..4].copy_from_slice(&LENGTH.to_be_bytes());
     let mut samples = Vec::new();
     let mut due = Instant::now();
     while !stop.load(Ordering::Relaxed) {

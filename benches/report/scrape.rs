@@ -1,4 +1,5 @@
 //! The server's own numbers, from its `/metrics`.
+#![allow(clippy::cast_possible_truncation, reason = "counters are whole numbers below 2^53")]
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
