@@ -30,7 +30,7 @@
 //!
 //! ```text
 //!  cli                                 flags and the terminal
-//!  server   swarm                      shards on threads, listeners, admin pages, signals, the drain; a crowd of clients
+//!  server   swarm   doctor             shards on threads, admin pages, signals; a crowd of clients; what limits a machine
 //!  io::epoll   io::uring   sim         what implements the port: two kernels' interfaces and a simulated network
 //!  shard                               the turn, the only place that sees all below; generic over the backend
 //!  app                                 what a route does: echo, chat, topic, and handlers of your own
@@ -59,6 +59,7 @@ pub mod cli;
 pub mod close;
 pub mod codec;
 pub mod config;
+pub mod doctor;
 pub mod hub;
 pub mod id;
 pub mod io;

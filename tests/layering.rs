@@ -19,7 +19,7 @@ const LAYERS: &[&[&str]] = &[
     &["shard"],
     &["io::epoll", "io::uring", "sim"],
     // A crowd of clients knows nothing of the server that it loads.
-    &["server", "swarm"],
+    &["server", "swarm", "doctor"],
     &["cli"],
 ];
 

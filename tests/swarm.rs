@@ -5,11 +5,11 @@
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddrV4;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::AtomicBool;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
-use holdline::swarm::live::Live;
-use holdline::swarm::plan::{App, Broadcast, Idle, Plan, Protocol, Scenario, Target, Via};
+use holdline::swarm::live::{Live, Phase};
+use holdline::swarm::plan::{App, Broadcast, Churn, Echo, Idle, Plan, Protocol, Rate, Scenario, Share, Target, Via};
 use holdline::swarm::report::Report;
 
 /// A server process that ends with its value.
@@ -40,7 +40,7 @@ impl Server {
         listeners.iter().for_each(|listener| {
             command.args(["--listen", listener]);
         });
-        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut child = command.env("HOLDLINE_LOG", "warn").stdout(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
         let urls = lines.take_while(|line| line != "ready");
         let address = |line: String| {
@@ -119,4 +119,108 @@ fn a_broadcast_reaches_everyone_once() {
         assert_eq!((found.messages, found.each.len()), (10, 10));
         assert!(found.p50_ms <= found.p99_9_ms && found.p99_9_ms <= found.last_ms && found.last_ms > 0.0);
     }
+}
+
+#[test]
+fn echoes_come_back_in_a_closed_loop_and_at_a_rate() {
+    let server = Server::start(&[]);
+    let (duration, warm_up) = (Duration::from_millis(500), Duration::from_millis(100));
+    for (protocol, rate) in ALL.into_iter().flat_map(|protocol| [(protocol, None), (protocol, Some(2000.0))]) {
+        let echo = Echo { size: 200, in_flight: 4, rate: rate.map(Rate::new), duration, warm_up };
+        let plan = Plan { connections: 50, ..server.plan(server.target(protocol, App::Echo), Scenario::Echo(echo)) };
+        let found = run(&plan).echo.unwrap();
+        assert!(found.messages > 0 && found.missing == 0 && found.server_cpu_us_per_message.unwrap() > 0.0);
+        let times = found.times;
+        assert!(times.p50_us > 0.0 && times.p50_us <= times.p99_us && times.p99_9_us <= times.max_us);
+        if rate.is_some() {
+            assert!(found.messages.abs_diff(1000) <= 2, "{protocol:?}: {} of 1000", found.messages);
+        }
+    }
+}
+
+#[test]
+fn guests_come_and_go_and_those_who_stay_do_not_notice() {
+    let server = Server::start(&["--heartbeat-interval", "300ms", "--heartbeat-timeout", "300ms"]);
+    // Side by side: most of the time they wait for the server to notice who went mute.
+    std::thread::scope(|scope| {
+        let server = &server;
+        for protocol in ALL {
+            scope.spawn(move || churn(server, protocol));
+        }
+    });
+}
+
+fn churn(server: &Server, protocol: Protocol) {
+    let churn = Churn {
+        held: 100,
+        rate: Rate::new(200.0),
+        lifetime: Duration::from_millis(300),
+        duration: Duration::from_secs(2),
+        abrupt: Share::new(0.2),
+        half_open: Share::new(0.1),
+        slow: Share::new(0.1),
+        probe: Some(server.target(protocol, App::Echo)),
+        probes: 5,
+        half_open_for: Duration::from_secs(8),
+        publish_every: Duration::from_millis(200),
+    };
+    let mut target = server.target(protocol, App::Topic);
+    // A topic for each: nobody else publishes there.
+    target.path = target.path.replace("all", protocol.name());
+    target.first_frame = target.first_frame.map(|_| protocol.name().to_owned());
+    let report = run(&Plan { connections: 100, ..server.plan(target, Scenario::Churn(churn)) });
+    let found = report.churn.unwrap();
+    let came = found.graceful + found.abrupt + found.half_open;
+    assert!(found.connects >= 380 && found.connects.abs_diff(came) <= 5, "{protocol:?}: {found:?}");
+    assert!(found.abrupt >= 70 && found.slow >= 35, "{found:?}");
+    assert!(found.half_open >= 35 && found.half_open_detected >= found.half_open, "{found:?}");
+    assert_eq!((found.deliveries, found.publications), (1000, 10));
+    assert!(found.probes >= 990 && found.probe.is_some() && found.probe_idle.is_some(), "{found:?}");
+    assert!(found.server_bytes_peak > 0);
+}
+
+#[test]
+fn a_limit_is_named_with_the_count_at_which_it_struck() {
+    let server = Server::start(&["--max-connections", "100"]);
+    for protocol in ALL {
+        let idle = Scenario::Idle(Idle { hold: Duration::ZERO });
+        let plan = server.plan(server.target(protocol, App::Topic), idle);
+        let report = holdline::swarm::run(&plan, &Live::new(2), &AtomicBool::new(false)).unwrap();
+        let limit = report.limit.clone().unwrap();
+        assert_eq!(limit.at, 100, "{protocol:?}: {}", report.to_json());
+        assert!(limit.what.contains("server") && limit.mend.contains("--max-connections"), "{limit:?}");
+        assert!(report.connect.retries > 0 && !report.ok());
+    }
+}
+
+#[test]
+fn nobody_at_the_target_is_a_limit_at_zero() {
+    let server = Server::start(&[]);
+    let idle = Scenario::Idle(Idle { hold: Duration::ZERO });
+    let plan = server.plan(server.target(Protocol::WebSocket, App::Echo), idle);
+    drop(server);
+    let report = holdline::swarm::run(&plan, &Live::new(2), &AtomicBool::new(false)).unwrap();
+    let limit = report.limit.unwrap();
+    assert_eq!((limit.at, limit.what.as_str()), (0, "a target where nobody listens"));
+}
+
+#[test]
+fn a_stop_ends_it_within_a_second_with_a_report() {
+    let server = Server::start(&[]);
+    let idle = Scenario::Idle(Idle { hold: Duration::from_secs(3600) });
+    let plan = server.plan(server.target(Protocol::WebSocket, App::Topic), idle);
+    let (live, stop) = (Live::new(2), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        let swarm = scope.spawn(|| holdline::swarm::run(&plan, &live, &stop));
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while live.phase() != Phase::Hold {
+            assert!(Instant::now() < deadline, "it holds in the end");
+            std::thread::yield_now();
+        }
+        let stopped = Instant::now();
+        stop.store(true, Ordering::Relaxed);
+        let report = swarm.join().unwrap().unwrap();
+        assert!(stopped.elapsed() < Duration::from_millis(1500), "{:?}", stopped.elapsed());
+        assert_eq!((report.opened, report.hold.alive_at_start), (300, 300));
+    });
 }

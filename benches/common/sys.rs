@@ -59,21 +59,8 @@ pub(crate) fn enter_namespace(pid: u32) -> io::Result<()> {
 }
 
 /// CPU time used so far by all threads of a process, dead ones included, to the nanosecond.
-///
-/// This is the scheduler's own sum (what schedstat shows), brought up to date by the read; `/proc/PID/stat` counts
-/// ticks of 10 ms.
 pub(crate) fn cpu_time(pid: u32) -> io::Result<Duration> {
-    let mut clock: libc::clockid_t = 0;
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: both calls write one plain value that outlives them.
-    unsafe {
-        match libc::clock_getcpuclockid(pid.cast_signed(), &mut clock) {
-            0 => {}
-            errno => return Err(io::Error::from_raw_os_error(errno)),
-        }
-        check(libc::clock_gettime(clock, &mut time))?;
-    }
-    Ok(Duration::new(time.tv_sec.cast_unsigned(), time.tv_nsec.cast_unsigned() as u32))
+    holdline::swarm::usage::cpu_time(pid)
 }
 
 /// User and system ticks of a process, from `/proc/PID/stat`: too coarse for a sum, good enough for the split.

@@ -5,6 +5,7 @@
 //! `holdline: what, where: how to mend it`.
 
 mod chat;
+mod doctor;
 mod logging;
 mod serve;
 mod setup;
@@ -31,6 +32,8 @@ struct Cli {
 enum Command {
     /// Run the server.
     Serve(Box<serve::Args>),
+    /// Tell what on this machine stands in the way of N connections, and what mends it.
+    Doctor(doctor::Args),
     /// Chat from the terminal: lines of standard input go in, messages come out.
     Chat(chat::Args),
     /// Load a server with a crowd of clients: idle, broadcast, echo or churn.
@@ -70,7 +73,7 @@ pub fn main() -> ExitCode {
             let what = logging::panic_message(&*panic);
             Err(Failure::runtime(format_args!("internal error: {what}, in holdline: please report it")))
         }),
-        Err(error) => refuse(&error, arguments.get(1).and_then(|argument| argument.to_str())),
+        Err(error) => refuse(&error, &named(arguments.iter().filter_map(|argument| argument.to_str()))),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -85,6 +88,7 @@ pub fn main() -> ExitCode {
 fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         Command::Serve(args) => serve::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Chat(args) => chat::run(&args),
         Command::Swarm(args) => swarm::run(&args),
         Command::CheckConfig(args) => setup::check_config(&args),
@@ -92,33 +96,42 @@ fn run(cli: Cli) -> Result<(), Failure> {
     }
 }
 
-/// Help and the version go out as clap writes them; what is wrong with the arguments becomes one line. `first` is the
-/// first of the arguments.
-fn refuse(error: &clap::Error, first: Option<&str>) -> Result<(), Failure> {
+/// The program and the commands that the arguments begin with: `holdline swarm idle`.
+fn named<'a>(arguments: impl Iterator<Item = &'a str>) -> String {
+    let (mut command, mut named) = (&Cli::command(), "holdline".to_owned());
+    for argument in arguments.skip(1) {
+        let Some(found) = command.find_subcommand(argument) else { break };
+        command = found;
+        named.extend([" ", argument]);
+    }
+    named
+}
+
+/// Help and the version go out as clap writes them; what is wrong with the arguments becomes one line. `named` is the
+/// command that was given.
+fn refuse(error: &clap::Error, named: &str) -> Result<(), Failure> {
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
             let _ = error.print();
             Ok(())
         }
-        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => Err(Failure::usage(
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand if named == "holdline" => Err(Failure::usage(
             "no command given, on the command line: `holdline serve` runs the server, `holdline --help` tells the rest",
         )),
-        _ => {
-            let named = first.filter(|name| Cli::command().find_subcommand(name).is_some());
-            Err(Failure::usage(argument_error(&error.render().to_string(), named)))
-        }
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => Err(Failure::usage(format_args!(
+            "`{named}` does not say what to do, on the command line: see `{named} --help`"
+        ))),
+        _ => Err(Failure::usage(argument_error(&error.render().to_string(), named))),
     }
 }
 
-/// From clap's paragraphs: the first says what is wrong, a `tip:` how to mend it. `command` is the one that was given.
-fn argument_error(rendered: &str, command: Option<&str>) -> String {
+/// From clap's paragraphs: the first says what is wrong, a `tip:` how to mend it. `named` is the command that was given.
+fn argument_error(rendered: &str, named: &str) -> String {
     let mut paragraphs = rendered.split("\n\n").map(str::trim).filter(|paragraph| !paragraph.is_empty());
     let what = paragraphs.next().unwrap_or("bad arguments");
     let what = one_line(what.strip_prefix("error: ").unwrap_or(what));
     let tip = paragraphs.find_map(|paragraph| paragraph.strip_prefix("tip: ")?.lines().next());
-    let see =
-        || command.map_or_else(|| "see `holdline --help`".to_owned(), |name| format!("see `holdline {name} --help`"));
-    let mend = tip.map_or_else(see, str::to_owned);
+    let mend = tip.map_or_else(|| format!("see `{named} --help`"), str::to_owned);
     format!("{what}, on the command line: {mend}")
 }
 
@@ -136,7 +149,8 @@ mod tests {
     use super::*;
 
     fn refused(arguments: &[&str]) -> String {
-        let failure = refuse(&Cli::try_parse_from(arguments).unwrap_err(), arguments.get(1).copied()).unwrap_err();
+        let named = named(arguments.iter().copied());
+        let failure = refuse(&Cli::try_parse_from(arguments).unwrap_err(), &named).unwrap_err();
         assert_eq!(failure.status, 2);
         failure.line
     }
@@ -161,6 +175,10 @@ mod tests {
         );
         assert!(refused(&["holdline"]).starts_with("no command given, on the command line: "));
         assert!(refused(&["holdline", "serve", "--drain"]).ends_with("see `holdline serve --help`"));
+        assert!(refused(&["holdline", "swarm", "idle"]).ends_with("see `holdline swarm idle --help`"));
+        assert!(
+            refused(&["holdline", "swarm"]).starts_with("`holdline swarm` does not say what to do, on the command")
+        );
         assert!(refused(&["holdline", "--nothing"]).ends_with("see `holdline --help`"));
         assert!(refused(&["holdline", "serv"]).contains("'serve'"));
     }

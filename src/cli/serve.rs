@@ -8,7 +8,7 @@ use std::thread;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::{Failure, logging};
+use super::{Failure, doctor, logging};
 use crate::app::Router;
 use crate::config::{Config, Loader, Problem};
 use crate::server::Server;
@@ -93,7 +93,7 @@ impl Args {
 }
 
 /// One line for all problems.
-fn first_of(problems: &[Problem]) -> String {
+pub(super) fn first_of(problems: &[Problem]) -> String {
     let first = problems.first().map_or_else(String::new, Problem::to_string);
     match problems.len() {
         0 | 1 => first,
@@ -111,6 +111,9 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let server = Arc::new(Server::start(&config, routes(&config)).map_err(Failure::runtime)?);
     let (backend, shards) = (server.backend().name(), server.metrics().shards.len());
     tracing::info!(backend, shards, connections_max = config.limits.connections_max, "serving");
+    if let Some(warning) = doctor::warning(&config, server.backend()) {
+        tracing::warn!("{warning}");
+    }
     announce(&server.listening());
 
     let waiter = {

@@ -100,6 +100,10 @@ pub(crate) fn descriptors_max() -> u64 {
 pub(crate) fn cpu_time(pid: u32) -> io::Result<Duration> {
     let mut clock: libc::clockid_t = 0;
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // No process has a higher number (PID_MAX_LIMIT), and in a clock's number higher ones are cut off.
+    if pid > 1 << 22 {
+        return Err(io::Error::from_raw_os_error(libc::ESRCH));
+    }
     // SAFETY: the call writes one plain value that outlives it.
     match unsafe { libc::clock_getcpuclockid(pid.cast_signed(), &raw mut clock) } {
         0 => {}

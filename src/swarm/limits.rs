@@ -1,6 +1,6 @@
 //! Why connections fail, which of these reasons pass by themselves, and how to mend the others.
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 
 use super::peer::Broken;
 
@@ -68,6 +68,15 @@ impl Reason {
         }
     }
 
+    /// Why a dial failed, with the kernel's number, which says more than a kind.
+    pub(super) fn of_dial(error: &io::Error) -> Self {
+        match error.raw_os_error() {
+            Some(libc::EMFILE | libc::ENFILE) => Self::Descriptors,
+            Some(libc::ENOMEM | libc::ENOBUFS) => Self::Memory,
+            _ => Self::of(error.kind()),
+        }
+    }
+
     /// The name in the report.
     pub(super) const fn name(self) -> &'static str {
         match self {
@@ -97,22 +106,22 @@ impl Reason {
         }
     }
 
-    /// What stopped the run.
+    /// What stopped the run: the beginning of a sentence.
     pub(super) const fn what(self) -> &'static str {
         match self {
-            Self::Refused => "nobody listens at the target",
-            Self::Reset => "the server resets new connections",
-            Self::TimedOut => "new connections get no answer in time",
-            Self::Unreachable => "the target cannot be reached",
-            Self::Ended => "the server ends new connections at once",
-            Self::Closed => "the server closes new connections",
-            Self::Busy => "the server answers 503 to new connections",
-            Self::Protocol => "the server does not speak the target's protocol",
-            Self::Ports => "no free source address and port",
-            Self::Memory => "no memory for another connection",
-            Self::Descriptors => "no descriptors for another connection",
-            Self::Stuck => "the server does not read what it is sent",
-            Self::Other => "the kernel opens no more connections",
+            Self::Refused => "a target where nobody listens",
+            Self::Reset => "a server that resets new connections",
+            Self::TimedOut => "a server that does not answer new connections in time",
+            Self::Unreachable => "a target that cannot be reached",
+            Self::Ended => "a server that ends new connections at once",
+            Self::Closed => "a server that closes new connections",
+            Self::Busy => "a server that answers 503 to new connections",
+            Self::Protocol => "a server that does not speak the target's protocol",
+            Self::Ports => "the lack of free source addresses and ports",
+            Self::Memory => "the lack of memory for another connection",
+            Self::Descriptors => "the lack of descriptors for another connection",
+            Self::Stuck => "a server that does not read what it is sent",
+            Self::Other => "the kernel, which opens no more connections,",
         }
     }
 
@@ -160,6 +169,9 @@ mod tests {
     #[test]
     fn what_a_storm_does_is_tried_again_and_what_is_lacking_is_not() {
         assert!(Reason::of(ErrorKind::ConnectionReset).tries() > Reason::of(ErrorKind::ConnectionRefused).tries());
-        assert_eq!(Reason::of(ErrorKind::AddrNotAvailable).tries(), 1);
+        for errno in [libc::EADDRNOTAVAIL, libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM] {
+            let reason = Reason::of_dial(&io::Error::from_raw_os_error(errno));
+            assert!(reason != Reason::Other && reason.tries() == 1, "{errno}: {reason:?}");
+        }
     }
 }

@@ -13,7 +13,9 @@
 //! Nothing but orders and counts passes between threads while it runs; what was measured is added up at the end.
 
 mod broadcast;
+mod churn;
 mod crowd;
+mod echo;
 mod idle;
 pub mod latency;
 mod limits;
@@ -53,7 +55,7 @@ use crate::time::SystemClock;
 /// Handshakes in flight over all threads: half of what an accept backlog of 4,096 takes.
 const WINDOW: usize = 2048;
 /// Time to end all connections at the end of a run.
-const CLOSE: Duration = Duration::from_secs(30);
+const CLOSE: Duration = Duration::from_secs(15);
 
 /// Why there is no report.
 #[derive(Debug, thiserror::Error)]
@@ -161,7 +163,7 @@ fn manner(plan: &Plan, threads: usize, index: usize) -> Manner {
     Manner {
         // By role: holders, echo clients, guests.
         routes: [main.clone(), echo, main],
-        places: share(plan.connections, threads, index) + 1,
+        places: share(plan.connections, threads, index) + plan.places_beside(threads) + 1,
         window: (WINDOW / threads).max(1),
         timeout: plan.connect_timeout,
     }
@@ -173,6 +175,10 @@ enum Outcome {
     Plain,
     /// Publications.
     Published(broadcast::Measured, u32),
+    /// Messages there and back.
+    Echoed(echo::Measured, plan::Echo),
+    /// Guests.
+    Churned(Box<churn::Measured>, plan::Churn),
 }
 
 /// Leads the threads through the scenario.
@@ -194,7 +200,9 @@ fn conduct(stage: &mut Stage<'_>, report: &mut Report) -> Outcome {
         }
         Scenario::Broadcast(broadcast) => broadcast::run(stage, *broadcast, report)
             .map_or(Outcome::Plain, |measured| Outcome::Published(measured, broadcast.messages)),
-        Scenario::Echo(_) | Scenario::Churn(_) => Outcome::Plain,
+        Scenario::Echo(echo) => Outcome::Echoed(echo::run(stage, *echo, report), *echo),
+        Scenario::Churn(churn) => churn::run(stage, churn, report)
+            .map_or(Outcome::Plain, |measured| Outcome::Churned(Box::new(measured), churn.clone())),
     }
 }
 
@@ -213,6 +221,16 @@ fn complete(stage: &Stage<'_>, report: &mut Report, harvest: &Harvest, outcome: 
             let size = stage.plan.message_bytes();
             report.broadcast = Some(broadcast::report(&measured, size, messages, &harvest.actor.subscribers));
         }
+        Outcome::Echoed(measured, echo) => {
+            let late = harvest.tally[Count::Late];
+            report.echo = harvest
+                .actor
+                .echoes
+                .latencies
+                .get(measured.load)
+                .map(|latencies| echo::report(&measured, echo, latencies, late));
+        }
+        Outcome::Churned(measured, churn) => report.churn = Some(churn::report(&measured, &churn, harvest)),
     }
 }
 

@@ -35,6 +35,9 @@ impl Plan {
     /// Room that a server may use beyond what the swarm sends: what others publish to the same topic.
     const HEADROOM_BYTES: usize = 64 << 10;
 
+    /// Guests of one thread at a time, at most.
+    const GUESTS_MAX: usize = 4_000_000;
+
     /// Bytes of each message of ours.
     #[must_use]
     pub const fn message_bytes(&self) -> usize {
@@ -43,6 +46,19 @@ impl Plan {
             Scenario::Echo(echo) => echo.size,
             Scenario::Idle(_) | Scenario::Churn(_) => MESSAGE_BYTES_MIN,
         }
+    }
+
+    /// Places that guests and their probes need beside those that stay, in each of `threads`.
+    #[must_use]
+    pub fn places_beside(&self, threads: usize) -> usize {
+        let Scenario::Churn(churn) = &self.scenario else { return 0 };
+        // Opening, staying, mute, and leaving ones; the backend's tables cost nothing until they are used.
+        let opening = self.connect_timeout.as_secs_f64().min(2.0);
+        let mute = churn.half_open.get() * churn.half_open_for.as_secs_f64();
+        let seconds = opening + churn.lifetime.as_secs_f64() + mute + 10.0;
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "positive, and saturating")]
+        let guests = (churn.rate.get() * seconds / threads as f64) as usize;
+        guests.min(Self::GUESTS_MAX) + churn.probes.div_ceil(threads) + 64
     }
 
     /// Where messages come back.
@@ -149,6 +165,10 @@ pub struct Churn {
     pub probe: Option<Target>,
     /// Connections that do so.
     pub probes: usize,
+    /// Time in which the server should notice that a connection is mute: its heartbeat's interval and timeout, and more.
+    pub half_open_for: Duration,
+    /// Time between two publications to the topic.
+    pub publish_every: Duration,
 }
 
 /// Bytes of the smallest message: the header that says which one it is and when it was due.
@@ -212,6 +232,12 @@ impl Share {
         Ok(Self(share))
     }
 
+    /// From 0 to 1; what is not is taken for the nearest that is.
+    #[must_use]
+    pub const fn new(share: f64) -> Self {
+        Self(if share > 0.0 { share.min(1.0) } else { 0.0 })
+    }
+
     /// From 0 to 1.
     #[must_use]
     pub const fn get(self) -> f64 {
@@ -246,6 +272,12 @@ impl Rate {
             return Err(Wrong::new(format!("is {bare}, above a billion per second"), mend));
         }
         Ok(Self(rate))
+    }
+
+    /// So many per second, between a billionth and a billion.
+    #[must_use]
+    pub const fn new(per_second: f64) -> Self {
+        Self(if per_second > 1e-9 { per_second.min(Self::MAX) } else { 1e-9 })
     }
 
     /// Per second.

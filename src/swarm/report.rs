@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::latency::{Latencies, micros, millis, round};
+use super::summary::grouped;
 
 /// A run.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -262,18 +263,28 @@ pub struct Churn {
     pub failures: BTreeMap<String, u64>,
     /// Connections that left with a good-bye.
     pub graceful: u64,
+    /// Those of them whose good-bye the server did not answer in time.
+    pub graceful_unanswered: u64,
     /// Connections that left with a reset.
     pub abrupt: u64,
     /// Connections that went mute.
     pub half_open: u64,
+    /// Mute and slow ones that the server ended.
+    pub half_open_detected: u64,
+    /// Mute ones that it had not ended in the time that it was given.
+    pub half_open_overlooked: u64,
     /// Connections that stopped to read.
     pub slow: u64,
-    /// Deliveries to healthy members, on a topic.
+    /// Publications to those who stayed, on a topic.
+    pub publications: u64,
+    /// Deliveries to healthy members.
     pub deliveries: u64,
     /// Deliveries that a healthy member did not get in time.
     pub missing: u64,
     /// Deliveries that came twice.
     pub duplicates: u64,
+    /// Deliveries that came out of order.
+    pub reordered: u64,
     /// Probes of healthy clients that came back.
     pub probes: u64,
     /// Probes that did not in time.
@@ -282,6 +293,14 @@ pub struct Churn {
     pub probe_idle: Option<EchoTimes>,
     /// Their times during it.
     pub probe: Option<EchoTimes>,
+    /// The 99th percentile during it, divided by that before.
+    pub probe_p99_ratio: Option<f64>,
+    /// Memory of the server before the churn, when its pid was given; 0 else.
+    pub server_bytes_before: u64,
+    /// The most during it.
+    pub server_bytes_peak: u64,
+    /// When all who had come were gone.
+    pub server_bytes_after: u64,
 }
 
 /// The server's process.
@@ -322,7 +341,7 @@ pub struct Usage {
 /// What stopped a run short.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Limit {
-    /// Which limit: `the server's --max-connections`, `ports of 127.0.0.1`.
+    /// Which limit, as a clause: `no free source address and port`.
     pub what: String,
     /// Connections that were open then.
     pub at: u64,
@@ -355,26 +374,31 @@ impl Report {
         if self.interrupted {
             faults.push("ended by a signal before its time: let it run".to_owned());
         }
+        let [connections, opened] = [self.connections, self.opened].map(grouped);
         if let Some(Limit { what, at, mend }) = &self.limit {
-            faults.push(format!("{what} stopped it at {at} of {} connections: {mend}", self.connections));
+            faults.push(format!("{what}: that stopped it at {} of {connections} connections: {mend}", grouped(*at)));
         } else if self.opened < self.connections {
             let why = commonest(&self.connect.failures);
-            faults.push(format!("only {} of {} connections opened{why}", self.opened, self.connections));
+            faults.push(format!("only {opened} of {connections} connections opened{why}"));
         }
-        let lost = self.hold.lost.max(self.opened.saturating_sub(self.hold.alive_at_end));
+        // A run that was stopped has not asked all of them.
+        let was_stopped = self.limit.is_some() || self.interrupted;
+        let unasked = |alive: u64| if was_stopped { 0 } else { self.opened.saturating_sub(alive) };
+        let lost = self.hold.lost.max(unasked(self.hold.alive_at_end));
         if lost > 0 {
             let why = commonest(&self.hold.losses);
-            faults.push(format!("{lost} of {} connections were not alive at the end{why}", self.opened));
+            faults.push(format!("{} of {opened} connections were not alive at the end{why}", grouped(lost)));
         }
-        if self.hold.alive_at_start < self.opened {
-            let dead = self.opened - self.hold.alive_at_start;
-            faults.push(format!("{dead} of {} connections gave no sign of life when all were open", self.opened));
+        let silent = unasked(self.hold.alive_at_start);
+        if silent > 0 {
+            let silent = grouped(silent);
+            faults.push(format!("{silent} of {opened} connections gave no sign of life when all were open"));
         }
-        if self.echo.as_ref().is_some_and(|echo| echo.messages == 0) {
+        if !was_stopped && self.echo.as_ref().is_some_and(|echo| echo.messages == 0) {
             faults.push("no message came back".to_owned());
         }
         let counted = self.counted().into_iter().filter(|(count, _)| *count > 0);
-        faults.extend(counted.map(|(count, what)| format!("{count} {what}")));
+        faults.extend(counted.map(|(count, what)| format!("{} {what}", grouped(count))));
         faults
     }
 
@@ -394,6 +418,9 @@ impl Report {
             counted.push((churn.connects_failed, "connections could not come"));
             counted.push((churn.missing, "deliveries to healthy members are missing"));
             counted.push((churn.duplicates, "deliveries came twice"));
+            counted.push((churn.reordered, "deliveries came out of order"));
+            counted.push((churn.graceful_unanswered, "good-byes were not answered"));
+            counted.push((churn.half_open_overlooked, "mute connections were not noticed"));
             counted.push((churn.probes_missing, "probes of healthy clients did not come back"));
         }
         counted
@@ -416,7 +443,7 @@ impl Report {
 /// The reason that most have, to append.
 fn commonest(reasons: &BTreeMap<String, u64>) -> String {
     let most = reasons.iter().max_by_key(|(_, count)| **count);
-    most.map_or_else(String::new, |(why, count)| format!(": {why} ({count} times)"))
+    most.map_or_else(String::new, |(why, count)| format!(": {why} ({} times)", grouped(*count)))
 }
 
 #[allow(clippy::cast_precision_loss, reason = "no run counts to 2^53")]

@@ -52,6 +52,10 @@ pub(super) struct Stage<'a> {
     pub(super) limit: Option<Limit>,
     /// From the first dial to the last welcome.
     pub(super) opening: Duration,
+    /// Echo clients beside the connections of the plan.
+    others: usize,
+    /// Loads that the echo clients have had.
+    loads: usize,
 }
 
 impl<'a> Stage<'a> {
@@ -63,12 +67,12 @@ impl<'a> Stage<'a> {
         clock: SystemClock,
     ) -> Self {
         let (looks, opening) = (Vec::new(), Duration::ZERO);
-        Self { plan, live, stop, desks, clock, next: 1, looks, limit: None, opening }
+        Self { plan, live, stop, desks, clock, next: 1, looks, limit: None, opening, others: 0, loads: 0 }
     }
 
     /// Counts of all threads.
     pub(super) fn tally(&self) -> Tally {
-        self.desks.iter().fold(Tally::default(), |sum, desk| sum + desk.read())
+        self.desks.iter().fold(Tally::default(), |sum, desk| sum.and(&desk.read()))
     }
 
     pub(super) fn now(&self) -> Instant {
@@ -129,8 +133,14 @@ impl<'a> Stage<'a> {
 
     /// Lets time pass; false when the run is to end early.
     pub(super) fn pause(&self, duration: Duration) -> bool {
+        self.pause_looking(duration, || ())
+    }
+
+    /// The same, with a look at something now and then.
+    pub(super) fn pause_looking(&self, duration: Duration, mut look: impl FnMut()) -> bool {
         let start = self.now();
         loop {
+            look();
             let passed = self.now().since(start);
             self.live.advance(u64::try_from(passed.as_millis()).unwrap_or(u64::MAX));
             if self.is_stopped() {
@@ -139,7 +149,7 @@ impl<'a> Stage<'a> {
             if passed >= duration {
                 return true;
             }
-            thread::sleep((duration - passed).min(LOOK * 5));
+            thread::sleep((duration - passed).min(LOOK * 10));
         }
     }
 
@@ -157,6 +167,35 @@ impl<'a> Stage<'a> {
 
     pub(super) fn usage(&self) -> Option<Usage> {
         self.plan.server_pid.and_then(|pid| usage::of(pid).ok())
+    }
+
+    /// Bytes of memory that the server uses; 0 when nobody knows.
+    pub(super) fn user_bytes(&self) -> u64 {
+        self.usage().map_or(0, |usage| usage.user_bytes)
+    }
+
+    /// Connections that send echoes.
+    pub(super) const fn echo_clients(&self) -> usize {
+        if self.others > 0 { self.others } else { self.plan.connections }
+    }
+
+    /// Connections of the plan that stand.
+    pub(super) fn holders(&self, tally: &Tally) -> u64 {
+        tally[Count::Standing].saturating_sub(self.others as u64)
+    }
+
+    /// Gives the echo clients a load: its number.
+    pub(super) fn echo(&mut self, load: impl Fn(usize) -> Load) -> usize {
+        self.tell(|index| Some(Order::Echo(load(index))));
+        self.loads += 1;
+        self.loads - 1
+    }
+
+    /// Opens echo clients beside the connections of the plan.
+    pub(super) fn open_others(&mut self, count: usize) -> bool {
+        let before = self.tally()[Count::Standing];
+        self.others = count;
+        self.open(Role::Echo, count, |tally| tally[Count::Standing].saturating_sub(before))
     }
 
     /// Opens all connections of the plan; false when a limit or a stop came before.
@@ -211,11 +250,11 @@ impl<'a> Stage<'a> {
         }
     }
 
-    fn call_echoes(&self) -> u64 {
+    fn call_echoes(&mut self) -> u64 {
         let before = self.tally()[Count::Answered];
         let goal = self.tally()[Count::Standing];
         let load = Load { pace: Pace::Roll, in_flight: 1, measure_from: Instant::ZERO, until: Instant::ZERO };
-        self.tell(|_| Some(Order::Echo(load)));
+        self.echo(|_| load);
         let answered = |tally: &Tally| tally[Count::Answered] - before;
         self.until(self.plan.patience, answered, |tally| {
             self.live.advance(answered(tally));
@@ -257,7 +296,7 @@ impl<'a> Stage<'a> {
         let heard = |tally: &Tally| tally[Count::Heard] - before;
         self.until(self.plan.patience, heard, |tally| {
             self.live.advance(heard(tally));
-            heard(tally) >= tally[Count::Standing]
+            heard(tally) >= self.holders(tally)
         });
         self.quiet();
         heard(&self.tally())

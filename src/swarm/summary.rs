@@ -1,5 +1,7 @@
 //! A report for people: what JSON has, in rows.
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::report::{Broadcast, Churn, Connect, Echo, EchoTimes, Report, Server};
@@ -50,11 +52,9 @@ impl Rows {
         self.row("connections", format!("{opened} of {asked} opened in {}, {}/s", time(*seconds), amount(*rate)));
         let [p50, p99, max] = [p50_ms, p99_ms, max_ms].map(|ms| time(ms / 1e3));
         self.row("  handshake", format!("p50 {p50}, p99 {p99}, max {max}"));
-        if *retries > 0 {
-            self.row("  retries", grouped(*retries));
-        }
-        if *failed > 0 {
-            self.row("  failed", reasons(*failed, failures));
+        if *failed + *retries > 0 {
+            let (failed, retries) = (grouped(*failed), grouped(*retries));
+            self.row("  failed", format!("{failed}, and {retries} tries that were made again{}", reasons(failures)));
         }
         let hold = &report.hold;
         let (start, end, pings) = (hold.alive_at_start, hold.alive_at_end, hold.pings_answered);
@@ -65,7 +65,7 @@ impl Rows {
             format!("{held}; alive by data: {start} at the start, {end} at the end; {pings} pings answered"),
         );
         if hold.lost > 0 {
-            self.row("  lost", reasons(hold.lost, &hold.losses));
+            self.row("  lost", format!("{}{}", grouped(hold.lost), reasons(&hold.losses)));
         }
     }
 
@@ -98,7 +98,7 @@ impl Rows {
         self.row("  rate", format!("{} messages/s", amount(*rate)));
         self.row("  latency", times(&echo.times));
         if let Some(cpu) = echo.server_cpu_us_per_message {
-            self.row("  server CPU", format!("{} per message", time(cpu / 1e6)));
+            self.row("  server CPU", format!("{cpu:.2} us per message"));
         }
     }
 
@@ -113,6 +113,15 @@ impl Rows {
         self.row("  stayed", format!("{held}, of which {lost} were lost"));
         let [deliveries, missing, twice] = [churn.deliveries, churn.missing, churn.duplicates].map(grouped);
         self.row("  delivered", format!("{deliveries} to healthy members, {missing} missing, {twice} twice"));
+        if churn.half_open > 0 {
+            let [noticed, missed] = [churn.half_open_detected, churn.half_open_overlooked].map(grouped);
+            self.row("  noticed", format!("{noticed} mute or slow ones, {missed} mute ones not"));
+        }
+        if churn.server_bytes_before > 0 {
+            let [before, peak, after] =
+                [churn.server_bytes_before, churn.server_bytes_peak, churn.server_bytes_after].map(bytes);
+            self.row("  memory", format!("{before} before, {peak} at most, {after} when all were gone"));
+        }
         if let Some(idle) = &churn.probe_idle {
             self.row("  echo before", times(idle));
         }
@@ -137,11 +146,12 @@ fn times(times: &EchoTimes) -> String {
     format!("p50 {p50}, p90 {p90}, p99 {p99}, p99.9 {p99_9}, max {max}")
 }
 
-fn reasons<'a>(all: u64, reasons: impl IntoIterator<Item = (&'a String, &'a u64)>) -> String {
-    let mut each: Vec<_> = reasons.into_iter().collect();
-    each.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+/// Why, and how often, to append: the commonest first.
+fn reasons(reasons: &BTreeMap<String, u64>) -> String {
+    let mut each: Vec<_> = reasons.iter().collect();
+    each.sort_by_key(|(_, count)| Reverse(**count));
     let each: Vec<String> = each.into_iter().map(|(why, count)| format!("{} {why}", grouped(*count))).collect();
-    if each.is_empty() { grouped(all) } else { format!("{}: {}", grouped(all), each.join(", ")) }
+    if each.is_empty() { String::new() } else { format!(": {}", each.join(", ")) }
 }
 
 /// `1,234,567`.
@@ -188,7 +198,6 @@ pub fn bytes(count: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
     use std::time::Duration;
 
     use super::*;
@@ -265,10 +274,11 @@ result        ok
 
     #[test]
     fn a_limit_is_told_with_its_count_and_how_to_mend_it() {
-        let mut report = Report { opened: 4, ..good() };
-        let limit = Limit { what: "ports of 127.0.0.1".to_owned(), at: 4, mend: "widen them".to_owned() };
+        let mut report = Report { opened: 4, hold: Hold::default(), ..good() };
+        let limit = Limit { what: "no free port".to_owned(), at: 4, mend: "widen the range".to_owned() };
         report.limit = Some(limit);
-        assert_eq!(report.faults()[0], "ports of 127.0.0.1 stopped it at 4 of 10 connections: widen them");
+        let faults = report.faults();
+        assert_eq!(faults, ["no free port: that stopped it at 4 of 10 connections: widen the range"]);
     }
 
     #[test]

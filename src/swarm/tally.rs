@@ -1,11 +1,11 @@
 //! What the threads count, and how the conductor sees it while they count.
 
-use std::ops::{Add, Index};
+use std::ops::Index;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::limits::Reason;
 
-/// What is counted. All but [`Count::Open`] and [`Count::Standing`] only grow.
+/// What is counted. All but [`Count::Open`], [`Count::Standing`] and [`Count::Guests`] only grow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
 pub(super) enum Count {
@@ -51,6 +51,10 @@ pub(super) enum Count {
     Answered,
     /// Echo messages that came back out of order, or changed.
     Wrong,
+    /// Echo messages that had not come back at the end, and are measured with the time that they had taken so far.
+    Late,
+    /// Guests that are there, or on their way (it shrinks, too).
+    Guests,
     /// Guests that came.
     Came,
     /// Guests that left in peace.
@@ -67,11 +71,11 @@ pub(super) enum Count {
     Overlooked,
     /// Guests that the server ended, or that did not get in.
     Turned,
-    /// Publications that a stop or a full connection held back.
-    Unpublished,
+    /// Guests whose good-bye was not answered.
+    Unanswered,
 }
 
-const COUNTS: usize = Count::Unpublished as usize + 1;
+const COUNTS: usize = Count::Unanswered as usize + 1;
 const CELLS: usize = COUNTS + 2 * Reason::COUNT;
 
 /// Counts of one thread, or of all together.
@@ -96,6 +100,15 @@ impl Tally {
     pub(super) const fn less(&mut self, count: Count) {
         let cell = &mut self.0[count as usize];
         *cell = cell.saturating_sub(1);
+    }
+
+    /// With the counts of another thread.
+    #[must_use]
+    pub(super) fn and(mut self, other: &Self) -> Self {
+        for (cell, more) in self.0.iter_mut().zip(other.0) {
+            *cell += more;
+        }
+        self
     }
 
     /// A try that failed.
@@ -128,17 +141,6 @@ impl Index<Count> for Tally {
 
     fn index(&self, count: Count) -> &u64 {
         &self.0[count as usize]
-    }
-}
-
-impl Add for Tally {
-    type Output = Self;
-
-    fn add(mut self, other: Self) -> Self {
-        for (cell, more) in self.0.iter_mut().zip(other.0) {
-            *cell += more;
-        }
-        self
     }
 }
 
@@ -179,13 +181,13 @@ mod tests {
     #[test]
     fn a_board_shows_what_was_counted() {
         let (mut tally, board) = (Tally::default(), Board::default());
-        tally.add(Count::Heard, 5);
-        tally.one(Count::Unpublished);
+        Tally::add(&mut tally, Count::Heard, 5);
+        tally.one(Count::Unanswered);
         tally.failed(Reason::Refused);
         tally.lost(Reason::ALL[Reason::COUNT - 1]);
         board.show(&tally);
-        let both = board.read() + tally;
-        assert_eq!((both[Count::Heard], both[Count::Unpublished], both[Count::Lost]), (10, 2, 0));
+        let both = board.read().and(&tally);
+        assert_eq!((both[Count::Heard], both[Count::Unanswered], both[Count::Lost]), (10, 2, 0));
         assert_eq!(both.failures().collect::<Vec<_>>(), [(Reason::Refused, 2)]);
         assert_eq!(both.losses().map(|(_, count)| count).sum::<u64>(), 2);
     }

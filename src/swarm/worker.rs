@@ -72,7 +72,7 @@ pub(super) struct Harvest {
 impl Harvest {
     /// Adds what another thread has found.
     pub(super) fn merge(&mut self, other: Self) {
-        self.tally = self.tally + other.tally;
+        self.tally = self.tally.and(&other.tally);
         self.connect.merge(&other.connect);
         self.actor.merge(&other.actor);
     }

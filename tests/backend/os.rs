@@ -15,6 +15,11 @@ use super::harness::{Client, Harness, Peer, Setup};
 /// Descriptors belong to the process, so cases that count them have it for themselves.
 static PROCESS: RwLock<()> = RwLock::new(());
 
+/// For a case that leaves the process's descriptors to others too.
+pub fn in_company() -> RwLockReadGuard<'static, ()> {
+    PROCESS.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
 enum Turnstile {
     Shared(#[expect(dead_code, reason = "held")] RwLockReadGuard<'static, ()>),
     Alone(#[expect(dead_code, reason = "held")] RwLockWriteGuard<'static, ()>),
@@ -57,7 +62,7 @@ impl<B: Make> Harness for Loopback<B> {
         let turnstile = if setup.alone {
             Turnstile::Alone(PROCESS.write().unwrap_or_else(std::sync::PoisonError::into_inner))
         } else {
-            Turnstile::Shared(PROCESS.read().unwrap_or_else(std::sync::PoisonError::into_inner))
+            Turnstile::Shared(in_company())
         };
         let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         if setup.small_buffers {

@@ -27,8 +27,8 @@ const ACCEPT: u64 = 1 << 32;
 const SEND: u64 = 2 << 32;
 const BELL: u64 = 3 << 32;
 /// Free slots at which the next ring takes over: a multishot accept that meets a full table drops a connection, and
-/// the kernel takes up to 640 before the cancellation is seen.
-const FREE_MIN: u32 = 1024;
+/// the kernel takes some hundreds before the cancellation is seen.
+const FREE_MIN: u32 = 2048;
 const SIZES: Sizes = Sizes { completions: 32_768, slots: 0, buffers: 1024, buffer_bytes: 512 };
 const HEARTBEAT: [u8; 4] = [0; 4];
 /// How often a part of the heartbeats leaves, as from a timer wheel.

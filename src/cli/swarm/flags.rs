@@ -28,7 +28,7 @@ pub(super) struct Common {
     /// New connections per second at most, such as 30k/s [default: as fast as they come]
     #[arg(long, value_name = "R", allow_negative_numbers = true)]
     rate: Option<String>,
-    /// Threads that hold them [default: 0, one per available core]
+    /// Threads that hold them [default: 0, one for two cores]
     #[arg(long, value_name = "N", default_value = "0", hide_default_value = true, allow_negative_numbers = true)]
     threads: String,
     /// loopback (the kernel's sockets) or tun (a TCP client of its own behind a TUN device, in a network namespace
@@ -50,16 +50,16 @@ pub(super) struct Common {
     /// Say nothing while it runs
     #[arg(long)]
     pub(super) quiet: bool,
-    /// With --via tun: round-trip time [default: 0]
+    /// Round-trip time [default: 0]
     #[arg(long, value_name = "D", help_heading = "Network of --via tun")]
     rtt: Option<String>,
-    /// With --via tun: the share of packets that are lost, such as 0.01 or 1% [default: 0]
+    /// The share of packets that are lost, such as 0.01 or 1% [default: 0]
     #[arg(long, value_name = "SHARE", allow_negative_numbers = true, help_heading = "Network of --via tun")]
     loss: Option<String>,
-    /// With --via tun: the share of packets that are overtaken [default: 0]
+    /// The share of packets that are overtaken [default: 0]
     #[arg(long, value_name = "SHARE", allow_negative_numbers = true, help_heading = "Network of --via tun")]
     reorder: Option<String>,
-    /// With --via tun: the share of clients that vanish without a word [default: 0]
+    /// The share of clients that vanish without a word [default: 0]
     #[arg(long, value_name = "SHARE", allow_negative_numbers = true, help_heading = "Network of --via tun")]
     vanish: Option<String>,
     /// With --via tun: the server to start in the namespace, such as
@@ -148,6 +148,12 @@ pub(super) struct ChurnArgs {
     /// How many of them
     #[arg(long, value_name = "N", default_value = "10", allow_negative_numbers = true)]
     probes: String,
+    /// Time in which the server should end those that went mute: above its heartbeat's interval and timeout
+    #[arg(long, value_name = "D", default_value = "60s")]
+    half_open_for: String,
+    /// Time between two publications to those who stay, on a topic [default: 1s, more above 10,000 connections]
+    #[arg(long, value_name = "D")]
+    publish_every: Option<String>,
 }
 
 const CONNECTIONS_MAX: usize = 100_000_000;
@@ -219,7 +225,8 @@ impl Common {
     /// No more threads than there are connections.
     fn threads(&self, connections: usize) -> Result<usize, Failure> {
         let threads = match parse_count(&self.threads, 0, THREADS_MAX).at("threads", "--threads")? {
-            0 => std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX),
+            // The other half is the server's, on a machine that both share.
+            0 => (std::thread::available_parallelism().map_or(1, usize::from) / 2).clamp(1, THREADS_MAX),
             threads => threads,
         };
         Ok(threads.min(connections))
@@ -342,8 +349,14 @@ impl ChurnArgs {
             echoes(probe, "probe", "--probe")?;
         }
         let share = |text: &str, key, flag| Share::parse(text).at(key, flag);
+        let held = parse_count(&common.connections, 1, CONNECTIONS_MAX).at("connections", "--connections")?;
+        let publish_every = match &self.publish_every {
+            Some(text) => some_time(text).at("publish-every", "--publish-every")?,
+            // 10,000 deliveries per second leave the server time for what is measured.
+            None => Duration::from_millis(held as u64 / 10).max(Duration::from_secs(1)),
+        };
         let churn = Churn {
-            held: parse_count(&common.connections, 1, CONNECTIONS_MAX).at("connections", "--connections")?,
+            held,
             rate: Rate::parse(&self.churn).at("churn", "--churn")?,
             lifetime: duration(&self.lifetime).at("lifetime", "--lifetime")?,
             duration: some_time(&self.duration).at("duration", "--duration")?,
@@ -352,6 +365,8 @@ impl ChurnArgs {
             slow: share(&self.slow, "slow", "--slow")?,
             probe,
             probes: parse_count(&self.probes, 1, 10_000).at("probes", "--probes")?,
+            half_open_for: some_time(&self.half_open_for).at("half-open-for", "--half-open-for")?,
+            publish_every,
         };
         let all = churn.abrupt.get() + churn.half_open.get() + churn.slow.get();
         if all > 1.0 + 1e-9 {

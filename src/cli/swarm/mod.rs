@@ -25,20 +25,17 @@ use crate::swarm::plan::Plan;
 use crate::swarm::report::Report;
 use crate::swarm::{self, RunError};
 
-const LONG_ABOUT: &str = "\
-Loads a server with a crowd of clients and reports what became of them.
-
-A connection counts when its handshake is complete, and it is alive when data came through it. Latency counts from \
-the time at which a message was due, not from when it could leave: a server that stalls cannot hide it.";
-
 const AFTER_HELP: &str = "\
 Examples:
   holdline swarm idle --target ws://127.0.0.1:8080/echo --connections 100k --hold 1m
-  holdline swarm broadcast --target ws://127.0.0.1:8080/topics/load --connections 100k --messages 20
-  holdline swarm echo --target ws://127.0.0.1:8080/echo --connections 100 --message-rate 50k/s --pid $(pidof holdline)
-  holdline swarm churn --target ws://127.0.0.1:8080/topics/load --connections 10k --churn 500/s --abrupt 20%
-  holdline swarm idle --via tun --target ws://198.18.0.1:8080/echo --connections 1M --rtt 20ms \
--- holdline serve --listen http://198.18.0.1:8080 --max-connections 2000000
+  holdline swarm broadcast --target ws://127.0.0.1:8080/topics/load --connections 100k
+  holdline swarm echo --target ws://127.0.0.1:8080/echo --message-rate 50k/s --pid 4711
+  holdline swarm churn --target ws://127.0.0.1:8080/topics/load --churn 500/s --abrupt 20%
+  holdline swarm idle --target ws://198.18.0.1:8080/echo --connections 1M --via tun --rtt 20ms \\
+    -- holdline serve --listen http://198.18.0.1:8080 --max-connections 2000000
+
+A connection counts when its handshake is complete, and it is alive when data came through it. Latency counts from \
+the time at which a message was due, not from when it could leave: a server that stalls cannot hide it.
 
 A target in 127.0.0.0/8 is reached from many source addresses, and the connections take no descriptors of this \
 process: millions fit. Start the server with a --max-connections above --connections.
@@ -48,7 +45,7 @@ a report of what there was; a second one ends it at once. Exit status: 0 when al
 healthy, 1 when not (one line says why), 2 for bad arguments.";
 
 #[derive(Debug, clap::Args)]
-#[command(about = "Load a server with a crowd of clients", long_about = LONG_ABOUT, after_help = AFTER_HELP)]
+#[command(after_help = AFTER_HELP)]
 pub(super) struct Args {
     #[command(subcommand)]
     scenario: ScenarioArgs,
@@ -257,6 +254,7 @@ mod tests {
         let report = Report { connections: 5, interrupted: true, ..Report::default() };
         let failure = verdict(&report).unwrap_err();
         assert_eq!(failure.status, 1);
-        assert!(failure.line.ends_with("(the first of 2 faults, which the summary tells)"), "{}", failure.line);
+        let expected = "ended by a signal before its time: let it run (the first of 2 faults, which the summary tells)";
+        assert_eq!(failure.line, expected);
     }
 }

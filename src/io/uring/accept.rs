@@ -16,8 +16,8 @@ use super::{Completion, Uring};
 use crate::id::ListenerId;
 use crate::io::Accepted;
 
-/// Free slots from which on a multishot accept is safe. The kernel takes 32 connections per run of one accept and 20
-/// runs per system call before we see the completions, 640.
+/// Free slots from which on a multishot accept of each listener is safe. The kernel takes 32 connections per run of one
+/// accept and 20 runs per system call before we see the completions, 640.
 const FREE_FOR_MULTISHOT: u32 = 1024;
 /// Single accepts that are out at a time.
 const SINGLES_MAX: u32 = 16;
@@ -91,6 +91,7 @@ impl Uring {
     }
 
     fn balance_one(&mut self, position: usize) {
+        let margin = self.multishot_margin();
         let listener = &mut self.listeners[position];
         if listener.socket.is_none() || self.accept_paused {
             listener.rest_until = None;
@@ -101,13 +102,14 @@ impl Uring {
         }
         listener.rest_until = None;
         let free = self.rings[listener.ring].free();
-        if listener.out > 0 && listener.multishot {
-            if free <= FREE_FOR_MULTISHOT {
+        let (out, multishot) = (listener.out, listener.multishot);
+        if out > 0 && multishot {
+            if free <= margin {
                 self.cancel_accepts(position);
             }
             return;
         }
-        if listener.out > 0 && free > 2 * FREE_FOR_MULTISHOT {
+        if out > 0 && free > 2 * margin {
             return self.cancel_accepts(position);
         }
         if listener.out == 0 {
@@ -124,6 +126,7 @@ impl Uring {
     }
 
     fn arm_accepts(&mut self, position: usize) {
+        let margin = self.multishot_margin();
         let listener = &mut self.listeners[position];
         let Some(socket) = &listener.socket else { return };
         if listener.cancelling {
@@ -131,7 +134,7 @@ impl Uring {
         }
         let (fd, ring) = (socket.as_raw_fd(), listener.ring);
         let free = self.rings[ring].free();
-        listener.multishot = listener.out == 0 && free > FREE_FOR_MULTISHOT;
+        listener.multishot = listener.out == 0 && free > margin;
         if listener.multishot {
             listener.out = 1;
             return self.push(ring, &request::accept(fd, position as u64));
@@ -143,6 +146,12 @@ impl Uring {
         for _ in 0..more {
             self.push(ring, &request::accept_one(fd, position as u64));
         }
+    }
+
+    /// Free slots of a ring from which on all listeners may have a multishot accept out in it.
+    fn multishot_margin(&self) -> u32 {
+        let open = self.listeners.iter().filter(|listener| listener.socket.is_some()).count();
+        FREE_FOR_MULTISHOT.saturating_mul(u32::try_from(open).unwrap_or(u32::MAX))
     }
 
     /// Single accepts that one listener may have out in this ring, so that none takes the last slots from the others.
@@ -190,6 +199,7 @@ impl Uring {
 
     pub(super) fn on_accept(&mut self, ring: usize, done: &Done) {
         let position = usize::try_from(done.about).unwrap_or(usize::MAX);
+        let margin = self.multishot_margin();
         let Some(listener) = self.listeners.get_mut(position) else { return };
         self.accept_changed = true;
         if !done.more() {
@@ -198,10 +208,14 @@ impl Uring {
         if done.kind == Kind::AcceptOne {
             self.rings[ring].reserved = self.rings[ring].reserved.saturating_sub(1);
         }
-        let (id, closed) = (listener.id, listener.socket.is_none());
+        let (id, closed, multishot) = (listener.id, listener.socket.is_none(), listener.multishot);
         match done.errno() {
             0 => {
                 self.rings[ring].used += 1;
+                // Now, not when all that a storm brings has been seen: the next system call may meet a full table.
+                if multishot && done.more() && self.rings[ring].free() <= margin {
+                    self.cancel_accepts(position);
+                }
                 let accepted = Accepted { listener: id, socket: socket(ring, done.result.unsigned_abs()) };
                 if closed {
                     self.refuse_socket(accepted.socket);

@@ -43,7 +43,7 @@ struct Pending {
 /// All that are being opened.
 #[derive(Debug)]
 pub(super) struct Dials {
-    sources: Plan,
+    pub(super) sources: Plan,
     pending: HashMap<ConnId, Pending>,
     /// Those that want another source.
     again: VecDeque<ConnId>,
@@ -59,6 +59,11 @@ impl Dials {
     pub(super) fn new(sources: Sources) -> Self {
         let (pending, again) = (HashMap::new(), VecDeque::new());
         Self { sources: Plan::new(sources), pending, again, ring: PRIMARY, no_socket: libc::EBADF, errno: 0 }
+    }
+
+    #[cfg(test)]
+    pub(super) fn in_the_opening(&self) -> usize {
+        self.pending.len()
     }
 
     fn forget(&mut self, id: ConnId) {
@@ -81,7 +86,7 @@ impl Dial for Uring {
                 self.make_socket(id);
             }
             Err(error) => {
-                self.table.attach(id, PRIMARY as u32, NO_SLOT);
+                self.table.attach(id, 0, NO_SLOT);
                 self.dial_failed(id, error.raw_os_error().unwrap_or(libc::ENOMEM));
             }
         }

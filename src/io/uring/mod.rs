@@ -2,7 +2,7 @@
 //!
 //! A shard has one primary ring, in which it waits, and as many others as its connections need: the limit of
 //! RLIMIT_NOFILE applies to each ring's table of direct descriptors, not to their sum. A connection lives in the ring
-//! that accepted it. The other rings signal an eventfd that the primary ring polls (polling a ring's own descriptor
+//! that accepted it or from which it was dialled; a ring is for the one or for the other. The other rings signal an eventfd that the primary ring polls (polling a ring's own descriptor
 //! does not wake with DEFER_TASKRUN), and the flag in their submission queue tells which of them have work.
 //!
 //! ```text
@@ -21,7 +21,8 @@
 //! - Memory that a request points to belongs to the backend (`buffers`) or is held by it (`Uring::held`).
 //! - Each request that may wait has its flag in the connection's entry, set when it is queued and cleared by its last
 //!   completion; a connection is forgotten only when all flags are clear.
-//! - Sends and receives never wait (MSG_DONTWAIT), so they have completed when their submission returns.
+//! - Sends and receives never wait (MSG_DONTWAIT), so they have completed when their submission returns. The one that
+//!   may wait is the hello of a dial, which is kept until it has come back.
 
 #![allow(unsafe_code, reason = "requests carry pointers; each block says why the memory outlives them")]
 
@@ -65,7 +66,7 @@ pub struct Config {
     /// Direct descriptors per ring; `None` for as many as RLIMIT_NOFILE allows.
     pub slots_per_ring: Option<u32>,
     /// Small receives without a [`Backend::quieten`] between them after which a connection gets a multishot receive;
-    /// more than 3 for never.
+    /// more than 3 for never, which suits clients: a multishot receive costs 600 bytes of kernel memory more.
     pub promote_after: u32,
     /// Where dialled connections come from.
     pub sources: Sources,
@@ -168,6 +169,9 @@ impl Uring {
             return Err(SetupError::TooMany { asked, rings, slots });
         }
         let primary = Ring::new(slots, None).map_err(|error| probe().err().unwrap_or_else(|| probe::why(&error)))?;
+        if config.sources != Sources::Kernel {
+            primary.can_bind()?;
+        }
         let mut uring = Self {
             rings: vec![primary],
             rings_max,

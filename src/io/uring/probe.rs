@@ -32,7 +32,7 @@ pub enum Missing {
         since: &'static str,
     },
     /// A request.
-    #[error("io_uring lacks the request {name}, which is in Linux since {since}; upgrade to Linux 6.7 or later")]
+    #[error("io_uring lacks the request {name}, which is in Linux since {since}; upgrade to that or later")]
     Request {
         /// Its name.
         name: &'static str,
@@ -73,6 +73,16 @@ pub fn probe() -> Result<(), Missing> {
         }
     }
     socket_options(ring)
+}
+
+/// Whether connections can be dialled from planned sources: the backend's youngest wish, and nothing that a server needs.
+pub(super) fn bind(ring: &IoUring) -> Result<(), Missing> {
+    let mut known = Probe::new();
+    ring.submitter().register_probe(&mut known).map_err(|error| Missing::Other(error.to_string()))?;
+    match known.is_supported(opcode::Bind::CODE) {
+        true => Ok(()),
+        false => Err(Missing::Request { name: "BIND", since: "6.11" }),
+    }
 }
 
 /// Why a ring could not be built.

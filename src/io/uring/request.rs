@@ -243,10 +243,15 @@ pub(super) fn no_delay(slot: u32) -> Entry {
 /// A socket address as the kernel has it.
 pub(super) const ADDRESS_BYTES: usize = 16;
 
+const ADDRESS_LEN: u32 = {
+    assert!(size_of::<libc::sockaddr_in>() == ADDRESS_BYTES && libc::AF_INET == 2, "as netinet/in.h has it");
+    16
+};
+
 /// The bytes of a `sockaddr_in`.
 pub(super) fn raw_address(address: SocketAddrV4) -> [u8; ADDRESS_BYTES] {
     let mut raw = [0; ADDRESS_BYTES];
-    raw[..2].copy_from_slice(&(libc::AF_INET as u16).to_ne_bytes());
+    raw[..2].copy_from_slice(&2_u16.to_ne_bytes());
     raw[2..4].copy_from_slice(&address.port().to_be_bytes());
     raw[4..8].copy_from_slice(&address.ip().octets());
     raw
@@ -254,13 +259,13 @@ pub(super) fn raw_address(address: SocketAddrV4) -> [u8; ADDRESS_BYTES] {
 
 /// First in the chain of a dial.
 pub(super) fn bind(slot: u32, address: *const u8, id: ConnId) -> Entry {
-    let entry = opcode::Bind::new(Fixed(slot), address.cast(), ADDRESS_BYTES as u32).build();
+    let entry = opcode::Bind::new(Fixed(slot), address.cast(), ADDRESS_LEN).build();
     entry.flags(Flags::SKIP_SUCCESS | Flags::IO_LINK).user_data(name(Kind::DialBind, id.bits()))
 }
 
 /// The chain's last link, unless `linked` to a hello.
 pub(super) fn connect(slot: u32, address: *const u8, linked: bool, id: ConnId) -> Entry {
-    let entry = opcode::Connect::new(Fixed(slot), address.cast(), ADDRESS_BYTES as u32).build();
+    let entry = opcode::Connect::new(Fixed(slot), address.cast(), ADDRESS_LEN).build();
     let flags = if linked { Flags::SKIP_SUCCESS | Flags::IO_LINK } else { Flags::empty() };
     entry.flags(flags).user_data(name(Kind::Dial, id.bits()))
 }

@@ -9,6 +9,7 @@ use io_uring::types::{SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, cqueue, squeue};
 
 use super::buffers::BufferRing;
+use super::probe::{self, Missing};
 use super::request::Done;
 
 /// Submissions per system call at most. More would save little: an empty call costs about 0.2 µs.
@@ -112,6 +113,11 @@ impl Ring {
             debug_assert!(slot < self.dialled, "it was taken");
             self.again.push(slot);
         }
+    }
+
+    /// Whether it can bind, which only planned sources need.
+    pub(super) fn can_bind(&self) -> Result<(), Missing> {
+        probe::bind(&self.io)
     }
 
     /// Makes sure that `count` requests go into one submission.

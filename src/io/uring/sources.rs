@@ -6,6 +6,11 @@
 //! ```text
 //!   127.lane high.lane low.2 : 1024, .3 : 1024, ... .254 : 1024, .2 : 1025, ...    16 million per lane, then again
 //! ```
+//!
+//! Ports that the kernel chooses (at the bind, or at the connect with IP_BIND_ADDRESS_NO_PORT) cost the same within the
+//! noise, 9 to 12 µs of the client's CPU per dial at 100,000 connections, as does the order of ports before addresses;
+//! but they are 28,000 per address, and a kernel that chooses the address too needs 600 µs when few ports are left
+//! (Linux 6.18, 2 busy cores).
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
@@ -27,9 +32,9 @@ pub enum Sources {
 
 /// The first address of a lane, and how many follow it: the first two and the last may be special.
 const HOST_FIRST: u8 = 2;
-const HOSTS: u32 = 253;
+pub(super) const HOSTS: u32 = 253;
 /// Ports below are for servers with privileges.
-const PORT_FIRST: u16 = 1024;
+pub(super) const PORT_FIRST: u16 = 1024;
 const PORTS: u32 = u16::MAX as u32 - PORT_FIRST as u32 + 1;
 
 /// Walks through the sources for ever.
@@ -37,7 +42,7 @@ const PORTS: u32 = u16::MAX as u32 - PORT_FIRST as u32 + 1;
 pub(super) struct Plan {
     sources: Sources,
     /// Below `HOSTS * PORTS`.
-    position: u32,
+    pub(super) position: u32,
 }
 
 impl Plan {

@@ -4,6 +4,7 @@
 
 mod accepting;
 mod crowds;
+mod dialling;
 mod ending;
 mod receiving;
 mod rings;
@@ -13,6 +14,7 @@ use std::collections::{HashMap, HashSet};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
+use super::ring::Filler;
 use super::table::MULTI;
 use super::*;
 

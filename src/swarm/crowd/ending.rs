@@ -11,7 +11,7 @@ impl<B: Dial> Crowd<B> {
     /// It did not open, or it is over, for a reason that is not ours.
     pub(super) fn end(&mut self, id: ConnId, reason: Reason, part: &mut impl Part) {
         let Some(member) = self.member(id) else { return };
-        let (phase, role, heard) = (member.phase, member.role, member.next > 0);
+        let (phase, role, heard) = (member.phase, member.role, member.has(Member::HEARD));
         // Where the server has no welcome, a connection that ends before it brought anything may have waited in a queue
         // of the kernel all the time.
         let never_opened = phase == Phase::Open && !heard && !self.greets(role);
@@ -53,7 +53,7 @@ impl<B: Dial> Crowd<B> {
 
     fn tell_gone(&mut self, id: ConnId, reason: Option<Reason>, part: &mut impl Part) {
         if let Some(member) = self.members.get(id.index() as usize) {
-            part.gone(id.index(), member, reason);
+            part.gone(id.index(), member, reason, &mut self.tally);
         }
     }
 
@@ -90,10 +90,15 @@ impl<B: Dial> Crowd<B> {
         if member.has(Member::AGAIN) {
             member.phase = Phase::Waiting;
             let tries = member.tries;
-            self.opener.try_again(id.index(), tries, now);
+            let floor = self.retry_after;
+            self.opener.try_again(id.index(), tries, floor, now);
         } else {
             member.phase = Phase::Free;
+            let is_guest = member.role == Role::Guest;
             self.free.push(id.index());
+            if is_guest {
+                self.tally.less(Count::Guests);
+            }
         }
     }
 
@@ -149,13 +154,17 @@ impl<B: Dial> Crowd<B> {
         member.filter(|member| member.id(id.index()) == id).map_or(Phase::Free, |member| member.phase)
     }
 
-    /// Ends everything between two places, without a word of the protocol: the kernel says good-bye.
+    /// Ends everything between two places, with a good-bye where the protocol has one.
     pub(in crate::swarm) fn end_places(&mut self, from: u32, to: u32) {
         for index in from..to.min(self.places()) {
             let member = &self.members[index as usize];
             let (id, phase, role) = (member.id(index), member.phase, member.role);
             match phase {
                 Phase::Free | Phase::Waiting | Phase::Closing => continue,
+                Phase::Open if self.greets(role) && !member.has(Member::PAUSED) => {
+                    self.leave(id);
+                    continue;
+                }
                 Phase::Open => self.no_longer_open(role),
                 Phase::Dialing | Phase::Greeting | Phase::Leaving => {}
             }
@@ -165,6 +174,7 @@ impl<B: Dial> Crowd<B> {
 
     /// The first place from here on that the backend has not let go of.
     pub(in crate::swarm) fn first_closing(&self, from: u32) -> Option<u32> {
-        (from..self.places()).find(|index| self.members[*index as usize].phase == Phase::Closing)
+        let has_gone = |member: &Member| matches!(member.phase, Phase::Free | Phase::Waiting);
+        (from..self.places()).find(|index| !has_gone(&self.members[*index as usize]))
     }
 }

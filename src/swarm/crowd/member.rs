@@ -77,6 +77,8 @@ impl Member {
     pub(super) const AGAIN: u8 = 4;
     /// It does not read.
     pub(super) const PAUSED: u8 = 8;
+    /// It has brought data.
+    pub(super) const HEARD: u8 = 16;
     /// 32 bits of 10 µs are 11 hours.
     const UNIT_NS: u64 = 10_000;
 
@@ -96,7 +98,7 @@ impl Member {
         self.flags &= !flag;
     }
 
-    pub(super) const fn id(&self, index: u32) -> ConnId {
+    pub(in crate::swarm) const fn id(&self, index: u32) -> ConnId {
         ConnId::new(index, self.generation)
     }
 

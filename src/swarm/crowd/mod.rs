@@ -64,13 +64,13 @@ pub(super) struct Manner {
 /// What a scenario does with connections and their messages.
 pub(super) trait Part {
     /// Its handshake is complete.
-    fn opened(&mut self, _index: u32, _member: &mut Member, _now: Instant) {}
+    fn opened(&mut self, _index: u32, _member: &mut Member, _heard: &mut Heard<'_>) {}
 
     /// A message came. What is appended to `answer` is sent on the same connection.
     fn message(&mut self, index: u32, member: &mut Member, payload: &[u8], heard: &mut Heard<'_>);
 
     /// It is gone, whoever ended it, and `reason` says how when it was not us. Its place may be used again.
-    fn gone(&mut self, _index: u32, _member: &Member, _reason: Option<Reason>) {}
+    fn gone(&mut self, _index: u32, _member: &Member, _reason: Option<Reason>, _tally: &mut Tally) {}
 }
 
 /// The surroundings of a message.
@@ -97,6 +97,8 @@ pub(super) struct Crowd<B> {
     pub(super) tally: Tally,
     /// Nanoseconds from dial to welcome.
     pub(super) connect: Latencies,
+    /// Time after which a server that sheds connections wants them back.
+    retry_after: Duration,
     /// Why the first connection was given up.
     pub(super) obstacle: Option<Reason>,
 }
@@ -112,6 +114,7 @@ impl<B: Dial> Crowd<B> {
             now: Instant::ZERO,
             tally: Tally::default(),
             connect: Latencies::new(),
+            retry_after: Duration::ZERO,
             obstacle: None,
             backend,
             manner,
@@ -151,11 +154,6 @@ impl<B: Dial> Crowd<B> {
     /// The same, to change what a part keeps there.
     pub(super) fn standing_mut(&mut self, index: u32) -> Option<&mut Member> {
         self.members.get_mut(index as usize).filter(|member| member.phase == Phase::Open)
-    }
-
-    /// Its name, for as long as it is open.
-    pub(super) fn id(&self, index: u32) -> Option<ConnId> {
-        self.standing(index).map(|member| member.id(index))
     }
 
     /// Dials what is due, and gives up who is late.
@@ -203,6 +201,7 @@ impl<B: Dial> Crowd<B> {
         }
         self.members[index as usize].role = role;
         self.members[index as usize].tries = 0;
+        self.tally.add(Count::Guests, u64::from(role == Role::Guest));
         self.dial_at(index);
         Some(index)
     }
@@ -230,7 +229,7 @@ impl<B: Dial> Crowd<B> {
                 Completion::Received(id, lease) => self.received(id, lease, part),
                 Completion::Writable(id) => self.writable(id, part),
                 Completion::PeerClosed(id) => self.end(id, Reason::Ended, part),
-                Completion::Failed(id, kind) => self.end(id, Reason::of(kind), part),
+                Completion::Failed(id, kind) => self.end(id, self.why(id, kind), part),
                 Completion::Closed(id) => self.closed(id),
                 // Nobody listens here.
                 Completion::Accepted(_) | Completion::AcceptFailed(..) => {}
@@ -238,6 +237,13 @@ impl<B: Dial> Crowd<B> {
         }
         self.end_broken(part);
         Ok(())
+    }
+
+    /// Why the transport of a connection is broken.
+    fn why(&self, id: ConnId, kind: io::ErrorKind) -> Reason {
+        let is_dialled = self.phase(id) == Phase::Dialing;
+        let error = self.backend.dial_error().filter(|error| is_dialled && error.kind() == kind);
+        error.map_or_else(|| Reason::of(kind), |error| Reason::of_dial(&error))
     }
 
     fn member(&mut self, id: ConnId) -> Option<&mut Member> {

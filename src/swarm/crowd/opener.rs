@@ -119,9 +119,9 @@ impl Opener {
         None
     }
 
-    /// Tries it again after a pause; `tries` is how often it was tried.
-    pub(super) fn try_again(&mut self, index: u32, tries: u8, now: Instant) {
-        let pause = PAUSE.saturating_mul(1 << u32::from(tries.saturating_sub(1)).min(16)).min(PAUSE_MAX);
+    /// Tries it again after a pause, of `floor` at least; `tries` is how often it was tried.
+    pub(super) fn try_again(&mut self, index: u32, tries: u8, floor: Duration, now: Instant) {
+        let pause = PAUSE.saturating_mul(1 << u32::from(tries.saturating_sub(1)).min(16)).min(PAUSE_MAX).max(floor);
         // Spread by the place, so that those who failed together do not come together.
         let spread = pause.mul_f64(f64::from(index % 64) / 128.0);
         self.again.push(Reverse((now + pause + spread, index)));
@@ -175,9 +175,11 @@ mod tests {
     fn pauses_grow_and_end() {
         let mut opener = Opener::new(10, SECOND);
         for tries in [1, 2, 200] {
-            opener.try_again(0, tries, Instant::ZERO);
+            opener.try_again(0, tries, Duration::ZERO, Instant::ZERO);
         }
         let dues: Vec<_> = std::iter::from_fn(|| opener.again.pop()).map(|Reverse((due, _))| due.as_millis()).collect();
         assert_eq!(dues, [50, 100, 2000]);
+        opener.try_again(0, 1, Duration::from_secs(5), Instant::ZERO);
+        assert_eq!(opener.due(), Some(Instant::from_millis(5000)), "as the server asked");
     }
 }

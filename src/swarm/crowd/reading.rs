@@ -1,12 +1,17 @@
 //! Received bytes: whole frames are handed out in place, and only a cut one is kept.
 
+use std::time::Duration;
+
 use super::member::{Member, Phase, Role};
 use super::{Crowd, Heard, Part};
 use crate::id::ConnId;
 use crate::io::{Dial, Lease};
 use crate::swarm::limits::Reason;
-use crate::swarm::peer::Frame;
+use crate::swarm::peer::{Broken, Frame};
 use crate::swarm::tally::Count;
+
+/// A server's `Retry-After` counts for so many seconds at most.
+const RETRY_AFTER_MAX: u32 = 30;
 
 /// One connection, and who hears what it brings.
 struct Reader<'a, P> {
@@ -14,6 +19,8 @@ struct Reader<'a, P> {
     member: &'a mut Member,
     heard: Heard<'a>,
     part: &'a mut P,
+    /// Seconds after which a server that is busy wants to be asked again.
+    retry_after: Option<u32>,
 }
 
 impl<B: Dial> Crowd<B> {
@@ -45,14 +52,20 @@ impl<B: Dial> Crowd<B> {
         let Some(member) = member.filter(|member| member.is_read()) else { return Ok(()) };
         let bytes: &[u8] = lease.map_or(&[], |lease| &*self.backend.bytes(lease));
         self.tally.add(Count::Bytes, bytes.len() as u64);
+        if !bytes.is_empty() {
+            member.set(Member::HEARD);
+        }
         let age = (member.phase == Phase::Greeting).then(|| member.age_ns(now));
         let client = &mut self.manner.routes[member.role as usize].client;
         let heard = Heard { now, tally: &mut self.tally, client, answer: &mut self.outgoing.bytes };
-        let mut reader = Reader { index, member, heard, part };
+        let mut reader = Reader { index, member, heard, part, retry_after: None };
         let outcome = reader.take(bytes);
         if let Some(age) = age.filter(|_| reader.member.phase == Phase::Open) {
             self.opener.in_flight = self.opener.in_flight.saturating_sub(1);
             self.connect.record(age);
+            self.retry_after = Duration::ZERO;
+        } else if let Some(seconds) = reader.retry_after {
+            self.retry_after = Duration::from_secs(u64::from(seconds.min(RETRY_AFTER_MAX)));
         }
         outcome
     }
@@ -82,7 +95,7 @@ impl<P: Part> Reader<'_, P> {
     fn frames(&mut self, bytes: &[u8]) -> Result<usize, Reason> {
         let mut used = 0;
         if self.member.phase == Phase::Greeting {
-            let Some(welcome) = self.heard.client.open(bytes).map_err(|broken| Reason::from(&broken))? else {
+            let Some(welcome) = self.heard.client.open(bytes).map_err(|broken| self.refused(broken))? else {
                 return Ok(0);
             };
             used = welcome;
@@ -106,6 +119,13 @@ impl<P: Part> Reader<'_, P> {
         }
     }
 
+    fn refused(&mut self, broken: Broken) -> Reason {
+        if let Broken::Declined { retry_after, .. } = broken {
+            self.retry_after = retry_after;
+        }
+        Reason::from(&broken)
+    }
+
     fn open(&mut self) {
         self.member.phase = Phase::Open;
         self.member.next = 0;
@@ -114,6 +134,6 @@ impl<P: Part> Reader<'_, P> {
         if self.member.role != Role::Guest {
             self.heard.tally.one(Count::Standing);
         }
-        self.part.opened(self.index, self.member, self.heard.now);
+        self.part.opened(self.index, self.member, &mut self.heard);
     }
 }

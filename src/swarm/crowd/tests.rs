@@ -1,1 +1,348 @@
+//! Crowds on a network of a script: what the server does is written down, and the clock is moved by hand.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::sync::Arc;
+
+use super::*;
+use crate::id::ListenerId;
+use crate::io::{Accepted, Backend, Ending, Lease, Out, Short, Wake};
+use crate::sim::ManualClock;
+use crate::swarm::target::{App, Protocol, Target};
+
+/// A backend that does what a test says.
+#[derive(Default)]
+pub(in crate::swarm) struct Script {
+    happens: VecDeque<Happens>,
+    lent: Vec<u8>,
+    pub(in crate::swarm) dialled: Vec<ConnId>,
+    pub(in crate::swarm) closed: Vec<(ConnId, Ending)>,
+    /// What each send brought, in order.
+    pub(in crate::swarm) sent: Vec<(ConnId, Vec<u8>)>,
+    pub(in crate::swarm) wanted: Vec<ConnId>,
+    /// Bytes that the next send takes.
+    room: Option<usize>,
+    shorts: VecDeque<Short>,
+    since_flush: Vec<ConnId>,
+    is_lent: bool,
+}
+
+enum Happens {
+    Plain(Completion),
+    Bytes(ConnId, Vec<u8>),
+}
+
+struct Nobody;
+
+impl Wake for Nobody {
+    fn wake(&self) {}
+}
+
+impl Script {
+    fn stands(&mut self, id: ConnId) {
+        self.happens.push_back(Happens::Plain(Completion::Writable(id)));
+    }
+
+    fn fails(&mut self, id: ConnId, kind: io::ErrorKind) {
+        self.happens.push_back(Happens::Plain(Completion::Failed(id, kind)));
+    }
+
+    fn ends(&mut self, id: ConnId) {
+        self.happens.push_back(Happens::Plain(Completion::PeerClosed(id)));
+    }
+
+    pub(in crate::swarm) fn says(&mut self, id: ConnId, bytes: &[u8]) {
+        self.happens.push_back(Happens::Bytes(id, bytes.to_vec()));
+    }
+}
+
+impl Backend for Script {
+    fn name(&self) -> &'static str {
+        "script"
+    }
+
+    fn waker(&self) -> Arc<dyn Wake> {
+        Arc::new(Nobody)
+    }
+
+    fn listen(&mut self, _id: ListenerId, _socket: std::net::TcpListener) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn pause_accept(&mut self, _paused: bool) {}
+
+    fn stop_listening(&mut self) {}
+
+    fn attach(&mut self, _accepted: Accepted, _id: ConnId) {}
+
+    fn refuse(&mut self, _accepted: Accepted) {}
+
+    fn wait(&mut self, _timeout: Option<Duration>) -> io::Result<()> {
+        assert!(!self.is_lent, "a lease is out");
+        Ok(())
+    }
+
+    fn next(&mut self) -> Option<Completion> {
+        assert!(!self.is_lent, "a lease is out");
+        match self.happens.pop_front()? {
+            Happens::Plain(completion) => Some(completion),
+            Happens::Bytes(id, bytes) => {
+                let len = u32::try_from(bytes.len()).unwrap();
+                self.lent = bytes;
+                self.is_lent = true;
+                Some(Completion::Received(id, Lease { buffer: 0, start: 0, len, more: false }))
+            }
+        }
+    }
+
+    fn bytes(&mut self, _lease: &Lease) -> &mut [u8] {
+        &mut self.lent
+    }
+
+    fn release(&mut self, _lease: Lease) {
+        self.is_lent = false;
+    }
+
+    fn send(&mut self, id: ConnId, out: Out<'_>, tag: u32) {
+        assert!(!self.since_flush.contains(&id), "one send between two flushes");
+        self.since_flush.push(id);
+        let bytes = match out {
+            Out::Bytes(bytes) => bytes,
+            Out::Shared(bytes, start, end) => &bytes[start..end],
+        };
+        let taken = self.room.take().map_or(bytes.len(), |room| room.min(bytes.len()));
+        if taken < bytes.len() {
+            self.shorts.push_back(Short { tag, sent: Ok(taken) });
+        }
+        self.sent.push((id, bytes[..taken].to_vec()));
+    }
+
+    fn flush(&mut self) {
+        self.since_flush.clear();
+    }
+
+    fn next_short(&mut self) -> Option<Short> {
+        self.shorts.pop_front()
+    }
+
+    fn want_writable(&mut self, id: ConnId) {
+        self.wanted.push(id);
+    }
+
+    fn pause(&mut self, _id: ConnId) {}
+
+    fn resume(&mut self, _id: ConnId) {}
+
+    fn shutdown(&mut self, _id: ConnId) {}
+
+    fn close(&mut self, id: ConnId, ending: Ending) {
+        self.closed.push((id, ending));
+        self.happens.push_back(Happens::Plain(Completion::Closed(id)));
+    }
+
+    fn quieten(&mut self, _id: ConnId) {}
+}
+
+impl Dial for Script {
+    fn dial(&mut self, id: ConnId, _to: SocketAddrV4, _hello: &Arc<[u8]>) {
+        self.dialled.push(id);
+    }
+}
+
+/// A part that writes down what it hears.
+#[derive(Default)]
+struct Ear(Vec<(u32, Vec<u8>)>);
+
+impl Part for Ear {
+    fn message(&mut self, index: u32, _member: &mut Member, payload: &[u8], _heard: &mut Heard<'_>) {
+        self.0.push((index, payload.to_vec()));
+    }
+}
+
+fn target(protocol: Protocol) -> Target {
+    let address = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 1);
+    let (host, path) = (address.to_string(), "/topics/t".to_owned());
+    Target { protocol, address, host, path, first_frame: None, app: App::Topic }
+}
+
+pub(in crate::swarm) fn crowd(protocol: Protocol, places: usize) -> Crowd<Script> {
+    let target = target(protocol);
+    let client = crate::swarm::peer::Client::new(&target, [7; 16], 1000);
+    let route = Route { client, address: target.address, greets: protocol == Protocol::WebSocket };
+    let routes = [route.clone(), route.clone(), route];
+    Crowd::new(Script::default(), Manner { routes, places, window: 100, timeout: Duration::from_secs(1) })
+}
+
+impl Crowd<Script> {
+    pub(in crate::swarm) fn script(&mut self) -> &mut Script {
+        &mut self.backend
+    }
+
+    /// A turn at the time that the clock shows.
+    pub(in crate::swarm) fn play(&mut self, clock: &ManualClock, part: &mut impl Part) {
+        self.tick(clock);
+        self.pace(part);
+        self.flush();
+        self.turn(Duration::ZERO, clock, part).unwrap();
+        self.flush();
+    }
+
+    /// Opens `count` connections over a protocol without a welcome.
+    pub(in crate::swarm) fn opened(&mut self, role: Role, count: usize, clock: &ManualClock, part: &mut impl Part) {
+        let from = self.backend.dialled.len();
+        self.open(role, count, Duration::ZERO);
+        self.play(clock, part);
+        for at in from..self.backend.dialled.len() {
+            self.backend.stands(self.backend.dialled[at]);
+        }
+        self.play(clock, part);
+        assert_eq!(self.backend.dialled.len() - from, count);
+    }
+}
+
+#[test]
+fn cut_frames_are_put_together_wherever_they_are_cut() {
+    let whole = b"one\ntwo\n\nthree\n";
+    for cut in 1..whole.len() {
+        let (clock, mut ear, mut crowd) = (ManualClock::new(), Ear::default(), crowd(Protocol::Line, 1));
+        crowd.opened(Role::Holder, 1, &clock, &mut ear);
+        let id = crowd.script().dialled[0];
+        crowd.script().says(id, &whole[..cut]);
+        crowd.script().says(id, &whole[cut..]);
+        crowd.play(&clock, &mut ear);
+        let heard: Vec<_> = ear.0.iter().map(|(_, payload)| payload.as_slice()).collect();
+        assert_eq!(heard, [b"one".as_slice(), b"two", b"three"], "cut at {cut}");
+        assert_eq!(crowd.tally[Count::Pings], 1);
+        assert_eq!(crowd.script().sent, [(id, b"\n".to_vec())], "the heartbeat is answered");
+        assert!(crowd.members[0].spill.is_none(), "and nothing is kept");
+    }
+}
+
+#[test]
+fn an_endless_frame_ends_its_connection() {
+    let (clock, mut ear, mut crowd) = (ManualClock::new(), Ear::default(), crowd(Protocol::Line, 1));
+    crowd.opened(Role::Holder, 1, &clock, &mut ear);
+    let id = crowd.script().dialled[0];
+    crowd.script().says(id, b"first\n");
+    for _ in 0..20 {
+        crowd.script().says(id, &[b'x'; 100]);
+    }
+    crowd.play(&clock, &mut ear);
+    assert_eq!(crowd.tally.losses().collect::<Vec<_>>(), [(Reason::Protocol, 1)]);
+    assert_eq!(crowd.script().closed, [(id, Ending::Reset)]);
+}
+
+#[test]
+fn what_a_socket_does_not_take_follows_when_there_is_room() {
+    let (clock, mut ear, mut crowd) = (ManualClock::new(), Ear::default(), crowd(Protocol::Line, 1));
+    crowd.opened(Role::Holder, 1, &clock, &mut ear);
+    let id = crowd.script().dialled[0];
+    crowd.script().room = Some(4);
+    assert!(crowd.send(0, |_, client, out| client.message(b"a message", out)));
+    crowd.flush();
+    assert!(!crowd.send(0, |_, client, out| client.message(b"too early", out)), "it holds back already");
+    assert_eq!(crowd.script().wanted, [id]);
+    crowd.script().stands(id);
+    crowd.play(&clock, &mut ear);
+    let sent: Vec<u8> = crowd.script().sent.iter().flat_map(|(_, bytes)| bytes.clone()).collect();
+    assert_eq!(sent, b"a message\n");
+    assert!(crowd.send(0, |_, client, out| client.message(b"next", out)));
+}
+
+#[test]
+fn two_messages_of_a_turn_are_two_flushes_and_in_order() {
+    let (clock, mut ear, mut crowd) = (ManualClock::new(), Ear::default(), crowd(Protocol::Line, 1));
+    crowd.opened(Role::Holder, 1, &clock, &mut ear);
+    for message in [b"one", b"two"] {
+        assert!(crowd.send(0, |_, client, out| client.message(message, out)));
+    }
+    let sent: Vec<u8> = crowd.script().sent.iter().flat_map(|(_, bytes)| bytes.clone()).collect();
+    assert_eq!(sent, b"one\ntwo\n");
+}
+
+#[test]
+fn a_reset_is_tried_again_and_then_it_is_a_limit() {
+    let (clock, mut ear, mut crowd) = (ManualClock::new(), Ear::default(), crowd(Protocol::WebSocket, 1));
+    crowd.open(Role::Holder, 1, Duration::ZERO);
+    for tries in 1..=Reason::Reset.tries() {
+        assert_eq!(crowd.obstacle, None);
+        crowd.play(&clock, &mut ear);
+        let id = *crowd.script().dialled.last().unwrap();
+        assert_eq!(crowd.script().dialled.len(), usize::from(tries));
+        crowd.script().fails(id, io::ErrorKind::ConnectionReset);
+        crowd.play(&clock, &mut ear);
+        clock.advance(Duration::from_secs(4));
+    }
+    assert_eq!(crowd.obstacle, Some(Reason::Reset));
+    assert_eq!((crowd.tally[Count::GivenUp], crowd.tally[Count::Retries], crowd.opening()), (1, 7, 0));
+}
+
+#[test]
+fn who_does_not_answer_in_time_is_given_up_for_now() {
+    let (clock, mut ear, mut crowd) = (ManualClock::new(), Ear::default(), crowd(Protocol::WebSocket, 1));
+    crowd.open(Role::Holder, 1, Duration::ZERO);
+    crowd.play(&clock, &mut ear);
+    let id = crowd.script().dialled[0];
+    crowd.script().stands(id);
+    crowd.script().says(id, b"HTTP/1.1 101 Swit");
+    crowd.play(&clock, &mut ear);
+    assert_eq!(crowd.tally[Count::Standing], 0, "half a welcome is none");
+    clock.advance(Duration::from_secs(1));
+    crowd.play(&clock, &mut ear);
+    assert_eq!(crowd.script().closed, [(id, Ending::Reset)]);
+    assert_eq!(crowd.tally.failures().collect::<Vec<_>>(), [(Reason::TimedOut, 1)]);
+}
+
+#[test]
+fn a_server_that_is_busy_is_asked_again() {
+    let (clock, mut ear, mut crowd) = (ManualClock::new(), Ear::default(), crowd(Protocol::WebSocket, 1));
+    crowd.open(Role::Holder, 1, Duration::ZERO);
+    crowd.play(&clock, &mut ear);
+    let id = crowd.script().dialled[0];
+    crowd.script().stands(id);
+    let answer = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n";
+    crowd.script().says(id, answer);
+    crowd.play(&clock, &mut ear);
+    assert_eq!(crowd.tally.failures().collect::<Vec<_>>(), [(Reason::Busy, 1)]);
+    assert_eq!((crowd.tally[Count::Retries], crowd.obstacle), (1, None));
+    clock.advance(Duration::from_millis(990));
+    crowd.play(&clock, &mut ear);
+    assert_eq!(crowd.script().dialled.len(), 1, "not before the time that it asked for");
+    clock.advance(Duration::from_millis(10));
+    crowd.play(&clock, &mut ear);
+    assert_eq!(crowd.script().dialled.len(), 2);
+}
+
+#[test]
+fn without_a_welcome_an_end_before_any_data_is_a_failed_try() {
+    let (clock, mut ear, mut crowd) = (ManualClock::new(), Ear::default(), crowd(Protocol::Length, 2));
+    crowd.opened(Role::Holder, 2, &clock, &mut ear);
+    assert_eq!(crowd.tally[Count::Standing], 2);
+    crowd.script().says(ConnId::new(1, 0), b"\0\0\0\0");
+    for id in crowd.script().dialled.clone() {
+        crowd.script().ends(id);
+    }
+    crowd.play(&clock, &mut ear);
+    assert_eq!((crowd.tally[Count::Standing], crowd.tally[Count::Retries], crowd.tally[Count::Lost]), (0, 1, 1));
+}
+
+#[test]
+fn a_place_is_used_again_as_somebody_else() {
+    let (clock, mut ear, mut crowd) = (ManualClock::new(), Ear::default(), crowd(Protocol::Line, 1));
+    crowd.opened(Role::Guest, 1, &clock, &mut ear);
+    assert_eq!(crowd.dial(Role::Guest), None, "there is one place");
+    let first = crowd.script().dialled[0];
+    crowd.reset(first);
+    crowd.play(&clock, &mut ear);
+    assert_eq!(crowd.tally[Count::Guests], 0);
+    crowd.opened(Role::Guest, 1, &clock, &mut ear);
+    let second = crowd.script().dialled[1];
+    assert_eq!(second.index(), first.index());
+    assert_ne!(second, first);
+    crowd.script().says(first, b"late\n");
+    crowd.play(&clock, &mut ear);
+    assert_eq!(ear.0, [], "what was said to the first is not heard by the second");
+}

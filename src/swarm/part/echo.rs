@@ -129,10 +129,16 @@ impl Echoes {
     fn fill_windows<B: Dial>(&mut self, load: Load, crowd: &mut Crowd<B>) {
         let now = crowd.now();
         for at in 0..self.places.len() {
-            for _ in 0..load.in_flight {
-                crowd.tally.one(Count::Due);
-                self.send(self.places[at], now, crowd);
-            }
+            let template = &mut self.template;
+            let sent = crowd.send(self.places[at], |member, client, out| {
+                for _ in 0..load.in_flight {
+                    member.sent = member.sent.wrapping_add(1);
+                    client.message(template.stamp(member.sent, now), out);
+                }
+            });
+            let messages = u64::from(load.in_flight) * u64::from(sent);
+            crowd.tally.add(Count::Due, messages);
+            crowd.tally.add(Count::Asked, messages);
         }
     }
 
@@ -147,6 +153,7 @@ impl Echoes {
             let came = crowd.standing(*place).map_or(0, |member| member.next.saturating_sub(1));
             let late = (came..).map_while(|k| load.due(k, turn, turns)).take_while(|due| *due <= now);
             late.filter(|due| *due >= load.measure_from).for_each(|due| {
+                crowd.tally.one(Count::Late);
                 latencies.record(now.since(due).as_nanos().try_into().unwrap_or(u64::MAX));
             });
         }

@@ -3,13 +3,19 @@
 //! Every scenario is made of the same parts, told apart by the role of a connection.
 
 pub(super) mod echo;
+pub(super) mod guest;
 pub(super) mod publisher;
 pub(super) mod subscriber;
+#[cfg(test)]
+mod tests;
 
 use self::echo::{Echoes, Load};
+use self::guest::{Guests, Invitation};
 use self::publisher::{Publisher, Series};
 use self::subscriber::Subscribers;
 use super::crowd::{Crowd, Heard, Member, Part, Role};
+use super::limits::Reason;
+use super::tally::Tally;
 use crate::io::Dial;
 use crate::time::Instant;
 
@@ -33,6 +39,8 @@ pub(super) enum Order {
     Echo(Load),
     /// Sends no more of them.
     Hush,
+    /// Lets guests come and go.
+    Invite(Invitation),
     /// Ends all connections, and then the thread.
     End(std::time::Duration),
 }
@@ -43,6 +51,7 @@ pub(super) struct Actor {
     pub(super) subscribers: Subscribers,
     pub(super) publisher: Publisher,
     pub(super) echoes: Echoes,
+    guests: Guests,
 }
 
 impl Actor {
@@ -52,6 +61,7 @@ impl Actor {
             subscribers: Subscribers::new(run),
             publisher: Publisher::new(run, size),
             echoes: Echoes::new(run, size),
+            guests: Guests::default(),
         }
     }
 
@@ -69,8 +79,10 @@ impl Actor {
             Order::Publish(series) => self.publisher.begin(series, crowd.now()),
             Order::Echo(load) => self.echoes.begin(load, crowd),
             Order::Hush => self.echoes.hush(crowd),
+            Order::Invite(invitation) => self.guests.invite(invitation),
             Order::End(_) => {
                 self.publisher.stop();
+                self.guests.stop();
                 self.echoes.hush(crowd);
                 crowd.stop_opening();
             }
@@ -81,15 +93,28 @@ impl Actor {
     pub(super) fn act<B: Dial>(&mut self, crowd: &mut Crowd<B>) {
         self.publisher.publish(crowd);
         self.echoes.send_due(crowd);
+        self.guests.act(crowd);
     }
 
     /// When something is due that [`Actor::act`] does.
     pub(super) fn due(&self) -> Option<Instant> {
-        [self.publisher.due(), self.echoes.due()].into_iter().flatten().min()
+        [self.publisher.due(), self.echoes.due(), self.guests.due()].into_iter().flatten().min()
     }
 }
 
 impl Part for Actor {
+    fn opened(&mut self, index: u32, member: &mut Member, heard: &mut Heard<'_>) {
+        if member.role() == Role::Guest {
+            self.guests.opened(index, member, heard.now, heard.tally);
+        }
+    }
+
+    fn gone(&mut self, index: u32, member: &Member, reason: Option<Reason>, tally: &mut Tally) {
+        if member.role() == Role::Guest {
+            self.guests.gone(index, reason, tally);
+        }
+    }
+
     #[inline]
     fn message(&mut self, index: u32, member: &mut Member, payload: &[u8], heard: &mut Heard<'_>) {
         match member.role() {

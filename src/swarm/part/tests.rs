@@ -1,0 +1,196 @@
+//! What the parts find when a server loses, doubles or turns messages, or stalls.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::time::Duration;
+
+use super::echo::{Load, Pace};
+use super::publisher::Series;
+use super::*;
+use crate::id::ConnId;
+use crate::sim::ManualClock;
+use crate::swarm::crowd::tests::{Script, crowd};
+use crate::swarm::stamp::{Stamp, Template};
+use crate::swarm::tally::Count;
+use crate::swarm::target::Protocol;
+use crate::time::Clock;
+
+const RUN: u32 = 9;
+
+/// A crowd of `count` that stands, over lines.
+fn standing(role: Role, count: usize) -> (Crowd<Script>, Actor, ManualClock, Vec<ConnId>) {
+    let (clock, mut actor) = (ManualClock::new(), Actor::new(RUN, 64));
+    let mut crowd = crowd(Protocol::Line, count);
+    crowd.opened(role, count, &clock, &mut actor);
+    let ids = crowd.script().dialled.clone();
+    (crowd, actor, clock, ids)
+}
+
+fn line(number: u32, due: Instant) -> Vec<u8> {
+    let mut line = Template::new(RUN, 64).stamp(number, due).to_vec();
+    line.push(b'\n');
+    line
+}
+
+/// Delivers these numbers to one subscriber: heard, missing, duplicates, reordered.
+fn deliver(numbers: &[u32]) -> (u64, u64, u64, u64) {
+    let (mut crowd, mut actor, clock, ids) = standing(Role::Holder, 1);
+    actor.obey(Order::Measure(2), &mut crowd);
+    for number in numbers {
+        crowd.script().says(ids[0], &line(*number, Instant::ZERO));
+    }
+    crowd.play(&clock, &mut actor);
+    let count = |count| crowd.tally[count];
+    let missing = count(Count::Skipped) - count(Count::Reordered);
+    (count(Count::Heard), missing, count(Count::Duplicates), count(Count::Reordered))
+}
+
+#[test]
+fn losses_duplicates_and_turned_messages_are_found() {
+    for (numbers, expected) in [
+        ([1, 2, 3, 4, 5].as_slice(), (5, 0, 0, 0)),
+        (&[1, 2, 4, 5], (4, 1, 0, 0)),
+        (&[1, 2, 2, 3, 4, 5], (5, 0, 1, 0)),
+        (&[1, 2, 4, 3, 5], (5, 0, 0, 1)),
+        (&[1, 2, 4, 3, 3, 5], (5, 0, 1, 1)),
+        (&[1, 5, 1], (2, 3, 1, 0)),
+        // Who comes late is missing what is measured, and no call of the roll.
+        (&[4], (1, 2, 0, 0)),
+        (&[2], (1, 0, 0, 0)),
+    ] {
+        assert_eq!(deliver(numbers), expected, "{numbers:?}");
+    }
+}
+
+#[test]
+fn messages_of_others_are_not_counted() {
+    let (mut crowd, mut actor, clock, ids) = standing(Role::Holder, 1);
+    let mut other = Template::new(RUN + 1, 64).stamp(1, Instant::ZERO).to_vec();
+    other.push(b'\n');
+    for said in [other.as_slice(), b"good morning\n", &line(0, Instant::ZERO)] {
+        crowd.script().says(ids[0], said);
+    }
+    crowd.play(&clock, &mut actor);
+    assert_eq!((crowd.tally[Count::Foreign], crowd.tally[Count::Heard], crowd.tally[Count::Called]), (3, 0, 0));
+}
+
+#[test]
+fn publications_leave_at_their_times_and_say_so_when_they_are_late() {
+    let (mut crowd, mut actor, clock, _) = standing(Role::Holder, 2);
+    let series = Series { first: 1, count: 3, start: None, interval: Duration::from_millis(10) };
+    actor.obey(Order::Publish(series), &mut crowd);
+    actor.act(&mut crowd);
+    clock.advance(Duration::from_millis(25));
+    crowd.play(&clock, &mut actor);
+    actor.act(&mut crowd);
+    let stamps: Vec<_> = crowd.script().sent.iter().map(|(_, bytes)| Stamp::read(bytes).unwrap()).collect();
+    let times: Vec<_> = stamps.iter().map(|stamp| (stamp.number, stamp.due.as_millis())).collect();
+    assert_eq!(times, [(1, 0), (2, 10), (3, 20)]);
+    assert_eq!((crowd.tally[Count::Published], actor.due()), (3, None));
+}
+
+/// Sends back what was sent since the last time.
+fn echo(crowd: &mut Crowd<Script>) -> usize {
+    let sent = std::mem::take(&mut crowd.script().sent);
+    sent.iter().for_each(|(id, bytes)| crowd.script().says(*id, bytes));
+    sent.iter().map(|(_, bytes)| bytes.iter().filter(|byte| **byte == b'\n').count()).sum()
+}
+
+fn load(pace: Pace, in_flight: u32) -> Order {
+    Order::Echo(Load { pace, in_flight, measure_from: Instant::ZERO, until: Instant::from_millis(1000) })
+}
+
+#[test]
+fn a_stalled_server_shows_in_the_latencies() {
+    let (mut crowd, mut actor, clock, _) = standing(Role::Echo, 2);
+    let pace = Pace::Rate { per_second: 1000.0, start: Instant::ZERO };
+    actor.obey(load(pace, 1), &mut crowd);
+    for ms in 0..1200 {
+        actor.act(&mut crowd);
+        // For half a second nothing comes back, and with a window of one nothing can leave.
+        if !(100..600).contains(&ms) {
+            echo(&mut crowd);
+        }
+        clock.advance(Duration::from_millis(1));
+        crowd.play(&clock, &mut actor);
+        while clock.now() > Instant::from_millis(600) && echo(&mut crowd) > 0 {
+            crowd.play(&clock, &mut actor);
+        }
+    }
+    let latencies = &actor.echoes.latencies[0];
+    assert_eq!((crowd.tally[Count::Due], crowd.tally[Count::Answered], crowd.tally[Count::Wrong]), (1000, 1000, 0));
+    // Half of all messages were due in the stall, and waited 250 ms on average: counted from when they left it would
+    // be two messages.
+    let [p40, p75, p99] = [0.4, 0.75, 0.99].map(|share| latencies.at(share).as_millis());
+    assert!(p40 <= 2 && (200..300).contains(&p75) && (470..=501).contains(&p99), "{p40} {p75} {p99}");
+}
+
+#[test]
+fn what_never_comes_back_is_measured_until_the_end() {
+    let (mut crowd, mut actor, clock, _) = standing(Role::Echo, 1);
+    let pace = Pace::Rate { per_second: 100.0, start: Instant::ZERO };
+    actor.obey(load(pace, 4), &mut crowd);
+    for _ in 0..100 {
+        actor.act(&mut crowd);
+        clock.advance(Duration::from_millis(10));
+        crowd.play(&clock, &mut actor);
+    }
+    actor.act(&mut crowd);
+    actor.obey(Order::Hush, &mut crowd);
+    let latencies = &actor.echoes.latencies[0];
+    assert_eq!((crowd.tally[Count::Due], crowd.tally[Count::Asked], crowd.tally[Count::Late]), (100, 4, 100));
+    assert_eq!(latencies.count(), 100);
+    assert!(latencies.last() >= Duration::from_millis(999), "{:?}", latencies.last());
+}
+
+#[test]
+fn a_closed_loop_keeps_its_window_full_and_ends() {
+    let (mut crowd, mut actor, clock, _) = standing(Role::Echo, 3);
+    actor.obey(load(Pace::Closed, 5), &mut crowd);
+    crowd.flush();
+    for _ in 0..20 {
+        assert_eq!(echo(&mut crowd), 15);
+        clock.advance(Duration::from_millis(10));
+        crowd.play(&clock, &mut actor);
+    }
+    clock.advance(Duration::from_secs(1));
+    echo(&mut crowd);
+    crowd.play(&clock, &mut actor);
+    assert_eq!(echo(&mut crowd), 0);
+    assert_eq!((crowd.tally[Count::Asked], crowd.tally[Count::Answered]), (315, 315));
+}
+
+#[test]
+fn echoes_that_are_changed_or_turned_are_wrong() {
+    let (mut crowd, mut actor, clock, ids) = standing(Role::Echo, 1);
+    actor.obey(load(Pace::Closed, 2), &mut crowd);
+    crowd.flush();
+    let sent = std::mem::take(&mut crowd.script().sent);
+    let (first, second) = sent[0].1.split_at(65);
+    let changed = first.to_ascii_uppercase();
+    for said in [second, &changed] {
+        crowd.script().says(ids[0], said);
+    }
+    crowd.play(&clock, &mut actor);
+    assert_eq!((crowd.tally[Count::Answered], crowd.tally[Count::Wrong] + crowd.tally[Count::Foreign]), (0, 2));
+}
+
+#[test]
+fn the_roll_is_called_of_all_but_not_at_once() {
+    let (mut crowd, mut actor, clock, _) = {
+        let (clock, mut actor) = (ManualClock::new(), Actor::new(RUN, 64));
+        let mut crowd = crowd(Protocol::Line, 2000);
+        (0..20).for_each(|_| crowd.opened(Role::Echo, 100, &clock, &mut actor));
+        (crowd, actor, clock, ())
+    };
+    actor.obey(load(Pace::Roll, 1), &mut crowd);
+    let mut called = Vec::new();
+    while called.iter().sum::<usize>() < 2000 {
+        assert!(called.len() < 10, "{called:?}");
+        actor.act(&mut crowd);
+        crowd.flush();
+        called.push(echo(&mut crowd));
+        crowd.play(&clock, &mut actor);
+    }
+    assert_eq!((called[0], crowd.tally[Count::Answered]), (1024, 2000));
+}
