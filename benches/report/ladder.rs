@@ -17,6 +17,8 @@ const PAIR_BYTES: u64 = 9_000;
 const TUN_BYTES: u64 = 4_200;
 /// What is left to everything else.
 const RESERVE_BYTES: u64 = 1 << 30;
+/// From so many connections on their kernel memory stands out.
+const CONNECTIONS_MIN: u64 = 5_000;
 /// Descriptors of a server beside its connections.
 const DESCRIPTORS: u64 = 200;
 /// Longest wait for the sockets of the step before.
@@ -74,13 +76,13 @@ impl Ladder {
         let mut bare = Bare { connections, ..Bare::default() };
         let what = format!("{short}, bare sockets");
         let pair = |it: &mut Results, pair| {
-            it.check_alone(&what, Some(&pair), 2.0);
+            it.check_alone(&what, connections, Some(&pair), 2.0);
             bare.pair = Some(pair);
         };
         results.attempt(&what, || baseline::pair(connections), pair)?;
         let what = format!("{short}, bare loop");
         results.attempt(&what, || baseline::topic(connections, self.timing, &mut bare), |_, ()| ())?;
-        results.check_alone(&what, bare.swarm_pair.as_ref(), 2.0);
+        results.check_alone(&what, connections, bare.swarm_pair.as_ref(), 2.0);
         results.bare.push(bare);
         for backend in &self.backends {
             let what = format!("{short}, {backend}");
@@ -102,13 +104,14 @@ impl Results {
     }
 
     fn add(&mut self, step: Step, what: &str) {
-        self.check_alone(what, step.kernel.as_ref(), if step.via == "loopback" { 2.0 } else { 1.0 });
+        let ends = if step.via == "loopback" { 2.0 } else { 1.0 };
+        self.check_alone(what, step.connections, step.kernel.as_ref(), ends);
         self.steps.push(step);
     }
 
-    /// Names kernel memory that cannot be told apart from that of other programs.
-    fn check_alone(&mut self, what: &str, kernel: Option<&Kernel>, ends: f64) {
-        if let Some(kernel) = kernel.filter(|kernel| !kernel.is_alone(ends)) {
+    /// Names kernel memory that cannot be told apart from that of other programs. Of a few connections it never can.
+    fn check_alone(&mut self, what: &str, connections: u64, kernel: Option<&Kernel>, ends: f64) {
+        if let Some(kernel) = kernel.filter(|kernel| connections >= CONNECTIONS_MIN && !kernel.is_alone(ends)) {
             let why = format!(
                 "{:.2} sockets came for each connection instead of {ends}: others use the machine",
                 kernel.sockets
