@@ -32,6 +32,7 @@
 //!  cli                                 flags and the terminal
 //!  server   swarm   doctor             shards on threads, admin pages, signals; a crowd of clients; what limits a machine
 //!  io::epoll   io::uring   sim         what implements the port: two kernels' interfaces and a simulated network
+//!  io::tun                             and clients without sockets, for load
 //!  shard                               the turn, the only place that sees all below; generic over the backend
 //!  app                                 what a route does: echo, chat, topic, and handlers of your own
 //!  session   hub   buf                 protocol state machines; who subscribes to what; outgoing queues

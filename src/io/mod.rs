@@ -2,7 +2,7 @@
 //!
 //! A shard owns one [`Backend`] and is compiled for it. There are three: [`crate::io::uring`], [`crate::io::epoll`]
 //! (which turns readiness into completions inside itself) and [`crate::sim`]. `tests/backend.rs` holds one
-//! conformance suite that all of them pass.
+//! conformance suite that all of them pass. A fourth, [`crate::io::tun`], has clients only and is no shard's.
 //!
 //! The rules of the port:
 //!
@@ -24,6 +24,7 @@
 
 pub mod epoll;
 pub(crate) mod sys;
+pub mod tun;
 pub mod uring;
 
 use std::io;
@@ -110,7 +111,7 @@ pub trait Wake: Send + Sync {
 
 /// One shard's view of a kernel.
 pub trait Backend {
-    /// `"uring"`, `"epoll"` or `"sim"`.
+    /// `"uring"`, `"epoll"`, `"tun"` or `"sim"`.
     fn name(&self) -> &'static str;
 
     /// What wakes this backend.

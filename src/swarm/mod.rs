@@ -20,6 +20,7 @@ mod idle;
 pub mod latency;
 mod limits;
 pub mod live;
+mod network;
 mod part;
 pub mod peer;
 pub mod plan;
@@ -42,14 +43,15 @@ use std::time::Duration;
 use self::crowd::{Manner, Route};
 use self::limits::Reason;
 use self::live::{Live, Phase};
+use self::network::Network;
 use self::part::{Actor, Order};
 use self::peer::Client;
-use self::plan::{MESSAGE_BYTES_MIN, Plan, Protocol, Scenario, Target, Via};
+use self::plan::{MESSAGE_BYTES_MIN, Plan, Protocol, Scenario, Target};
 use self::report::{Connect, Report, Server};
 use self::stage::{Stage, share};
 use self::tally::Count;
 use self::worker::{Desk, Harvest, Worker};
-use crate::io::uring::{self, Sources};
+use crate::io::{tun, uring};
 use crate::time::SystemClock;
 
 /// Handshakes in flight over all threads: half of what an accept backlog of 4,096 takes.
@@ -63,6 +65,9 @@ pub enum RunError {
     /// No backend.
     #[error("{0}, when the swarm was set up")]
     Setup(#[from] uring::SetupError),
+    /// No network.
+    #[error("{0}, when the network of the swarm was set up")]
+    Network(#[from] tun::SetupError),
     /// The kernel's interface failed.
     #[error("the kernel failed the swarm: {0}, in its thread {1}: see dmesg")]
     Io(#[source] io::Error, usize),
@@ -82,6 +87,8 @@ pub fn run(plan: &Plan, live: &Live, stop: &AtomicBool) -> Result<Report, RunErr
     let threads = plan.threads.clamp(1, plan.connections.max(1));
     let desks: Vec<Desk> = (0..threads).map(|_| Desk::default()).collect();
     let clock = SystemClock::new();
+    live.enter(Phase::Setup, 0);
+    let network = &Network::new(plan)?;
     thread::scope(|scope| {
         // Whatever happens here, nobody waits for threads that nobody leads.
         let _dismissal = Dismissal(&desks);
@@ -89,11 +96,12 @@ pub fn run(plan: &Plan, live: &Live, stop: &AtomicBool) -> Result<Report, RunErr
         let number = random();
         for (index, desk) in desks.iter().enumerate() {
             let worker = Worker { manner: manner(plan, threads, index), desk, counts: live.thread(index), clock, stop };
-            let work = move || start(plan, index, worker, number);
+            let work = move || start(plan, network, index, worker, number);
             let thread = thread::Builder::new().name(format!("swarm-{index}"));
             crew.push(thread.spawn_scoped(scope, work).map_err(RunError::Thread)?);
         }
         let mut stage = Stage::new(plan, live, stop, &desks, clock);
+        stage.server = plan.server_pid.or(network.server_pid());
         let mut report = Report::default();
         let outcome = conduct(&mut stage, &mut report);
         idle::lived(&stage, &mut report.hold);
@@ -134,23 +142,15 @@ impl Drop for Over<'_> {
 }
 
 /// One thread. Its backend is made here, since a ring belongs to the thread that made it.
-fn start(plan: &Plan, index: usize, worker: Worker<'_>, run: u32) -> Result<Harvest, RunError> {
+fn start(plan: &Plan, network: &Network, index: usize, worker: Worker<'_>, run: u32) -> Result<Harvest, RunError> {
     let _over = Over(&worker.desk.is_over);
     let actor = Actor::new(run, plan.message_bytes().max(MESSAGE_BYTES_MIN));
-    let result = match &plan.via {
-        Via::Loopback => {
-            let config = uring::Config { sources: lane(index), ..uring::Config::new(worker.manner.places) };
-            worker.run(uring::Uring::new(config)?, actor)
-        }
-        Via::Tun(_) => Err(io::Error::new(io::ErrorKind::Unsupported, "the tun network is not built in")),
+    let places = worker.manner.places;
+    let result = match network {
+        Network::Loopback => worker.run(network::rings(places, index)?, actor),
+        Network::Tun { namespace, path, .. } => worker.run(network::device(namespace, path, places)?, actor),
     };
     result.map_err(|error| RunError::Io(error, index))
-}
-
-/// Addresses that belong to this thread of this process: who shares them by chance only tries more of them.
-fn lane(index: usize) -> Sources {
-    let lane = (std::process::id() as usize).wrapping_mul(64).wrapping_add(index) & 0xffff;
-    Sources::Loopback { lane: u16::try_from(lane).unwrap_or(0) }
 }
 
 /// How the connections of one thread behave.
@@ -212,7 +212,7 @@ fn complete(stage: &Stage<'_>, report: &mut Report, harvest: &Harvest, outcome: 
     report.connect.retries = harvest.tally[Count::Retries];
     report.connect.failed = harvest.tally[Count::GivenUp];
     report.limit.clone_from(&stage.limit);
-    if let (Some(pid), [before, held, .., after]) = (stage.plan.server_pid, stage.looks.as_slice()) {
+    if let (Some(pid), [before, held, .., after]) = (stage.server, stage.looks.as_slice()) {
         report.server = Some(Server::new(pid, [*before, *held, *after], report.opened));
     }
     match outcome {

@@ -45,6 +45,8 @@ pub(super) struct Stage<'a> {
     pub(super) stop: &'a AtomicBool,
     pub(super) desks: &'a [Desk],
     pub(super) clock: SystemClock,
+    /// The server's process.
+    pub(super) server: Option<u32>,
     /// The number of the next publication.
     pub(super) next: u32,
     /// What the server used, when it was looked at.
@@ -67,7 +69,20 @@ impl<'a> Stage<'a> {
         clock: SystemClock,
     ) -> Self {
         let (looks, opening) = (Vec::new(), Duration::ZERO);
-        Self { plan, live, stop, desks, clock, next: 1, looks, limit: None, opening, others: 0, loads: 0 }
+        Self {
+            plan,
+            live,
+            stop,
+            desks,
+            clock,
+            server: plan.server_pid,
+            next: 1,
+            looks,
+            limit: None,
+            opening,
+            others: 0,
+            loads: 0,
+        }
     }
 
     /// Counts of all threads.
@@ -166,7 +181,7 @@ impl<'a> Stage<'a> {
     }
 
     pub(super) fn usage(&self) -> Option<Usage> {
-        self.plan.server_pid.and_then(|pid| usage::of(pid).ok())
+        self.server.and_then(|pid| usage::of(pid).ok())
     }
 
     /// Bytes of memory that the server uses; 0 when nobody knows.

@@ -1,0 +1,62 @@
+//! What a run goes over: the kernel's loopback device, or a network namespace with a server in it.
+
+use crate::io::tun::{self, Config, Namespace, Path, Server, Tun};
+use crate::io::uring::{self, Sources, Uring};
+
+use super::plan::{Plan, TunPlan, Via};
+
+/// The network of a run. It is made before the threads, and goes after them.
+pub(super) enum Network {
+    /// Sockets of this kernel.
+    Loopback,
+    /// A namespace. The server goes first.
+    Tun {
+        /// The process inside.
+        server: Server,
+        namespace: Namespace,
+        path: Path,
+    },
+}
+
+impl Network {
+    /// Makes what the plan asks for.
+    pub(super) fn new(plan: &Plan) -> Result<Self, tun::SetupError> {
+        let Via::Tun(tun) = &plan.via else { return Ok(Self::Loopback) };
+        let namespace = Namespace::new(plan.connections)?;
+        let command: Vec<String> = tun.server.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+        let server = namespace.spawn_server(&command)?;
+        Ok(Self::Tun { server, namespace, path: path(tun) })
+    }
+
+    /// The server's process, where it is ours.
+    pub(super) fn server_pid(&self) -> Option<u32> {
+        match self {
+            Self::Loopback => None,
+            Self::Tun { server, .. } => Some(server.pid()),
+        }
+    }
+}
+
+fn path(tun: &TunPlan) -> Path {
+    Path {
+        rtt: tun.rtt,
+        reorder: tun.reorder.get(),
+        loss_out: tun.loss.get(),
+        loss_in: tun.loss.get(),
+        vanish: tun.vanish.get(),
+        ..Path::default()
+    }
+}
+
+/// The rings of one thread.
+pub(super) fn rings(places: usize, index: usize) -> Result<Uring, uring::SetupError> {
+    // Addresses that belong to this thread of this process: who shares them by chance only tries more of them.
+    let lane = (std::process::id() as usize).wrapping_mul(64).wrapping_add(index) & 0xffff;
+    let sources = Sources::Loopback { lane: u16::try_from(lane).unwrap_or(0) };
+    Uring::new(uring::Config { sources, ..uring::Config::new(places) })
+}
+
+/// The device of one thread.
+pub(super) fn device(namespace: &Namespace, path: &Path, places: usize) -> Result<Tun, tun::SetupError> {
+    Tun::new(namespace, Config { path: *path, ..Config::new(places) })
+}
