@@ -152,12 +152,14 @@ impl Child {
     }
 }
 
-impl Drop for Child {
-    fn drop(&mut self) {
+impl Child {
+    /// Ends it and waits for that; it may have made things that only it can remove.
+    pub(crate) fn end(&mut self) {
         drop(self.input.take());
-        // It may have made things that only it can remove.
+        if matches!(self.process.try_wait(), Ok(None)) {
+            sys::terminate(self.process.id());
+        }
         let until = Instant::now() + END;
-        sys::terminate(self.process.id());
         while Instant::now() < until {
             if !matches!(self.process.try_wait(), Ok(None)) {
                 return;
@@ -166,12 +168,16 @@ impl Drop for Child {
         }
         self.kill();
     }
-}
 
-impl Child {
     /// Ends it at once, without its leave.
     pub(crate) fn kill(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        self.end();
     }
 }

@@ -39,6 +39,7 @@ impl Ladder {
     /// Climbs. A step that does not fit or fails is named in the results; only being told to end is an error.
     pub(crate) fn run(&self) -> io::Result<Results> {
         let mut results = Results { machine: machine(), ..Results::default() };
+        sys::sync();
         if let Err(error) = Look::now() {
             results.leave_out("kernel memory", &error.to_string(), true);
         }

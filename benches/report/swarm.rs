@@ -124,6 +124,8 @@ impl Swarm {
 
 impl Drop for Swarm {
     fn drop(&mut self) {
+        // It writes what it has when it is told to end.
+        self.child.end();
         let _ = fs::remove_file(&self.file);
     }
 }
