@@ -23,7 +23,7 @@ use common::report::{Table, median};
 use common::scenario::{self, Connect, Echo, Fanout, Idle, IdleOutcome, Sample, percentile};
 use common::sys;
 use common::target::{BARE, SERVER, Target};
-use common::wire::{Protocol, bad};
+use common::wire::Protocol;
 
 /// CPU per echoed message, against the bare io_uring loop, with one message in flight.
 const ECHO_ONE_RATIO_MAX: f64 = 1.05;
@@ -135,7 +135,7 @@ enum Load {
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().collect();
     if arguments.get(1).is_some_and(|first| first == BARE) {
-        return finish(bare_loop(&arguments[2..]).map(|()| true));
+        return finish(bare::main(&arguments[1..]).map(|()| true));
     }
     let mut options = Options::parse();
     println!("{}", sys::machine());
@@ -161,13 +161,6 @@ fn finish(outcome: io::Result<bool>) -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-fn bare_loop(arguments: &[String]) -> io::Result<()> {
-    let [role, engine, buffer_bytes] = arguments else {
-        return Err(bad("a bare loop wants a role, an engine and a size"));
-    };
-    bare::run(role.parse()?, engine.parse()?, buffer_bytes.parse().map_err(io::Error::other)?)
 }
 
 /// Everything once and tiny: that it still works, not how fast.

@@ -196,7 +196,7 @@ impl Connection {
 }
 
 /// Client addresses out of 127.0.0.0/24 in turn, so that ports do not run out: 28,000 for each.
-fn next_source() -> SocketAddrV4 {
+pub(super) fn next_source() -> SocketAddrV4 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let last = 2 + NEXT.fetch_add(1, Ordering::Relaxed) % 250;
     SocketAddrV4::new(Ipv4Addr::new(127, 0, 0, last as u8), 0)

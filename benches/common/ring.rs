@@ -4,12 +4,13 @@ use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::io;
 use std::mem;
 use std::net::SocketAddrV4;
+use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use io_uring::squeue::{Entry, Flags};
 use io_uring::types::{BufRingEntry, DestinationSlot, Fd, Fixed, SubmitArgs, Timespec};
-use io_uring::{IoUring, cqueue, opcode};
+use io_uring::{Builder, IoUring, cqueue, opcode};
 
 const GROUP: u16 = 0;
 const PAGE: usize = 4096;
@@ -71,7 +72,20 @@ pub(crate) struct Ring {
 impl Ring {
     /// A ring that only the calling thread will use.
     pub(crate) fn new(sizes: Sizes) -> io::Result<Self> {
-        let ring = IoUring::builder()
+        Self::build(sizes, &mut IoUring::builder())
+    }
+
+    /// One of several rings of the calling thread, which signals an eventfd when it has something to do: a ring cannot
+    /// be waited for from another one. See [`Ring::has_work`].
+    pub(crate) fn with_bell(sizes: Sizes, bell: &impl AsRawFd) -> io::Result<Self> {
+        let mut builder = IoUring::builder();
+        let ring = Self::build(sizes, builder.setup_coop_taskrun().setup_taskrun_flag())?;
+        ring.ring.submitter().register_eventfd(bell.as_raw_fd())?;
+        Ok(ring)
+    }
+
+    fn build(sizes: Sizes, builder: &mut Builder) -> io::Result<Self> {
+        let ring = builder
             .setup_single_issuer()
             .setup_defer_taskrun()
             .setup_cqsize(sizes.completions.max(2 * SUBMISSIONS))
@@ -116,6 +130,14 @@ impl Ring {
         self.ring.submit().map(drop)
     }
 
+    /// Whether [`Ring::enter`] would find something, or has something to submit. For rings with a bell.
+    pub(crate) fn has_work(&mut self) -> bool {
+        let queue = self.ring.submission();
+        let waits = queue.taskrun() || queue.cq_overflow() || !queue.is_empty();
+        drop(queue);
+        waits || !self.ring.completion().is_empty()
+    }
+
     /// Completions of the last [`Ring::enter`].
     pub(crate) fn completions(&self) -> usize {
         self.batch.len()
@@ -139,6 +161,16 @@ impl Ring {
     /// Accepts for ever, into the process's table or into the ring's own.
     pub(crate) fn accept(&mut self, listener: i32, direct: bool, tag: u64) -> io::Result<()> {
         self.push(opcode::AcceptMulti::new(Fd(listener)).allocate_file_index(direct).build().user_data(tag))
+    }
+
+    /// Ends the requests with this tag.
+    pub(crate) fn cancel(&mut self, tag: u64) -> io::Result<()> {
+        self.push(opcode::AsyncCancel::new(tag).build().flags(Flags::SKIP_SUCCESS).user_data(tag))
+    }
+
+    /// Waits once until an eventfd has been signalled.
+    pub(crate) fn poll(&mut self, fd: &impl AsRawFd, tag: u64) -> io::Result<()> {
+        self.push(opcode::PollAdd::new(Fd(fd.as_raw_fd()), libc::POLLIN as u32).build().user_data(tag))
     }
 
     /// Receives into provided buffers for ever.
@@ -171,6 +203,30 @@ impl Ring {
         hello: &'static [u8],
         tag: u64,
     ) -> io::Result<()> {
+        let linked = Flags::IO_LINK | Flags::SKIP_SUCCESS;
+        self.chain(slot, from, to, linked, tag, |ring| {
+            if !hello.is_empty() {
+                ring.push(send(Socket::Direct(slot), hello, libc::MSG_WAITALL).flags(linked).user_data(tag))?;
+            }
+            ring.push(receive(Socket::Direct(slot)).user_data(tag))
+        })
+    }
+
+    /// Opens a connection in a slot and does nothing with it; a completion comes when that is done.
+    pub(crate) fn connect(&mut self, slot: u32, from: SocketAddrV4, to: SocketAddrV4, tag: u64) -> io::Result<()> {
+        self.chain(slot, from, to, Flags::empty(), tag, |_| Ok(()))
+    }
+
+    /// Socket, no delay, bind, and connect, this one with flags of its own; then what follows it in the chain.
+    fn chain(
+        &mut self,
+        slot: u32,
+        from: SocketAddrV4,
+        to: SocketAddrV4,
+        last: Flags,
+        tag: u64,
+        then: impl FnOnce(&mut Self) -> io::Result<()>,
+    ) -> io::Result<()> {
         static ONE: i32 = 1;
         const CHAIN: usize = 6;
         let at = Fixed(slot);
@@ -190,14 +246,11 @@ impl Ring {
         let no_delay = opcode::SetSockOpt::new(at, level.0, level.1, value, mem::size_of::<i32>() as u32).build();
         let bind = opcode::Bind::new(at, (&raw const from).cast(), length).build();
         let connect = opcode::Connect::new(at, (&raw const to).cast(), length).build();
-        let linked = Flags::IO_LINK | Flags::SKIP_SUCCESS;
-        for entry in [socket, no_delay, bind, connect] {
-            self.push(entry.flags(linked).user_data(tag))?;
+        for entry in [socket, no_delay, bind] {
+            self.push(entry.flags(Flags::IO_LINK | Flags::SKIP_SUCCESS).user_data(tag))?;
         }
-        if !hello.is_empty() {
-            self.push(send(Socket::Direct(slot), hello, libc::MSG_WAITALL).flags(linked).user_data(tag))?;
-        }
-        self.push(receive(Socket::Direct(slot)).user_data(tag))?;
+        self.push(connect.flags(last).user_data(tag))?;
+        then(self)?;
         // The addresses are copied when the chain is submitted, and they live on this stack.
         self.flush()
     }

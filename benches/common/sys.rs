@@ -3,6 +3,9 @@
 use std::fs;
 use std::io;
 use std::mem;
+use std::os::fd::AsRawFd;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -15,6 +18,44 @@ pub(crate) fn pin(core: usize) -> io::Result<()> {
         libc::sched_setaffinity(0, mem::size_of::<libc::cpu_set_t>(), &set)
     };
     check(status).map(drop)
+}
+
+/// Allows the calling thread all cores again.
+pub(crate) fn unpin() -> io::Result<()> {
+    // SAFETY: as in `pin`; the kernel leaves out cores that are not there.
+    let status = unsafe {
+        let mut set: libc::cpu_set_t = mem::zeroed();
+        (0..libc::CPU_SETSIZE as usize).for_each(|core| libc::CPU_SET(core, &mut set));
+        libc::sched_setaffinity(0, mem::size_of::<libc::cpu_set_t>(), &set)
+    };
+    check(status).map(drop)
+}
+
+/// Has a program that will be started told to end (SIGTERM) when the thread that starts it ends.
+pub(crate) fn die_with_parent(command: &mut Command) {
+    // SAFETY: prctl takes two integers and touches no memory: it may run between fork and exec.
+    unsafe {
+        command.pre_exec(|| check(libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM)).map(drop));
+    }
+}
+
+/// Asks a child of this process to end.
+pub(crate) fn terminate(child: u32) {
+    // SAFETY: takes two integers, touches no memory.
+    unsafe { libc::kill(child.cast_signed(), libc::SIGTERM) };
+}
+
+/// Puts the calling thread before others where that is allowed.
+pub(crate) fn raise_priority(nice: i32) {
+    // SAFETY: takes integers, touches no memory; 0 is the calling thread.
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) };
+}
+
+/// Moves the calling thread into the network namespace of a process.
+pub(crate) fn enter_namespace(pid: u32) -> io::Result<()> {
+    let namespace = fs::File::open(format!("/proc/{pid}/ns/net"))?;
+    // SAFETY: the descriptor is open, the call touches no memory.
+    check(unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) }).map(drop)
 }
 
 /// CPU time used so far by all threads of a process, dead ones included, to the nanosecond.
@@ -71,6 +112,50 @@ pub(crate) fn kernel_memory() -> u64 {
     kilobytes(&meminfo, "Slab:")
 }
 
+/// Has the kernel write what it has not written yet: unwritten pages of a program that was just built look like its own
+/// memory.
+pub(crate) fn sync() {
+    // SAFETY: takes nothing, touches no memory.
+    unsafe { libc::sync() };
+}
+
+/// Bytes that programs can still have without swapping.
+pub(crate) fn available_memory() -> u64 {
+    kilobytes(&fs::read_to_string("/proc/meminfo").unwrap_or_default(), "MemAvailable:")
+}
+
+/// Bytes of the whole machine.
+pub(crate) fn total_memory() -> u64 {
+    kilobytes(&fs::read_to_string("/proc/meminfo").unwrap_or_default(), "MemTotal:")
+}
+
+/// Private and shared pages without a file of a process, without the walk over all mappings that [`Memory::of`] does
+/// and that holds the process up.
+pub(crate) fn quick_memory(pid: u32) -> io::Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    Ok(kilobytes(&status, "RssAnon:") + kilobytes(&status, "RssShmem:"))
+}
+
+/// A child process of a process.
+pub(crate) fn child_of(parent: u32) -> io::Result<Option<u32>> {
+    let is_child = |pid: &u32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // The name in parentheses may hold spaces; state and parent come after it.
+        let rest = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+        rest.split_whitespace().nth(1).and_then(|word| word.parse().ok()) == Some(parent)
+    };
+    let entries = fs::read_dir("/proc")?.map_while(Result::ok);
+    Ok(entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).find(is_child))
+}
+
+/// TCP sockets of this namespace that the kernel holds.
+pub(crate) fn sockets() -> usize {
+    let text = fs::read_to_string("/proc/net/sockstat").unwrap_or_default();
+    let words = text.lines().find(|line| line.starts_with("TCP:")).map(str::split_whitespace);
+    let mut words = words.into_iter().flatten().skip_while(|word| *word != "alloc").skip(1);
+    words.next().and_then(|number| number.parse().ok()).unwrap_or(0)
+}
+
 /// Largest descriptor number plus one that this process may have; also the most direct descriptors of one ring.
 pub(crate) fn descriptor_limit() -> u32 {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
@@ -86,17 +171,31 @@ pub(crate) fn check(status: libc::c_int) -> io::Result<libc::c_int> {
 
 /// Machine, kernel, commit and how busy others keep it, in one line, to stand above every table.
 pub(crate) fn machine() -> String {
-    let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("unknown processor");
-    let model = model.trim_start_matches([' ', '\t', ':']);
-    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    let load = load.split(' ').next().unwrap_or_default();
-    format!("{model}, {cores} cores, Linux {}, commit {}, load {load} at the start", kernel.trim(), commit())
+    let (model, kernel, load) = (processor(), kernel_release(), load());
+    format!("{model}, {} cores, Linux {kernel}, commit {}, load {load} at the start", cores(), commit())
 }
 
-fn commit() -> String {
+pub(crate) fn processor() -> String {
+    let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("unknown processor");
+    model.trim_start_matches([' ', '\t', ':']).to_owned()
+}
+
+pub(crate) fn kernel_release() -> String {
+    fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned()
+}
+
+pub(crate) fn cores() -> usize {
+    thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// The load average over one minute.
+pub(crate) fn load() -> String {
+    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    load.split(' ').next().unwrap_or_default().to_owned()
+}
+
+pub(crate) fn commit() -> String {
     let output = std::process::Command::new("git").args(["describe", "--always", "--dirty"]).output();
     match output {
         Ok(output) if output.status.success() => String::from_utf8_lossy(&output.stdout).trim().to_owned(),

@@ -2,12 +2,13 @@
 //! kernel alone costs. They run in a process of their own, as the server does.
 
 use std::io::{self, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener};
 use std::str::FromStr;
 
 use socket2::{Domain, SockAddr, Type};
 
 mod epoll;
+mod many;
 mod uring;
 
 /// What a bare loop does with the bytes it receives.
@@ -30,6 +31,9 @@ pub(crate) enum Engine {
     Uring,
     /// io_uring on direct descriptors.
     UringDirect,
+    /// io_uring on direct descriptors of as many rings as it takes: [`Role::Fanout`] only, to commands on standard
+    /// input.
+    UringMany,
 }
 
 impl Engine {
@@ -41,6 +45,7 @@ impl Engine {
             Self::Epoll => "epoll",
             Self::Uring => "uring",
             Self::UringDirect => "uring-direct",
+            Self::UringMany => "uring-many",
         }
     }
 }
@@ -69,7 +74,7 @@ impl FromStr for Engine {
     type Err = io::Error;
 
     fn from_str(name: &str) -> io::Result<Self> {
-        let found = Self::ALL.into_iter().find(|engine| engine.name() == name);
+        let found = Self::ALL.into_iter().chain([Self::UringMany]).find(|engine| engine.name() == name);
         found.ok_or_else(|| io::Error::other(format!("no bare engine called {name}")))
     }
 }
@@ -79,9 +84,8 @@ impl FromStr for Engine {
 pub(crate) const BUFFER_BYTES: usize = 16 * 1024;
 
 /// Runs a bare loop until the process that started this one ends or kills it.
-pub(crate) fn run(role: Role, engine: Engine, buffer_bytes: usize) -> io::Result<()> {
-    // SAFETY: takes two integers, touches no memory.
-    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+fn run(role: Role, engine: Engine, buffer_bytes: usize) -> io::Result<()> {
+    end_with_parent();
     let listener = listen()?;
     println!("listening on tcp://{}\nready", listener.local_addr()?);
     io::stdout().flush()?;
@@ -89,7 +93,38 @@ pub(crate) fn run(role: Role, engine: Engine, buffer_bytes: usize) -> io::Result
         Engine::Epoll => epoll::run(&listener, role, buffer_bytes),
         Engine::Uring => uring::run(&listener, role, buffer_bytes, false),
         Engine::UringDirect => uring::run(&listener, role, buffer_bytes, true),
+        Engine::UringMany if role == Role::Fanout => many::run(&listener),
+        Engine::UringMany => Err(io::Error::other("many rings only do fan-out")),
     }
+}
+
+/// First argument of a process that runs [`dial`].
+pub(crate) const DIAL: &str = "--bare-dial";
+
+/// What a bench program does that was started with [`super::target::BARE`] or [`DIAL`] as first argument.
+pub(crate) fn main(arguments: &[String]) -> io::Result<()> {
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words[..] {
+        [DIAL, address, count] => {
+            dial(address.parse().map_err(io::Error::other)?, count.parse().map_err(io::Error::other)?)
+        }
+        [_, role, engine, buffer_bytes] => {
+            run(role.parse()?, engine.parse()?, buffer_bytes.parse().map_err(io::Error::other)?)
+        }
+        _ => Err(io::Error::other("a bare loop wants a role, an engine and a size")),
+    }
+}
+
+/// Opens connections that are sockets and no more, and holds them until standard input ends. A process of its own, so
+/// that its end closes them all.
+fn dial(to: SocketAddrV4, count: usize) -> io::Result<()> {
+    end_with_parent();
+    many::dial(to, count)
+}
+
+fn end_with_parent() {
+    // SAFETY: takes two integers, touches no memory.
+    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
 }
 
 fn listen() -> io::Result<TcpListener> {
