@@ -53,7 +53,8 @@ pub(super) fn rings(places: usize, index: usize) -> Result<Uring, uring::SetupEr
     // Addresses that belong to this thread of this process: who shares them by chance only tries more of them.
     let lane = (std::process::id() as usize).wrapping_mul(64).wrapping_add(index) & 0xffff;
     let sources = Sources::Loopback { lane: u16::try_from(lane).unwrap_or(0) };
-    Uring::new(uring::Config { sources, ..uring::Config::new(places) })
+    // No connection of a crowd is busy for long, and to find a poll among thousands, to replace it, costs more than is won.
+    Uring::new(uring::Config { sources, promote_after: u32::MAX, ..uring::Config::new(places) })
 }
 
 /// The device of one thread.

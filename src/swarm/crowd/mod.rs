@@ -91,6 +91,8 @@ pub(super) struct Crowd<B> {
     free: Vec<u32>,
     opener: Opener,
     outgoing: Outgoing,
+    /// Completions of the last turn.
+    brought: usize,
     /// Connections whose sends failed in this turn.
     broken: Vec<(ConnId, Reason)>,
     now: Instant,
@@ -110,6 +112,7 @@ impl<B: Dial> Crowd<B> {
             free: Vec::new(),
             opener: Opener::new(manner.window.max(1), manner.timeout),
             outgoing: Outgoing::default(),
+            brought: 0,
             broken: Vec::new(),
             now: Instant::ZERO,
             tally: Tally::default(),
@@ -216,6 +219,11 @@ impl<B: Dial> Crowd<B> {
         self.backend.dial(id, route.address, route.client.hello());
     }
 
+    /// How many completions the last turn brought.
+    pub(super) const fn brought(&self) -> usize {
+        self.brought
+    }
+
     /// Waits for something to happen, at most for so long, and deals with it.
     ///
     /// # Errors
@@ -223,8 +231,10 @@ impl<B: Dial> Crowd<B> {
     pub(super) fn turn(&mut self, timeout: Duration, clock: &impl Clock, part: &mut impl Part) -> io::Result<()> {
         self.backend.wait(Some(timeout))?;
         self.tick(clock);
+        self.brought = 0;
         for _ in 0..COMPLETIONS_MAX {
             let Some(completion) = self.backend.next() else { break };
+            self.brought += 1;
             match completion {
                 Completion::Received(id, lease) => self.received(id, lease, part),
                 Completion::Writable(id) => self.writable(id, part),

@@ -99,6 +99,11 @@ impl Echoes {
         }
     }
 
+    /// Whether answers are being waited for.
+    pub(in crate::swarm) const fn is_measuring(&self) -> bool {
+        self.load.is_some()
+    }
+
     /// Adds what another thread has found.
     pub(in crate::swarm) fn merge(&mut self, other: &Self) {
         for (mine, more) in self.latencies.iter_mut().zip(&other.latencies) {
