@@ -65,6 +65,8 @@ pub struct Core {
     pub(super) now: Instant,
     pub(super) tick: Tick,
     pub(super) unix_ms: u64,
+    /// When all that had come was last read: whoever is silent since then has not merely waited for us.
+    pub(super) listened: Tick,
     pub(super) phase: Phase,
     pub(super) drain: Option<Drain>,
 
@@ -176,6 +178,7 @@ impl Core {
             now: Instant::ZERO,
             tick: Tick(0),
             unix_ms: 0,
+            listened: Tick::default(),
             phase: Phase::Running,
             drain: None,
             out: Vec::new(),

@@ -22,7 +22,10 @@ impl<B: Backend> Shard<B> {
         while !self.core.is_staging_full() && pace.more() {
             match self.backend.next() {
                 Some(completion) => self.complete(completion),
-                None => return,
+                None => {
+                    self.core.listened = self.core.tick;
+                    return;
+                }
             }
             self.pay(pace);
         }

@@ -171,7 +171,13 @@ impl Core {
         if flags.has(Flags::OPEN) && !limits.heartbeat_interval.is_zero() {
             let interval = jitter(ticks(limits.heartbeat_interval), id.index());
             if flags.has(Flags::PINGED) {
-                if passed(connection.heard.later(ticks(limits.heartbeat_timeout))) {
+                let mut deadline = connection.heard.later(ticks(limits.heartbeat_timeout));
+                if self.listened < deadline {
+                    // Its answer may be among what has come and is not read yet. A shard that has too much to do must not
+                    // take that for its clients' silence: they would all come back at once.
+                    deadline = deadline.max(now.later(1));
+                }
+                if passed(deadline) {
                     return Due::Close(CloseReason::HeartbeatTimeout);
                 }
                 // It may answer at once, and an answer does not touch the timer: where the interval is shorter than the

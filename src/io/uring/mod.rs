@@ -361,6 +361,17 @@ impl Uring {
         Ok(())
     }
 
+    /// Receives for those who still stand in the line for a buffer: how much a shard can read in a turn must not depend on
+    /// how often it waits. Whether that brought anything.
+    fn refill(&mut self) -> bool {
+        if self.ready.is_empty() || self.broken.is_some() {
+            return false;
+        }
+        self.service();
+        self.submit_all();
+        !self.done.is_empty()
+    }
+
     /// Whether a completion that waited in the queue is still of interest; what it holds is given back if not.
     fn keeps(&mut self, completion: &Completion) -> bool {
         let (Completion::Received(id, _)
@@ -428,7 +439,12 @@ impl Backend for Uring {
 
     fn next(&mut self) -> Option<Completion> {
         loop {
-            let completion = self.done.pop_front()?;
+            let Some(completion) = self.done.pop_front() else {
+                if self.refill() {
+                    continue;
+                }
+                return None;
+            };
             if self.keeps(&completion) {
                 return Some(completion);
             }
