@@ -13,8 +13,9 @@ use crate::rule::Limit;
 use crate::time::Clock;
 
 impl<B: Backend> Shard<B> {
-    /// What the backend may owe at most, in small sends of 4 µs, or 8 where peers are on this machine: a millisecond.
-    pub(super) const OWED_MAX: usize = 128;
+    /// What the backend may owe at most, in small sends: 4 µs each, or 20 among a million cold sockets whose peers are on
+    /// this machine. At most a millisecond; a system call more for so many sends costs a hundredth of them.
+    pub(super) const OWED_MAX: usize = 48;
     /// Bytes of connections' own frames in one batch.
     const OUT_BYTES_MAX: usize = 256 * 1024;
     /// Frames of one connection that are sent from where they were written; more goes through its outbox.

@@ -92,7 +92,7 @@ impl<B: Backend> Shard<B> {
         self.control();
         self.ingress(&mut Pace::new(clock, Part::INGRESS));
         self.core.take_mail(&mut Pace::new(clock, Part::MAIL));
-        self.timers(&mut Pace::new(clock, Part::TIMERS));
+        self.timers(&mut Pace::new(clock, self.timers_part()));
         self.core.publish(&mut Pace::new(clock, Part::PUBLISH));
         self.fan_out(&mut Pace::new(clock, Part::FAN_OUT));
         self.egress(&mut Pace::new(clock, Part::EGRESS));

@@ -13,46 +13,54 @@ use crate::time::{Clock, Instant};
 /// alone, and then the part begins.
 pub(super) struct Pace<'a, C> {
     clock: &'a C,
-    part: Duration,
+    part: Part,
     end: Option<Instant>,
     steps: u32,
 }
 
 /// Which part of a turn a phase has.
 #[derive(Clone, Copy)]
-pub(super) struct Part(Duration);
+pub(super) struct Part {
+    time: Duration,
+    /// Steps at most, whatever the clock says: it may stand still.
+    steps_max: u32,
+}
 
 impl Part {
+    const fn of(micros: u64) -> Self {
+        Self { time: Duration::from_micros(micros), steps_max: 4096 }
+    }
+
     /// What the backend brings.
-    pub(super) const INGRESS: Self = Self(Duration::from_micros(1500));
+    pub(super) const INGRESS: Self = Self::of(1500);
     /// What other shards sent.
-    pub(super) const MAIL: Self = Self(Duration::from_micros(500));
+    pub(super) const MAIL: Self = Self::of(500);
     /// Heartbeats, deadlines, the drain.
-    pub(super) const TIMERS: Self = Self(Duration::from_micros(1000));
+    pub(super) const TIMERS: Self = Self::of(1000);
+    /// The same while messages are being handed out and no deadline is long past.
+    pub(super) const TIMERS_ASIDE: Self = Self { steps_max: 8, ..Self::TIMERS };
     /// Publications of this shard's connections.
-    pub(super) const PUBLISH: Self = Self(Duration::from_micros(500));
+    pub(super) const PUBLISH: Self = Self::of(500);
     /// Deliveries.
-    pub(super) const FAN_OUT: Self = Self(Duration::from_micros(1000));
+    pub(super) const FAN_OUT: Self = Self::of(1000);
     /// What waited in outboxes, and endings.
-    pub(super) const EGRESS: Self = Self(Duration::from_micros(1000));
+    pub(super) const EGRESS: Self = Self::of(1000);
 }
 
 // 5.5 ms. Each phase may end late by what is owed then, about 1 ms, but hardly two of them do: far below 10 ms.
 const _: () = {
     let [a, b, c, d, e, f] = [Part::INGRESS, Part::MAIL, Part::TIMERS, Part::PUBLISH, Part::FAN_OUT, Part::EGRESS];
-    let micros = a.0.as_micros() + b.0.as_micros() + c.0.as_micros() + d.0.as_micros() + e.0.as_micros();
-    assert!(micros + f.0.as_micros() < 6000);
+    let micros = a.time.as_micros() + b.time.as_micros() + c.time.as_micros() + d.time.as_micros() + e.time.as_micros();
+    assert!(micros + f.time.as_micros() < 6000);
 };
 
 impl<'a, C: Clock> Pace<'a, C> {
     /// Steps between two looks at the clock, which costs some 30 ns; most steps take a microsecond or more.
     const STEPS_PER_LOOK: u32 = 4;
-    /// Steps in a phase, whatever the clock says: it may stand still.
-    const STEPS_MAX: u32 = 4096;
 
     /// A phase that begins now.
     pub(super) fn new(clock: &'a C, part: Part) -> Self {
-        Self { clock, part: part.0, end: None, steps: 0 }
+        Self { clock, part, end: None, steps: 0 }
     }
 
     /// Whether there is time for one more step. The first few always have it, so that every phase gets on.
@@ -67,14 +75,14 @@ impl<'a, C: Clock> Pace<'a, C> {
     /// Looks at the clock now: the last step was a long one.
     pub(super) fn look(&mut self) {
         let now = self.clock.now();
-        if now >= *self.end.get_or_insert(now + self.part) {
-            self.steps = Self::STEPS_MAX + 1;
+        if now >= *self.end.get_or_insert(now + self.part.time) {
+            self.steps = self.part.steps_max + 1;
         }
     }
 
     /// Whether the part is used up.
     pub(super) const fn is_over(&self) -> bool {
-        self.steps > Self::STEPS_MAX
+        self.steps > self.part.steps_max
     }
 }
 
@@ -86,7 +94,7 @@ mod tests {
     #[test]
     fn a_phase_ends_when_its_time_is_over() {
         let clock = ManualClock::new();
-        let mut pace = Pace::new(&clock, Part(Duration::from_micros(100)));
+        let mut pace = Pace::new(&clock, Part::of(100));
         let mut steps = 0;
         while pace.more() {
             steps += 1;
@@ -99,9 +107,9 @@ mod tests {
     #[test]
     fn a_phase_ends_though_the_clock_stands_still_and_begins_though_it_is_late() {
         let clock = ManualClock::new();
-        let mut pace = Pace::new(&clock, Part(Duration::from_micros(100)));
+        let mut pace = Pace::new(&clock, Part::of(100));
         assert_eq!((0..10_000).filter(|_| pace.more()).count(), 4096);
-        let mut pace = Pace::new(&clock, Part(Duration::ZERO));
+        let mut pace = Pace::new(&clock, Part::of(0));
         assert_eq!((0..100).filter(|_| pace.more()).count(), 3);
     }
 }

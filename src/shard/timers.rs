@@ -9,7 +9,7 @@ use super::Shard;
 use super::connection::{Connection, Flags};
 use super::control::Phase;
 use super::core::{Core, Drain};
-use super::pace::Pace;
+use super::pace::{Pace, Part};
 use crate::close::CloseReason;
 use crate::codec::http1::response::{Reply, write_error};
 use crate::id::ConnId;
@@ -32,6 +32,16 @@ enum Due {
 }
 
 impl<B: Backend> Shard<B> {
+    /// The timers' part of a turn. Messages come first: while some are handed out, heartbeats wait for up to the time
+    /// that clients have to answer them. With a million clients a broadcast takes seconds, and the heartbeats that come due
+    /// meanwhile would take a third of each.
+    pub(super) fn timers_part(&self) -> Part {
+        let core = &self.core;
+        let patience = core.wheel.ticks_in(core.limits.heartbeat_timeout);
+        let may_wait = !core.fan_outs.is_empty() && core.wheel.behind(core.tick) < patience;
+        if may_wait { Part::TIMERS_ASIDE } else { Part::TIMERS }
+    }
+
     pub(super) fn timers(&mut self, pace: &mut Pace<'_, impl Clock>) {
         while pace.more()
             && let Some(id) = self.core.next_evicted()

@@ -184,6 +184,12 @@ impl Wheel {
         self.tick_of(Instant::ZERO + duration).0
     }
 
+    /// How many ticks ago the oldest deadline was that has passed and not fired; 0 when there is none.
+    #[must_use]
+    pub const fn behind(&self, now: Tick) -> u32 {
+        now.0.saturating_sub(self.cursor)
+    }
+
     /// How many timers are armed.
     #[must_use]
     pub const fn len(&self) -> usize {
