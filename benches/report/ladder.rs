@@ -61,7 +61,7 @@ impl Ladder {
                 results.leave_out(&what, &why, false);
                 continue;
             }
-            let step = || step::run_tun(backend, connections, self.timing);
+            let step = || step::run_tun(backend, connections, self.timing.of(connections));
             results.attempt(&what, step, |it, step| it.add(step, &what))?;
         }
         Ok(())
@@ -82,7 +82,7 @@ impl Ladder {
         };
         results.attempt(&what, || baseline::pair(connections), pair)?;
         let what = format!("{short}, bare loop");
-        results.attempt(&what, || baseline::topic(connections, self.timing, &mut bare), |_, ()| ())?;
+        results.attempt(&what, || baseline::topic(connections, self.timing.of(connections), &mut bare), |_, ()| ())?;
         results.check_alone(&what, connections, bare.swarm_pair.as_ref(), 2.0);
         results.bare.push(bare);
         for backend in &self.backends {
@@ -91,7 +91,7 @@ impl Ladder {
                 results.leave_out(&what, &why, false);
                 continue;
             }
-            let step = || step::run(backend, connections, self.timing);
+            let step = || step::run(backend, connections, self.timing.of(connections));
             results.attempt(&what, step, |it, step| it.add(step, &what))?;
         }
         Ok(())

@@ -85,7 +85,8 @@ fn intro(page: &mut String, results: &Results) {
     let memory = machine.memory_bytes as f64 / f64::from(1 << 30);
     let _ = writeln!(
         page,
-        "WebSocket connections in one server process with one shard, all in one topic, heartbeats every 30 s. Measured \
+        "WebSocket connections in one server process with one shard, all in one topic, heartbeats every 30 s (above a million \
+         connections every 30 s for each million). Measured \
          {} on {}, {} cores, {memory:.0} GiB, Linux {}, RLIMIT_NOFILE {}, commit {}, load {} at the start. Server and \
          clients share the machine: the server has the first core, the clients have the second. `loopback` is the \
          kernel's TCP at both ends; with `tun` the clients are a TCP of their own outside the kernel.\n",

@@ -104,9 +104,16 @@ impl<T: std::str::FromStr + ToString> Format for Count<T> {
     type Value = T;
 
     fn read(raw: &Raw<'_>) -> Result<T, Wrong> {
-        let mend = "write a whole number, such as 1000";
+        let mend = "write a whole number, such as 1000, 200k or 5M";
         let text = raw.text(mend)?;
-        text.replace('_', "").parse().map_err(|_| Wrong::new(format!("is {}", quote(text)), mend))
+        let (digits, zeros) = match text.as_bytes().split_last() {
+            Some((b'k' | b'K', _)) => (&text[..text.len() - 1], "000"),
+            Some((b'M', _)) => (&text[..text.len() - 1], "000000"),
+            _ => (text, ""),
+        };
+        // Zeros alone are no number.
+        let number = if digits.is_empty() { None } else { format!("{digits}{zeros}").replace('_', "").parse().ok() };
+        number.ok_or_else(|| Wrong::new(format!("is {}", quote(text)), mend))
     }
 
     fn write(value: &T) -> String {
@@ -378,6 +385,17 @@ mod tests {
 
     fn refused<F: Format>(text: &str) -> bool {
         F::read(&Raw::Text(text)).is_err()
+    }
+
+    #[test]
+    fn counts_may_be_in_thousands_and_millions() {
+        for (text, written) in [("7", "7"), ("1_000", "1000"), ("200k", "200000"), ("20K", "20000"), ("5M", "5000000")] {
+            assert_eq!(round_trip::<Count<usize>>(text), written);
+        }
+        for text in ["", "k", "M", "1m", "1.5M", "-1k", "1kk", "99999999999999999999M", "1é"] {
+            assert!(refused::<Count<usize>>(text), "{text}");
+        }
+        assert!(refused::<Count<u16>>("1M"));
     }
 
     #[test]

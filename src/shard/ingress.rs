@@ -206,7 +206,7 @@ impl Core {
     fn accept_failed(&mut self, listener: ListenerId, kind: ErrorKind) {
         self.metrics.accept_failures_total.add(1);
         let url = self.entrances.get(usize::from(listener.0)).map_or("?", |entrance| entrance.url.as_str());
-        let what = format_args!("cannot accept at {url}: {kind}; is `ulimit -n` too low?");
+        let what = format_args!("cannot accept at {url}: {kind}; `holdline doctor` tells which limit that is");
         self.log.event(self.now, &self.metrics, what);
     }
 

@@ -36,7 +36,7 @@ pub(super) fn run(stage: &mut Stage<'_>, broadcast: Broadcast, report: &mut Repo
     let measured = publish(stage, broadcast.messages, broadcast.interval);
     report.hold.seconds = round(stage.now().since(held).as_secs_f64());
     // Whoever has heard something of the last lot lives.
-    let heard = measured.after[Count::Heard] - measured.before[Count::Heard];
+    let heard = measured.after[Count::Measured] - measured.before[Count::Measured];
     let standing = measured.after[Count::Standing];
     report.hold.alive_at_end = standing.min(heard);
     Some(measured)
@@ -50,11 +50,11 @@ pub(super) fn publish(stage: &mut Stage<'_>, messages: u32, interval: Duration) 
     let holders = before[Count::Standing];
     let start = stage.now() + LEAD;
     stage.publish(messages, interval, Some(start));
-    let goal = before[Count::Heard] + holders * u64::from(messages);
-    let progress = |tally: &Tally| tally[Count::Heard] + tally[Count::Published];
+    let goal = before[Count::Measured] + holders * u64::from(messages);
+    let progress = |tally: &Tally| tally[Count::Measured] + tally[Count::Published];
     stage.until(stage.plan.patience + interval + LEAD, progress, |tally| {
         stage.live.advance(tally[Count::Published] - before[Count::Published]);
-        tally[Count::Heard] >= goal
+        tally[Count::Measured] >= goal
     });
     stage.live.enter(Phase::Settle, 0);
     stage.quiet();
@@ -64,7 +64,7 @@ pub(super) fn publish(stage: &mut Stage<'_>, messages: u32, interval: Duration) 
 /// The report of publications of `size` bytes.
 pub(super) fn report(measured: &Measured, size: usize, messages: u32, heard: &Subscribers) -> report::Broadcast {
     let all = Publication::new(&heard.overall);
-    let (expected, counted) = (measured.holders * u64::from(messages), difference(measured, Count::Heard));
+    let (expected, counted) = (measured.holders * u64::from(messages), difference(measured, Count::Measured));
     report::Broadcast {
         messages: difference(measured, Count::Published),
         size_bytes: size,

@@ -123,10 +123,10 @@ fn publish(stage: &mut Stage<'_>, churn: &Churn) -> u64 {
 /// Waits until all guests are gone and all publications have come: the most memory meanwhile.
 fn see_off(stage: &Stage<'_>, churn: &Churn, deliveries: u64, before: Tally, peak: u64) -> u64 {
     stage.live.enter(Phase::Settle, 0);
-    let goal = before[Count::Heard] + deliveries;
+    let goal = before[Count::Measured] + deliveries;
     let patience = churn.half_open_for + FAREWELL + stage.plan.patience;
-    let progress = |tally: &Tally| tally[Count::Heard] + tally[Count::Guests];
-    stage.until(patience, progress, |tally| tally[Count::Guests] == 0 && tally[Count::Heard] >= goal);
+    let progress = |tally: &Tally| tally[Count::Measured] + tally[Count::Guests];
+    stage.until(patience, progress, |tally| tally[Count::Guests] == 0 && tally[Count::Measured] >= goal);
     stage.quiet();
     // The server gives memory back when its own timers have fired.
     let start = stage.now();
@@ -169,8 +169,8 @@ pub(super) fn report(measured: &Measured, churn: &Churn, harvest: &Harvest) -> r
         half_open_overlooked: count(Count::Overlooked),
         slow: count(Count::Slowed),
         publications: count(Count::Published),
-        deliveries: count(Count::Heard),
-        missing: expected.saturating_sub(count(Count::Heard)),
+        deliveries: count(Count::Measured),
+        missing: expected.saturating_sub(count(Count::Measured)),
         duplicates: count(Count::Duplicates),
         reordered: count(Count::Reordered),
         probes: during.map_or(0, |(load, missing)| answered(load).saturating_sub(missing)),

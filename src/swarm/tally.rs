@@ -35,6 +35,8 @@ pub(super) enum Count {
     Published,
     /// Deliveries, each message once for each connection.
     Heard,
+    /// Those of them that are measured: calls of the roll can be late.
+    Measured,
     /// Deliveries that were passed over and have not come since.
     Skipped,
     /// Deliveries that came again.

@@ -73,6 +73,7 @@ impl Subscribers {
         }
         heard.tally.one(Count::Heard);
         if number >= self.first {
+            heard.tally.one(Count::Measured);
             self.measure(stamp, heard.now);
         }
     }
