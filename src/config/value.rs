@@ -389,7 +389,8 @@ mod tests {
 
     #[test]
     fn counts_may_be_in_thousands_and_millions() {
-        for (text, written) in [("7", "7"), ("1_000", "1000"), ("200k", "200000"), ("20K", "20000"), ("5M", "5000000")] {
+        for (text, written) in [("7", "7"), ("1_000", "1000"), ("200k", "200000"), ("20K", "20000"), ("5M", "5000000")]
+        {
             assert_eq!(round_trip::<Count<usize>>(text), written);
         }
         for text in ["", "k", "M", "1m", "1.5M", "-1k", "1kk", "99999999999999999999M", "1é"] {

@@ -208,7 +208,7 @@ fn conduct(stage: &mut Stage<'_>, report: &mut Report) -> Outcome {
 
 /// Puts the rest into the report.
 fn complete(stage: &Stage<'_>, report: &mut Report, harvest: &Harvest, outcome: Outcome) {
-    report.connect = Connect::new(stage.opening, &harvest.connect, named(harvest.tally.failures()));
+    report.connect = Connect::new(report.opened, stage.opening, &harvest.connect, named(harvest.tally.failures()));
     report.connect.retries = harvest.tally[Count::Retries];
     report.connect.failed = harvest.tally[Count::GivenUp];
     report.limit.clone_from(&stage.limit);

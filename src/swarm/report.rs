@@ -66,12 +66,12 @@ pub struct Connect {
 }
 
 impl Connect {
-    /// From the time it all took and what each took.
+    /// From how many were opened in what time, and what each took (guests that came later among them).
     #[must_use]
-    pub fn new(took: Duration, each: &Latencies, failures: BTreeMap<String, u64>) -> Self {
+    pub fn new(opened: u64, took: Duration, each: &Latencies, failures: BTreeMap<String, u64>) -> Self {
         Self {
             seconds: round(took.as_secs_f64()),
-            rate: per_second(each.count(), took),
+            rate: per_second(opened, took),
             p50_ms: millis(each.at(0.5)),
             p99_ms: millis(each.at(0.99)),
             max_ms: millis(each.last()),

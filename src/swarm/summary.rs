@@ -215,7 +215,7 @@ mod tests {
             threads: 1,
             connections: 10,
             opened: 10,
-            connect: Connect::new(Duration::from_millis(500), &each, BTreeMap::new()),
+            connect: Connect::new(10, Duration::from_millis(500), &each, BTreeMap::new()),
             hold: Hold { seconds: 2.0, alive_at_start: 10, alive_at_end: 10, ..Hold::default() },
             broadcast: Some(Broadcast::new(128, &[each.clone(), each], Duration::from_secs(1))),
             ..Report::default()
