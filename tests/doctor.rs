@@ -48,7 +48,7 @@ fn a_few_connections_fit() {
 
 #[test]
 fn too_many_do_not_fit_and_the_wall_and_the_command_are_named() {
-    let output = run(256, "doctor --backend epoll");
+    let output = run(512, "doctor --backend epoll");
     let said = text(&output.stdout);
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert_eq!(
@@ -58,17 +58,17 @@ fn too_many_do_not_fit_and_the_wall_and_the_command_are_named() {
     );
     let row = said.lines().find(|line| line.starts_with("TOO SMALL  open files ")).unwrap();
     let cells: Vec<&str> = row.split_whitespace().collect();
-    assert_eq!(cells[4..], ["256", "10,064", "192"], "{said}");
+    assert_eq!(cells[4..], ["512", "10,320", "192"], "{said}");
     // `ulimit -n` lowers the hard limit too.
-    assert!(said.contains("-> prlimit --pid $$ --nofile=10064  # as root, or LimitNOFILE=10064 in the unit"), "{said}");
+    assert!(said.contains("-> prlimit --pid $$ --nofile=10320  # as root, or LimitNOFILE=10320 in the unit"), "{said}");
 }
 
 #[test]
 fn json_parses_and_says_the_same() {
-    let (status, found) = json(256, "--backend epoll --connections 193");
+    let (status, found) = json(512, "--backend epoll --connections 193");
     assert_eq!((status, &found["fits"], &found["stops_at"]), (Some(1), &false.into(), &192.into()));
     assert_eq!(check(&found, "open files")["verdict"], "too_small");
-    let (status, found) = json(256, "--backend epoll --connections 192 --shards 3");
+    let (status, found) = json(512, "--backend epoll --connections 192 --shards 3");
     assert_eq!((status, &found["fits"], &found["shards"]), (Some(0), &true.into(), &3.into()));
     // This machine says how much memory it has, whatever machine it is.
     assert!(check(&found, "memory")["now"].as_u64().unwrap() > 1 << 20, "{found}");
@@ -106,10 +106,10 @@ fn bad_arguments_are_refused_in_one_line() {
 #[test]
 fn epoll_takes_as_many_as_the_doctor_says_and_refuses_one_more() {
     let serve = "serve --backend epoll --listen http://127.0.0.1:0 --admin off --max-connections";
-    let output = run(256, &format!("{serve} 193"));
+    let output = run(512, &format!("{serve} 193"));
     assert_eq!(output.status.code(), Some(1));
-    assert!(text(&output.stderr).contains("ulimit -n 257"), "{}", text(&output.stderr));
-    let mut child = holdline(256, &format!("{serve} 192 2>&1")).spawn().unwrap();
+    assert!(text(&output.stderr).contains("ulimit -n 513"), "{}", text(&output.stderr));
+    let mut child = holdline(512, &format!("{serve} 192 2>&1")).spawn().unwrap();
     let mut out = BufReader::new(child.stdout.take().unwrap());
     let mut said = String::new();
     while !said.contains("ready\n") {

@@ -87,17 +87,17 @@ fn epoll_in_a_small_container_ends_at_its_descriptors() {
     let limits = LIMITS.replace("20000                20000 ", "1024                 524288");
     let tree = machine("small").file("proc/self/limits", &limits);
     let found = look(&tree, 10_000, BackendChoice::Epoll);
-    assert_eq!((found.fits, found.stops_at), (false, Limit::At(960)));
+    assert_eq!((found.fits, found.stops_at), (false, Limit::At(704)));
     let files = check(&found, "open files");
-    assert_eq!((files.verdict, mend(files).starts_with("ulimit -n 10064  # ")), (Verdict::TooSmall, true));
+    assert_eq!((files.verdict, mend(files).starts_with("ulimit -n 10320  # ")), (Verdict::TooSmall, true));
     let warning = found.warning().unwrap();
-    assert!(warning.contains("10,000 connections do not fit here: epoll ends at 960 (open files, RLIMIT_NOFILE)"));
+    assert!(warning.contains("10,000 connections do not fit here: epoll ends at 704 (open files, RLIMIT_NOFILE)"));
     assert!(warning.ends_with("see `holdline doctor --connections 10000`") && !warning.contains('\n'), "{warning}");
     // Above the hard limit, and above what any limit can be.
     let found = look(&tree, 2_000_000, BackendChoice::Epoll);
     assert!(
         mend(check(&found, "open files"))
-            .starts_with("sysctl -w fs.nr_open=2000064 && prlimit --pid $$ --nofile=2000064  # as root, ")
+            .starts_with("sysctl -w fs.nr_open=2000320 && prlimit --pid $$ --nofile=2000320  # as root, ")
     );
 }
 
@@ -117,7 +117,7 @@ fn a_control_group_of_512_mib_ends_it() {
     // Twelve threads do not fit into ten, for one connection or a million.
     assert_eq!(check(&found, "tasks of the control group").stops_at, Limit::At(0));
     // Six do, and then descriptors are the wall.
-    assert_eq!(look(&tree, 1, BackendChoice::Epoll).stops_at, Limit::At(19_936));
+    assert_eq!(look(&tree, 1, BackendChoice::Epoll).stops_at, Limit::At(19_680));
 }
 
 #[test]
@@ -163,7 +163,7 @@ fn without_io_uring_auto_takes_epoll_and_uring_ends_at_nothing() {
     ] {
         let facts = Facts::read(tree.root(), Err(missing.to_string()));
         let found = diagnose(&facts, &needs(10_000, BackendChoice::Auto));
-        assert_eq!((found.fits, found.backend, found.stops_at), (true, "epoll", Limit::At(19_936)));
+        assert_eq!((found.fits, found.backend, found.stops_at), (true, "epoll", Limit::At(19_680)));
         assert_eq!(check(&found, "io_uring").verdict, Verdict::Note);
         let found = diagnose(&facts, &needs(10_000, BackendChoice::Uring));
         assert_eq!((found.fits, found.stops_at), (false, Limit::At(0)));
@@ -236,20 +236,20 @@ fn json_has_the_documented_shape() {
     let json: serde_json::Value = serde_json::to_value(&found).unwrap();
     assert_eq!(
         (&json["connections"], &json["fits"], &json["stops_at"]),
-        (&50_000.into(), &false.into(), &19_936.into())
+        (&50_000.into(), &false.into(), &19_680.into())
     );
     assert_eq!(
         (&json["backend"], &json["shards"], &json["because"]),
         (&"epoll".into(), &2.into(), &"open files, RLIMIT_NOFILE".into())
     );
-    assert_eq!(json["backends"][1]["stops_at"], 19_936);
+    assert_eq!(json["backends"][1]["stops_at"], 19_680);
     let files = &json["checks"][0];
     assert_eq!(
         (&files["what"], &files["now"], &files["needs"]),
-        (&"open files".into(), &20_000.into(), &50_064.into())
+        (&"open files".into(), &20_000.into(), &50_320.into())
     );
     assert_eq!((&files["verdict"], &files["setting"]), (&"too_small".into(), &"RLIMIT_NOFILE".into()));
-    assert!(files["mend"].as_str().unwrap().contains("50064") && files["arithmetic"].is_string());
+    assert!(files["mend"].as_str().unwrap().contains("50320") && files["arithmetic"].is_string());
     let address_space =
         json["checks"].as_array().unwrap().iter().find(|check| check["what"] == "address space").unwrap();
     assert_eq!((&address_space["now"], &address_space["stops_at"]), (&"unlimited".into(), &"unlimited".into()));

@@ -10,7 +10,7 @@ use super::live::{Live, Phase};
 use super::part::Order;
 use super::part::echo::{Load, Pace};
 use super::part::publisher::Series;
-use super::plan::{App, Plan};
+use super::plan::{App, Plan, Protocol};
 use super::report::{Limit, Usage};
 use super::tally::{Count, Tally};
 use super::usage;
@@ -239,8 +239,17 @@ impl<'a> Stage<'a> {
             self.live.advance(standing(tally));
             standing(tally) >= goal || self.obstacle().is_some()
         };
-        let wait = self.until(self.plan.connect_timeout + self.plan.patience, progress, is_over);
-        self.opening += self.now().since(start);
+        let patience = self.plan.connect_timeout + self.plan.patience;
+        let mut wait = self.until(patience, progress, is_over);
+        let opening = self.now().since(start);
+        // Without a handshake some may stand only because the server has not yet come to refuse them.
+        while self.plan.target.protocol != Protocol::WebSocket && wait == Wait::Done && self.obstacle().is_none() {
+            if self.until(SETTLED, &standing, |tally| standing(tally) < goal) != Wait::Done {
+                break;
+            }
+            wait = self.until(patience, progress, is_over);
+        }
+        self.opening += opening;
         if self.obstacle().is_some() {
             // Some may stand only because the server has not yet come to refuse them.
             self.tell(|_| Some(Order::Halt));

@@ -234,6 +234,8 @@ impl<B: Dial> Crowd<B> {
         self.brought = 0;
         for _ in 0..COMPLETIONS_MAX {
             let Some(completion) = self.backend.next() else { break };
+            // Answers to what this turn sends may come in the same turn.
+            self.tick(clock);
             self.brought += 1;
             match completion {
                 Completion::Received(id, lease) => self.received(id, lease, part),
