@@ -88,7 +88,7 @@ impl Server {
 }
 
 fn run(plan: &Plan) -> Report {
-    let live = Live::new(plan.threads);
+    let live = Live::new(plan.crew());
     let report = holdline::swarm::run(plan, &live, &AtomicBool::new(false)).unwrap();
     assert_eq!(report.faults(), [""; 0], "{}", report.to_json());
     report

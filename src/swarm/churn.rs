@@ -43,11 +43,11 @@ pub(super) fn run(stage: &mut Stage<'_>, churn: &Churn, report: &mut Report) -> 
     report.hold.alive_at_start = stage.call_the_roll();
     let holders = stage.tally()[Count::Standing];
     let held = stage.now();
-    let has_others = stage.role() != Role::Echo && churn.probe.is_some();
-    if has_others && !stage.open_others(churn.probes) {
+    let others = stage.plan.probes();
+    if others.is_some_and(|probes| !stage.open_others(probes)) {
         return None;
     }
-    let has_probes = has_others || stage.role() == Role::Echo;
+    let has_probes = others.is_some() || stage.role() == Role::Echo;
     let rate = Rate::new(PROBE_RATE);
     let idle = (churn.duration / 10).clamp(IDLE_MIN, IDLE_MAX);
     let quiet = has_probes.then(|| probe(stage, rate, idle)).flatten();
@@ -90,7 +90,7 @@ fn missing(before: &Tally, after: &Tally) -> u64 {
 }
 
 fn invite(stage: &Stage<'_>, churn: &Churn) {
-    let threads = stage.desks.len();
+    let threads = stage.plan.threads;
     let start = stage.now();
     let invitation = Invitation {
         gap: churn.rate.due(threads as u64),
@@ -105,7 +105,7 @@ fn invite(stage: &Stage<'_>, churn: &Churn) {
     stage.tell(|index| {
         // The threads take turns.
         let offset = churn.rate.due(index as u64);
-        Some(Order::Invite(Invitation { start: start + offset, ..invitation }))
+        (index < threads).then_some(Order::Invite(Invitation { start: start + offset, ..invitation }))
     });
 }
 

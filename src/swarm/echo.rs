@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use super::crowd::Role;
 use super::latency::Latencies;
 use super::live::Phase;
 use super::part::Order;
 use super::part::echo::{Load, Pace};
 use super::plan::{Echo, Rate};
 use super::report::{self, EchoTimes, Report, per_second};
-use super::stage::{Stage, share};
+use super::stage::{Stage, part_of};
 use super::tally::{Count, Tally};
 
 /// Time from the order to the first message, so that all threads begin together.
@@ -67,10 +68,10 @@ pub(super) fn begin(
 ) -> usize {
     let start = stage.now() + LEAD;
     let measure_from = start + warm_up;
-    let (threads, clients) = (stage.desks.len(), stage.echo_clients());
+    let (plan, clients) = (stage.plan, stage.echo_clients());
     stage.echo(|index| {
         #[allow(clippy::cast_precision_loss, reason = "connections are below 2^53")]
-        let part = share(clients, threads, index) as f64 / clients.max(1) as f64;
+        let part = part_of(plan, Role::Echo, clients, index) as f64 / clients.max(1) as f64;
         let pace = rate.map_or(Pace::Closed, |rate| Pace::Rate { per_second: rate.get() * part, start });
         Load { pace, in_flight, measure_from, until: measure_from + duration }
     })

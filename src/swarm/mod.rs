@@ -79,23 +79,23 @@ pub enum RunError {
     Panic(usize),
 }
 
-/// Runs a plan to its end, or until `stop`, and reports what was found. `live` must have room for [`Plan::threads`].
+/// Runs a plan to its end, or until `stop`, and reports what was found. `live` must have room for [`Plan::crew`].
 ///
 /// # Errors
 /// When there is nothing to report. A server that misbehaves, or a limit that is met, is in the report.
 pub fn run(plan: &Plan, live: &Live, stop: &AtomicBool) -> Result<Report, RunError> {
-    let threads = plan.threads.clamp(1, plan.connections.max(1));
-    let desks: Vec<Desk> = (0..threads).map(|_| Desk::default()).collect();
+    let plan = &Plan { threads: plan.threads.max(1), ..plan.clone() };
+    let desks: Vec<Desk> = (0..plan.crew()).map(|_| Desk::default()).collect();
     let clock = SystemClock::new();
     live.enter(Phase::Setup, 0);
     let network = &Network::new(plan)?;
     thread::scope(|scope| {
         // Whatever happens here, nobody waits for threads that nobody leads.
         let _dismissal = Dismissal(&desks);
-        let mut crew = Vec::with_capacity(threads);
+        let mut crew = Vec::with_capacity(desks.len());
         let number = random();
         for (index, desk) in desks.iter().enumerate() {
-            let worker = Worker { manner: manner(plan, threads, index), desk, counts: live.thread(index), clock, stop };
+            let worker = Worker { manner: manner(plan, index), desk, counts: live.thread(index), clock, stop };
             let work = move || start(plan, network, index, worker, number);
             let thread = thread::Builder::new().name(format!("swarm-{index}"));
             crew.push(thread.spawn_scoped(scope, work).map_err(RunError::Thread)?);
@@ -154,7 +154,8 @@ fn start(plan: &Plan, network: &Network, index: usize, worker: Worker<'_>, run: 
 }
 
 /// How the connections of one thread behave.
-fn manner(plan: &Plan, threads: usize, index: usize) -> Manner {
+fn manner(plan: &Plan, index: usize) -> Manner {
+    let threads = plan.threads;
     let route = |target: &Target| {
         let client = Client::new(target, random_bytes(), plan.message_bytes_max());
         Route { client, address: target.address, greets: target.protocol == Protocol::WebSocket }
@@ -163,7 +164,10 @@ fn manner(plan: &Plan, threads: usize, index: usize) -> Manner {
     Manner {
         // By role: holders, echo clients, guests.
         routes: [main.clone(), echo, main],
-        places: share(plan.connections, threads, index) + plan.places_beside(threads) + 1,
+        places: 1 + match plan.probes() {
+            Some(probes) if index == threads => probes,
+            _ => share(plan.connections, threads, index) + plan.places_beside(threads),
+        },
         window: (WINDOW / threads).max(1),
         timeout: plan.connect_timeout,
     }
@@ -186,7 +190,7 @@ fn conduct(stage: &mut Stage<'_>, report: &mut Report) -> Outcome {
     report.scenario = stage.plan.scenario.name().to_owned();
     report.target = stage.plan.target.to_string();
     report.via = stage.plan.via.name().to_owned();
-    report.threads = stage.desks.len();
+    report.threads = stage.plan.threads;
     report.connections = stage.plan.connections as u64;
     let is_open = stage.open_all();
     report.opened = stage.tally()[Count::Standing];

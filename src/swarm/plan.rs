@@ -48,7 +48,25 @@ impl Plan {
         }
     }
 
-    /// Places that guests and their probes need beside those that stay, in each of `threads`.
+    /// The probes of a churn, which have a thread to themselves, the last one: what they measure must not wait until
+    /// another thousand of deliveries have been read.
+    #[must_use]
+    pub const fn probes(&self) -> Option<usize> {
+        match &self.scenario {
+            Scenario::Churn(churn) if churn.probe.is_some() && !matches!(self.target.app, App::Echo) => {
+                Some(churn.probes)
+            }
+            _ => None,
+        }
+    }
+
+    /// All threads of a run.
+    #[must_use]
+    pub const fn crew(&self) -> usize {
+        self.threads + if self.probes().is_some() { 1 } else { 0 }
+    }
+
+    /// Places that guests need beside those that stay, in each of `threads`.
     #[must_use]
     pub fn places_beside(&self, threads: usize) -> usize {
         let Scenario::Churn(churn) = &self.scenario else { return 0 };
@@ -58,7 +76,7 @@ impl Plan {
         let seconds = opening + churn.lifetime.as_secs_f64() + mute + 10.0;
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "positive, and saturating")]
         let guests = (churn.rate.get() * seconds / threads as f64) as usize;
-        guests.min(Self::GUESTS_MAX) + churn.probes.div_ceil(threads) + 64
+        guests.min(Self::GUESTS_MAX) + 64
     }
 
     /// Where messages come back.

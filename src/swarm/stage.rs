@@ -227,12 +227,12 @@ impl<'a> Stage<'a> {
 
     /// Opens `count` more at the plan's rate.
     pub(super) fn open(&mut self, role: Role, count: usize, standing: impl Fn(&Tally) -> u64) -> bool {
-        let (start, threads) = (self.now(), self.desks.len());
+        let start = self.now();
         let goal = standing(&self.tally()) + count as u64;
         self.tell(|index| {
-            let count = share(count, threads, index);
-            let gap = self.plan.rate.map_or(Duration::ZERO, |rate| rate.due(threads as u64));
-            Some(Order::Open { role, count, gap })
+            let count = part_of(self.plan, role, count, index);
+            let gap = self.plan.rate.map_or(Duration::ZERO, |rate| rate.due(self.plan.threads as u64));
+            (count > 0).then_some(Order::Open { role, count, gap })
         });
         let progress = |tally: &Tally| tally[Count::Dials] + tally[Count::Opened];
         let is_over = |tally: &Tally| {
@@ -371,6 +371,16 @@ impl<'a> Stage<'a> {
         self.next = self.next.saturating_add(count);
         self.tell(|index| (index == 0).then_some(Order::Publish(Series { first, count, start, interval })));
         first
+    }
+}
+
+/// How many of `count` connections of a role belong to a thread: probes have one to themselves.
+pub(super) const fn part_of(plan: &Plan, role: Role, count: usize, index: usize) -> usize {
+    match (plan.probes(), role) {
+        (Some(_), Role::Echo) if index == plan.threads => count,
+        (Some(_), Role::Echo) => 0,
+        _ if index < plan.threads => share(count, plan.threads, index),
+        _ => 0,
     }
 }
 

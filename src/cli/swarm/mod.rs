@@ -107,7 +107,7 @@ const TICK: Duration = Duration::from_millis(50);
 
 /// Shows how it goes until there is a report.
 fn follow(plan: Plan, mut signals: Signals, mut progress: Progress) -> Result<Report, Failure> {
-    let (live, stop) = (Arc::new(Live::new(plan.threads)), Arc::new(AtomicBool::new(false)));
+    let (live, stop) = (Arc::new(Live::new(plan.crew())), Arc::new(AtomicBool::new(false)));
     let engine = {
         let (live, stop, main) = (Arc::clone(&live), Arc::clone(&stop), thread::current());
         let work = move || {

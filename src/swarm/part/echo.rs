@@ -101,7 +101,7 @@ impl Echoes {
 
     /// Whether answers are being waited for.
     pub(in crate::swarm) const fn is_measuring(&self) -> bool {
-        self.load.is_some()
+        self.load.is_some() && !self.places.is_empty()
     }
 
     /// Adds what another thread has found.
