@@ -2,19 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Output, Stdio};
+#[path = "common/program.rs"]
+mod program;
 
-fn holdline(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_holdline"));
-    // Settings of whoever runs the tests must not become the server's.
-    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("HOLDLINE_")) {
-        command.env_remove(name);
-    }
-    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command
-}
+use std::io::{BufRead, BufReader, Read, Write};
+use std::process::{Command, Output, Stdio};
+
+use program::{Program, Scratch, holdline};
 
 fn run(arguments: &[&str]) -> Output {
     holdline(arguments).output().unwrap()
@@ -33,27 +27,6 @@ fn refused(arguments: &[&str]) -> String {
     let (status, said) = failure(&run(arguments));
     assert_eq!(status, Some(2), "{arguments:?}: {said}");
     said
-}
-
-/// A file that is gone with the test.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(name: &str, text: &str) -> Self {
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-{name}", std::process::id()));
-        std::fs::write(&path, text).unwrap();
-        Self(path)
-    }
-
-    fn path(&self) -> &str {
-        self.0.to_str().unwrap()
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
 }
 
 #[test]
@@ -93,7 +66,7 @@ fn bad_arguments_are_refused_in_one_line() {
 
 #[test]
 fn a_bad_configuration_is_refused_with_file_and_line() {
-    let file = Scratch::new("bad.toml", "shards = 1\n\n[limits]\nmesage_bytes_max = \"1MiB\"\nfragments_max = 0\n");
+    let file = Scratch::with("bad.toml", "shards = 1\n\n[limits]\nmesage_bytes_max = \"1MiB\"\nfragments_max = 0\n");
     let said = refused(&["serve", "--config", file.path()]);
     assert!(said.contains("unknown key \"limits.mesage_bytes_max\""), "{said}");
     assert!(said.contains("bad.toml line 4: did you mean limits.message_bytes_max?"), "{said}");
@@ -127,7 +100,7 @@ fn a_bad_environment_is_refused_with_the_variable() {
 fn the_printed_configuration_passes_its_own_check() {
     let printed = run(&["default-config"]);
     assert_eq!(printed.status.code(), Some(0));
-    let file = Scratch::new("default.toml", &String::from_utf8(printed.stdout).unwrap());
+    let file = Scratch::with("default.toml", &String::from_utf8(printed.stdout).unwrap());
     let output = run(&["check-config", file.path()]);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     assert!(String::from_utf8(output.stdout).unwrap().ends_with("default.toml: ok\n"));
@@ -176,12 +149,8 @@ mod server {
 
     use super::*;
 
-    /// A server on free ports, killed with the test.
-    struct Server {
-        child: Child,
-        out: BufReader<ChildStdout>,
-        urls: Vec<String>,
-    }
+    /// A server with a web and a line listener, and the admin's.
+    struct Server(Program);
 
     impl Server {
         fn start(arguments: &[&str]) -> Self {
@@ -191,28 +160,20 @@ mod server {
             if !arguments.contains(&"--backend") {
                 command.args(["--backend", "epoll"]);
             }
-            let mut child = command.args(listeners).args(arguments).spawn().unwrap();
-            let mut out = BufReader::new(child.stdout.take().unwrap());
-            let mut urls = Vec::new();
-            loop {
-                let mut line = String::new();
-                assert_ne!(out.read_line(&mut line).unwrap(), 0, "the server ended before it was ready");
-                match line.trim_end().strip_prefix("listening on ") {
-                    Some(url) => urls.push(url.to_owned()),
-                    None => break assert_eq!(line, "ready\n"),
-                }
-            }
-            assert_eq!(urls.len(), 3, "{urls:?}");
-            Self { child, out, urls }
+            command.args(listeners).args(arguments);
+            let server = Program::start(command);
+            assert_eq!(server.urls.len(), 3, "{:?}", server.urls);
+            Self(server)
         }
 
         fn signal(&self, name: &str) {
-            let done = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status().unwrap();
+            let done =
+                Command::new("kill").args([&format!("-{name}"), &self.0.child.id().to_string()]).status().unwrap();
             assert!(done.success());
         }
 
         fn address(&self, number: usize) -> &str {
-            self.urls[number].split("://").nth(1).unwrap()
+            self.0.address(number)
         }
 
         fn chat(&self, scheme: &str, number: usize, path: &str) -> Command {
@@ -222,10 +183,10 @@ mod server {
         /// Waits for the end: exit status, and what standard error said.
         fn end(&mut self) -> (Option<i32>, String) {
             let (mut said, mut rest) = (String::new(), String::new());
-            self.child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
-            self.out.read_to_string(&mut rest).unwrap();
+            self.0.child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+            self.0.out.read_to_string(&mut rest).unwrap();
             assert_eq!(rest, "", "nothing goes to standard output after `ready`");
-            (self.child.wait().unwrap().code(), said)
+            (self.0.child.wait().unwrap().code(), said)
         }
 
         fn get(&self, number: usize, path: &str) -> String {
@@ -235,13 +196,6 @@ mod server {
             let mut answer = String::new();
             stream.read_to_string(&mut answer).unwrap();
             answer
-        }
-    }
-
-    impl Drop for Server {
-        fn drop(&mut self) {
-            let _ = self.child.kill();
-            let _ = self.child.wait();
         }
     }
 
@@ -269,7 +223,7 @@ mod server {
         let took = begin.elapsed();
         let bound = if cfg!(debug_assertions) { Duration::from_secs(3) } else { Duration::from_secs(1) };
         assert!(took < bound, "{took:?}");
-        let status = std::fs::read_to_string(format!("/proc/{}/status", server.child.id())).unwrap();
+        let status = std::fs::read_to_string(format!("/proc/{}/status", server.0.child.id())).unwrap();
         let kib = |name: &str| -> u64 {
             let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
             line.trim_start_matches(':').split_whitespace().next().unwrap().parse().unwrap()
@@ -289,7 +243,7 @@ mod server {
         assert_eq!(line, "here\n");
         server.signal("TERM");
         // The log says when the first one was heard: two at once could be taken for one.
-        let mut log = BufReader::new(server.child.stderr.take().unwrap());
+        let mut log = BufReader::new(server.0.child.stderr.take().unwrap());
         let mut said = String::new();
         while !said.contains("draining") {
             assert_ne!(log.read_line(&mut said).unwrap(), 0, "{said}");
@@ -297,7 +251,7 @@ mod server {
         server.signal("TERM");
         said.clear();
         log.read_to_string(&mut said).unwrap();
-        assert_eq!(server.child.wait().unwrap().code(), Some(1), "{said}");
+        assert_eq!(server.0.child.wait().unwrap().code(), Some(1), "{said}");
         assert!(said.contains("holdline: ended by a second signal"), "{said}");
         assert_eq!(stay.wait().unwrap().code(), Some(1));
     }

@@ -2,19 +2,19 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+#[path = "common/program.rs"]
+mod program;
+
 use std::io::{BufRead, BufReader, Read};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 
 use serde_json::Value;
 
 /// The program under a limit of open files, which any process may lower for itself.
 fn holdline(files: u32, arguments: &str) -> Command {
     let mut command = Command::new("sh");
-    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("HOLDLINE_")) {
-        command.env_remove(name);
-    }
     let script = format!("ulimit -n {files} && exec '{}' {arguments}", env!("CARGO_BIN_EXE_holdline"));
-    command.args(["-c", &script]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    program::clean(&mut command).args(["-c", &script]);
     command
 }
 

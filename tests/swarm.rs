@@ -2,53 +2,32 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use std::io::{BufRead, BufReader};
+#[path = "common/program.rs"]
+mod program;
+
 use std::net::SocketAddrV4;
-use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use holdline::swarm::live::{Live, Phase};
 use holdline::swarm::plan::{App, Broadcast, Churn, Echo, Idle, Plan, Protocol, Rate, Scenario, Share, Target, Via};
 use holdline::swarm::report::Report;
+use program::{Program, holdline};
 
-/// A server process that ends with its value.
-struct Server {
-    child: Child,
-    at: Vec<SocketAddrV4>,
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
+/// A server with listeners for WebSocket, lines and lengths of an echo and of a topic that the first frame names.
+struct Server(Program);
 
 impl Server {
-    /// With listeners for WebSocket, lines and lengths of an echo and of a topic that the first frame names.
+    const LISTENERS: [&str; 5] = [
+        "http://127.0.0.1:0",
+        "tcp://127.0.0.1:0?framing=line&app=topic",
+        "tcp://127.0.0.1:0?framing=length&app=topic",
+        "tcp://127.0.0.1:0?framing=line&app=echo",
+        "tcp://127.0.0.1:0?framing=length&app=echo",
+    ];
+
     fn start(flags: &[&str]) -> Self {
-        let listeners = [
-            "http://127.0.0.1:0",
-            "tcp://127.0.0.1:0?framing=line&app=topic",
-            "tcp://127.0.0.1:0?framing=length&app=topic",
-            "tcp://127.0.0.1:0?framing=line&app=echo",
-            "tcp://127.0.0.1:0?framing=length&app=echo",
-        ];
-        let mut command = Command::new(env!("CARGO_BIN_EXE_holdline"));
-        command.args(["serve", "--admin", "off"]).args(flags);
-        listeners.iter().for_each(|listener| {
-            command.args(["--listen", listener]);
-        });
-        let mut child = command.env("HOLDLINE_LOG", "warn").stdout(Stdio::piped()).spawn().unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
-        let urls = lines.take_while(|line| line != "ready");
-        let address = |line: String| {
-            let rest = line.split_once("://").unwrap().1;
-            rest.split(['?', '/']).next().unwrap().parse().unwrap()
-        };
-        let at = urls.map(address).collect();
-        Self { child, at }
+        Self(Program::serve(&Self::LISTENERS, &[&["--admin", "off"], flags].concat()))
     }
 
     fn target(&self, protocol: Protocol, app: App) -> Target {
@@ -59,7 +38,7 @@ impl Server {
             (Protocol::Line, App::Echo) => 3,
             (Protocol::Length, App::Echo) => 4,
         };
-        let address = self.at[listener];
+        let address: SocketAddrV4 = self.0.address(listener).parse().unwrap();
         let path = if app == App::Echo { "/echo" } else { "/topics/all" };
         let is_websocket = protocol == Protocol::WebSocket;
         Target {
@@ -80,7 +59,7 @@ impl Server {
             rate: None,
             threads: 2,
             scenario,
-            server_pid: Some(self.child.id()),
+            server_pid: Some(self.0.child.id()),
             connect_timeout: Duration::from_secs(5),
             patience: Duration::from_secs(5),
         }
@@ -207,10 +186,9 @@ fn nobody_at_the_target_is_a_limit_at_zero() {
 #[test]
 fn the_program_says_which_limit_it_was_and_fails() {
     let server = Server::start(&["--max-connections", "50"]);
-    let target = format!("ws://{}/topics/all", server.at[0]);
-    let mut command = Command::new(env!("CARGO_BIN_EXE_holdline"));
-    command.args(["swarm", "idle", "--quiet", "--connections", "60", "--target", &target]);
-    let output = command.output().unwrap();
+    let target = format!("ws://{}/topics/all", server.0.address(0));
+    let swarm = ["swarm", "idle", "--quiet", "--connections", "60", "--target", &target];
+    let output = holdline(&swarm).output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("stopped it at 50 of 60 connections: raise the server's"), "{said}");

@@ -2,23 +2,15 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use std::io::{BufRead, BufReader, Read};
-use std::path::PathBuf;
+#[path = "common/program.rs"]
+mod program;
 
-use std::process::{Child, Command, Output, Stdio};
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Command, Output};
 use std::time::{Duration, Instant};
 
+use program::{Program, Scratch, holdline};
 use serde_json::Value;
-
-fn holdline(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_holdline"));
-    // Settings of whoever runs the tests must not become the server's.
-    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("HOLDLINE_")) {
-        command.env_remove(name);
-    }
-    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command
-}
 
 fn swarm(arguments: &[&str]) -> Output {
     holdline(&[&["swarm"], arguments].concat()).output().unwrap()
@@ -40,30 +32,8 @@ fn refused(arguments: &[&str]) -> String {
     said(&output)
 }
 
-/// A path that is gone with the test.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(name: &str) -> Self {
-        Self(PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-{name}", std::process::id())))
-    }
-
-    fn path(&self) -> &str {
-        self.0.to_str().unwrap()
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
-}
-
-/// A server on free ports, killed with the test.
-struct Server {
-    child: Child,
-    urls: Vec<String>,
-}
+/// A server for whatever a swarm may load.
+struct Server(Program);
 
 impl Server {
     const LISTENERS: [&str; 4] = [
@@ -74,36 +44,11 @@ impl Server {
     ];
 
     fn start(arguments: &[&str]) -> Self {
-        let listeners = Self::LISTENERS.iter().flat_map(|url| ["--listen", url]);
-        let mut command = holdline(&["serve", "--shards", "2", "--admin", "off"]);
-        // Nobody reads the log.
-        let mut child = command.args(listeners).args(arguments).stderr(Stdio::null()).spawn().unwrap();
-        let mut out = BufReader::new(child.stdout.take().unwrap());
-        let mut urls = Vec::new();
-        loop {
-            let mut line = String::new();
-            assert_ne!(out.read_line(&mut line).unwrap(), 0, "the server ended before it was ready");
-            match line.trim_end().strip_prefix("listening on ") {
-                Some(url) => urls.push(url.to_owned()),
-                None => break assert_eq!(line, "ready\n"),
-            }
-        }
-        Self { child, urls }
+        Self(Program::serve(&Self::LISTENERS, &[&["--shards", "2", "--admin", "off"], arguments].concat()))
     }
 
     fn ws(&self, path: &str) -> String {
-        format!("{}{path}", self.urls[0].replace("http://", "ws://"))
-    }
-
-    fn pid(&self) -> String {
-        self.child.id().to_string()
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        format!("{}{path}", self.0.urls[0].replace("http://", "ws://"))
     }
 }
 
@@ -182,11 +127,14 @@ fn nobody_there_is_a_failure_that_says_so() {
 #[test]
 fn idle_connections_are_found_alive() {
     let server = Server::start(&["--heartbeat-interval", "100ms"]);
-    for target in
-        [server.ws("/echo"), server.ws("/topics/idle"), server.urls[1].clone(), format!("{}&topic=i", server.urls[2])]
-    {
+    for target in [
+        server.ws("/echo"),
+        server.ws("/topics/idle"),
+        server.0.urls[1].clone(),
+        format!("{}&topic=i", server.0.urls[2]),
+    ] {
         let report =
-            report(&["idle", "--target", &target, "--connections", "200", "--hold", "500ms", "--pid", &server.pid()]);
+            report(&["idle", "--target", &target, "--connections", "200", "--hold", "500ms", "--pid", &server.0.pid()]);
         assert_eq!((&report["scenario"], &report["opened"]), (&"idle".into(), &200.into()), "{target}");
         assert_eq!((&report["hold"]["alive_at_start"], &report["hold"]["alive_at_end"]), (&200.into(), &200.into()));
         assert!(report["hold"]["pings_answered"].as_u64().unwrap() >= 200, "{target}: {report:#}");
@@ -198,7 +146,8 @@ fn idle_connections_are_found_alive() {
 #[test]
 fn a_broadcast_reaches_each_once() {
     let server = Server::start(&[]);
-    for target in [server.ws("/topics/b"), format!("{}&topic=b", server.urls[2]), format!("{}&topic=b", server.urls[3])]
+    for target in
+        [server.ws("/topics/b"), format!("{}&topic=b", server.0.urls[2]), format!("{}&topic=b", server.0.urls[3])]
     {
         let report = report(&[
             "broadcast",
@@ -230,9 +179,9 @@ fn a_broadcast_reaches_each_once() {
 #[test]
 fn echoes_come_back_in_a_closed_loop_and_at_a_rate() {
     let server = Server::start(&[]);
-    let pid = server.pid();
+    let pid = server.0.pid();
     let line = ["echo", "--connections", "20", "--duration", "500ms", "--warm-up", "100ms", "--pid", &pid];
-    for target in [server.ws("/echo"), server.urls[1].clone()] {
+    for target in [server.ws("/echo"), server.0.urls[1].clone()] {
         let closed = report(&[&line[..], &["--target", &target, "--in-flight", "4"]].concat());
         assert!(closed["echo"]["messages"].as_u64().unwrap() >= 80, "{closed:#}");
         assert!(closed["echo"]["server_cpu_us_per_message"].as_f64().is_some(), "{closed:#}");

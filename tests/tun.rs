@@ -13,6 +13,5 @@ mod tun {
     pub mod crowd;
     pub mod echo;
     pub mod leftovers;
-    pub mod load;
     pub mod traffic;
 }
