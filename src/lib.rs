@@ -39,7 +39,7 @@
 //!  message   mailbox                   a topic, a payload and its frames; queues between shards
 //!  codec   io                          bytes to frames and back; the port: what a kernel must offer
 //!  id   wheel                          names for what lives in tables; timers
-//!  time   close   config   metrics     what all others may use
+//!  time   close   config   metrics   host   what all others may use
 //! ```
 //!
 //! [`io`] is both the port, which is low because everything that sends or wakes is written against it, and the folder
@@ -61,6 +61,7 @@ pub mod close;
 pub mod codec;
 pub mod config;
 pub mod doctor;
+pub mod host;
 pub mod hub;
 pub mod id;
 pub mod io;

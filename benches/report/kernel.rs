@@ -49,6 +49,9 @@ const FOREIGN: &[&str] = &[
     "ftrace",
     "debug_objects",
     "memdup",
+    // Connections that are no longer or not yet.
+    "tw_sock_",
+    "request_sock_",
 ];
 const PAGE: f64 = 4096.0;
 

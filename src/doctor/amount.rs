@@ -2,7 +2,7 @@
 
 use serde::{Serialize, Serializer};
 
-use super::tree::Limit;
+use crate::host::Limit;
 
 /// A quantity. In JSON a number, `"unlimited"`, a text, or null.
 #[derive(Clone, Debug, PartialEq, Eq)]

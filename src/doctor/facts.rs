@@ -2,8 +2,7 @@
 
 use std::path::Path;
 
-use super::cgroup::Cgroups;
-use super::tree::{Limit, Tree, field};
+use crate::host::{self, Cgroups, Limit, Tree, field};
 
 /// All that the diagnosis is made from. What could not be read is `None` or [`Limit::Unknown`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -224,7 +223,7 @@ fn memory(tree: &Tree) -> Memory {
     let kib = |key: &str| tree.field("proc/meminfo", key).map(|kib| kib.saturating_mul(1024));
     Memory {
         total: kib("MemTotal"),
-        available: kib("MemAvailable"),
+        available: host::available_bytes(tree),
         swap: kib("SwapFree"),
         overcommit: tree.number("proc/sys/vm/overcommit_memory"),
         commit_limit: kib("CommitLimit"),

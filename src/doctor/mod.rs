@@ -12,26 +12,22 @@
 //! It leaves out what is not the machine's own: firewalls, load balancers, the network cards' interrupts.
 
 mod amount;
-mod cgroup;
 mod descriptors;
 mod facts;
 mod room;
 mod storm;
 #[cfg(test)]
-mod testing;
-#[cfg(test)]
 mod tests;
 mod text;
-mod tree;
 
 use serde::Serialize;
 
 use crate::config::{BackendChoice, Config};
 
+pub use crate::host::{Cgroups, Level, Limit};
+
 pub use self::amount::Amount;
-pub use self::cgroup::{Cgroups, Level};
 pub use self::facts::{Conntrack, Facts, Files, Memory, Net, Process};
-pub use self::tree::Limit;
 
 /// What is to be held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,10 +1,10 @@
 //! Walls of both backends: memory, what may be reserved of it, tracked connections, tasks.
 
 use super::amount::{bytes, count, several};
-use super::cgroup::{Level, tightest};
 use super::descriptors::{PAGE, RING_PAGES, machine_files, slots, sysctl};
 use super::{Amount, Check, Facts, Limit, Needs, Verdict};
 use crate::config::BackendChoice;
+use crate::host::{Level, tightest};
 
 /// An idle connection in the kernel, slab packing included: tcp_sock 2,521 (13 in eight pages), socket inode 862, file
 /// 195, dentry 195, security 56. Linux 6.18, x86-64; counted in /proc/slabinfo.

@@ -3,9 +3,8 @@
 use super::amount::{bytes, count, several};
 use super::descriptors::{PAGE, sysctl};
 use super::{Amount, Check, Facts, Needs, Verdict, room};
+use crate::host::BACKLOG;
 
-/// The longest queue that a listener asks for.
-const BACKLOG: u64 = 65_535;
 /// A burst that one CPU may have to keep: as `tuning/` sets it.
 const BURST: u64 = 65_535;
 /// Connections in one chain of the kernel's hash table from which on it shows.

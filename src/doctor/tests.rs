@@ -4,8 +4,8 @@
 
 use proptest::prelude::*;
 
-use super::testing::FakeTree;
 use super::*;
+use crate::host::testing::FakeTree;
 
 const LIMITS: &str = "\
 Limit                     Soft Limit           Hard Limit           Units     \n\

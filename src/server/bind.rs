@@ -8,6 +8,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::StartError;
 use crate::config::Listen;
+use crate::host::BACKLOG;
 
 /// A listener of the configuration, bound.
 pub(super) struct Bound {
@@ -38,11 +39,10 @@ impl Bound {
 /// so many connections come back: a sixteenth of them should find room. Beyond, the kernel drops their SYNs, and they
 /// try again after a second.
 pub(super) fn small_backlog(somaxconn: u64, connections_max: usize) -> Option<String> {
-    let wanted = (connections_max as u64 / 16).min(65_535);
-    (somaxconn < wanted).then(|| {
+    (somaxconn < (connections_max as u64 / 16).min(BACKLOG)).then(|| {
         format!(
             "net.core.somaxconn is {somaxconn}, little for {connections_max} connections that may come at once: \
-             `sysctl -w net.core.somaxconn={wanted}`"
+             `sysctl -w net.core.somaxconn={BACKLOG}`"
         )
     })
 }
@@ -98,7 +98,7 @@ mod tests {
         assert_eq!(small_backlog(4096, 10_000), None);
         assert_eq!(small_backlog(65_535, 100_000_000), None);
         let hint = small_backlog(4096, 1_000_000).unwrap_or_default();
-        assert!(hint.contains("is 4096") && hint.ends_with("`sysctl -w net.core.somaxconn=62500`"), "{hint}");
+        assert!(hint.contains("is 4096") && hint.ends_with("`sysctl -w net.core.somaxconn=65535`"), "{hint}");
         assert!(somaxconn().is_some(), "Linux tells");
     }
 }

@@ -48,7 +48,6 @@
 pub mod admin;
 mod bind;
 mod launch;
-mod memory;
 mod publisher;
 mod watch;
 

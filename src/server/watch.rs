@@ -6,7 +6,8 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::{StartError, memory};
+use super::StartError;
+use crate::host;
 use crate::metrics::Metrics;
 use crate::rule::Limit;
 use crate::shard::Control;
@@ -61,7 +62,7 @@ impl Drop for Watch {
 
 /// Nobody is let in while memory is short, until there is a quarter more than the least.
 fn look_at_memory(control: &Control, min: u64) {
-    let Some(free) = memory::free_bytes() else { return };
+    let Some(free) = host::free_bytes() else { return };
     let enough = if control.is_starved() { min.saturating_add(min / 4) } else { min };
     control.set_starved(free < enough);
 }

@@ -52,20 +52,20 @@ impl Limit {
         }
     }
 
-    pub(super) fn of(number: Option<u64>) -> Self {
+    pub(crate) fn of(number: Option<u64>) -> Self {
         number.map_or(Self::Unknown, Self::At)
     }
 }
 
 /// Where /proc and /sys are.
 #[derive(Debug)]
-pub(super) struct Tree(PathBuf);
+pub(crate) struct Tree(PathBuf);
 
 impl Tree {
     /// More than any of these files has.
     const FILE_BYTES_MAX: u64 = 1 << 20;
 
-    pub(super) fn new(root: &Path) -> Self {
+    pub(crate) fn new(root: &Path) -> Self {
         Self(root.to_owned())
     }
 
@@ -74,11 +74,11 @@ impl Tree {
         self.0.join(path.trim_start_matches('/'))
     }
 
-    pub(super) fn exists(&self, path: &str) -> bool {
+    pub(crate) fn exists(&self, path: &str) -> bool {
         self.at(path).exists()
     }
 
-    pub(super) fn text(&self, path: &str) -> Option<String> {
+    pub(crate) fn text(&self, path: &str) -> Option<String> {
         self.read(path).ok()
     }
 
@@ -89,23 +89,23 @@ impl Tree {
     }
 
     /// Its first word as a number.
-    pub(super) fn number(&self, path: &str) -> Option<u64> {
+    pub(crate) fn number(&self, path: &str) -> Option<u64> {
         self.numbers(path).first().copied()
     }
 
     /// All its words that are numbers; those below zero without their sign.
-    pub(super) fn numbers(&self, path: &str) -> Vec<u64> {
+    pub(crate) fn numbers(&self, path: &str) -> Vec<u64> {
         let text = self.text(path).unwrap_or_default();
         text.split_whitespace().filter_map(|word| word.trim_start_matches('-').parse().ok()).collect()
     }
 
     /// A file with one number, or a word for none.
-    pub(super) fn limit(&self, path: &str) -> Limit {
+    pub(crate) fn limit(&self, path: &str) -> Limit {
         self.text(path).map_or(Limit::Unknown, |text| Limit::parse(&text))
     }
 
     /// The same for a file that need not be there: then nothing is limited.
-    pub(super) fn limit_if_there(&self, path: &str) -> Limit {
+    pub(crate) fn limit_if_there(&self, path: &str) -> Limit {
         match self.read(path) {
             Ok(text) => Limit::parse(&text),
             Err(error) if error.kind() == ErrorKind::NotFound => Limit::Unlimited,
@@ -114,13 +114,13 @@ impl Tree {
     }
 
     /// The number behind `key` in a file of `key value` or `key: value` lines.
-    pub(super) fn field(&self, path: &str, key: &str) -> Option<u64> {
+    pub(crate) fn field(&self, path: &str, key: &str) -> Option<u64> {
         field(&self.text(path)?, key)?.split_whitespace().next()?.parse().ok()
     }
 }
 
 /// What stands behind `key` in a text of `key value` or `key: value` lines.
-pub(super) fn field<'a>(text: &'a str, key: &str) -> Option<&'a str> {
+pub(crate) fn field<'a>(text: &'a str, key: &str) -> Option<&'a str> {
     let behind = |line: &'a str| line.strip_prefix(key)?.strip_prefix([':', ' ', '\t']);
     text.lines().find_map(behind).map(str::trim)
 }

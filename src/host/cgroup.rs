@@ -34,7 +34,7 @@ pub struct Cgroups {
 
 /// The level with the least room.
 #[must_use]
-pub(super) fn tightest(levels: &[Level]) -> Option<&Level> {
+pub(crate) fn tightest(levels: &[Level]) -> Option<&Level> {
     let rank = |level: &Level| match level.room() {
         Limit::At(room) => (0, room),
         Limit::Unknown => (1, 0),
@@ -48,12 +48,17 @@ const LEVELS_MAX: usize = 64;
 /// Version 1 says "no limit" with a number of about 2^63.
 const V1_UNLIMITED: u64 = 1 << 62;
 
+/// What bounds this process's memory, level by level.
+pub(crate) fn memory_levels(tree: &Tree) -> Vec<Level> {
+    folders(tree, "memory").iter().flat_map(|folder| memory_level(tree, folder)).collect()
+}
+
 impl Cgroups {
-    pub(super) fn read(tree: &Tree) -> Self {
+    pub(crate) fn read(tree: &Tree) -> Self {
         let folders = |controller: &str| folders(tree, controller);
-        let (memory, pids, cpu) = (folders("memory"), folders("pids"), folders("cpu"));
+        let (pids, cpu) = (folders("pids"), folders("cpu"));
         Self {
-            memory: memory.iter().flat_map(|folder| memory_level(tree, folder)).collect(),
+            memory: memory_levels(tree),
             pids: pids.iter().map(|folder| pids_level(tree, folder)).collect(),
             cpu_percent: cpu.iter().filter_map(|folder| cpu_percent(tree, folder)).min(),
         }
@@ -135,8 +140,8 @@ fn mount<'a>(line: &'a str, kind: &str, controller: &str) -> Option<(&'a str, &'
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::FakeTree;
     use super::*;
+    use crate::host::testing::FakeTree;
 
     const V2_MOUNT: &str = "30 23 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n";
 
