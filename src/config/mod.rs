@@ -39,6 +39,7 @@ macro_rules! named {
 
 mod limits;
 mod listen;
+mod lists;
 mod loader;
 mod nearest;
 mod origins;

@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
+use super::lists::{Address, Listeners, OriginList, Subprotocols};
 use super::problem::Wrong;
-use super::value::{
-    Address, Count, Format, Listeners, OriginList, Period, Raw, Rule, Size, Subprotocols, Switch, Word,
-};
+use super::value::{Count, Format, Period, Raw, Rule, Size, Switch, Word};
 use super::{BackendChoice, Config, LogFormat, SlowConsumer};
 
 /// One thing that can be set.

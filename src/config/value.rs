@@ -1,11 +1,10 @@
 //! How each kind of value is written: the same in a file, in the environment and in a flag.
 
 use std::marker::PhantomData;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::problem::{Wrong, quote};
-use super::{BackendChoice, Listen, LogFormat, Origins, SlowConsumer};
+use super::{BackendChoice, LogFormat, SlowConsumer};
 
 /// A value as it was found.
 pub(super) enum Raw<'a> {
@@ -20,7 +19,7 @@ pub(super) enum Raw<'a> {
 }
 
 impl<'a> Raw<'a> {
-    fn text(&self, mend: &str) -> Result<&'a str, Wrong> {
+    pub(super) fn text(&self, mend: &str) -> Result<&'a str, Wrong> {
         match self {
             Self::Text(text) => Ok(text.trim()),
             Self::List(_) => Err(Wrong::new("is an array", mend)),
@@ -30,7 +29,7 @@ impl<'a> Raw<'a> {
     }
 
     /// A list; a text is one whose items are separated by commas.
-    fn list(&self, mend: &str) -> Result<Vec<&'a str>, Wrong> {
+    pub(super) fn list(&self, mend: &str) -> Result<Vec<&'a str>, Wrong> {
         match self {
             Self::Text(text) => Ok(text.split(',').map(str::trim).filter(|item| !item.is_empty()).collect()),
             Self::List(items) => Ok(items.clone()),
@@ -269,114 +268,11 @@ impl Format for Switch {
     }
 }
 
-/// Listener URLs.
-pub(super) struct Listeners;
-
-impl Listeners {
-    const MAX: usize = 64;
-}
-
-impl Format for Listeners {
-    type Value = Vec<Listen>;
-
-    fn read(raw: &Raw<'_>) -> Result<Vec<Listen>, Wrong> {
-        let mend = "write a list of URLs, such as [\"http://127.0.0.1:8080\"]";
-        let urls = raw.list(mend)?;
-        if urls.is_empty() || urls.len() > Self::MAX {
-            return Err(Wrong::new(format!("has {} listeners", urls.len()), format!("name 1 to {}", Self::MAX)));
-        }
-        let parse = |(index, url): (usize, &&str)| {
-            Listen::parse(url).map_err(|e| Wrong::new(format!("{}: {}", quote(url), e.what), e.mend).of_item(index))
-        };
-        urls.iter().enumerate().map(parse).collect()
-    }
-
-    fn write(value: &Vec<Listen>) -> String {
-        write_list(value)
-    }
-}
-
-/// An address, or `off`.
-pub(super) struct Address;
-
-impl Format for Address {
-    type Value = Option<SocketAddr>;
-
-    fn read(raw: &Raw<'_>) -> Result<Option<SocketAddr>, Wrong> {
-        let mend = "write HOST:PORT with an IP address, such as 127.0.0.1:9090, or off";
-        match raw.text(mend)? {
-            "off" => Ok(None),
-            text => {
-                let text = text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/');
-                let text = text.replace("localhost:", "127.0.0.1:");
-                text.parse().map(Some).map_err(|_| Wrong::new(format!("is {}", quote(&text)), mend))
-            }
-        }
-    }
-
-    fn write(value: &Option<SocketAddr>) -> String {
-        value.map_or_else(|| "\"off\"".to_owned(), |address| format!("\"{address}\""))
-    }
-}
-
-/// `same`, `*` and origins.
-pub(super) struct OriginList;
-
-impl Format for OriginList {
-    type Value = Origins;
-
-    fn read(raw: &Raw<'_>) -> Result<Origins, Wrong> {
-        let mend = "write same, *, or origins such as https://app.example";
-        let mut origins = Origins { any: false, same: false, list: Vec::new() };
-        for (index, word) in raw.list(mend)?.into_iter().enumerate() {
-            let added = origins.add(word);
-            added.map_err(|why| Wrong::new(format!("has {}, which {why}", quote(word)), mend).of_item(index))?;
-        }
-        Ok(origins)
-    }
-
-    fn write(value: &Origins) -> String {
-        write_list(&value.words())
-    }
-}
-
-/// WebSocket subprotocols: tokens (RFC 9110 section 5.6.2), each once.
-pub(super) struct Subprotocols;
-
-impl Format for Subprotocols {
-    type Value = Vec<String>;
-
-    fn read(raw: &Raw<'_>) -> Result<Vec<String>, Wrong> {
-        let mend = "write a list of names, such as [\"chat.v2\", \"chat.v1\"], best first";
-        let mut names: Vec<String> = Vec::new();
-        for (index, name) in raw.list(mend)?.into_iter().enumerate() {
-            let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-            if name.is_empty() || !name.bytes().all(token) {
-                return Err(Wrong::new(format!("has {}, which is no token", quote(name)), mend).of_item(index));
-            }
-            if names.iter().any(|known| known == name) {
-                return Err(Wrong::new(format!("has {} twice", quote(name)), "leave one out").of_item(index));
-            }
-            names.push(name.to_owned());
-        }
-        Ok(names)
-    }
-
-    fn write(value: &Vec<String>) -> String {
-        write_list(value)
-    }
-}
-
-/// What is listed here is printable ASCII, so Rust's escapes are TOML's.
-fn write_list<T: ToString>(items: &[T]) -> String {
-    let items: Vec<String> = items.iter().map(|item| format!("{:?}", item.to_string())).collect();
-    format!("[{}]", items.join(", "))
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+    use super::super::lists::{Address, Listeners, OriginList, Subprotocols};
     use super::*;
 
     fn round_trip<F: Format>(text: &str) -> String {

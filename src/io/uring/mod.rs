@@ -2,8 +2,9 @@
 //!
 //! A shard has one primary ring, in which it waits, and as many others as its connections need: the limit of
 //! RLIMIT_NOFILE applies to each ring's table of direct descriptors, not to their sum. A connection lives in the ring
-//! that accepted it or from which it was dialled; a ring is for the one or for the other. The other rings signal an eventfd that the primary ring polls (polling a ring's own descriptor
-//! does not wake with DEFER_TASKRUN), and the flag in their submission queue tells which of them have work.
+//! that accepted it or from which it was dialled; a ring is for the one or for the other. The other rings signal an
+//! eventfd that the primary ring polls (polling a ring's own descriptor does not wake with DEFER_TASKRUN), and the flag
+//! in their submission queue tells which of them have work.
 //!
 //! ```text
 //!   wait:   receives for the readable -> submit -> handle completions -> nothing to tell? sleep in the primary ring
@@ -29,6 +30,7 @@
 mod accept;
 mod buffers;
 mod close;
+mod config;
 mod dial;
 mod probe;
 mod receive;
@@ -39,70 +41,25 @@ mod sources;
 mod table;
 #[cfg(test)]
 mod tests;
+mod turn;
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use self::accept::Listener;
 use self::buffers::{Arena, Lent, Scratch, Sink};
+pub use self::config::{Config, SetupError};
 use self::dial::Dials;
 pub use self::probe::{Missing, probe};
-use self::request::{Done, Kind};
-use self::ring::{Batch, Ring};
+use self::request::Kind;
+use self::ring::Ring;
 pub use self::sources::Sources;
-use self::table::{DIAL, MULTI, POLL, POLL_OUT, Table};
+use self::table::Table;
 use crate::id::{ConnId, ListenerId};
 use crate::io::sys::{self, Eventfd};
 use crate::io::{Accepted, Backend, Completion, Ending, Lease, Out, Short, Wake};
-
-/// How much of it there shall be.
-#[derive(Clone, Copy, Debug)]
-pub struct Config {
-    /// Connections at most, rounded up to whole rings with room for one more.
-    pub connections_max: usize,
-    /// Direct descriptors per ring; `None` for as many as RLIMIT_NOFILE allows.
-    pub slots_per_ring: Option<u32>,
-    /// Small receives without a [`Backend::quieten`] between them after which a connection gets a multishot receive;
-    /// more than 3 for never, which suits clients: a multishot receive costs 600 bytes of kernel memory more.
-    pub promote_after: u32,
-    /// Where dialled connections come from.
-    pub sources: Sources,
-}
-
-impl Config {
-    /// The defaults for this many connections.
-    #[must_use]
-    pub const fn new(connections_max: usize) -> Self {
-        Self { connections_max, slots_per_ring: None, promote_after: 3, sources: Sources::Kernel }
-    }
-}
-
-/// Why there is no backend.
-#[derive(Debug, thiserror::Error)]
-pub enum SetupError {
-    /// The kernel lacks something.
-    #[error(transparent)]
-    Missing(#[from] Missing),
-    /// More than all rings can hold.
-    #[error(
-        "{asked} connections per shard are more than {rings} rings of {slots} descriptors can hold; raise the \
-             limit on open files (ulimit -n) or use more shards"
-    )]
-    TooMany {
-        /// The number asked for.
-        asked: usize,
-        /// Rings at most.
-        rings: usize,
-        /// Descriptors in each.
-        slots: u32,
-    },
-    /// A ring or its memory was refused.
-    #[error("io_uring cannot be set up: {0}")]
-    Io(#[from] io::Error),
-}
 
 /// One shard's rings. It belongs to the thread that made it.
 pub struct Uring {
@@ -145,8 +102,6 @@ pub struct Uring {
 
 /// Where the shard waits.
 const PRIMARY: usize = 0;
-/// System calls for one ring's deferred work in a row.
-const REAPS_MAX: u32 = 64;
 
 impl std::fmt::Debug for Uring {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -202,186 +157,6 @@ impl Uring {
         uring.poll_eventfd(Kind::Doorbell);
         uring.poll_eventfd(Kind::Kick);
         Ok(uring)
-    }
-
-    fn poll_eventfd(&mut self, kind: Kind) {
-        let eventfd = if kind == Kind::Kick { &self.kick } else { &*self.doorbell };
-        // Emptied first: a signal from here on is seen by the new poll, one from before is being answered.
-        eventfd.drain();
-        let fd = eventfd.as_raw_fd();
-        self.push(PRIMARY, &request::poll_eventfd(fd, kind));
-    }
-
-    /// Queues a request. All memory that requests point to is the backend's, see the module's invariants.
-    fn push(&mut self, ring: usize, entry: &io_uring::squeue::Entry) {
-        if !self.rings[ring].listed {
-            self.rings[ring].listed = true;
-            self.listed.push(ring);
-        }
-        // SAFETY: requests are built in `request` with pointers to a static, to scratch memory that nobody has on loan,
-        // to the arena, or to shared bytes in `held`. The last two are given up after a submission only.
-        if let Err(error) = unsafe { self.rings[ring].push(entry) } {
-            self.broken = Some(error.kind());
-        }
-    }
-
-    /// Submits what is queued in each ring, and handles what completes.
-    fn submit_all(&mut self) {
-        let mut listed = std::mem::take(&mut self.listed);
-        for &ring in &listed {
-            self.rings[ring].listed = false;
-            self.reap(ring);
-        }
-        listed.clear();
-        if self.listed.is_empty() {
-            self.listed = listed;
-        }
-        if self.broken.is_none() {
-            self.arena.reset();
-            self.held.clear();
-        }
-    }
-
-    /// One system call for one ring: submits, runs deferred work, and handles what has completed.
-    fn reap(&mut self, ring: usize) {
-        if let Err(error) = self.rings[ring].submit(true) {
-            self.broken = Some(error.kind());
-        }
-        self.absorb(ring);
-        if ring == PRIMARY {
-            self.fresh = true;
-        } else if self.rings[ring].has_deferred() {
-            self.kicked = true;
-        }
-    }
-
-    /// Handles the completions that a ring has now.
-    fn absorb(&mut self, ring: usize) {
-        let mut batch = Batch::new();
-        loop {
-            self.rings[ring].take(&mut batch);
-            if batch.len() == 0 {
-                return;
-            }
-            for index in 0..batch.len() {
-                self.handle(ring, &batch.get(index));
-            }
-        }
-    }
-
-    fn handle(&mut self, ring: usize, done: &Done) {
-        match done.kind {
-            Kind::Ignored => {}
-            Kind::Poll => self.on_poll(done),
-            Kind::Recv => self.on_recv(done),
-            Kind::Multi => self.on_multi(ring, done),
-            Kind::PollOut => self.on_poll_out(done),
-            Kind::Send | Kind::SendPart => self.on_send(done),
-            Kind::Accept | Kind::AcceptOne => self.on_accept(ring, done),
-            Kind::CancelAccept => self.on_cancel_accept(done),
-            Kind::CancelPoll => self.on_cancel_failed(done, POLL, Kind::Poll),
-            Kind::CancelMulti => self.on_cancel_failed(done, MULTI, Kind::Multi),
-            Kind::CancelPollOut => self.on_cancel_failed(done, POLL_OUT, Kind::PollOut),
-            Kind::Shutdown => self.on_shutdown(done),
-            Kind::Close => self.on_close(ring, done),
-            Kind::Refuse => self.freed(ring, u32::try_from(done.about).unwrap_or(0)),
-            Kind::DialSocket | Kind::DialBind | Kind::Dial => self.on_dial(done),
-            Kind::CancelDial => self.on_cancel_failed(done, DIAL, Kind::Dial),
-            Kind::Doorbell | Kind::Kick => {
-                let flag = if done.kind == Kind::Kick { &mut self.kicked } else { &mut self.rung };
-                *flag = true;
-                if !done.more() {
-                    self.poll_eventfd(done.kind);
-                }
-            }
-        }
-    }
-
-    /// Enters the rings other than the primary that have work.
-    fn answer_kick(&mut self) {
-        if !std::mem::take(&mut self.kicked) {
-            return;
-        }
-        for ring in 1..self.rings.len() {
-            let mut reaps = 0;
-            while self.rings[ring].has_deferred() || self.rings[ring].has_done() {
-                self.reap(ring);
-                reaps += 1;
-                if reaps == REAPS_MAX {
-                    self.kicked = true;
-                    break;
-                }
-            }
-        }
-    }
-
-    /// Whether a wait is over.
-    fn has_news(&self) -> bool {
-        self.rung || !self.done.is_empty()
-    }
-
-    /// Everything that needs no sleep. True when there is something to tell.
-    fn work(&mut self) -> bool {
-        self.answer_kick();
-        let news = self.has_news();
-        if !news || !self.flushed {
-            self.service();
-            self.balance();
-        }
-        // What is queued in the primary ring is submitted when it sleeps.
-        if !self.listed.is_empty() && (news && !self.flushed || self.others_listed()) {
-            self.submit_all();
-        }
-        // With news at every wait and nothing to send, the kernel must be entered all the same.
-        if news && !self.fresh && self.rings[PRIMARY].has_deferred() {
-            self.reap(PRIMARY);
-        }
-        self.flushed = false;
-        self.fresh = false;
-        self.has_news()
-    }
-
-    /// Whether another ring than the primary has something to submit.
-    fn others_listed(&self) -> bool {
-        self.listed.iter().any(|&ring| ring != PRIMARY)
-    }
-
-    /// Sleeps in the primary ring until something completes there.
-    fn sleep(&mut self, deadline: Option<Instant>) -> io::Result<()> {
-        let accept = self.accept_deadline();
-        let deadline = deadline.map_or(accept, |deadline| Some(accept.map_or(deadline, |accept| accept.min(deadline))));
-        let mut timeout = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        if self.kicked || self.others_listed() {
-            timeout = Some(Duration::ZERO);
-        }
-        self.listed.retain(|&ring| ring != PRIMARY);
-        self.rings[PRIMARY].listed = false;
-        self.rings[PRIMARY].submit_and_wait(timeout)?;
-        self.absorb(PRIMARY);
-        Ok(())
-    }
-
-    /// Receives for those who still stand in the line for a buffer: how much a shard can read in a turn must not depend on
-    /// how often it waits. Whether that brought anything.
-    fn refill(&mut self) -> bool {
-        if self.ready.is_empty() || self.broken.is_some() {
-            return false;
-        }
-        self.service();
-        self.submit_all();
-        !self.done.is_empty()
-    }
-
-    /// Whether a completion that waited in the queue is still of interest; what it holds is given back if not.
-    fn keeps(&mut self, completion: &Completion) -> bool {
-        let (Completion::Received(id, _)
-        | Completion::PeerClosed(id)
-        | Completion::Writable(id)
-        | Completion::Failed(id, _)) = completion
-        else {
-            return true;
-        };
-        self.table.open(*id).is_some()
     }
 }
 

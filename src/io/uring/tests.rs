@@ -14,6 +14,7 @@ use std::collections::{HashMap, HashSet};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
+use super::request::Done;
 use super::ring::Filler;
 use super::table::MULTI;
 use super::*;

@@ -1,0 +1,111 @@
+//! How lists are written, and the addresses and names in them.
+
+use std::net::SocketAddr;
+
+use super::problem::{Wrong, quote};
+use super::value::{Format, Raw};
+use super::{Listen, Origins};
+
+/// Listener URLs.
+pub(super) struct Listeners;
+
+impl Listeners {
+    const MAX: usize = 64;
+}
+
+impl Format for Listeners {
+    type Value = Vec<Listen>;
+
+    fn read(raw: &Raw<'_>) -> Result<Vec<Listen>, Wrong> {
+        let mend = "write a list of URLs, such as [\"http://127.0.0.1:8080\"]";
+        let urls = raw.list(mend)?;
+        if urls.is_empty() || urls.len() > Self::MAX {
+            return Err(Wrong::new(format!("has {} listeners", urls.len()), format!("name 1 to {}", Self::MAX)));
+        }
+        let parse = |(index, url): (usize, &&str)| {
+            Listen::parse(url).map_err(|e| Wrong::new(format!("{}: {}", quote(url), e.what), e.mend).of_item(index))
+        };
+        urls.iter().enumerate().map(parse).collect()
+    }
+
+    fn write(value: &Vec<Listen>) -> String {
+        write_list(value)
+    }
+}
+
+/// An address, or `off`.
+pub(super) struct Address;
+
+impl Format for Address {
+    type Value = Option<SocketAddr>;
+
+    fn read(raw: &Raw<'_>) -> Result<Option<SocketAddr>, Wrong> {
+        let mend = "write HOST:PORT with an IP address, such as 127.0.0.1:9090, or off";
+        match raw.text(mend)? {
+            "off" => Ok(None),
+            text => {
+                let text = text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/');
+                let text = text.replace("localhost:", "127.0.0.1:");
+                text.parse().map(Some).map_err(|_| Wrong::new(format!("is {}", quote(&text)), mend))
+            }
+        }
+    }
+
+    fn write(value: &Option<SocketAddr>) -> String {
+        value.map_or_else(|| "\"off\"".to_owned(), |address| format!("\"{address}\""))
+    }
+}
+
+/// `same`, `*` and origins.
+pub(super) struct OriginList;
+
+impl Format for OriginList {
+    type Value = Origins;
+
+    fn read(raw: &Raw<'_>) -> Result<Origins, Wrong> {
+        let mend = "write same, *, or origins such as https://app.example";
+        let mut origins = Origins { any: false, same: false, list: Vec::new() };
+        for (index, word) in raw.list(mend)?.into_iter().enumerate() {
+            let added = origins.add(word);
+            added.map_err(|why| Wrong::new(format!("has {}, which {why}", quote(word)), mend).of_item(index))?;
+        }
+        Ok(origins)
+    }
+
+    fn write(value: &Origins) -> String {
+        write_list(&value.words())
+    }
+}
+
+/// WebSocket subprotocols: tokens (RFC 9110 section 5.6.2), each once.
+pub(super) struct Subprotocols;
+
+impl Format for Subprotocols {
+    type Value = Vec<String>;
+
+    fn read(raw: &Raw<'_>) -> Result<Vec<String>, Wrong> {
+        let mend = "write a list of names, such as [\"chat.v2\", \"chat.v1\"], best first";
+        let mut names: Vec<String> = Vec::new();
+        for (index, name) in raw.list(mend)?.into_iter().enumerate() {
+            let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+            if name.is_empty() || !name.bytes().all(token) {
+                return Err(Wrong::new(format!("has {}, which is no token", quote(name)), mend).of_item(index));
+            }
+            if names.iter().any(|known| known == name) {
+                return Err(Wrong::new(format!("has {} twice", quote(name)), "leave one out").of_item(index));
+            }
+            names.push(name.to_owned());
+        }
+        Ok(names)
+    }
+
+    fn write(value: &Vec<String>) -> String {
+        write_list(value)
+    }
+}
+
+/// What is listed here is printable ASCII, so Rust's escapes are TOML's.
+fn write_list<T: ToString>(items: &[T]) -> String {
+    let items: Vec<String> = items.iter().map(|item| format!("{:?}", item.to_string())).collect();
+    format!("[{}]", items.join(", "))
+}
