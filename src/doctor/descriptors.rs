@@ -13,6 +13,8 @@ const RINGS_PER_SHARD_MAX: u64 = 4095;
 /// 8 MiB are enough for 81 rings.
 pub(super) const RING_PAGES: u64 = 26;
 pub(super) const PAGE: u64 = 4096;
+/// How a command begins that sets what `tuning/holdline-tune` sets too.
+pub(super) const SYSCTL: &str = "sysctl -w ";
 /// Descriptors of a shard beside its rings: two eventfds, and its listeners.
 const SHARD_DESCRIPTORS: u64 = 4;
 /// Mappings: two for a ring's queues, two for its buffers.
@@ -192,9 +194,9 @@ fn raise_files(facts: &Facts, needed: u64) -> String {
     }
 }
 
-/// The command that sets a value now, and the file that keeps it.
+/// The command that sets a value until the next boot.
 pub(super) fn sysctl(name: &str, value: impl std::fmt::Display) -> String {
-    format!("sysctl -w {name}={value}  # keep it: tuning/holdline-sysctl.conf")
+    format!("{SYSCTL}{name}={value}")
 }
 
 /// Open files of the whole machine, which bound both.

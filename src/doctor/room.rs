@@ -154,7 +154,7 @@ fn conntrack(facts: &Facts, needs: &Needs) -> Option<Check> {
         .amounts(Amount::count(conntrack.max), Amount::Count(needed));
     let mend = || {
         let command = sysctl("net.netfilter.nf_conntrack_max", needed);
-        format!("{command}; or do not track: iptables -t raw -A PREROUTING -p tcp --dport PORT -j CT --notrack")
+        format!("{command}  # or do not track: iptables -t raw -A PREROUTING -p tcp --dport PORT -j CT --notrack")
     };
     let connections = count(needs.connections);
     Some(match conntrack.count {

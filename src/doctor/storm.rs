@@ -54,13 +54,14 @@ fn coming(facts: &Facts, needs: &Needs) -> Vec<Check> {
 /// All have something to read or to send: each holds a page.
 fn pages(facts: &Facts, needs: &Needs) -> Check {
     let saving = facts.net.tcp_mem.get(1).copied();
-    let quarter = facts.memory.total.map_or(u64::MAX, |total| total / 4 / PAGE).max(1);
-    let needed = needs.connections.min(quarter);
+    // As `tuning/` counts: what the connections themselves leave, a page for each of them taken off.
+    let free = facts.memory.total.map_or(u64::MAX, |total| (total / PAGE).saturating_sub(needs.connections));
+    let needed = needs.connections.min(free / 4).max(1);
     let values = format!("'{} {needed} {}'", needed / 2, needed.saturating_add(needed / 2));
     Check::storm("pages of TCP", "net.ipv4.tcp_mem, second", saving, needed)
         .because(format!(
-            "4 KiB for each of {} connections with unread or unsent data, a quarter of the memory at most; above it the \
-             kernel saves",
+            "4 KiB for each of {} connections with unread or unsent data, a quarter at most of the memory that they \
+             leave; above it the kernel saves",
             count(needs.connections)
         ))
         .mended_by(|| sysctl("net.ipv4.tcp_mem", values))
@@ -69,12 +70,14 @@ fn pages(facts: &Facts, needs: &Needs) -> Check {
 /// All leave at once.
 fn leaving(facts: &Facts, needs: &Needs) -> [Check; 2] {
     let net = &facts.net;
-    let orphans = Check::storm("closed with unsent data", "net.ipv4.tcp_max_orphans", net.orphans, needs.connections)
+    // No more than a page of memory in four, as `tuning/` has it.
+    let needed = needs.connections.min(facts.memory.total.map_or(u64::MAX, |total| total / PAGE / 4)).max(1);
+    let orphans = Check::storm("closed with unsent data", "net.ipv4.tcp_max_orphans", net.orphans, needed)
         .because("all connections in a drain; above it the kernel resets them and last words are lost")
-        .mended_by(|| sysctl("net.ipv4.tcp_max_orphans", needs.connections));
-    let time_wait = Check::storm("TIME_WAIT", "net.ipv4.tcp_max_tw_buckets", net.time_wait, needs.connections)
+        .mended_by(|| sysctl("net.ipv4.tcp_max_orphans", needed));
+    let time_wait = Check::storm("TIME_WAIT", "net.ipv4.tcp_max_tw_buckets", net.time_wait, needed)
         .because("all connections in a drain; above it they are forgotten early")
-        .mended_by(|| sysctl("net.ipv4.tcp_max_tw_buckets", needs.connections));
+        .mended_by(|| sysctl("net.ipv4.tcp_max_tw_buckets", needed));
     [orphans, time_wait]
 }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::amount::{count, several};
+use super::descriptors::SYSCTL;
 use super::{Check, Diagnosis, Limit, Outlook, Verdict};
 
 impl Diagnosis {
@@ -45,7 +46,16 @@ impl fmt::Display for Diagnosis {
         }
         writeln!(f)?;
         self.backends.iter().try_for_each(|outlook| writeln!(f, "{}", ending(outlook)))?;
-        writeln!(f, "{}", self.conclusion())
+        writeln!(f, "{}", self.conclusion())?;
+        let mends = self.checks.iter().filter_map(|check| check.mend.as_ref());
+        if mends.filter(|mend| mend.starts_with(SYSCTL)).count() > 0 {
+            let number = self.connections;
+            writeln!(
+                f,
+                "most of that is set by tuning/holdline-tune apply --connections {number} (and kept with --persist)"
+            )?;
+        }
+        Ok(())
     }
 }
 
