@@ -197,5 +197,7 @@ undo_plan() {
     # What failed stays on record, for another undo.
     KEPT=("${kept[@]}") BEFORE=("${before[@]}") AFTER=("${after[@]}")
     write_state
+    # The folder that apply made, unless somebody has put something there.
+    [ "$(dirname "$STATE")" != "$ROOT/var/lib/holdline" ] || rmdir "$ROOT/var/lib/holdline" 2>/dev/null
     echo "$back put back, $failures failed"
 }

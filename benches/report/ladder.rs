@@ -130,6 +130,7 @@ impl Results {
     ) -> io::Result<()> {
         child::go_on()?;
         let (sockets, started) = (sys::sockets(), Instant::now());
+        println!("{what}: under way");
         match work() {
             Ok(found) => {
                 println!("{what}: done in {:.0} s", started.elapsed().as_secs_f64());

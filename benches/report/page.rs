@@ -98,12 +98,28 @@ fn intro(page: &mut String, results: &Results) {
         machine.commit,
         machine.load,
     );
-    page.push_str(
+    let _ = writeln!(
+        page,
         "One command makes this page anew, figures and pictures (a million connections want 10 GB and ten minutes):\n\n\
-         ```sh\ncargo bench --bench report -- --steps 10k,100k,1M\n```\n\n\
-         The figures themselves are in [results.json](results.json); `--plot-only docs/scale/results.json` draws them \
-         again.\n\n",
+         ```sh\ncargo bench --bench report -- {}\n```\n\n\
+         The figures themselves are in [results.json](results.json), which `--plot-only` draws again.\n",
+        flags(results),
     );
+}
+
+/// What the command is told to measure the same steps.
+fn flags(results: &Results) -> String {
+    let steps = |is_loopback: bool| {
+        let mut steps: Vec<u64> = results.bare.iter().filter(|_| is_loopback).map(|bare| bare.connections).collect();
+        let measured = results.steps.iter().filter(|step| (step.via == "loopback") == is_loopback);
+        steps.extend(measured.map(|step| step.connections));
+        steps.sort_unstable();
+        steps.dedup();
+        steps.iter().map(|step| Unit::Count.show(*step as f64).replace([' ', '\u{a0}'], "")).collect::<Vec<_>>().join(",")
+    };
+    let (loopback, tun) = (steps(true), steps(false));
+    let loopback = if loopback.is_empty() { "none".to_owned() } else { loopback };
+    if tun.is_empty() { format!("--steps {loopback}") } else { format!("--steps {loopback} --tun {tun}") }
 }
 
 fn count(step: &Step) -> String {
@@ -151,7 +167,8 @@ fn memory(page: &mut String, results: &Results) {
         "Kernel memory is the growth of the slab caches, those of file systems left out. Over loopback both ends are in \
          one kernel: the clients' end is measured against a loop that only accepts, and taken off. A bare socket is half \
          of a pair of which neither end waits for anything, its descriptor and its client's port not counted. A dash: \
-         other programs opened or closed sockets meanwhile. `within` says whether the kernel memory stays within 5 % of \
+         other programs opened or closed sockets meanwhile, or the connections were fewer than 5,000, whose share is lost \
+         in what the machine does besides. `within` says whether the kernel memory stays within 5 % of \
          the bare socket plus 310 bytes.\n\n",
     );
     let row = |step: &Step| {
