@@ -195,7 +195,7 @@ impl Kernel {
     /// Whether the sockets that came are those of the connections, one or two for each: a hundredth of them is
     /// worth 40 bytes a connection.
     pub(crate) fn is_alone(&self, ends: f64) -> bool {
-        (self.sockets - ends).abs() <= 0.005 * ends
+        (self.sockets - ends).abs() <= 0.01 * ends
     }
 
     /// What some caches have grown by, bytes per connection.

@@ -108,6 +108,7 @@ pub(crate) fn run_tun(backend: &str, connections: u64, timing: Timing) -> io::Re
             let pid = swarm.server(START)?;
             sys::enter_namespace(pid)?;
             let mut server = Server { child: None, pid, web, echo, admin, apart: true };
+            server.wait_until_it_listens(&mut swarm)?;
             measure(&mut server, swarm, &load, timing, before)
         });
         let mut step = work.join().map_err(|_| io::Error::other("the step panicked"))??;
@@ -200,6 +201,20 @@ impl Server {
         // The admin page comes last.
         let admin = address(urls.iter().rev(), "http://")?;
         Ok(Self { pid: child.pid(), child: Some(child), web, echo, admin, apart: false })
+    }
+
+    /// A server that the swarm has started is a process before it listens.
+    fn wait_until_it_listens(&mut self, swarm: &mut Swarm) -> io::Result<()> {
+        let until = Instant::now() + START;
+        loop {
+            match Scrape::of(self.admin) {
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused && Instant::now() < until => {
+                    swarm.still_runs()?;
+                    child::pause(LOOK)?;
+                }
+                outcome => return outcome.map(|_| ()),
+            }
+        }
     }
 
     /// Asks until all connections are there.
