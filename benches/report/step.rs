@@ -18,6 +18,8 @@ const CORE: usize = 0;
 const SPARE: u64 = 64;
 /// The server's address in the namespace that the swarm makes.
 const TUN_SERVER: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
+/// The part of a heartbeat's interval that clients have to answer: 10 s of 30, as by default.
+const PATIENCE: u32 = 3;
 const START: Duration = Duration::from_secs(20);
 /// How often the server is asked how far it is.
 const LOOK: Duration = Duration::from_millis(20);
@@ -171,10 +173,13 @@ fn measure(server: &mut Server, mut swarm: Swarm, load: &Load, timing: Timing, b
 
 /// `holdline serve` with a web listener, an echo, and the address of the admin page.
 fn command(backend: &str, connections: u64, timing: Timing, [web, echo, admin]: &[String; 3]) -> Vec<String> {
-    let (room, heartbeat) = ((connections + SPARE).to_string(), format!("{}ms", timing.heartbeat.as_millis()));
-    let flags = ["--backend", backend, "--shards", "1", "--max-connections", &room, "--heartbeat-interval", &heartbeat];
+    let room = (connections + SPARE).to_string();
+    let time = |time: Duration| format!("{}ms", time.as_millis());
+    let (heartbeat, patience) = (time(timing.heartbeat), time(timing.heartbeat / PATIENCE));
+    let flags = ["--backend", backend, "--shards", "1", "--max-connections", &room];
+    let beats = ["--heartbeat-interval", &heartbeat, "--heartbeat-timeout", &patience];
     let listeners = ["--listen", web, "--listen", echo, "--admin", admin];
-    [PROGRAM, "serve"].into_iter().chain(flags).chain(listeners).map(str::to_owned).collect()
+    [PROGRAM, "serve"].into_iter().chain(flags).chain(beats).chain(listeners).map(str::to_owned).collect()
 }
 
 /// Of the first listener with this scheme.
