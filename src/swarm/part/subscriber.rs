@@ -81,6 +81,7 @@ impl Subscribers {
     fn measure(&mut self, stamp: Stamp, now: Instant) {
         let latency_ns = now.as_nanos().saturating_sub(stamp.due.as_nanos());
         self.overall.record(latency_ns);
+        self.last = self.last.max(now);
         let at = (stamp.number - self.first) as usize;
         if at >= DETAILED_MAX {
             return;
@@ -89,7 +90,6 @@ impl Subscribers {
             self.messages.push(Latencies::new());
         }
         self.messages[at].record(latency_ns);
-        self.last = self.last.max(now);
     }
 
     fn pass_over(&mut self, index: u32, from: u32, to: u32, heard: &mut Heard<'_>) {

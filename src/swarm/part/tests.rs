@@ -63,6 +63,20 @@ fn losses_duplicates_and_turned_messages_are_found() {
 }
 
 #[test]
+fn a_long_broadcast_ends_with_its_last_delivery() {
+    let (mut crowd, mut actor, clock, ids) = standing(Role::Holder, 1);
+    actor.obey(Order::Measure(1), &mut crowd);
+    for number in 1..=200 {
+        clock.advance(Duration::from_millis(10));
+        crowd.script().says(ids[0], &line(number, clock.now()));
+        crowd.play(&clock, &mut actor);
+    }
+    let found = &actor.subscribers;
+    assert_eq!((found.last, found.overall.count()), (Instant::from_millis(2000), 200));
+    assert_eq!(found.messages.len(), 128, "of so many the figures are kept one by one");
+}
+
+#[test]
 fn messages_of_others_are_not_counted() {
     let (mut crowd, mut actor, clock, ids) = standing(Role::Holder, 1);
     let mut other = Template::new(RUN + 1, 64).stamp(1, Instant::ZERO).to_vec();

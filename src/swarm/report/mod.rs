@@ -128,7 +128,7 @@ pub struct Broadcast {
     pub last_ms: f64,
     /// Deliveries per second, from the first publication to the last delivery.
     pub rate: f64,
-    /// Each message, in order.
+    /// Each of the first 128 messages, in order.
     pub each: Vec<Publication>,
 }
 
