@@ -25,6 +25,13 @@ pub(super) struct Measured {
     holders: u64,
 }
 
+impl Measured {
+    /// Who has heard the last message, and still stands.
+    fn alive(&self) -> u64 {
+        difference(self, Count::Last).min(self.after[Count::Standing])
+    }
+}
+
 /// Publishes what the plan says.
 pub(super) fn run(stage: &mut Stage<'_>, broadcast: Broadcast, report: &mut Report) -> Option<Measured> {
     report.hold.alive_at_start = stage.call_the_roll();
@@ -35,17 +42,14 @@ pub(super) fn run(stage: &mut Stage<'_>, broadcast: Broadcast, report: &mut Repo
     }
     let measured = publish(stage, broadcast.messages, broadcast.interval);
     report.hold.seconds = round(stage.now().since(held).as_secs_f64());
-    // Whoever has heard something of the last lot lives.
-    let heard = measured.after[Count::Measured] - measured.before[Count::Measured];
-    let standing = measured.after[Count::Standing];
-    report.hold.alive_at_end = standing.min(heard);
+    report.hold.alive_at_end = measured.alive();
     Some(measured)
 }
 
 /// Publishes and waits for all deliveries.
 pub(super) fn publish(stage: &mut Stage<'_>, messages: u32, interval: Duration) -> Measured {
     stage.live.enter(Phase::Measure, u64::from(messages));
-    stage.measure();
+    stage.measure(messages);
     let before = stage.tally();
     let holders = before[Count::Standing];
     let start = stage.now() + LEAD;

@@ -111,10 +111,10 @@ fn invite(stage: &Stage<'_>, churn: &Churn) {
 
 /// Publishes now and then until the churn ends: how often.
 fn publish(stage: &mut Stage<'_>, churn: &Churn) -> u64 {
-    stage.measure();
     let interval = churn.publish_every;
     let count = churn.duration.as_nanos() / interval.as_nanos().max(1);
     let count = u32::try_from(count).unwrap_or(u32::MAX).max(1);
+    stage.measure(count);
     let start = stage.now() + interval.min(churn.duration) / 2;
     stage.publish(count, interval, Some(start));
     u64::from(count)

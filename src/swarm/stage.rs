@@ -333,9 +333,10 @@ impl<'a> Stage<'a> {
         heard(&self.tally())
     }
 
-    /// Measures all publications from the next one on.
-    pub(super) fn measure(&self) {
-        self.tell(|_| Some(Order::Measure(self.next)));
+    /// Measures the next `count` publications.
+    pub(super) fn measure(&self, count: u32) {
+        let (first, last) = (self.next, self.next.saturating_add(count.saturating_sub(1)));
+        self.tell(|_| Some(Order::Measure { first, last }));
     }
 
     /// Ends all connections and threads, within this time.

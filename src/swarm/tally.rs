@@ -37,6 +37,8 @@ pub(super) enum Count {
     Heard,
     /// Those of them that are measured: calls of the roll can be late.
     Measured,
+    /// Those of them that are of the last message.
+    Last,
     /// Deliveries that were passed over and have not come since.
     Skipped,
     /// Deliveries that came again.

@@ -35,7 +35,7 @@ fn line(number: u32, due: Instant) -> Vec<u8> {
 /// Delivers these numbers to one subscriber: heard, missing, duplicates, reordered.
 fn deliver(numbers: &[u32]) -> (u64, u64, u64, u64) {
     let (mut crowd, mut actor, clock, ids) = standing(Role::Holder, 1);
-    actor.obey(Order::Measure(2), &mut crowd);
+    actor.obey(Order::Measure { first: 2, last: 5 }, &mut crowd);
     for number in numbers {
         crowd.script().says(ids[0], &line(*number, Instant::ZERO));
     }
@@ -65,7 +65,7 @@ fn losses_duplicates_and_turned_messages_are_found() {
 #[test]
 fn a_long_broadcast_ends_with_its_last_delivery() {
     let (mut crowd, mut actor, clock, ids) = standing(Role::Holder, 1);
-    actor.obey(Order::Measure(1), &mut crowd);
+    actor.obey(Order::Measure { first: 1, last: 200 }, &mut crowd);
     for number in 1..=200 {
         clock.advance(Duration::from_millis(10));
         crowd.script().says(ids[0], &line(number, clock.now()));
@@ -74,6 +74,17 @@ fn a_long_broadcast_ends_with_its_last_delivery() {
     let found = &actor.subscribers;
     assert_eq!((found.last, found.overall.count()), (Instant::from_millis(2000), 200));
     assert_eq!(found.messages.len(), 128, "of so many the figures are kept one by one");
+}
+
+#[test]
+fn alive_at_the_end_is_who_heard_the_last_message() {
+    let (mut crowd, mut actor, clock, ids) = standing(Role::Holder, 3);
+    actor.obey(Order::Measure { first: 1, last: 2 }, &mut crowd);
+    for (member, number) in [(0, 1), (0, 2), (1, 1), (2, 2), (2, 2)] {
+        crowd.script().says(ids[member], &line(number, Instant::ZERO));
+    }
+    crowd.play(&clock, &mut actor);
+    assert_eq!((crowd.tally[Count::Measured], crowd.tally[Count::Last]), (4, 2), "not how often anybody heard any");
 }
 
 #[test]
