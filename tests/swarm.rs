@@ -101,6 +101,18 @@ fn a_broadcast_reaches_everyone_once() {
 }
 
 #[test]
+fn what_was_not_published_when_it_was_stopped_is_not_missing() {
+    let server = Server::start(&[]);
+    let (messages, interval) = (100_000, Duration::from_millis(5));
+    let broadcast = Scenario::Broadcast(Broadcast { messages, size: 100, interval, hold: Duration::ZERO });
+    let plan = server.plan(server.target(Protocol::WebSocket, App::Topic), broadcast);
+    let report = stopped(&plan, |live| live.phase() == Phase::Measure && live.progress().0 >= 20);
+    assert_eq!(report.faults(), ["ended by a signal before its time: let it run"], "{}", report.to_json());
+    let found = report.broadcast.unwrap();
+    assert!(found.messages >= 20 && found.deliveries >= 300 && found.missing == 0, "{found:?}");
+}
+
+#[test]
 fn echoes_come_back_in_a_closed_loop_and_at_a_rate() {
     let server = Server::start(&[]);
     let (duration, warm_up) = (Duration::from_millis(500), Duration::from_millis(100));
@@ -194,23 +206,29 @@ fn the_program_says_which_limit_it_was_and_fails() {
     assert!(said.contains("stopped it at 50 of 60 connections: raise the server's"), "{said}");
 }
 
+/// A run that is stopped when it has come so far.
+fn stopped(plan: &Plan, is_far: impl Fn(&Live) -> bool) -> Report {
+    let (live, stop) = (Live::new(plan.crew()), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        let swarm = scope.spawn(|| holdline::swarm::run(plan, &live, &stop));
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !is_far(&live) {
+            assert!(Instant::now() < deadline, "it gets there in the end");
+            std::thread::yield_now();
+        }
+        let at = Instant::now();
+        stop.store(true, Ordering::Relaxed);
+        let report = swarm.join().unwrap().unwrap();
+        assert!(at.elapsed() < Duration::from_millis(1500), "{:?}", at.elapsed());
+        Report { interrupted: true, ..report }
+    })
+}
+
 #[test]
 fn a_stop_ends_it_within_a_second_with_a_report() {
     let server = Server::start(&[]);
     let idle = Scenario::Idle(Idle { hold: Duration::from_secs(3600) });
     let plan = server.plan(server.target(Protocol::WebSocket, App::Topic), idle);
-    let (live, stop) = (Live::new(2), AtomicBool::new(false));
-    std::thread::scope(|scope| {
-        let swarm = scope.spawn(|| holdline::swarm::run(&plan, &live, &stop));
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while live.phase() != Phase::Hold {
-            assert!(Instant::now() < deadline, "it holds in the end");
-            std::thread::yield_now();
-        }
-        let stopped = Instant::now();
-        stop.store(true, Ordering::Relaxed);
-        let report = swarm.join().unwrap().unwrap();
-        assert!(stopped.elapsed() < Duration::from_millis(1500), "{:?}", stopped.elapsed());
-        assert_eq!((report.opened, report.hold.alive_at_start), (300, 300));
-    });
+    let report = stopped(&plan, |live| live.phase() == Phase::Hold);
+    assert_eq!((report.opened, report.hold.alive_at_start), (300, 300));
 }

@@ -110,7 +110,7 @@ pub struct Broadcast {
     pub size_bytes: usize,
     /// Deliveries: connections times messages when all is well.
     pub deliveries: u64,
-    /// Deliveries that did not come in time.
+    /// Deliveries that did not come in time; of a run that was stopped those that others overtook.
     pub missing: u64,
     /// Deliveries that came twice.
     pub duplicates: u64,

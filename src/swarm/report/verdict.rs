@@ -69,7 +69,9 @@ impl Report {
             counted.push((broadcast.reordered, "deliveries came out of order"));
         }
         if let Some(echo) = &self.echo {
-            counted.push((echo.missing, "messages did not come back"));
+            // Of a run that was stopped they may be under way.
+            let missing = if self.interrupted { 0 } else { echo.missing };
+            counted.push((missing, "messages did not come back"));
         }
         if let Some(churn) = &self.churn {
             counted.push((churn.held_lost, "held connections were lost"));
@@ -79,7 +81,8 @@ impl Report {
             counted.push((churn.reordered, "deliveries came out of order"));
             counted.push((churn.graceful_unanswered, "good-byes were not answered"));
             counted.push((churn.half_open_overlooked, "mute connections were not noticed"));
-            counted.push((churn.probes_missing, "probes of healthy clients did not come back"));
+            let missing = if self.interrupted { 0 } else { churn.probes_missing };
+            counted.push((missing, "probes of healthy clients did not come back"));
         }
         counted
     }
