@@ -97,7 +97,7 @@ pub(super) struct Crowd<B> {
     broken: Vec<(ConnId, Reason)>,
     now: Instant,
     pub(super) tally: Tally,
-    /// Nanoseconds from dial to welcome.
+    /// Nanoseconds from when a first dial was due to the welcome.
     pub(super) connect: Latencies,
     /// Time after which a server that sheds connections wants them back.
     retry_after: Duration,
@@ -176,8 +176,8 @@ impl<B: Dial> Crowd<B> {
         }
         for _ in 0..DIALS_MAX {
             match self.opener.next(now) {
-                Some(Next::New(role)) => {
-                    self.dial(role);
+                Some(Next::New(role, due)) => {
+                    self.dial(role, due);
                 }
                 Some(Next::Again(index)) => self.dial_at(index),
                 None => return,
@@ -195,15 +195,14 @@ impl<B: Dial> Crowd<B> {
         self.opener.in_flight
     }
 
-    /// Dials one more, at once. `None` when all places are taken.
-    pub(super) fn dial(&mut self, role: Role) -> Option<u32> {
+    /// Dials one more, at once, which was due then. `None` when all places are taken.
+    pub(super) fn dial(&mut self, role: Role, due: Instant) -> Option<u32> {
         let fresh = (self.members.len() < self.manner.places).then(|| self.places());
         let index = self.free.pop().or(fresh)?;
         if index as usize == self.members.len() {
             self.members.push(Member::default());
         }
-        self.members[index as usize].role = role;
-        self.members[index as usize].tries = 0;
+        self.members[index as usize].begin(role, due);
         self.tally.add(Count::Guests, u64::from(role == Role::Guest));
         self.dial_at(index);
         Some(index)
@@ -211,7 +210,7 @@ impl<B: Dial> Crowd<B> {
 
     fn dial_at(&mut self, index: u32) {
         let Some(member) = self.members.get_mut(index as usize) else { return };
-        member.dialled(member.role, self.now);
+        member.dialled(self.now);
         let id = member.id(index);
         let route = &self.manner.routes[member.role as usize];
         self.tally.one(Count::Dials);

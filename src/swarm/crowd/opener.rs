@@ -40,8 +40,8 @@ struct Goal {
 /// What is to be dialled now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Next {
-    /// A new connection.
-    New(Role),
+    /// A new connection, and when it was due.
+    New(Role, Instant),
     /// One that failed before.
     Again(u32),
 }
@@ -83,13 +83,15 @@ impl Opener {
         if goal.next > now {
             return None;
         }
+        // Without a rate it is due when there is room.
+        let due = if goal.gap.is_zero() { now } else { goal.next };
         goal.next = goal.next + goal.gap;
         goal.left = goal.left.saturating_sub(1);
         let role = goal.role;
         if goal.left == 0 {
             self.goals.pop_front();
         }
-        Some(Next::New(role))
+        Some(Next::New(role, due))
     }
 
     /// When [`Opener::next`] or [`Opener::late`] has something, when nothing else happens.
@@ -157,7 +159,7 @@ mod tests {
         let mut opener = Opener::new(2, SECOND);
         opener.want(Role::Holder, 10, Duration::ZERO, Instant::ZERO);
         for index in 0..2 {
-            assert_eq!(opener.next(Instant::ZERO), Some(Next::New(Role::Holder)));
+            assert_eq!(opener.next(Instant::ZERO), Some(Next::New(Role::Holder, Instant::ZERO)));
             opener.dialled(ConnId::new(index, 0), Instant::ZERO);
         }
         assert_eq!(opener.next(Instant::ZERO), None);

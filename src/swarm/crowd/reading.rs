@@ -128,7 +128,6 @@ impl<P: Part> Reader<'_, P> {
 
     fn open(&mut self) {
         self.member.phase = Phase::Open;
-        self.member.next = 0;
         self.heard.tally.one(Count::Open);
         self.heard.tally.one(Count::Opened);
         if self.member.role != Role::Guest {

@@ -281,6 +281,43 @@ fn a_reset_is_tried_again_and_then_it_is_a_limit() {
 }
 
 #[test]
+fn a_connect_counts_from_when_it_was_due_whatever_came_between() {
+    let (clock, mut ear, mut crowd) = (ManualClock::new(), Ear::default(), crowd(Protocol::Length, 2));
+    crowd.manner.routes[0].greets = true;
+    crowd.open(Role::Holder, 2, Duration::from_millis(100));
+    crowd.play(&clock, &mut ear);
+    let first = crowd.script().dialled[0];
+    crowd.script().fails(first, io::ErrorKind::ConnectionReset);
+    crowd.play(&clock, &mut ear);
+    // A stall: the second was due at 100 ms, and the first is tried again.
+    clock.advance(Duration::from_millis(500));
+    crowd.play(&clock, &mut ear);
+    assert_eq!(crowd.script().dialled.len(), 3);
+    let tried = crowd.script().dialled.split_off(1);
+    for id in tried {
+        crowd.script().stands(id);
+    }
+    crowd.play(&clock, &mut ear);
+    let [least, most] = [crowd.connect.first(), crowd.connect.last()].map(|time| time.as_millis());
+    assert_eq!((crowd.connect.count(), least.abs_diff(400) <= 1, most.abs_diff(500) <= 1), (2, true, true));
+}
+
+#[test]
+fn a_raw_connect_that_was_refused_late_counts_from_the_first_dial() {
+    let (clock, mut ear, mut crowd) = (ManualClock::new(), Ear::default(), crowd(Protocol::Line, 1));
+    crowd.opened(Role::Holder, 1, &clock, &mut ear);
+    let first = crowd.script().dialled[0];
+    crowd.script().ends(first);
+    crowd.play(&clock, &mut ear);
+    clock.advance(Duration::from_secs(1));
+    crowd.play(&clock, &mut ear);
+    let second = crowd.script().dialled[1];
+    crowd.script().stands(second);
+    crowd.play(&clock, &mut ear);
+    assert_eq!(crowd.connect.last().as_millis().abs_diff(1000), 0, "{:?}", crowd.connect.last());
+}
+
+#[test]
 fn who_does_not_answer_in_time_is_given_up_for_now() {
     let (clock, mut ear, mut crowd) = (ManualClock::new(), Ear::default(), crowd(Protocol::WebSocket, 1));
     crowd.open(Role::Holder, 1, Duration::ZERO);
@@ -333,7 +370,7 @@ fn without_a_welcome_an_end_before_any_data_is_a_failed_try() {
 fn a_place_is_used_again_as_somebody_else() {
     let (clock, mut ear, mut crowd) = (ManualClock::new(), Ear::default(), crowd(Protocol::Line, 1));
     crowd.opened(Role::Guest, 1, &clock, &mut ear);
-    assert_eq!(crowd.dial(Role::Guest), None, "there is one place");
+    assert_eq!(crowd.dial(Role::Guest, Instant::ZERO), None, "there is one place");
     let first = crowd.script().dialled[0];
     crowd.reset(first);
     crowd.play(&clock, &mut ear);

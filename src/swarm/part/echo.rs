@@ -123,7 +123,7 @@ impl Echoes {
         self.turns.resize(crowd.places() as usize, 0);
         for place in 0..crowd.places() {
             if let Some(member) = crowd.standing_mut(place).filter(|member| member.role() == Role::Echo) {
-                (member.sent, member.next) = (0, 1);
+                member.count_anew();
                 self.turns[place as usize] = u32::try_from(self.places.len()).unwrap_or(u32::MAX);
                 self.places.push(place);
             }

@@ -144,10 +144,10 @@ impl Guests {
             if !self.is_open() || self.next > now {
                 break;
             }
-            self.next = self.next + invitation.gap;
-            if crowd.dial(Role::Guest).is_none() {
+            if crowd.dial(Role::Guest, self.next).is_none() {
                 crowd.tally.one(Count::Turned);
             }
+            self.next = self.next + invitation.gap;
         }
         for (id, kind) in self.fresh.drain(..) {
             crowd.pause(id);

@@ -71,9 +71,6 @@ impl Publisher {
         let Some(place) = open else { return false };
         self.place = place;
         let payload = self.template.stamp(number, due);
-        crowd.send(place, |member, client, out| {
-            member.sent = member.sent.wrapping_add(1);
-            client.message(payload, out);
-        })
+        crowd.send(place, |_, client, out| client.message(payload, out))
     }
 }

@@ -52,7 +52,8 @@ pub struct Connect {
     pub seconds: f64,
     /// Completed handshakes per second.
     pub rate: f64,
-    /// Half of them took at most this, counted from the time at which their dial was due.
+    /// Half of them took at most this, counted from the time at which their first dial was due: at a rate that is known
+    /// beforehand, else it is when there was room for another handshake. Later tries take nothing from it.
     pub p50_ms: f64,
     /// 99 of 100.
     pub p99_ms: f64,
