@@ -87,6 +87,17 @@ fn idle_connections_live_at_both_ends_of_the_hold() {
 }
 
 #[test]
+fn a_rate_may_be_slower_than_the_patience() {
+    let server = Server::start(&[]);
+    let patience = Duration::from_millis(400);
+    let idle = Scenario::Idle(Idle { hold: Duration::ZERO });
+    let plan = server.plan(server.target(Protocol::WebSocket, App::Echo), idle);
+    let rate = Some(Rate::new(1.0));
+    let report = run(&Plan { connections: 2, threads: 1, rate, connect_timeout: patience, patience, ..plan });
+    assert!(report.opened == 2 && report.connect.seconds >= 0.9, "{}", report.to_json());
+}
+
+#[test]
 fn a_broadcast_reaches_everyone_once() {
     let server = Server::start(&[]);
     for protocol in ALL {

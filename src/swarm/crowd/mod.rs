@@ -24,6 +24,7 @@ use std::net::SocketAddrV4;
 use std::time::Duration;
 
 pub(super) use self::member::{Member, Phase, Role};
+pub(super) use self::opener::PAUSE_LONGEST;
 use self::opener::{Next, Opener};
 use self::outgoing::Outgoing;
 use super::latency::Latencies;

@@ -11,6 +11,10 @@ use crate::time::Instant;
 /// The first pause before another try; it doubles with each.
 const PAUSE: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
+/// A server's `Retry-After` counts for so long at most.
+pub(super) const RETRY_AFTER_MAX: Duration = Duration::from_secs(30);
+/// The longest pause before another try: half as much again, by the place.
+pub(in crate::swarm) const PAUSE_LONGEST: Duration = Duration::from_secs(RETRY_AFTER_MAX.as_secs() * 3 / 2);
 
 /// What to open, and when.
 #[derive(Debug)]
@@ -188,5 +192,9 @@ mod tests {
         assert_eq!(dues, [50, 100, 2000]);
         opener.try_again(0, 1, Duration::from_secs(5), Instant::ZERO);
         assert_eq!(opener.due(), Some(Instant::from_millis(5000)), "as the server asked");
+        opener.stop();
+        opener.is_stopped = false;
+        opener.try_again(63, 200, RETRY_AFTER_MAX, Instant::ZERO);
+        assert!(opener.due() <= Some(Instant::ZERO + PAUSE_LONGEST) && RETRY_AFTER_MAX >= PAUSE_MAX);
     }
 }

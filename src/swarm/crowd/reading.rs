@@ -3,15 +3,13 @@
 use std::time::Duration;
 
 use super::member::{Member, Phase, Role};
+use super::opener::RETRY_AFTER_MAX;
 use super::{Crowd, Heard, Part};
 use crate::id::ConnId;
 use crate::io::{Dial, Lease};
 use crate::swarm::limits::Reason;
 use crate::swarm::peer::{Broken, Frame};
 use crate::swarm::tally::Count;
-
-/// A server's `Retry-After` counts for so many seconds at most.
-const RETRY_AFTER_MAX: u32 = 30;
 
 /// One connection, and who hears what it brings.
 struct Reader<'a, P> {
@@ -65,7 +63,7 @@ impl<B: Dial> Crowd<B> {
             self.connect.record(age);
             self.retry_after = Duration::ZERO;
         } else if let Some(seconds) = reader.retry_after {
-            self.retry_after = Duration::from_secs(u64::from(seconds.min(RETRY_AFTER_MAX)));
+            self.retry_after = Duration::from_secs(u64::from(seconds)).min(RETRY_AFTER_MAX);
         }
         outcome
     }
