@@ -94,7 +94,7 @@ impl Rows {
             |rate| format!("{}/s asked for", amount(rate)),
         );
         let seconds = time(*seconds);
-        self.row("echo", format!("{messages} messages of {size_bytes} B in {seconds}, {missing} missing; {load}"));
+        self.row("echo", format!("{messages} messages of {size_bytes} B due in {seconds}, {missing} missing; {load}"));
         self.row("  rate", format!("{} messages/s", amount(*rate)));
         self.row("  latency", times(&echo.times));
         if let Some(cpu) = echo.server_cpu_us_per_message {

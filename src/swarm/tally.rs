@@ -55,6 +55,8 @@ pub(super) enum Count {
     Asked,
     /// Echo messages that came back.
     Answered,
+    /// Those of them that came back in the time in which it is measured, whenever they were due.
+    Timely,
     /// Echo messages that came back out of order, or changed.
     Wrong,
     /// Echo messages that had not come back at the end, and are measured with the time that they had taken so far.

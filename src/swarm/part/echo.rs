@@ -71,6 +71,10 @@ impl Load {
         self.due_of_all(u64::from(k) * turns as u64 + u64::from(turn))
     }
 
+    fn is_measured(&self, now: Instant) -> bool {
+        self.measure_from <= now && now < self.until
+    }
+
     #[allow(clippy::cast_precision_loss, reason = "2^53 messages are more than a run has")]
     fn due_of_all(&self, number: u64) -> Option<Instant> {
         let Pace::Rate { per_second, start } = self.pace else { return None };
@@ -255,6 +259,7 @@ impl Echoes {
         }
         member.next = member.next.wrapping_add(1);
         heard.tally.one(Count::Answered);
+        heard.tally.add(Count::Timely, u64::from(load.is_measured(heard.now)));
         if stamp.due >= load.measure_from
             && let Some(latencies) = self.latencies.last_mut()
         {

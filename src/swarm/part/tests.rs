@@ -151,6 +151,25 @@ fn a_stalled_server_shows_in_the_latencies() {
 }
 
 #[test]
+fn answers_after_the_time_that_is_measured_are_not_timely() {
+    let (mut crowd, mut actor, clock, _) = standing(Role::Echo, 1);
+    let pace = Pace::Rate { per_second: 100.0, start: Instant::ZERO };
+    actor.obey(load(pace, 1000), &mut crowd);
+    for tenth in 0..15 {
+        actor.act(&mut crowd);
+        crowd.flush();
+        // From 400 ms on nothing comes back, and at the end all of it.
+        if !(4..14).contains(&tenth) {
+            echo(&mut crowd);
+        }
+        clock.advance(Duration::from_millis(100));
+        crowd.play(&clock, &mut actor);
+    }
+    let count = |count| crowd.tally[count];
+    assert_eq!((count(Count::Due), count(Count::Answered), count(Count::Timely)), (100, 100, 31));
+}
+
+#[test]
 fn what_never_comes_back_is_measured_until_the_end() {
     let (mut crowd, mut actor, clock, _) = standing(Role::Echo, 1);
     let pace = Pace::Rate { per_second: 100.0, start: Instant::ZERO };

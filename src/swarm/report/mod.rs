@@ -194,7 +194,7 @@ impl Broadcast {
 /// Messages there and back. Times count from the intended time of sending.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Echo {
-    /// Messages that came back while it was measured.
+    /// Messages that were due while it was measured and came back, late ones included.
     pub messages: u64,
     /// Messages that did not come back in time.
     pub missing: u64,
@@ -206,7 +206,7 @@ pub struct Echo {
     pub seconds: f64,
     /// Messages per second that were asked for; `null`: as many as come back.
     pub intended_rate: Option<f64>,
-    /// Messages per second that came back.
+    /// Messages per second that came back while it was measured.
     pub rate: f64,
     /// The times.
     #[serde(flatten)]
