@@ -141,6 +141,22 @@ fn echoes_come_back_in_a_closed_loop_and_at_a_rate() {
 }
 
 #[test]
+fn what_is_given_up_did_not_come_back() {
+    let server = Server::start(&[]);
+    // More than it can do in that time, and no patience.
+    let (rate, duration) = (Some(Rate::new(5e6)), Duration::from_millis(400));
+    let echo = Scenario::Echo(Echo { size: 64, in_flight: 64, rate, duration, warm_up: Duration::ZERO });
+    let plan = server.plan(server.target(Protocol::WebSocket, App::Echo), echo);
+    let report = holdline::swarm::run(
+        &Plan { connections: 20, patience: Duration::from_millis(100), ..plan },
+        &Live::new(2),
+        &AtomicBool::new(false),
+    );
+    let found = report.unwrap().echo.unwrap();
+    assert!(found.messages > 0 && found.messages + found.missing <= 2_000_000, "{found:?}");
+}
+
+#[test]
 fn guests_come_and_go_and_those_who_stay_do_not_notice() {
     let server = Server::start(&["--heartbeat-interval", "300ms", "--heartbeat-timeout", "300ms"]);
     // Side by side: most of the time they wait for the server to notice who went mute.

@@ -97,9 +97,9 @@ pub(super) fn finish(stage: &Stage<'_>, before: Tally) -> Tally {
         |tally| tally[Count::Answered] + tally[Count::Spent],
         |tally| tally[Count::Spent] >= spent && under_way(tally) == 0,
     );
-    let after = stage.tally();
+    // What comes from now on is not waited for, and is counted nowhere.
     stage.tell(|_| Some(Order::Hush));
-    after
+    stage.tally()
 }
 
 /// The report of a load.

@@ -132,6 +132,8 @@ impl Worker<'_> {
             if let Order::End(within) = order {
                 *end = Some(End { deadline: crowd.now() + within, cursor: 0, closing: 0, done: false });
             }
+            // Who sees that it is done sees what was counted until then.
+            self.show(crowd);
             self.desk.obeyed.fetch_add(1, Ordering::Release);
         }
     }

@@ -37,6 +37,8 @@ use crate::time::{Clock, Instant};
 
 /// Completions of one turn at most, so that what is due is not late for long.
 const COMPLETIONS_MAX: usize = 4096;
+/// And for so long: what is counted is shown once a turn.
+const TURN_MAX: Duration = Duration::from_millis(20);
 /// Connections dialled in one turn at most.
 const DIALS_MAX: usize = 256;
 
@@ -230,9 +232,12 @@ impl<B: Dial> Crowd<B> {
     /// When the kernel's interface itself fails.
     pub(super) fn turn(&mut self, timeout: Duration, clock: &impl Clock, part: &mut impl Part) -> io::Result<()> {
         self.backend.wait(Some(timeout))?;
-        self.tick(clock);
+        let start = self.tick(clock);
         self.brought = 0;
         for _ in 0..COMPLETIONS_MAX {
+            if self.now.since(start) >= TURN_MAX {
+                break;
+            }
             let Some(completion) = self.backend.next() else { break };
             // Answers to what this turn sends may come in the same turn.
             self.tick(clock);

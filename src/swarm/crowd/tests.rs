@@ -152,6 +152,24 @@ impl Dial for Script {
     }
 }
 
+/// A clock on which time passes whenever somebody looks.
+struct Busy(ManualClock);
+
+impl Clock for Busy {
+    fn now(&self) -> Instant {
+        self.0.advance(Duration::from_millis(1));
+        self.0.now()
+    }
+
+    fn unix_ms(&self) -> u64 {
+        self.0.unix_ms()
+    }
+
+    fn rest(&self, duration: Duration) {
+        self.0.rest(duration);
+    }
+}
+
 /// A part that writes down what it hears.
 #[derive(Default)]
 struct Ear(Vec<(u32, Vec<u8>)>);
@@ -364,6 +382,24 @@ fn without_a_welcome_an_end_before_any_data_is_a_failed_try() {
     }
     crowd.play(&clock, &mut ear);
     assert_eq!((crowd.tally[Count::Standing], crowd.tally[Count::Retries], crowd.tally[Count::Lost]), (0, 1, 1));
+}
+
+#[test]
+fn a_turn_ends_in_time_though_more_has_come() {
+    let (clock, mut ear, mut crowd) = (ManualClock::new(), Ear::default(), crowd(Protocol::Line, 1));
+    crowd.opened(Role::Holder, 1, &clock, &mut ear);
+    let id = crowd.script().dialled[0];
+    for _ in 0..100 {
+        crowd.script().says(id, b"message\n");
+    }
+    let busy = Busy(clock);
+    let heard: Vec<_> = (0..6)
+        .map(|_| {
+            crowd.turn(Duration::ZERO, &busy, &mut ear).unwrap();
+            std::mem::take(&mut ear.0).len()
+        })
+        .collect();
+    assert_eq!(heard, [20, 20, 20, 20, 20, 0]);
 }
 
 #[test]

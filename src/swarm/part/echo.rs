@@ -18,6 +18,8 @@ use crate::time::Instant;
 const ROLL_WINDOW: usize = 1024;
 /// Messages that one connection sends in one go, however late it is.
 const BATCH_MAX: u32 = 256;
+/// Messages of all connections that are looked at in one turn, however many are due.
+const DUE_PER_TURN: u64 = 16 * 1024;
 
 /// What to send.
 #[derive(Clone, Copy, Debug)]
@@ -213,7 +215,8 @@ impl Echoes {
             }
             Pace::Rate { .. } if turns == 0 => {}
             Pace::Rate { .. } => {
-                while load.due_of_all(self.cursor).is_some_and(|due| due <= now) {
+                let end = self.cursor + DUE_PER_TURN;
+                while self.cursor < end && load.due_of_all(self.cursor).is_some_and(|due| due <= now) {
                     let turn = self.cursor % turns as u64;
                     self.cursor += 1;
                     crowd.tally.one(Count::Due);

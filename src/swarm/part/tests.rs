@@ -170,6 +170,24 @@ fn answers_after_the_time_that_is_measured_are_not_timely() {
 }
 
 #[test]
+fn a_turn_looks_at_so_many_messages_and_the_next_at_more() {
+    let (mut crowd, mut actor, clock, _) = standing(Role::Echo, 1);
+    let pace = Pace::Rate { per_second: 50_000.0, start: Instant::ZERO };
+    actor.obey(load(pace, 1), &mut crowd);
+    clock.advance(Duration::from_secs(2));
+    crowd.play(&clock, &mut actor);
+    let due: Vec<_> = (0..5)
+        .map(|_| {
+            let is_due = actor.due().is_some_and(|due| due <= clock.now());
+            actor.act(&mut crowd);
+            (is_due, crowd.tally[Count::Due], crowd.tally[Count::Spent])
+        })
+        .collect();
+    let expected = [(true, 16_384, 0), (true, 32_768, 0), (true, 49_152, 0), (true, 50_000, 1), (false, 50_000, 1)];
+    assert_eq!(due, expected);
+}
+
+#[test]
 fn what_never_comes_back_is_measured_until_the_end() {
     let (mut crowd, mut actor, clock, _) = standing(Role::Echo, 1);
     let pace = Pace::Rate { per_second: 100.0, start: Instant::ZERO };
