@@ -24,6 +24,7 @@ impl<B: Dial> Crowd<B> {
             Phase::Open if never_opened && role != Role::Guest => {
                 self.no_longer_open(role);
                 self.tally.less(Count::Opened);
+                self.tell_gone(id, Some(reason), part);
                 self.failed(id, reason, part);
             }
             Phase::Open => {

@@ -46,7 +46,7 @@ impl Script {
         self.happens.push_back(Happens::Plain(Completion::Writable(id)));
     }
 
-    fn fails(&mut self, id: ConnId, kind: io::ErrorKind) {
+    pub(in crate::swarm) fn fails(&mut self, id: ConnId, kind: io::ErrorKind) {
         self.happens.push_back(Happens::Plain(Completion::Failed(id, kind)));
     }
 

@@ -7,6 +7,8 @@
 
 use std::time::Duration;
 
+use hashbrown::HashMap;
+
 use super::super::crowd::{Crowd, Heard, Member, Role};
 use super::super::latency::Latencies;
 use super::super::stamp::{Stamp, Template};
@@ -20,6 +22,9 @@ const ROLL_WINDOW: usize = 1024;
 const BATCH_MAX: u32 = 256;
 /// Messages of all connections that are looked at in one turn, however many are due.
 const DUE_PER_TURN: u64 = 16 * 1024;
+
+/// The place of who is gone.
+const NOWHERE: u32 = u32::MAX;
 
 /// What to send.
 #[derive(Clone, Copy, Debug)]
@@ -60,6 +65,8 @@ pub(in crate::swarm) struct Echoes {
     /// Places of the connections, in the order of their turns, and the turn of each place.
     places: Vec<u32>,
     turns: Vec<u32>,
+    /// How many messages had come back on connections that are gone, by their turns: the places may be somebody else's.
+    came: HashMap<u32, u32>,
     /// The next message of all that comes due, or the next connection of the roll.
     cursor: u64,
     under_way: usize,
@@ -90,6 +97,11 @@ const fn under_way(member: &Member) -> u32 {
     member.sent.wrapping_add(1).wrapping_sub(member.next)
 }
 
+/// Messages that have come back.
+const fn came(member: &Member) -> u32 {
+    member.next.saturating_sub(1)
+}
+
 impl Echoes {
     pub(in crate::swarm) fn new(run: u32, size: usize) -> Self {
         Self {
@@ -99,6 +111,7 @@ impl Echoes {
             is_spent: false,
             places: Vec::new(),
             turns: Vec::new(),
+            came: HashMap::new(),
             cursor: 0,
             under_way: 0,
             latencies: Vec::new(),
@@ -126,6 +139,7 @@ impl Echoes {
         self.latencies.push(Latencies::new());
         (self.cursor, self.under_way) = (0, 0);
         self.places.clear();
+        self.came.clear();
         self.turns.resize(crowd.places() as usize, 0);
         for place in 0..crowd.places() {
             if let Some(member) = crowd.standing_mut(place).filter(|member| member.role() == Role::Echo) {
@@ -156,6 +170,19 @@ impl Echoes {
         }
     }
 
+    /// A connection is gone, and what was due on it does not come back.
+    pub(in crate::swarm) fn gone(&mut self, index: u32, member: &Member) {
+        let Some(turn) = self.turn(index) else { return };
+        self.places[turn as usize] = NOWHERE;
+        self.came.insert(turn, came(member));
+    }
+
+    /// The turn of the connection at a place, when it has one.
+    fn turn(&self, index: u32) -> Option<u32> {
+        let turn = *self.turns.get(index as usize)?;
+        (self.places.get(turn as usize) == Some(&index)).then_some(turn)
+    }
+
     /// Sends no more. What was due and has not come back by now is measured with the time that it has taken so far.
     pub(in crate::swarm) fn hush<B: Dial>(&mut self, crowd: &mut Crowd<B>) {
         let Some(load) = self.load.take() else { return };
@@ -164,7 +191,8 @@ impl Echoes {
         };
         let (now, turns) = (crowd.now(), self.places.len());
         for (turn, place) in (0..).zip(&self.places) {
-            let came = crowd.standing(*place).map_or(0, |member| member.next.saturating_sub(1));
+            let stands = crowd.standing(*place).map(came);
+            let came = stands.or_else(|| self.came.get(&turn).copied()).unwrap_or(0);
             let late = (came..).map_while(|k| load.due(k, turn, turns)).take_while(|due| *due <= now);
             late.filter(|due| *due >= load.measure_from).for_each(|due| {
                 crowd.tally.one(Count::Late);

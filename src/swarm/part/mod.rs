@@ -118,8 +118,10 @@ impl Part for Actor {
     }
 
     fn gone(&mut self, index: u32, member: &Member, reason: Option<Reason>, tally: &mut Tally) {
-        if member.role() == Role::Guest {
-            self.guests.gone(index, reason, tally);
+        match member.role() {
+            Role::Guest => self.guests.gone(index, reason, tally),
+            Role::Echo => self.echoes.gone(index, member),
+            Role::Holder => {}
         }
     }
 

@@ -206,6 +206,33 @@ fn what_never_comes_back_is_measured_until_the_end() {
 }
 
 #[test]
+fn of_a_connection_that_is_lost_only_the_rest_is_late() {
+    let (mut crowd, mut actor, clock, ids) = standing(Role::Echo, 2);
+    let pace = Pace::Rate { per_second: 200.0, start: Instant::ZERO };
+    actor.obey(load(pace, 100), &mut crowd);
+    for tenth in 0..11 {
+        actor.act(&mut crowd);
+        crowd.flush();
+        echo(&mut crowd);
+        clock.advance(Duration::from_millis(100));
+        crowd.play(&clock, &mut actor);
+        if tenth == 8 {
+            crowd.script().fails(ids[1], std::io::ErrorKind::ConnectionReset);
+            crowd.play(&clock, &mut actor);
+            // Somebody else has its place then.
+            crowd.opened(Role::Guest, 1, &clock, &mut actor);
+        }
+    }
+    actor.act(&mut crowd);
+    actor.obey(Order::Hush, &mut crowd);
+    let count = |count| crowd.tally[count];
+    let latencies = &actor.echoes.latencies[0];
+    assert_eq!(count(Count::Due), 200);
+    assert_eq!(latencies.count(), 200, "each once: {} answered, {} late", count(Count::Answered), count(Count::Late));
+    assert!(count(Count::Late) < 60 && latencies.at(0.7) < Duration::from_millis(250), "{:?}", latencies.at(0.7));
+}
+
+#[test]
 fn a_closed_loop_keeps_its_window_full_and_ends() {
     let (mut crowd, mut actor, clock, _) = standing(Role::Echo, 3);
     actor.obey(load(Pace::Closed, 5), &mut crowd);
