@@ -33,6 +33,11 @@ impl Measured {
         self.after[Count::Timely] - self.before[Count::Timely]
     }
 
+    /// Messages that came back, but not as they left.
+    fn wrong(&self) -> u64 {
+        self.after[Count::Wrong] - self.before[Count::Wrong]
+    }
+
     /// Messages that were due and did not come back.
     pub(super) fn missing(&self) -> u64 {
         let due = self.after[Count::Due] - self.before[Count::Due];
@@ -110,6 +115,7 @@ pub(super) fn report(measured: &Measured, echo: Echo, latencies: &Latencies, lat
     report::Echo {
         messages,
         missing: measured.missing(),
+        wrong: measured.wrong(),
         size_bytes: echo.size,
         in_flight: echo.in_flight,
         seconds: super::latency::round(measured.took.as_secs_f64()),

@@ -87,14 +87,17 @@ impl Rows {
     }
 
     fn echo(&mut self, echo: &Echo) {
-        let Echo { messages, missing, size_bytes, in_flight, seconds, intended_rate, rate, .. } = echo;
-        let (messages, missing) = (grouped(*messages), grouped(*missing));
+        let Echo { messages, missing, wrong, size_bytes, in_flight, seconds, intended_rate, rate, .. } = echo;
+        let [messages, missing, wrong] = [*messages, *missing, *wrong].map(grouped);
         let load = intended_rate.map_or_else(
             || format!("{} in flight per connection", grouped(*in_flight as u64)),
             |rate| format!("{}/s asked for", amount(rate)),
         );
         let seconds = time(*seconds);
-        self.row("echo", format!("{messages} messages of {size_bytes} B due in {seconds}, {missing} missing; {load}"));
+        self.row(
+            "echo",
+            format!("{messages} messages of {size_bytes} B due in {seconds}, {missing} missing, {wrong} wrong; {load}"),
+        );
         self.row("  rate", format!("{} messages/s", amount(*rate)));
         self.row("  latency", times(&echo.times));
         if let Some(cpu) = echo.server_cpu_us_per_message {
@@ -246,7 +249,7 @@ result        ok
     #[test]
     #[allow(clippy::type_complexity, reason = "a table of what spoils a report, and what is said then")]
     fn every_fault_is_told_and_none_is_ok() {
-        let faults: [(fn(&mut Report), &str); 9] = [
+        let faults: [(fn(&mut Report), &str); 10] = [
             (|report| report.opened = 9, "only 9 of 10 connections opened"),
             (|report| report.hold.lost = 1, "1 of 10 connections were not alive at the end"),
             (|report| report.hold.alive_at_start = 8, "2 of 10 connections gave no sign of life"),
@@ -260,6 +263,10 @@ result        ok
                 "1 deliveries came twice",
             ),
             (|report| report.echo = Some(Echo::default()), "no message came back"),
+            (
+                |report| report.echo = Some(Echo { messages: 1, wrong: 3, ..Echo::default() }),
+                "3 messages came back changed",
+            ),
             (|report| report.churn = Some(Churn { held_lost: 2, ..Churn::default() }), "2 held connections were lost"),
             (|report| report.interrupted = true, "ended by a signal"),
         ];

@@ -57,9 +57,10 @@ pub(super) enum Count {
     Answered,
     /// Those of them that came back in the time in which it is measured, whenever they were due.
     Timely,
-    /// Echo messages that came back out of order, or changed.
+    /// Echo messages that came back changed, twice, or after later ones.
     Wrong,
-    /// Echo messages that had not come back at the end, and are measured with the time that they had taken so far.
+    /// Echo messages that had not come back at the end, or before later ones, and are measured with the time that they had
+    /// taken so far.
     Late,
     /// Guests that are there, or on their way (it shrinks, too).
     Guests,

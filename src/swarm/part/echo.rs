@@ -12,7 +12,7 @@ use hashbrown::HashMap;
 use super::super::crowd::{Crowd, Heard, Member, Role};
 use super::super::latency::Latencies;
 use super::super::stamp::{Stamp, Template};
-use super::super::tally::Count;
+use super::super::tally::{Count, Tally};
 use crate::io::Dial;
 use crate::time::Instant;
 
@@ -80,6 +80,14 @@ impl Load {
         self.due_of_all(u64::from(k) * turns as u64 + u64::from(turn))
     }
 
+    /// Counts messages that have left. In a closed loop they were not due before.
+    fn count(&self, asked: u32, tally: &mut Tally) {
+        tally.add(Count::Asked, u64::from(asked));
+        if matches!(self.pace, Pace::Closed) {
+            tally.add(Count::Due, u64::from(asked));
+        }
+    }
+
     fn is_measured(&self, now: Instant) -> bool {
         self.measure_from <= now && now < self.until
     }
@@ -90,6 +98,19 @@ impl Load {
         let due = start + Duration::try_from_secs_f64(number as f64 / per_second).unwrap_or(Duration::MAX);
         (due < self.until).then_some(due)
     }
+}
+
+/// What has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Back {
+    /// A message as it left. Those before it that have not come will not: there is one order.
+    Whole(Stamp),
+    /// The message of this number, changed.
+    Changed(u32),
+    /// What had come before, or was passed over.
+    Again,
+    /// Nothing that belongs to this load.
+    Foreign,
 }
 
 /// Messages that have not come back.
@@ -257,7 +278,7 @@ impl Echoes {
                             client.message(template.stamp(number, due), out);
                         });
                     });
-                    crowd.tally.add(Count::Asked, u64::from(asked));
+                    load.count(asked, &mut crowd.tally);
                 }
             }
         }
@@ -276,52 +297,81 @@ impl Echoes {
     /// A message came back.
     #[inline]
     pub(in crate::swarm) fn hear(&mut self, index: u32, member: &mut Member, payload: &[u8], heard: &mut Heard<'_>) {
-        let (Some(stamp), Some(load)) = (Stamp::read(payload), self.load) else {
+        let Some(load) = self.load else {
             heard.tally.one(Count::Foreign);
             return;
         };
-        if stamp.run != self.run {
-            heard.tally.one(Count::Foreign);
-            return;
+        match self.tell(member, payload) {
+            Back::Foreign => heard.tally.one(Count::Foreign),
+            Back::Again => heard.tally.one(Count::Wrong),
+            Back::Changed(number) => {
+                heard.tally.one(Count::Wrong);
+                self.pass_over(index, member, number.wrapping_add(1), &load, heard);
+                self.answer(index, member, &load, heard);
+            }
+            Back::Whole(stamp) => {
+                if stamp.number != member.next {
+                    self.pass_over(index, member, stamp.number, &load, heard);
+                }
+                member.next = stamp.number.wrapping_add(1);
+                heard.tally.one(Count::Answered);
+                heard.tally.add(Count::Timely, u64::from(load.is_measured(heard.now)));
+                self.record(stamp.due, &load, heard.now);
+                self.answer(index, member, &load, heard);
+            }
         }
-        if stamp.number != member.next || !self.template.is_like(payload) {
-            heard.tally.one(Count::Wrong);
-            return;
+    }
+
+    #[inline]
+    fn tell(&self, member: &Member, payload: &[u8]) -> Back {
+        let under_way = under_way(member);
+        let Some(stamp) = Stamp::read(payload) else {
+            let is_ours = under_way > 0 && payload.len() == self.template.len();
+            return if is_ours { Back::Changed(member.next) } else { Back::Foreign };
+        };
+        let ahead = stamp.number.wrapping_sub(member.next);
+        match (stamp.run == self.run, ahead < under_way) {
+            (false, _) => Back::Foreign,
+            (true, true) if self.template.is_like(payload) => Back::Whole(stamp),
+            (true, true) => Back::Changed(stamp.number),
+            // It never left.
+            (true, false) if ahead <= u32::MAX / 2 && under_way > 0 => Back::Changed(member.next),
+            (true, false) => Back::Again,
         }
-        member.next = member.next.wrapping_add(1);
-        heard.tally.one(Count::Answered);
-        heard.tally.add(Count::Timely, u64::from(load.is_measured(heard.now)));
-        if stamp.due >= load.measure_from
+    }
+
+    /// What has not come before `next` does not come any more.
+    fn pass_over(&mut self, index: u32, member: &mut Member, next: u32, load: &Load, heard: &mut Heard<'_>) {
+        if let Some(turn) = self.turn(index) {
+            let turns = self.places.len();
+            for due in (member.next..next).filter_map(|number| load.due(number - 1, turn, turns)) {
+                heard.tally.add(Count::Late, u64::from(due >= load.measure_from));
+                self.record(due, load, heard.now);
+            }
+        }
+        member.next = next;
+    }
+
+    #[inline]
+    fn record(&mut self, due: Instant, load: &Load, now: Instant) {
+        if due >= load.measure_from
             && let Some(latencies) = self.latencies.last_mut()
         {
-            latencies.record(heard.now.as_nanos().saturating_sub(stamp.due.as_nanos()));
+            latencies.record(now.as_nanos().saturating_sub(due.as_nanos()));
         }
-        self.answer(index, member, &load, heard);
     }
 
     /// What an answer makes room for.
     fn answer(&mut self, index: u32, member: &mut Member, load: &Load, heard: &mut Heard<'_>) {
-        let now = heard.now;
-        let asked = match load.pace {
-            Pace::Roll => {
-                self.under_way = self.under_way.saturating_sub(1);
-                0
-            }
-            Pace::Closed if now < load.until => {
-                member.sent = member.sent.wrapping_add(1);
-                heard.client.message(self.template.stamp(member.sent, now), heard.answer);
-                heard.tally.one(Count::Due);
-                1
-            }
-            Pace::Closed => 0,
-            Pace::Rate { .. } => {
-                let turn = self.turns.get(index as usize).copied().unwrap_or(0);
-                catch_up(load, member, (turn, self.places.len()), now, |number, due| {
-                    heard.client.message(self.template.stamp(number, due), heard.answer);
-                })
-            }
-        };
-        heard.tally.add(Count::Asked, u64::from(asked));
+        if matches!(load.pace, Pace::Roll) {
+            self.under_way = self.under_way.saturating_sub(1);
+            return;
+        }
+        let Some(turn) = self.turn(index) else { return };
+        let asked = catch_up(load, member, (turn, self.places.len()), heard.now, |number, due| {
+            heard.client.message(self.template.stamp(number, due), heard.answer);
+        });
+        load.count(asked, heard.tally);
     }
 }
 
@@ -335,7 +385,12 @@ fn catch_up(
 ) -> u32 {
     let mut sent = 0;
     while sent < BATCH_MAX && under_way(member) < load.in_flight {
-        let Some(due) = load.due(member.sent, turn, turns).filter(|due| *due <= now) else { break };
+        let due = match load.pace {
+            Pace::Roll => None,
+            Pace::Closed => (now < load.until).then_some(now),
+            Pace::Rate { .. } => load.due(member.sent, turn, turns).filter(|due| *due <= now),
+        };
+        let Some(due) = due else { break };
         member.sent = member.sent.wrapping_add(1);
         send(member.sent, due);
         sent += 1;

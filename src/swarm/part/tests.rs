@@ -251,19 +251,61 @@ fn a_closed_loop_keeps_its_window_full_and_ends() {
     assert_eq!(crowd.tally[Count::Spent], 1);
 }
 
-#[test]
-fn echoes_that_are_changed_or_turned_are_wrong() {
+/// A closed loop of 20 rounds whose first answers are spoiled: answered, wrong and asked in the end.
+fn spoiled(in_flight: u32, spoil: fn(&mut Vec<Vec<u8>>)) -> [u64; 3] {
     let (mut crowd, mut actor, clock, ids) = standing(Role::Echo, 1);
-    actor.obey(load(Pace::Closed, 2), &mut crowd);
-    crowd.flush();
-    let sent = std::mem::take(&mut crowd.script().sent);
-    let (first, second) = sent[0].1.split_at(65);
-    let changed = first.to_ascii_uppercase();
-    for said in [second, &changed] {
-        crowd.script().says(ids[0], said);
+    actor.obey(load(Pace::Closed, in_flight), &mut crowd);
+    for round in 0..20 {
+        actor.act(&mut crowd);
+        crowd.flush();
+        let sent: Vec<u8> = std::mem::take(&mut crowd.script().sent).into_iter().flat_map(|(_, bytes)| bytes).collect();
+        let mut lines: Vec<_> = sent.split_inclusive(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect();
+        if round == 0 {
+            spoil(&mut lines);
+        }
+        lines.iter().for_each(|line| crowd.script().says(ids[0], line));
+        clock.advance(Duration::from_millis(10));
+        crowd.play(&clock, &mut actor);
     }
+    [Count::Answered, Count::Wrong, Count::Asked].map(|count| crowd.tally[count])
+}
+
+#[test]
+fn an_echo_that_is_spoiled_is_counted_and_the_others_go_on() {
+    assert_eq!(spoiled(1, |_| ()), [20, 0, 21]);
+    let changed = |lines: &mut Vec<Vec<u8>>| lines[0][50] = b'!';
+    let [unread, unsent] =
+        [|lines: &mut Vec<Vec<u8>>| lines[0][0] = b'!', |lines: &mut Vec<Vec<u8>>| lines[0][15] = b'7'];
+    for in_flight in [1, 4] {
+        let all = u64::from(in_flight) * 20;
+        for spoil in [changed, unread, unsent] {
+            assert_eq!(spoiled(in_flight, spoil), [all - 1, 1, all + u64::from(in_flight)]);
+        }
+        let twice = |lines: &mut Vec<Vec<u8>>| lines.insert(0, lines[0].clone());
+        assert_eq!(spoiled(in_flight, twice), [all, 1, all + u64::from(in_flight)]);
+    }
+    let lost = |lines: &mut Vec<Vec<u8>>| drop(lines.remove(1));
+    assert_eq!(spoiled(4, lost), [79, 0, 84], "and with it went its place in the window, until the next came");
+    let turned = |lines: &mut Vec<Vec<u8>>| lines.swap(1, 2);
+    assert_eq!(spoiled(4, turned), [79, 1, 84]);
+}
+
+#[test]
+fn what_is_passed_over_is_late() {
+    let (mut crowd, mut actor, clock, ids) = standing(Role::Echo, 1);
+    let pace = Pace::Rate { per_second: 100.0, start: Instant::ZERO };
+    actor.obey(load(pace, 10), &mut crowd);
+    clock.advance(Duration::from_millis(25));
     crowd.play(&clock, &mut actor);
-    assert_eq!((crowd.tally[Count::Answered], crowd.tally[Count::Wrong] + crowd.tally[Count::Foreign]), (0, 2));
+    actor.act(&mut crowd);
+    crowd.flush();
+    let mut template = Template::new(RUN + 1, 64);
+    let third = [template.stamp(3, Instant::from_millis(20)), b"\n"].concat();
+    crowd.script().says(ids[0], &third);
+    crowd.play(&clock, &mut actor);
+    let latencies = &actor.echoes.latencies[0];
+    assert_eq!((crowd.tally[Count::Answered], crowd.tally[Count::Late], latencies.count()), (1, 2, 3));
+    assert_eq!(latencies.last().as_millis(), 25);
 }
 
 #[test]

@@ -196,8 +196,10 @@ impl Broadcast {
 pub struct Echo {
     /// Messages that were due while it was measured and came back, late ones included.
     pub messages: u64,
-    /// Messages that did not come back in time.
+    /// Messages that did not come back in time, or not before later ones, or changed.
     pub missing: u64,
+    /// Messages that came back changed, twice, or after later ones.
+    pub wrong: u64,
     /// Bytes of each.
     pub size_bytes: usize,
     /// Messages under way per connection at most.

@@ -72,6 +72,7 @@ impl Report {
             // Of a run that was stopped they may be under way.
             let missing = if self.interrupted { 0 } else { echo.missing };
             counted.push((missing, "messages did not come back"));
+            counted.push((echo.wrong, "messages came back changed, twice or out of order"));
         }
         if let Some(churn) = &self.churn {
             counted.push((churn.held_lost, "held connections were lost"));
