@@ -141,6 +141,18 @@ fn echoes_come_back_in_a_closed_loop_and_at_a_rate() {
 }
 
 #[test]
+fn windows_of_large_messages_are_filled_as_the_server_reads() {
+    let server = Server::start(&[]);
+    for rate in [None, Some(Rate::new(200.0))] {
+        let (duration, warm_up) = (Duration::from_millis(300), Duration::ZERO);
+        let echo = Scenario::Echo(Echo { size: 800_000, in_flight: 16, rate, duration, warm_up });
+        let plan = Plan { connections: 2, ..server.plan(server.target(Protocol::WebSocket, App::Echo), echo) };
+        let found = run(&plan).echo.unwrap();
+        assert!(found.messages > 0, "{found:?}");
+    }
+}
+
+#[test]
 fn what_is_given_up_did_not_come_back() {
     let server = Server::start(&[]);
     // More than it can do in that time, and no patience.

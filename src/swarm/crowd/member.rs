@@ -87,6 +87,11 @@ impl Member {
         self.role
     }
 
+    /// Whether bytes wait until it has room.
+    pub(in crate::swarm) const fn holds_back(&self) -> bool {
+        self.has(Self::BACKLOG)
+    }
+
     pub(super) const fn has(&self, flag: u8) -> bool {
         self.flags & flag != 0
     }

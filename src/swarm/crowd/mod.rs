@@ -62,6 +62,8 @@ pub(super) struct Manner {
     pub(super) window: usize,
     /// For one handshake.
     pub(super) timeout: Duration,
+    /// Bytes that one connection may hold back. A server that does not read is not the client's memory's business.
+    pub(super) backlog_bytes_max: usize,
 }
 
 /// What a scenario does with connections and their messages.

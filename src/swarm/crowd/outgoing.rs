@@ -12,8 +12,6 @@ use crate::swarm::tally::Count;
 
 /// Bytes that are staged before they are flushed, though the turn goes on.
 const STAGED_BYTES_MAX: usize = 256 * 1024;
-/// Bytes that one connection may hold back. A server that does not read is not the client's memory's business.
-const BACKLOG_BYTES_MAX: usize = 1024 * 1024;
 
 /// Outgoing bytes.
 #[derive(Debug, Default)]
@@ -112,7 +110,7 @@ impl<B: Dial> Crowd<B> {
     }
 
     fn check_backlog(&mut self, index: u32) {
-        if self.outgoing.backlogs.get(&index).is_some_and(|backlog| backlog.len() > BACKLOG_BYTES_MAX) {
+        if self.outgoing.backlogs.get(&index).is_some_and(|backlog| backlog.len() > self.manner.backlog_bytes_max) {
             self.broken.push((self.members[index as usize].id(index), Reason::Stuck));
         }
     }

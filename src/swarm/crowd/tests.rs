@@ -24,7 +24,7 @@ pub(in crate::swarm) struct Script {
     pub(in crate::swarm) sent: Vec<(ConnId, Vec<u8>)>,
     pub(in crate::swarm) wanted: Vec<ConnId>,
     /// Bytes that the next send takes.
-    room: Option<usize>,
+    pub(in crate::swarm) room: Option<usize>,
     shorts: VecDeque<Short>,
     since_flush: Vec<ConnId>,
     is_lent: bool,
@@ -42,7 +42,7 @@ impl Wake for Nobody {
 }
 
 impl Script {
-    fn stands(&mut self, id: ConnId) {
+    pub(in crate::swarm) fn stands(&mut self, id: ConnId) {
         self.happens.push_back(Happens::Plain(Completion::Writable(id)));
     }
 
@@ -191,7 +191,9 @@ pub(in crate::swarm) fn crowd(protocol: Protocol, places: usize) -> Crowd<Script
     let client = crate::swarm::peer::Client::new(&target, [7; 16], 1000);
     let route = Route { client, address: target.address, greets: protocol == Protocol::WebSocket };
     let routes = [route.clone(), route.clone(), route];
-    Crowd::new(Script::default(), Manner { routes, places, window: 100, timeout: Duration::from_secs(1) })
+    let timeout = Duration::from_secs(1);
+    let manner = Manner { routes, places, window: 100, timeout, backlog_bytes_max: 1 << 20 };
+    Crowd::new(Script::default(), manner)
 }
 
 impl Crowd<Script> {

@@ -20,6 +20,10 @@ use crate::time::Instant;
 const ROLL_WINDOW: usize = 1024;
 /// Messages that one connection sends in one go, however late it is.
 const BATCH_MAX: u32 = 256;
+/// And their bytes, when there is more than one.
+const BATCH_BYTES: usize = 64 * 1024;
+/// Bytes that wait to be sent, from which on an answer makes no more of them.
+const STAGED_BYTES_MAX: usize = 320 * 1024;
 /// Messages of all connections that are looked at in one turn, however many are due.
 const DUE_PER_TURN: u64 = 16 * 1024;
 
@@ -67,6 +71,8 @@ pub(in crate::swarm) struct Echoes {
     turns: Vec<u32>,
     /// How many messages had come back on connections that are gone, by their turns: the places may be somebody else's.
     came: HashMap<u32, u32>,
+    /// Turns whose windows have not been full yet, in a closed loop.
+    unfilled: Vec<u32>,
     /// The next message of all that comes due, or the next connection of the roll.
     cursor: u64,
     under_way: usize,
@@ -133,6 +139,7 @@ impl Echoes {
             places: Vec::new(),
             turns: Vec::new(),
             came: HashMap::new(),
+            unfilled: Vec::new(),
             cursor: 0,
             under_way: 0,
             latencies: Vec::new(),
@@ -161,6 +168,7 @@ impl Echoes {
         (self.cursor, self.under_way) = (0, 0);
         self.places.clear();
         self.came.clear();
+        self.unfilled.clear();
         self.turns.resize(crowd.places() as usize, 0);
         for place in 0..crowd.places() {
             if let Some(member) = crowd.standing_mut(place).filter(|member| member.role() == Role::Echo) {
@@ -171,24 +179,40 @@ impl Echoes {
         }
         (self.load, self.is_spent) = (Some(load), false);
         if matches!(load.pace, Pace::Closed) {
-            self.fill_windows(load, crowd);
+            self.unfilled.extend((0..).take(self.places.len()));
+            self.fill_windows(&load, crowd);
         }
     }
 
-    fn fill_windows<B: Dial>(&mut self, load: Load, crowd: &mut Crowd<B>) {
-        let now = crowd.now();
-        for at in 0..self.places.len() {
-            let template = &mut self.template;
-            let sent = crowd.send(self.places[at], |member, client, out| {
-                for _ in 0..load.in_flight {
-                    member.sent = member.sent.wrapping_add(1);
-                    client.message(template.stamp(member.sent, now), out);
-                }
-            });
-            let messages = u64::from(load.in_flight) * u64::from(sent);
-            crowd.tally.add(Count::Due, messages);
-            crowd.tally.add(Count::Asked, messages);
+    /// Sends as much as connections take: the rest follows when they have room.
+    fn fill_windows<B: Dial>(&mut self, load: &Load, crowd: &mut Crowd<B>) {
+        let mut unfilled = std::mem::take(&mut self.unfilled);
+        unfilled.retain(|turn| !self.fill_window(*turn, load, crowd));
+        self.unfilled = unfilled;
+    }
+
+    /// Whether it is full, or its connection gone.
+    fn fill_window<B: Dial>(&mut self, turn: u32, load: &Load, crowd: &mut Crowd<B>) -> bool {
+        let place = self.places[turn as usize];
+        loop {
+            let Some(asked) = self.send_batch(place, turn, load, crowd) else { return place == NOWHERE };
+            if asked == 0 {
+                return true;
+            }
         }
+    }
+
+    /// Lets a connection send what is due and fits; `None` when it has no room, or is gone.
+    fn send_batch<B: Dial>(&mut self, place: u32, turn: u32, load: &Load, crowd: &mut Crowd<B>) -> Option<u32> {
+        let (now, turns, template) = (crowd.now(), self.places.len(), &mut self.template);
+        let mut asked = 0;
+        let sent = crowd.send(place, |member, client, out| {
+            asked = catch_up(load, member, (turn, turns), now, batch(template), |number, due| {
+                client.message(template.stamp(number, due), out);
+            });
+        });
+        load.count(asked, &mut crowd.tally);
+        sent.then_some(asked)
     }
 
     /// A connection is gone, and what was due on it does not come back.
@@ -253,7 +277,7 @@ impl Echoes {
 
     fn send_load<B: Dial>(&mut self, load: Load, now: Instant, turns: usize, crowd: &mut Crowd<B>) {
         match load.pace {
-            Pace::Closed => {}
+            Pace::Closed => self.fill_windows(&load, crowd),
             Pace::Roll => {
                 while self.has_roll() {
                     let place = self.places[usize::try_from(self.cursor).unwrap_or(0)];
@@ -269,16 +293,8 @@ impl Echoes {
                     let turn = self.cursor % turns as u64;
                     self.cursor += 1;
                     crowd.tally.one(Count::Due);
-                    let place = self.places[usize::try_from(turn).unwrap_or(0)];
-                    let template = &mut self.template;
                     let turn = u32::try_from(turn).unwrap_or(0);
-                    let mut asked = 0;
-                    crowd.send(place, |member, client, out| {
-                        asked = catch_up(&load, member, (turn, turns), now, |number, due| {
-                            client.message(template.stamp(number, due), out);
-                        });
-                    });
-                    load.count(asked, &mut crowd.tally);
+                    self.send_batch(self.places[turn as usize], turn, &load, crowd);
                 }
             }
         }
@@ -368,11 +384,21 @@ impl Echoes {
             return;
         }
         let Some(turn) = self.turn(index) else { return };
-        let asked = catch_up(load, member, (turn, self.places.len()), heard.now, |number, due| {
+        // What has no room now follows with the next answer: what waits is not answered yet.
+        if member.holds_back() || heard.answer.len() >= STAGED_BYTES_MAX {
+            return;
+        }
+        let batch = batch(&self.template);
+        let asked = catch_up(load, member, (turn, self.places.len()), heard.now, batch, |number, due| {
             heard.client.message(self.template.stamp(number, due), heard.answer);
         });
         load.count(asked, heard.tally);
     }
+}
+
+/// Messages of one go.
+fn batch(template: &Template) -> u32 {
+    u32::try_from(BATCH_BYTES / template.len().max(1)).unwrap_or(BATCH_MAX).clamp(1, BATCH_MAX)
 }
 
 /// Lets a connection send what is due and fits, and returns how many messages that were.
@@ -381,10 +407,11 @@ fn catch_up(
     member: &mut Member,
     (turn, turns): (u32, usize),
     now: Instant,
+    batch: u32,
     mut send: impl FnMut(u32, Instant),
 ) -> u32 {
     let mut sent = 0;
-    while sent < BATCH_MAX && under_way(member) < load.in_flight {
+    while sent < batch && under_way(member) < load.in_flight {
         let due = match load.pace {
             Pace::Roll => None,
             Pace::Closed => (now < load.until).then_some(now),

@@ -251,6 +251,26 @@ fn a_closed_loop_keeps_its_window_full_and_ends() {
     assert_eq!(crowd.tally[Count::Spent], 1);
 }
 
+#[test]
+fn a_large_window_is_filled_as_there_is_room() {
+    let (clock, mut actor) = (ManualClock::new(), Actor::new(RUN, 64 * 1024));
+    let mut crowd = crowd(Protocol::Line, 1);
+    crowd.opened(Role::Echo, 1, &clock, &mut actor);
+    let id = crowd.script().dialled[0];
+    crowd.script().room = Some(1000);
+    actor.obey(load(Pace::Closed, 512), &mut crowd);
+    crowd.flush();
+    crowd.play(&clock, &mut actor);
+    assert_eq!((crowd.tally[Count::Asked], actor.due()), (2, None), "it takes no more, and nobody spins");
+    crowd.script().stands(id);
+    crowd.play(&clock, &mut actor);
+    actor.act(&mut crowd);
+    crowd.flush();
+    let sent: usize = crowd.script().sent.iter().map(|(_, bytes)| bytes.len()).sum();
+    assert_eq!((crowd.tally[Count::Asked], crowd.tally[Count::Lost], sent), (512, 0, 512 * (64 * 1024 + 1)));
+    assert!(crowd.script().sent.iter().all(|(_, bytes)| bytes.len() <= 128 * 1024 + 2), "little is staged at a time");
+}
+
 /// A closed loop of 20 rounds whose first answers are spoiled: answered, wrong and asked in the end.
 fn spoiled(in_flight: u32, spoil: fn(&mut Vec<Vec<u8>>)) -> [u64; 3] {
     let (mut crowd, mut actor, clock, ids) = standing(Role::Echo, 1);
