@@ -125,6 +125,15 @@ fn nobody_there_is_a_failure_that_says_so() {
 }
 
 #[test]
+fn a_path_that_is_not_there_is_told_as_the_server_says_it() {
+    let server = Server::start(&[]);
+    let output = swarm(&["idle", "--target", &server.ws("/nowhere"), "--app", "echo", "--connections", "3", "--quiet"]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let expected = "the server answered 404 Not Found: that stopped it at 0 of 3 connections: check the target's path";
+    assert!(said(&output).contains(expected), "{}", said(&output));
+}
+
+#[test]
 fn idle_connections_are_found_alive() {
     let server = Server::start(&["--heartbeat-interval", "100ms"]);
     for target in [

@@ -20,8 +20,10 @@ pub(super) enum Reason {
     Ended,
     /// The server said good-bye with a close frame.
     Closed,
-    /// HTTP 503 in answer to an upgrade.
+    /// HTTP 503 or 429 in answer to an upgrade.
     Busy,
+    /// Another HTTP status in answer to an upgrade.
+    Declined,
     /// Another answer than the protocol allows.
     Protocol,
     /// No address and port is free.
@@ -46,6 +48,7 @@ impl Reason {
         Self::Ended,
         Self::Closed,
         Self::Busy,
+        Self::Declined,
         Self::Protocol,
         Self::Ports,
         Self::Memory,
@@ -53,7 +56,7 @@ impl Reason {
         Self::Stuck,
         Self::Other,
     ];
-    pub(super) const COUNT: usize = 13;
+    pub(super) const COUNT: usize = 14;
 
     pub(super) fn of(kind: ErrorKind) -> Self {
         match kind {
@@ -87,6 +90,7 @@ impl Reason {
             Self::Ended => "ended",
             Self::Closed => "closed",
             Self::Busy => "busy",
+            Self::Declined => "declined",
             Self::Protocol => "protocol",
             Self::Ports => "ports",
             Self::Memory => "memory",
@@ -116,6 +120,7 @@ impl Reason {
             Self::Ended => "a server that ends new connections at once",
             Self::Closed => "a server that closes new connections",
             Self::Busy => "a server that answers 503 to new connections",
+            Self::Declined => "a server that declines new connections",
             Self::Protocol => "a server that does not speak the target's protocol",
             Self::Ports => "the lack of free source addresses and ports",
             Self::Memory => "the lack of memory for another connection",
@@ -135,6 +140,7 @@ impl Reason {
             Self::TimedOut => {
                 "open slower with --rate, or raise net.core.somaxconn and net.ipv4.tcp_max_syn_backlog of the server"
             }
+            Self::Declined => "check the target's path, and look into the server's log",
             Self::Unreachable => "mend the target's address, or the route to it",
             Self::Protocol => "mend the target: its scheme, its path or its framing",
             Self::Ports => {
@@ -148,9 +154,46 @@ impl Reason {
     }
 }
 
-impl From<&Broken> for Reason {
-    fn from(broken: &Broken) -> Self {
-        if matches!(broken, Broken::Declined { status: 503, .. }) { Self::Busy } else { Self::Protocol }
+impl From<Broken> for Reason {
+    fn from(broken: Broken) -> Self {
+        match broken {
+            Broken::Declined { status: 429 | 503, .. } => Self::Busy,
+            Broken::Declined { .. } => Self::Declined,
+            _ => Self::Protocol,
+        }
+    }
+}
+
+/// A reason, and what the server said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Cause {
+    pub(super) reason: Reason,
+    said: Option<Broken>,
+}
+
+impl Cause {
+    /// What stopped the run: the beginning of a sentence.
+    pub(super) fn what(&self) -> String {
+        self.said.map_or_else(|| self.reason.what().to_owned(), |said| said.to_string())
+    }
+
+    /// How to mend it.
+    pub(super) fn mend(&self) -> &'static str {
+        self.said.as_ref().map_or(self.reason.mend(), Broken::mend)
+    }
+}
+
+impl From<Reason> for Cause {
+    fn from(reason: Reason) -> Self {
+        Self { reason, said: None }
+    }
+}
+
+impl From<Broken> for Cause {
+    fn from(broken: Broken) -> Self {
+        // Of a full server all is known.
+        let said = Some(broken).filter(|broken| !matches!(broken, Broken::Declined { status: 503, .. }));
+        Self { reason: Reason::from(broken), said }
     }
 }
 

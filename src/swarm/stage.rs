@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::crowd::{PAUSE_LONGEST, Role};
-use super::limits::Reason;
+use super::limits::{Cause, Reason};
 use super::live::{Live, Phase};
 use super::part::Order;
 use super::part::echo::{Load, Pace};
@@ -256,20 +256,20 @@ impl<'a> Stage<'a> {
             self.until(SETTLED, &standing, |_| false);
         }
         let standing = standing(&self.tally());
-        if let Some(reason) = self.obstacle() {
-            self.stopped_by(reason, standing);
+        if let Some(cause) = self.obstacle() {
+            self.stopped_by(cause, standing);
         } else if wait == Wait::Stuck {
-            self.stopped_by(Reason::TimedOut, standing);
+            self.stopped_by(Reason::TimedOut.into(), standing);
         }
         standing >= goal && self.limit.is_none() && wait == Wait::Done
     }
 
-    fn obstacle(&self) -> Option<Reason> {
+    fn obstacle(&self) -> Option<Cause> {
         self.desks.iter().find_map(Desk::obstacle)
     }
 
-    fn stopped_by(&mut self, reason: Reason, at: u64) {
-        self.limit.get_or_insert(Limit { what: reason.what().to_owned(), at, mend: reason.mend().to_owned() });
+    fn stopped_by(&mut self, cause: Cause, at: u64) {
+        self.limit.get_or_insert(Limit { what: cause.what(), at, mend: cause.mend().to_owned() });
     }
 
     /// Lets every connection prove by data that it lives, and returns how many did.

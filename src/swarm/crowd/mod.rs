@@ -28,7 +28,7 @@ pub(super) use self::opener::PAUSE_LONGEST;
 use self::opener::{Next, Opener};
 use self::outgoing::Outgoing;
 use super::latency::Latencies;
-use super::limits::Reason;
+use super::limits::{Cause, Reason};
 use super::peer::Client;
 use super::tally::{Count, Tally};
 use crate::id::ConnId;
@@ -107,7 +107,7 @@ pub(super) struct Crowd<B> {
     /// Time after which a server that sheds connections wants them back.
     retry_after: Duration,
     /// Why the first connection was given up.
-    pub(super) obstacle: Option<Reason>,
+    pub(super) obstacle: Option<Cause>,
 }
 
 impl<B: Dial> Crowd<B> {

@@ -296,7 +296,7 @@ fn a_reset_is_tried_again_and_then_it_is_a_limit() {
         crowd.play(&clock, &mut ear);
         clock.advance(Duration::from_secs(4));
     }
-    assert_eq!(crowd.obstacle, Some(Reason::Reset));
+    assert_eq!(crowd.obstacle, Some(Reason::Reset.into()));
     assert_eq!((crowd.tally[Count::GivenUp], crowd.tally[Count::Retries], crowd.opening()), (1, 7, 0));
 }
 
@@ -371,6 +371,32 @@ fn a_server_that_is_busy_is_asked_again() {
     clock.advance(Duration::from_millis(10));
     crowd.play(&clock, &mut ear);
     assert_eq!(crowd.script().dialled.len(), 2);
+}
+
+#[test]
+fn a_no_that_stays_is_told_as_the_server_says_it() {
+    for (status, what, mend) in [
+        ("404 X", "the server answered 404 Not Found", "check the target's path"),
+        ("403 X", "the server answered 403 Forbidden", "the server lets only others in: check its origins and rules"),
+    ] {
+        let (clock, mut ear, mut crowd) = (ManualClock::new(), Ear::default(), crowd(Protocol::WebSocket, 1));
+        answered(&mut crowd, &clock, &mut ear, status);
+        let cause = crowd.obstacle.unwrap();
+        assert_eq!((cause.reason, cause.what().as_str(), cause.mend()), (Reason::Declined, what, mend));
+    }
+    let (clock, mut ear, mut crowd) = (ManualClock::new(), Ear::default(), crowd(Protocol::WebSocket, 1));
+    answered(&mut crowd, &clock, &mut ear, "429 X\r\nRetry-After: 1");
+    assert_eq!((crowd.tally[Count::Retries], crowd.obstacle), (1, None), "and asked again when that is all");
+}
+
+/// Dials one, whose upgrade is answered with this status.
+fn answered(crowd: &mut Crowd<Script>, clock: &ManualClock, ear: &mut Ear, status: &str) {
+    crowd.open(Role::Holder, 1, Duration::ZERO);
+    crowd.play(clock, ear);
+    let id = crowd.script().dialled[0];
+    crowd.script().stands(id);
+    crowd.script().says(id, format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n").as_bytes());
+    crowd.play(clock, ear);
 }
 
 #[test]
