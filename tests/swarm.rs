@@ -153,6 +153,18 @@ fn windows_of_large_messages_are_filled_as_the_server_reads() {
 }
 
 #[test]
+fn a_close_is_told_with_its_code() {
+    let server = Server::start(&[]);
+    // Above what the server takes of a message.
+    let (size, second) = (2 << 20, Duration::from_secs(1));
+    let echo = Scenario::Echo(Echo { size, in_flight: 1, rate: None, duration: second / 10, warm_up: Duration::ZERO });
+    let plan = server.plan(server.target(Protocol::WebSocket, App::Echo), echo);
+    let plan = Plan { connections: 2, patience: second, ..plan };
+    let report = holdline::swarm::run(&plan, &Live::new(2), &AtomicBool::new(false)).unwrap();
+    assert_eq!(report.hold.losses.get("closed_1009"), Some(&2), "{}", report.to_json());
+}
+
+#[test]
 fn what_is_given_up_did_not_come_back() {
     let server = Server::start(&[]);
     // More than it can do in that time, and no patience.

@@ -164,14 +164,39 @@ impl From<Broken> for Reason {
     }
 }
 
+/// Codes of a close frame that are told apart (RFC 6455, section 7.4, and the server's own).
+pub(super) const CLOSE_CODES: [u16; 14] =
+    [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1011, 1012, 1013, 4000, 4001, 4002, 4003];
+
+/// How to mend that a server closes connections with this code.
+pub(super) const fn mend_close(code: u16) -> &'static str {
+    match code {
+        1000 | 1001 | 1012 => "let the server run until the swarm has ended",
+        1002 | 1003 | 1007 => "check that the target's protocol is the server's",
+        1009 => "ask for a smaller --size, or raise the server's limit of a message",
+        1008 | 4002 | 4003 => "check the server's rules, and who else has a say there",
+        1013 => "raise the server's limits, or ask for fewer --connections",
+        4000 => "raise the server's --heartbeat-timeout, or give the swarm more CPU: its answers came too late",
+        4001 => "send less, or give the swarm more CPU: it did not read what the server sent",
+        _ => "look into the server's log",
+    }
+}
+
 /// A reason, and what the server said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Cause {
     pub(super) reason: Reason,
     said: Option<Broken>,
+    /// Of a close frame.
+    pub(super) code: Option<u16>,
 }
 
 impl Cause {
+    /// A close frame with this code.
+    pub(super) fn closed(code: Option<u16>) -> Self {
+        Self { code, ..Reason::Closed.into() }
+    }
+
     /// What stopped the run: the beginning of a sentence.
     pub(super) fn what(&self) -> String {
         self.said.map_or_else(|| self.reason.what().to_owned(), |said| said.to_string())
@@ -185,7 +210,7 @@ impl Cause {
 
 impl From<Reason> for Cause {
     fn from(reason: Reason) -> Self {
-        Self { reason, said: None }
+        Self { reason, said: None, code: None }
     }
 }
 
@@ -193,7 +218,7 @@ impl From<Broken> for Cause {
     fn from(broken: Broken) -> Self {
         // Of a full server all is known.
         let said = Some(broken).filter(|broken| !matches!(broken, Broken::Declined { status: 503, .. }));
-        Self { reason: Reason::from(broken), said }
+        Self { reason: Reason::from(broken), said, code: None }
     }
 }
 

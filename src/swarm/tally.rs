@@ -3,7 +3,7 @@
 use std::ops::Index;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::limits::Reason;
+use super::limits::{CLOSE_CODES, Cause, Reason};
 
 /// What is counted. All but [`Count::Open`], [`Count::Standing`] and [`Count::Guests`] only grow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,7 +85,8 @@ pub(super) enum Count {
 }
 
 const COUNTS: usize = Count::Unanswered as usize + 1;
-const CELLS: usize = COUNTS + 2 * Reason::COUNT;
+const CODES: usize = COUNTS + 2 * Reason::COUNT;
+const CELLS: usize = CODES + CLOSE_CODES.len();
 
 /// Counts of one thread, or of all together.
 #[derive(Clone, Copy, Debug)]
@@ -126,8 +127,9 @@ impl Tally {
     }
 
     /// A connection that was lost.
-    pub(super) const fn lost(&mut self, reason: Reason) {
-        self.0[COUNTS + Reason::COUNT + reason as usize] += 1;
+    pub(super) fn lost(&mut self, cause: Cause) {
+        let place = CLOSE_CODES.iter().position(|code| cause.code == Some(*code));
+        self.0[place.map_or(COUNTS + Reason::COUNT + cause.reason as usize, |place| CODES + place)] += 1;
     }
 
     /// Failed tries by reason, without zeros.
@@ -135,9 +137,14 @@ impl Tally {
         by_reason(&self.0[COUNTS..COUNTS + Reason::COUNT])
     }
 
-    /// Lost connections by reason, without zeros.
+    /// Lost connections by reason, without zeros and without those whose close codes are told apart.
     pub(super) fn losses(&self) -> impl Iterator<Item = (Reason, u64)> {
-        by_reason(&self.0[COUNTS + Reason::COUNT..])
+        by_reason(&self.0[COUNTS + Reason::COUNT..CODES])
+    }
+
+    /// Lost connections by their close codes, without zeros.
+    pub(super) fn closes(&self) -> impl Iterator<Item = (u16, u64)> {
+        CLOSE_CODES.into_iter().zip(self.0[CODES..].iter().copied()).filter(|(_, count)| *count > 0)
     }
 }
 
@@ -193,11 +200,13 @@ mod tests {
         Tally::add(&mut tally, Count::Heard, 5);
         tally.one(Count::Unanswered);
         tally.failed(Reason::Refused);
-        tally.lost(Reason::ALL[Reason::COUNT - 1]);
+        tally.lost(Reason::ALL[Reason::COUNT - 1].into());
+        [Some(4001), Some(1000), Some(3333), None].into_iter().for_each(|code| tally.lost(Cause::closed(code)));
         board.show(&tally);
         let both = board.read().and(&tally);
         assert_eq!((both[Count::Heard], both[Count::Unanswered], both[Count::Lost]), (10, 2, 0));
         assert_eq!(both.failures().collect::<Vec<_>>(), [(Reason::Refused, 2)]);
-        assert_eq!(both.losses().map(|(_, count)| count).sum::<u64>(), 2);
+        assert_eq!(both.losses().collect::<Vec<_>>(), [(Reason::Closed, 4), (Reason::Other, 2)]);
+        assert_eq!(both.closes().collect::<Vec<_>>(), [(1000, 2), (4001, 2)]);
     }
 }

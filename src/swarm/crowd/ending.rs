@@ -33,7 +33,7 @@ impl<B: Dial> Crowd<B> {
                 self.no_longer_open(role);
                 if role != Role::Guest {
                     self.tally.one(Count::Lost);
-                    self.tally.lost(reason);
+                    self.tally.lost(cause);
                 }
                 self.tell_gone(id, Some(reason), part);
             }

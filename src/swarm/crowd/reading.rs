@@ -7,7 +7,7 @@ use super::opener::RETRY_AFTER_MAX;
 use super::{Crowd, Heard, Part};
 use crate::id::ConnId;
 use crate::io::{Dial, Lease};
-use crate::swarm::limits::{Cause, Reason};
+use crate::swarm::limits::Cause;
 use crate::swarm::peer::{Broken, Frame};
 use crate::swarm::tally::Count;
 
@@ -112,7 +112,7 @@ impl<P: Part> Reader<'_, P> {
                     self.heard.client.pong(payload, self.heard.answer);
                 }
                 Frame::Pong => {}
-                Frame::Close(..) => return Err(Reason::Closed.into()),
+                Frame::Close(code, _) => return Err(Cause::closed(code)),
             }
         }
     }

@@ -98,7 +98,7 @@ pub struct Hold {
     pub alive_at_end: u64,
     /// Connections that ended though nobody asked them to.
     pub lost: u64,
-    /// Why, and how many each.
+    /// Why, and how many each. `closed_1009` is a close frame with that code, `closed` one without or with an unusual one.
     pub losses: BTreeMap<String, u64>,
 }
 
