@@ -32,6 +32,8 @@ pub(super) enum Reason {
     Memory,
     /// No descriptors.
     Descriptors,
+    /// No place for another guest.
+    Places,
     /// More waits to be sent than a connection may hold back.
     Stuck,
     /// Something else that the kernel said.
@@ -53,10 +55,11 @@ impl Reason {
         Self::Ports,
         Self::Memory,
         Self::Descriptors,
+        Self::Places,
         Self::Stuck,
         Self::Other,
     ];
-    pub(super) const COUNT: usize = 14;
+    pub(super) const COUNT: usize = 15;
 
     pub(super) fn of(kind: ErrorKind) -> Self {
         match kind {
@@ -95,9 +98,15 @@ impl Reason {
             Self::Ports => "ports",
             Self::Memory => "memory",
             Self::Descriptors => "descriptors",
+            Self::Places => "places",
             Self::Stuck => "stuck",
             Self::Other => "other",
         }
+    }
+
+    /// The reason of this name.
+    pub(super) fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.name() == name)
     }
 
     /// How often a connection is tried before it is given up. A storm resets and times out who comes again a moment later;
@@ -125,6 +134,7 @@ impl Reason {
             Self::Ports => "the lack of free source addresses and ports",
             Self::Memory => "the lack of memory for another connection",
             Self::Descriptors => "the lack of descriptors for another connection",
+            Self::Places => "the lack of a place for another guest",
             Self::Stuck => "a server that does not read what it is sent",
             Self::Other => "the kernel, which opens no more connections,",
         }
@@ -148,6 +158,7 @@ impl Reason {
             }
             Self::Memory => "free memory, raise net.ipv4.tcp_mem or the cgroup's limit, or ask for fewer --connections",
             Self::Descriptors => "raise ulimit -n",
+            Self::Places => "lower --churn or --lifetime: the guests before it had not gone yet",
             Self::Stuck => "give the server more CPU, or send less",
             Self::Other => "ask for fewer --connections, and see dmesg",
         }

@@ -249,7 +249,7 @@ result        ok
     #[test]
     #[allow(clippy::type_complexity, reason = "a table of what spoils a report, and what is said then")]
     fn every_fault_is_told_and_none_is_ok() {
-        let faults: [(fn(&mut Report), &str); 10] = [
+        let faults: [(fn(&mut Report), &str); 12] = [
             (|report| report.opened = 9, "only 9 of 10 connections opened"),
             (|report| report.hold.lost = 1, "1 of 10 connections were not alive at the end"),
             (|report| report.hold.alive_at_start = 8, "2 of 10 connections gave no sign of life"),
@@ -269,6 +269,17 @@ result        ok
             ),
             (|report| report.churn = Some(Churn { held_lost: 2, ..Churn::default() }), "2 held connections were lost"),
             (|report| report.interrupted = true, "ended by a signal"),
+            (
+                |report| (report.hold.lost, report.hold.losses) = (2, BTreeMap::from([("closed_1009".to_owned(), 2)])),
+                "2 of 10 connections were not alive at the end: closed_1009 (2 times): ask for a smaller --size",
+            ),
+            (
+                |report| {
+                    let failures = BTreeMap::from([("places".to_owned(), 7)]);
+                    report.churn = Some(Churn { connects_failed: 7, failures, ..Churn::default() });
+                },
+                "7 connections could not come: places (7 times): lower --churn",
+            ),
         ];
         assert!(good().ok() && good().to_json().contains("\"ok\": true"));
         for (spoil, expected) in faults {
@@ -276,6 +287,8 @@ result        ok
             spoil(&mut report);
             assert!(!report.ok() && report.to_json().contains("\"ok\": false"), "{expected}");
             assert!(report.summary().contains(expected), "{expected}: {}", report.summary());
+            let told = report.faults().into_iter().find(|fault| fault.contains(expected)).unwrap_or_default();
+            assert!(told.contains(": "), "how to mend it: {told}");
         }
     }
 

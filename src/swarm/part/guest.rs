@@ -120,7 +120,12 @@ impl Guests {
             // It had said good-bye.
             (_, None) => {}
             (Some(Kind::Mute | Kind::Slow), Some(_)) => tally.one(Count::Detected),
-            (_, Some(_)) => tally.one(Count::Turned),
+            // It had been open: until then a failed try is counted by the crowd.
+            (Some(Kind::Polite | Kind::Abrupt), Some(reason)) => {
+                tally.one(Count::Turned);
+                tally.failed(reason);
+            }
+            (None, Some(_)) => tally.one(Count::Turned),
         }
     }
 
@@ -146,6 +151,7 @@ impl Guests {
             }
             if crowd.dial(Role::Guest, self.next).is_none() {
                 crowd.tally.one(Count::Turned);
+                crowd.tally.failed(Reason::Places);
             }
             self.next = self.next + invitation.gap;
         }

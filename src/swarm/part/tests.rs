@@ -251,6 +251,29 @@ fn a_closed_loop_keeps_its_window_full_and_ends() {
     assert_eq!(crowd.tally[Count::Spent], 1);
 }
 
+/// Guests, one per second from now on, who stay for an hour.
+fn invitation(kind: [f64; 3]) -> Order {
+    let (second, [abrupt, mute, slow]) = (Duration::from_secs(1), kind);
+    let (lifetime, mute_for, until) = (3600 * second, second, Instant::from_millis(1_000_000));
+    Order::Invite(Invitation { gap: second, start: Instant::ZERO, until, lifetime, mute_for, abrupt, mute, slow })
+}
+
+#[test]
+fn a_guest_without_a_place_is_told() {
+    let (clock, mut actor, mut crowd) = (ManualClock::new(), Actor::new(RUN, 64), crowd(Protocol::Line, 1));
+    actor.obey(invitation([0.0; 3]), &mut crowd);
+    for _ in 0..3 {
+        crowd.play(&clock, &mut actor);
+        actor.act(&mut crowd);
+        let id = crowd.script().dialled[0];
+        crowd.script().stands(id);
+        crowd.play(&clock, &mut actor);
+        clock.advance(Duration::from_secs(1));
+    }
+    assert_eq!(crowd.tally.failures().collect::<Vec<_>>(), [(Reason::Places, 2)]);
+    assert_eq!(crowd.tally[Count::Turned], 2);
+}
+
 #[test]
 fn a_large_window_is_filled_as_there_is_room() {
     let (clock, mut actor) = (ManualClock::new(), Actor::new(RUN, 64 * 1024));

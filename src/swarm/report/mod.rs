@@ -261,7 +261,7 @@ pub struct Churn {
     pub rate: f64,
     /// Connections that came and completed their handshake.
     pub connects: u64,
-    /// Connections that did not.
+    /// Connections that did not, or that the server ended before their time.
     pub connects_failed: u64,
     /// Why, and how many each.
     pub failures: BTreeMap<String, u64>,
