@@ -38,18 +38,27 @@ impl Outgoing {
 }
 
 impl<B: Dial> Crowd<B> {
-    /// Sends what was staged behind `from` on one connection.
-    pub(super) fn post(&mut self, index: u32, mut from: usize) {
+    /// Sends what was staged behind `from` on one connection, unless it has said good-bye.
+    pub(super) fn post(&mut self, index: u32, from: usize) {
+        let Some(member) = self.members.get(index as usize) else { return };
+        if member.phase == Phase::Open {
+            self.tally.add(Count::BytesSent, self.outgoing.bytes.len().saturating_sub(from) as u64);
+            self.put(index, from);
+        } else {
+            self.outgoing.bytes.truncate(from);
+        }
+    }
+
+    /// The same for what has been counted.
+    fn put(&mut self, index: u32, mut from: usize) {
         let Some(member) = self.members.get_mut(index as usize) else { return };
         if from >= self.outgoing.bytes.len() {
             return;
         }
-        if member.has(Member::BACKLOG) || !matches!(member.phase, Phase::Open | Phase::Leaving) {
+        if member.has(Member::BACKLOG) {
             let bytes = self.outgoing.bytes.drain(from..);
-            if member.has(Member::BACKLOG) {
-                self.outgoing.backlogs.entry(index).or_default().extend(bytes);
-                self.check_backlog(index);
-            }
+            self.outgoing.backlogs.entry(index).or_default().extend(bytes);
+            self.check_backlog(index);
             return;
         }
         if member.has(Member::SENT) {
@@ -57,13 +66,12 @@ impl<B: Dial> Crowd<B> {
             from = 0;
             // What was sent before may not have been taken whole.
             if self.members[index as usize].has(Member::BACKLOG) {
-                return self.post(index, from);
+                return self.put(index, from);
             }
         }
         let member = &mut self.members[index as usize];
         member.set(Member::SENT);
         let (id, to) = (member.id(index), self.outgoing.bytes.len());
-        self.tally.add(Count::BytesSent, (to - from) as u64);
         let tag = u32::try_from(self.outgoing.sends.len()).unwrap_or(u32::MAX);
         self.outgoing.sends.push(Send { id, from, to });
         self.backend.send(id, Out::Bytes(&self.outgoing.bytes[from..to]), tag);
@@ -122,7 +130,7 @@ impl<B: Dial> Crowd<B> {
         let Some(backlog) = self.outgoing.backlogs.remove(&index) else { return };
         let from = self.outgoing.bytes.len();
         self.outgoing.bytes.extend_from_slice(&backlog);
-        self.post(index, from);
+        self.put(index, from);
     }
 
     /// Lets `write` stage bytes for a connection that is open, and sends them. False when it is not, or still has more

@@ -269,6 +269,7 @@ fn what_a_socket_does_not_take_follows_when_there_is_room() {
     crowd.play(&clock, &mut ear);
     let sent: Vec<u8> = crowd.script().sent.iter().flat_map(|(_, bytes)| bytes.clone()).collect();
     assert_eq!(sent, b"a message\n");
+    assert_eq!(crowd.tally[Count::BytesSent], 10, "each byte counts once");
     assert!(crowd.send(0, |_, client, out| client.message(b"next", out)));
 }
 
@@ -410,6 +411,17 @@ fn without_a_welcome_an_end_before_any_data_is_a_failed_try() {
     }
     crowd.play(&clock, &mut ear);
     assert_eq!((crowd.tally[Count::Standing], crowd.tally[Count::Retries], crowd.tally[Count::Lost]), (0, 1, 1));
+}
+
+#[test]
+fn who_said_good_bye_answers_no_more() {
+    let (clock, mut ear, mut crowd) = (ManualClock::new(), Ear::default(), crowd(Protocol::Line, 1));
+    crowd.opened(Role::Holder, 1, &clock, &mut ear);
+    let id = crowd.script().dialled[0];
+    crowd.leave(id);
+    crowd.script().says(id, b"\n");
+    crowd.play(&clock, &mut ear);
+    assert_eq!((crowd.tally[Count::Pings], crowd.script().sent.len()), (1, 0), "its end of the stream is closed");
 }
 
 #[test]
