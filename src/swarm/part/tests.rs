@@ -114,6 +114,24 @@ fn publications_leave_at_their_times_and_say_so_when_they_are_late() {
     assert_eq!((crowd.tally[Count::Published], actor.due()), (3, None));
 }
 
+#[test]
+fn a_publication_that_nobody_takes_is_tried_again_and_not_at_once() {
+    let (clock, mut actor, mut crowd) = (ManualClock::new(), Actor::new(RUN, 64), crowd(Protocol::Line, 1));
+    let series = Series { first: 1, count: 1, start: None, interval: Duration::ZERO };
+    actor.obey(Order::Publish(series), &mut crowd);
+    assert_eq!(actor.due(), Some(Instant::ZERO));
+    actor.act(&mut crowd);
+    assert_eq!((actor.due(), crowd.tally[Count::Published]), (Some(Instant::from_millis(1)), 0));
+    crowd.opened(Role::Holder, 1, &clock, &mut actor);
+    actor.act(&mut crowd);
+    assert_eq!(crowd.tally[Count::Published], 0, "not before its time");
+    clock.advance(Duration::from_millis(1));
+    crowd.play(&clock, &mut actor);
+    actor.act(&mut crowd);
+    assert_eq!((crowd.tally[Count::Published], actor.due()), (1, None));
+    assert_eq!(Stamp::read(&crowd.script().sent[0].1).unwrap().due, Instant::ZERO);
+}
+
 /// Sends back what was sent since the last time.
 fn echo(crowd: &mut Crowd<Script>) -> usize {
     let sent = std::mem::take(&mut crowd.script().sent);
