@@ -170,6 +170,7 @@ pub(super) fn report(measured: &Measured, churn: &Churn, harvest: &Harvest) -> r
         half_open_detected: count(Count::Detected),
         half_open_overlooked: count(Count::Overlooked),
         slow: count(Count::Slowed),
+        slow_ended: count(Count::Cut),
         publications: count(Count::Published),
         deliveries: count(Count::Measured),
         missing: broadcast::missing(&measured.before, &measured.after, holders, publications, is_stopped),

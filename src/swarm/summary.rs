@@ -118,7 +118,7 @@ impl Rows {
         self.row("  delivered", format!("{deliveries} to healthy members, {missing} missing, {twice} twice"));
         if churn.half_open > 0 {
             let [noticed, missed] = [churn.half_open_detected, churn.half_open_overlooked].map(grouped);
-            self.row("  noticed", format!("{noticed} mute or slow ones, {missed} mute ones not"));
+            self.row("  noticed", format!("{noticed} mute ones, {missed} not"));
         }
         if churn.server_bytes_before > 0 {
             let [before, peak, after] =

@@ -74,13 +74,15 @@ pub(super) enum Count {
     Muted,
     /// Guests that stopped reading.
     Slowed,
+    /// Slow guests that the server has ended.
+    Cut,
     /// Mute guests that the server has ended.
     Detected,
     /// Mute guests that the server had not ended after the time it was given.
     Overlooked,
     /// Guests that the server ended, or that did not get in.
     Turned,
-    /// Guests whose good-bye was not answered.
+    /// Guests whose good-bye was not answered, or with a reset.
     Unanswered,
 }
 

@@ -12,6 +12,7 @@ impl<B: Dial> Crowd<B> {
     pub(super) fn end(&mut self, id: ConnId, cause: impl Into<Cause>, part: &mut impl Part) {
         let cause = cause.into();
         let reason = cause.reason;
+        let is_peaceful = matches!(reason, Reason::Ended | Reason::Closed);
         let Some(member) = self.member(id) else { return };
         let (phase, role, heard) = (member.phase, member.role, member.has(Member::HEARD));
         // Where the server has no welcome, a connection that ends before it brought anything may have waited in a queue
@@ -37,9 +38,9 @@ impl<B: Dial> Crowd<B> {
                 }
                 self.tell_gone(id, Some(reason), part);
             }
-            Phase::Leaving => self.tell_gone(id, None, part),
+            Phase::Leaving => self.tell_gone(id, Some(reason).filter(|_| !is_peaceful), part),
         }
-        let ending = if reason == Reason::Ended || reason == Reason::Closed { Ending::Graceful } else { Ending::Reset };
+        let ending = if is_peaceful { Ending::Graceful } else { Ending::Reset };
         self.close(id, ending);
     }
 

@@ -87,6 +87,11 @@ impl Member {
         self.role
     }
 
+    /// Whether we said good-bye.
+    pub(in crate::swarm) fn is_leaving(&self) -> bool {
+        self.phase == Phase::Leaving
+    }
+
     /// Whether bytes wait until it has room.
     pub(in crate::swarm) const fn holds_back(&self) -> bool {
         self.has(Self::BACKLOG)

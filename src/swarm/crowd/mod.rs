@@ -74,7 +74,8 @@ pub(super) trait Part {
     /// A message came. What is appended to `answer` is sent on the same connection.
     fn message(&mut self, index: u32, member: &mut Member, payload: &[u8], heard: &mut Heard<'_>);
 
-    /// It is gone, whoever ended it, and `reason` says how when it was not us. Its place may be used again.
+    /// It is gone, whoever ended it, and `reason` says how when it was not us, or not in answer to our good-bye. Its place
+    /// may be used again.
     fn gone(&mut self, _index: u32, _member: &Member, _reason: Option<Reason>, _tally: &mut Tally) {}
 }
 

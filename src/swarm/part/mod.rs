@@ -119,7 +119,7 @@ impl Part for Actor {
 
     fn gone(&mut self, index: u32, member: &Member, reason: Option<Reason>, tally: &mut Tally) {
         match member.role() {
-            Role::Guest => self.guests.gone(index, reason, tally),
+            Role::Guest => self.guests.gone(index, member, reason, tally),
             Role::Echo => self.echoes.gone(index, member),
             Role::Holder => {}
         }

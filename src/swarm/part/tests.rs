@@ -277,6 +277,32 @@ fn invitation(kind: [f64; 3]) -> Order {
 }
 
 #[test]
+fn how_guests_end_is_told_apart() {
+    let reset = std::io::ErrorKind::ConnectionReset;
+    for (kind, is_leaving, expected) in [
+        ([0.0, 1.0, 0.0], false, Count::Detected),
+        ([0.0, 0.0, 1.0], false, Count::Cut),
+        ([0.0, 0.0, 0.0], false, Count::Turned),
+        ([0.0, 0.0, 0.0], true, Count::Unanswered),
+    ] {
+        let (clock, mut actor, mut crowd) = (ManualClock::new(), Actor::new(RUN, 64), crowd(Protocol::Line, 1));
+        actor.obey(invitation(kind), &mut crowd);
+        actor.act(&mut crowd);
+        let id = crowd.script().dialled[0];
+        crowd.script().stands(id);
+        crowd.play(&clock, &mut actor);
+        if is_leaving {
+            crowd.leave(id);
+        }
+        crowd.script().fails(id, reset);
+        crowd.play(&clock, &mut actor);
+        let ends = [Count::Detected, Count::Cut, Count::Turned, Count::Unanswered];
+        let found: Vec<_> = ends.into_iter().filter(|count| crowd.tally[*count] > 0).collect();
+        assert_eq!(found, [expected]);
+    }
+}
+
+#[test]
 fn a_guest_without_a_place_is_told() {
     let (clock, mut actor, mut crowd) = (ManualClock::new(), Actor::new(RUN, 64), crowd(Protocol::Line, 1));
     actor.obey(invitation([0.0; 3]), &mut crowd);

@@ -267,18 +267,20 @@ pub struct Churn {
     pub failures: BTreeMap<String, u64>,
     /// Connections that left with a good-bye.
     pub graceful: u64,
-    /// Those of them whose good-bye the server did not answer in time.
+    /// Those of them whose good-bye the server did not answer in time, or with a reset.
     pub graceful_unanswered: u64,
     /// Connections that left with a reset.
     pub abrupt: u64,
     /// Connections that went mute.
     pub half_open: u64,
-    /// Mute and slow ones that the server ended.
+    /// Mute ones that the server ended.
     pub half_open_detected: u64,
     /// Mute ones that it had not ended in the time that it was given.
     pub half_open_overlooked: u64,
     /// Connections that stopped to read.
     pub slow: u64,
+    /// Those of them that the server ended.
+    pub slow_ended: u64,
     /// Publications to those who stayed, on a topic.
     pub publications: u64,
     /// Deliveries to healthy members.
