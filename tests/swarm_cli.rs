@@ -106,6 +106,8 @@ fn help_has_examples() {
         assert_eq!((output.status.code(), output.stderr.len()), (Some(0), 0));
     }
     let help = String::from_utf8(swarm(&["--help"]).stdout).unwrap();
+    let patience = String::from_utf8(swarm(&["idle", "--help"]).stdout).unwrap();
+    assert!(patience.contains("How long nothing at all may come"), "{patience}");
     for scenario in ["idle", "broadcast", "echo", "churn"] {
         assert!(help.contains(&format!("\n  holdline swarm {scenario} --")), "{help}");
     }

@@ -8,7 +8,7 @@
 //!
 //! Invariants:
 //! - A connection costs 24 bytes here, more only while a frame is cut or bytes wait for room, and both are bounded.
-//! - The clock is read once a turn, and everything that happens in the turn happens then.
+//! - The clock is read once for each completion, and what it brings happens then.
 //! - A place is used again only after its [`Completion::Closed`].
 
 mod ending;

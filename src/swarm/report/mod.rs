@@ -1,7 +1,7 @@
 //! What a run found: the JSON file, and whether all was well.
 //!
 //! One flat shape. A name ends in its unit; a part that does not belong to the scenario is `null`. Whether a run was
-//! well ([`Report::faults`]) follows from the numbers, here and nowhere else.
+//! well ([`Report::faults`]) follows from the numbers, in `verdict` and nowhere else.
 
 mod verdict;
 
@@ -31,7 +31,7 @@ pub struct Report {
     pub connect: Connect,
     /// How they lived.
     pub hold: Hold,
-    /// What was published, for `broadcast`; also the probe of `idle` on a topic.
+    /// What was published, for `broadcast`.
     pub broadcast: Option<Broadcast>,
     /// What came back, for `echo`.
     pub echo: Option<Echo>,
