@@ -38,6 +38,7 @@ mod namespace;
 mod outbox;
 mod packet;
 mod plan;
+mod processes;
 mod server;
 mod tcp;
 

@@ -13,7 +13,7 @@ use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 
 use super::plan::{self, Block};
-use super::server::Server;
+use super::server::{Enclosure, Server};
 use crate::io::sys::network::{self, Device};
 
 /// Buckets of the kernel's table of connections: one per connection, between these.
@@ -135,7 +135,7 @@ impl Namespace {
     /// # Errors
     /// When it cannot be run, ends, or says nothing for half a minute.
     pub fn spawn_server(&self, command: &[String]) -> Result<Server, SetupError> {
-        Server::spawn(self, command)
+        Server::spawn(self, command, Enclosure::IfGranted)
     }
 
     /// Takes a block of addresses that no device has.
