@@ -1,6 +1,8 @@
 //! What a run goes over: the kernel's loopback device, or a network namespace with a server in it.
 
-use crate::io::tun::{self, Config, Namespace, Path, Server, Tun};
+use std::sync::atomic::AtomicBool;
+
+use crate::io::tun::{self, Config, Launch, Namespace, Path, Server, Tun};
 use crate::io::uring::{self, Sources, Uring};
 
 use super::plan::{Plan, TunPlan, Via};
@@ -19,13 +21,16 @@ pub(super) enum Network {
 }
 
 impl Network {
-    /// Makes what the plan asks for.
-    pub(super) fn new(plan: &Plan) -> Result<Self, tun::SetupError> {
-        let Via::Tun(tun) = &plan.via else { return Ok(Self::Loopback) };
+    /// Makes what the plan asks for. `None`: it was stopped meanwhile.
+    pub(super) fn new(plan: &Plan, stop: &AtomicBool) -> Result<Option<Self>, tun::SetupError> {
+        let Via::Tun(tun) = &plan.via else { return Ok(Some(Self::Loopback)) };
         let namespace = Namespace::new(plan.connections)?;
         let command: Vec<String> = tun.server.iter().map(|word| word.to_string_lossy().into_owned()).collect();
-        let server = namespace.spawn_server(&command)?;
-        Ok(Self::Tun { server, namespace, path: path(tun) })
+        match namespace.launch_server(Launch { command: &command, stop }) {
+            Ok(server) => Ok(Some(Self::Tun { server, namespace, path: path(tun) })),
+            Err(tun::SetupError::Stopped) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// The server's process, where it is ours.

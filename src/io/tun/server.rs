@@ -3,6 +3,7 @@
 use std::io::{self, BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -39,6 +40,15 @@ pub struct Server {
     _namespace: Namespace,
 }
 
+/// How a server is started.
+#[derive(Clone, Copy, Debug)]
+pub struct Launch<'a> {
+    /// The program and its arguments.
+    pub command: &'a [String],
+    /// Ends the wait for `ready` when it becomes true.
+    pub stop: &'a AtomicBool,
+}
+
 /// The thread that started the child, which dies with it. It ends when this value is dropped.
 #[derive(Debug)]
 struct Keeper(#[expect(dead_code, reason = "that it is dropped is what counts")] Sender<()>);
@@ -54,10 +64,10 @@ pub(super) enum Enclosure {
 }
 
 impl Server {
-    pub(super) fn spawn(namespace: &Namespace, command: &[String], enclosure: Enclosure) -> Result<Self, SetupError> {
-        let program = command.first().cloned().unwrap_or_default();
+    pub(super) fn spawn(namespace: &Namespace, launch: Launch<'_>, enclosure: Enclosure) -> Result<Self, SetupError> {
+        let program = launch.command.first().cloned().unwrap_or_default();
         let failed = |why: String| SetupError::Server { program: program.clone(), why };
-        let words = command.to_vec();
+        let words = launch.command.to_vec();
         let (started, child) = mpsc::sync_channel(1);
         let (keeper, end) = mpsc::channel();
         let keep = move || {
@@ -89,12 +99,17 @@ impl Server {
         });
         let deadline = Instant::now() + START;
         loop {
-            match received.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match received.recv_timeout(left.min(LOOK)) {
                 Ok(line) if line == "ready" => {
                     server.pid = server.processes.listener();
                     return Ok(server);
                 }
                 Ok(line) => server.urls.extend(line.strip_prefix("listening on ").map(str::to_owned)),
+                Err(RecvTimeoutError::Timeout) if launch.stop.load(Ordering::Relaxed) => {
+                    return Err(SetupError::Stopped);
+                }
+                Err(RecvTimeoutError::Timeout) if !left.is_zero() => {}
                 Err(RecvTimeoutError::Timeout) => {
                     return Err(failed(format!("did not say `ready` within {} s", START.as_secs())));
                 }
@@ -222,7 +237,9 @@ mod tests {
             let mark = format!("TUN_SERVER_MARK={}-{contained}", std::process::id());
             let done = std::env::temp_dir().join(format!("holdline-server-{}-{contained}", std::process::id()));
             let command = ["env", &mark, &format!("DONE={}", done.display()), "bash", "-c", WRAPPER].map(str::to_owned);
-            let server = Server::spawn(&namespace, &command, enclosure).unwrap();
+            let server =
+                Server::spawn(&namespace, Launch { command: &command, stop: &AtomicBool::new(false) }, enclosure)
+                    .unwrap();
             assert_eq!(server.is_contained(), contained);
             assert!(marked(&mark).len() >= 2, "a wrapper and what it started");
             assert_eq!(server.ended().unwrap(), None);
@@ -241,7 +258,7 @@ mod tests {
     fn who_does_not_hear_is_killed_at_once() {
         let namespace = Namespace::new(1000).unwrap();
         let command = ["bash", "-c", "echo ready; exec sleep 600"].map(str::to_owned);
-        let server = Server::spawn(&namespace, &command, Enclosure::IfGranted).unwrap();
+        let server = namespace.spawn_server(&command).unwrap();
         let (pid, begun) = (server.pid(), Instant::now());
         assert!(server.is_contained() && is_running(pid));
         drop(server);
@@ -254,7 +271,7 @@ mod tests {
         let script =
             "echo listening on $$:$(cut -d' ' -f1 /proc/$$/stat);                       echo ready; exec sleep 600";
         let command = ["bash", "-c", script].map(str::to_owned);
-        let server = Server::spawn(&namespace, &command, Enclosure::IfGranted).unwrap();
+        let server = namespace.spawn_server(&command).unwrap();
         assert_eq!(server.urls(), ["1:1"]);
         assert!(server.pid() > 1, "{}", server.pid());
     }
