@@ -104,6 +104,7 @@ pub fn run(plan: &Plan, live: &Live, stop: &AtomicBool) -> Result<Report, RunErr
         stage.server = plan.server_pid.or(network.server_pid());
         let mut report = headed(plan);
         let outcome = conduct(&mut stage, &mut report);
+        stage.limit = network.fallen(report.opened).or(stage.limit.take());
         idle::lived(&stage, &mut report.hold);
         stage.end(CLOSE);
         let mut harvest: Option<Harvest> = None;

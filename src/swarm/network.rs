@@ -6,6 +6,7 @@ use crate::io::tun::{self, Config, Launch, Namespace, Path, Server, Tun};
 use crate::io::uring::{self, Sources, Uring};
 
 use super::plan::{Plan, TunPlan, Via};
+use super::report::Limit;
 
 /// The network of a run. It is made before the threads, and goes after them.
 pub(super) enum Network {
@@ -26,7 +27,7 @@ impl Network {
         let Via::Tun(tun) = &plan.via else { return Ok(Some(Self::Loopback)) };
         let namespace = Namespace::new(plan.connections)?;
         let command: Vec<String> = tun.server.iter().map(|word| word.to_string_lossy().into_owned()).collect();
-        match namespace.launch_server(Launch { command: &command, stop }) {
+        match namespace.launch_server(Launch { command: &command, stop, shown: !tun.quiet }) {
             Ok(server) => Ok(Some(Self::Tun { server, namespace, path: path(tun) })),
             Err(tun::SetupError::Stopped) => Ok(None),
             Err(error) => Err(error),
@@ -39,6 +40,14 @@ impl Network {
             Self::Loopback => None,
             Self::Tun { server, .. } => Some(server.pid()),
         }
+    }
+
+    /// What became of the server, when it is ours and has ended by itself.
+    pub(super) fn fallen(&self, at: u64) -> Option<Limit> {
+        let Self::Tun { server, .. } = self else { return None };
+        let how = server.obituary()?;
+        let mend = "see what it says on standard error, without --quiet".to_owned();
+        Some(Limit { what: format!("the server, which ended by itself ({how})"), at, mend })
     }
 }
 

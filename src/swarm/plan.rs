@@ -225,6 +225,8 @@ pub struct TunPlan {
     pub vanish: Share,
     /// The server's program and arguments: it is started inside the namespace.
     pub server: Vec<OsString>,
+    /// Whether what the server says on standard error is kept from ours.
+    pub quiet: bool,
 }
 
 /// A part of a whole, 0 to 1.

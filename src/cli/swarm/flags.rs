@@ -294,6 +294,7 @@ impl Common {
             reorder: share(&self.reorder).at("reorder", "--reorder")?,
             vanish: share(&self.vanish).at("vanish", "--vanish")?,
             server: self.server.clone(),
+            quiet: self.quiet,
         }))
     }
 }

@@ -34,6 +34,7 @@
 
 mod inbox;
 mod link;
+mod log;
 mod namespace;
 mod outbox;
 mod packet;

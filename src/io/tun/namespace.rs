@@ -138,7 +138,7 @@ impl Namespace {
     /// # Errors
     /// When it cannot be run, ends, or says nothing for half a minute.
     pub fn spawn_server(&self, command: &[String]) -> Result<Server, SetupError> {
-        self.launch_server(Launch { command, stop: &AtomicBool::new(false) })
+        self.launch_server(Launch { command, stop: &AtomicBool::new(false), shown: true })
     }
 
     /// The same, in this way.

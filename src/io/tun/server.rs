@@ -1,8 +1,8 @@
 //! A server inside a namespace.
 
-use std::io::{self, BufRead, BufReader};
+use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 
+use super::log::Log;
 use super::namespace::{Namespace, SetupError};
 use super::processes::Processes;
 use crate::io::sys::network;
@@ -18,11 +19,15 @@ use crate::io::sys::network;
 const START: Duration = Duration::from_secs(30);
 /// How long it may take to end by itself.
 const STOP: Duration = Duration::from_secs(5);
+/// What is said where it cannot be given a PID namespace.
+const UNCONTAINED: &str = "the kernel refuses a PID namespace for the server: processes that it starts may be left when \
+                           this one is killed, or when they leave its process group";
 /// How often to look whether it has ended.
 const LOOK: Duration = Duration::from_millis(5);
 
 /// A process that writes `listening on URL` for each of its listeners to its standard output, and then `ready`, as
-/// `holdline serve` does, or one that starts such a process. Its standard error is ours.
+/// `holdline serve` does, or one that starts such a process. What it writes to its
+/// standard error is written to ours, if it is to be shown, and the last line of it is in the error when it ends too early.
 ///
 /// It and all that it starts are asked to end (SIGTERM), and then made to, when this value is dropped, and they are
 /// killed by the kernel when this process ends first: they have a PID namespace of their own, and a `/proc` that shows
@@ -31,6 +36,7 @@ const LOOK: Duration = Duration::from_millis(5);
 #[derive(Debug)]
 pub struct Server {
     child: Child,
+    log: Log,
     processes: Processes,
     program: String,
     urls: Vec<String>,
@@ -47,6 +53,8 @@ pub struct Launch<'a> {
     pub command: &'a [String],
     /// Ends the wait for `ready` when it becomes true.
     pub stop: &'a AtomicBool,
+    /// Whether what it writes to its standard error is written to ours.
+    pub shown: bool,
 }
 
 /// The thread that started the child, which dies with it. It ends when this value is dropped.
@@ -66,59 +74,53 @@ pub(super) enum Enclosure {
 impl Server {
     pub(super) fn spawn(namespace: &Namespace, launch: Launch<'_>, enclosure: Enclosure) -> Result<Self, SetupError> {
         let program = launch.command.first().cloned().unwrap_or_default();
-        let failed = |why: String| SetupError::Server { program: program.clone(), why };
-        let words = launch.command.to_vec();
-        let (started, child) = mpsc::sync_channel(1);
-        let (keeper, end) = mpsc::channel();
-        let keep = move || {
-            let _ = started.send(start(&words, enclosure));
-            // Nothing is ever sent.
-            let _ = Receiver::<()>::recv(&end);
-        };
-        // A thread of that namespace starts in it.
-        let thread = namespace.run(|| thread::Builder::new().name("server".to_owned()).spawn(keep));
-        thread.flatten().map_err(|error| failed(error.to_string()))?;
-        let started = child.recv().unwrap_or_else(|_| Err(io::ErrorKind::BrokenPipe.into()));
-        let (mut child, is_contained) = started.map_err(|error| failed(error.to_string()))?;
-        let output = child.stdout.take();
+        let started = start_inside(namespace, launch.command, enclosure);
+        let failed = |error: io::Error| SetupError::Server { program: program.clone(), why: error.to_string() };
+        let (mut child, is_contained, keeper) = started.map_err(failed)?;
+        let lines = read_lines(child.stdout.take());
         let mut server = Self {
             processes: Processes::of(Pid::from_child(&child), is_contained),
             pid: child.id(),
+            log: Log::read(child.stderr.take(), launch.shown),
             child,
-            program: program.clone(),
+            program,
             urls: Vec::new(),
-            _keeper: Keeper(keeper),
+            _keeper: keeper,
             _namespace: namespace.clone(),
         };
-        let (lines, received) = mpsc::channel();
-        // Reads for as long as the process writes, so that it never waits for a full pipe.
-        thread::spawn(move || {
-            for line in output.into_iter().flat_map(|output| BufReader::new(output).lines()).map_while(Result::ok) {
-                let _ = lines.send(line);
-            }
-        });
+        if launch.shown && !server.is_contained() {
+            let _ = writeln!(io::stderr(), "{UNCONTAINED}");
+        }
+        server.await_ready(&lines, launch.stop)?;
+        server.pid = server.processes.listener();
+        Ok(server)
+    }
+
+    fn await_ready(&mut self, lines: &Receiver<String>, stop: &AtomicBool) -> Result<(), SetupError> {
         let deadline = Instant::now() + START;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            match received.recv_timeout(left.min(LOOK)) {
-                Ok(line) if line == "ready" => {
-                    server.pid = server.processes.listener();
-                    return Ok(server);
-                }
-                Ok(line) => server.urls.extend(line.strip_prefix("listening on ").map(str::to_owned)),
-                Err(RecvTimeoutError::Timeout) if launch.stop.load(Ordering::Relaxed) => {
-                    return Err(SetupError::Stopped);
-                }
-                Err(RecvTimeoutError::Timeout) if !left.is_zero() => {}
-                Err(RecvTimeoutError::Timeout) => {
-                    return Err(failed(format!("did not say `ready` within {} s", START.as_secs())));
-                }
+            if stop.load(Ordering::Relaxed) {
+                return Err(SetupError::Stopped);
+            }
+            if left.is_zero() {
+                return Err(self.failed(format!("did not say `ready` within {} s", START.as_secs())));
+            }
+            match lines.recv_timeout(left.min(LOOK)) {
+                Ok(line) if line == "ready" => return Ok(()),
+                Ok(line) => self.urls.extend(line.strip_prefix("listening on ").map(str::to_owned)),
+                Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => {
-                    let how = server.wait_until(Instant::now() + STOP).map_or_else(String::new, |how| how.to_string());
-                    return Err(failed(format!("ended before it was ready: {how}")));
+                    self.wait_until(Instant::now() + STOP);
+                    let how = self.obituary().unwrap_or_else(|| "it closed its standard output".to_owned());
+                    return Err(self.failed(format!("ended before it was ready: {how}")));
                 }
             }
         }
+    }
+
+    fn failed(&self, why: String) -> SetupError {
+        SetupError::Server { program: self.program.clone(), why }
     }
 
     /// The process that listens, by its number out here.
@@ -159,6 +161,14 @@ impl Server {
         }))
     }
 
+    /// How it ended and its last words, if it has: `exit status: 1: no such file`.
+    #[must_use]
+    pub fn obituary(&self) -> Option<String> {
+        let how = self.ended().ok().flatten()?;
+        let words = self.log.last_words();
+        Some(if words.is_empty() { how.to_string() } else { format!("{how}: {words}") })
+    }
+
     /// Waits for its end.
     fn wait_until(&self, deadline: Instant) -> Option<ExitStatus> {
         loop {
@@ -182,12 +192,39 @@ impl Server {
     }
 }
 
+/// Starts the child on a thread of its own inside. Also: whether it has a PID namespace.
+fn start_inside(namespace: &Namespace, command: &[String], enclosure: Enclosure) -> io::Result<(Child, bool, Keeper)> {
+    let words = command.to_vec();
+    let (started, child) = mpsc::sync_channel(1);
+    let (keeper, end) = mpsc::channel();
+    let keep = move || {
+        let _ = started.send(start(&words, enclosure));
+        // Nothing is ever sent.
+        let _ = Receiver::<()>::recv(&end);
+    };
+    // A thread of that namespace starts in it.
+    namespace.run(|| thread::Builder::new().name("server".to_owned()).spawn(keep)).flatten()?;
+    let (child, is_enclosed) = child.recv().unwrap_or_else(|_| Err(io::ErrorKind::BrokenPipe.into()))?;
+    Ok((child, is_enclosed, Keeper(keeper)))
+}
+
+/// Reads for as long as the process writes, so that it never waits for a full pipe.
+fn read_lines(output: Option<ChildStdout>) -> Receiver<String> {
+    let (lines, received) = mpsc::channel();
+    thread::spawn(move || {
+        for line in output.into_iter().flat_map(|output| BufReader::new(output).lines()).map_while(Result::ok) {
+            let _ = lines.send(line);
+        }
+    });
+    received
+}
+
 /// Starts the child of this thread, which ends with it. Also: whether it has a PID namespace.
 fn start(words: &[String], enclosure: Enclosure) -> io::Result<(Child, bool)> {
     let (program, arguments) = words.split_first().ok_or(io::ErrorKind::InvalidInput)?;
     let is_enclosed = enclosure == Enclosure::IfGranted && network::enclose_children().is_ok();
     let mut command = Command::new(program);
-    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped());
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     network::spawn_bound(&mut command, is_enclosed).map(|child| (child, is_enclosed))
 }
 
@@ -237,9 +274,12 @@ mod tests {
             let mark = format!("TUN_SERVER_MARK={}-{contained}", std::process::id());
             let done = std::env::temp_dir().join(format!("holdline-server-{}-{contained}", std::process::id()));
             let command = ["env", &mark, &format!("DONE={}", done.display()), "bash", "-c", WRAPPER].map(str::to_owned);
-            let server =
-                Server::spawn(&namespace, Launch { command: &command, stop: &AtomicBool::new(false) }, enclosure)
-                    .unwrap();
+            let server = Server::spawn(
+                &namespace,
+                Launch { command: &command, stop: &AtomicBool::new(false), shown: true },
+                enclosure,
+            )
+            .unwrap();
             assert_eq!(server.is_contained(), contained);
             assert!(marked(&mark).len() >= 2, "a wrapper and what it started");
             assert_eq!(server.ended().unwrap(), None);
