@@ -24,5 +24,6 @@ pub(super) fn lived(stage: &Stage<'_>, hold: &mut Hold) {
     let tally = stage.tally();
     hold.pings_answered = tally[Count::Pings];
     hold.lost = tally[Count::Lost];
+    hold.vanished = tally[Count::Vanished];
     hold.losses = super::named(tally.losses());
 }

@@ -57,7 +57,6 @@ fn path(tun: &TunPlan) -> Path {
         reorder: tun.reorder.get(),
         loss_out: tun.loss.get(),
         loss_in: tun.loss.get(),
-        vanish: tun.vanish.get(),
         ..Path::default()
     }
 }

@@ -221,7 +221,7 @@ pub struct TunPlan {
     pub loss: Share,
     /// The share of packets that are overtaken.
     pub reorder: Share,
-    /// The share of clients that vanish: no FIN, no answer.
+    /// The share of connections that vanish once all have proven alive: no FIN, no answer.
     pub vanish: Share,
     /// The server's program and arguments: it is started inside the namespace.
     pub server: Vec<OsString>,

@@ -94,6 +94,8 @@ pub struct Hold {
     pub alive_at_start: u64,
     /// Those that did so again at the end.
     pub alive_at_end: u64,
+    /// Connections that vanished after the first proof, as they were to: they are expected to hear nothing.
+    pub vanished: u64,
     /// Connections that ended though nobody asked them to.
     pub lost: u64,
     /// Why, and how many each.
@@ -384,7 +386,7 @@ impl Report {
         // A run that was stopped has not asked all of them.
         let was_stopped = self.limit.is_some() || self.interrupted;
         let unasked = |alive: u64| if was_stopped { 0 } else { self.opened.saturating_sub(alive) };
-        let lost = self.hold.lost.max(unasked(self.hold.alive_at_end));
+        let lost = self.hold.lost.max(unasked(self.hold.alive_at_end + self.hold.vanished));
         if lost > 0 {
             let why = commonest(&self.hold.losses);
             faults.push(format!("{} of {opened} connections were not alive at the end{why}", grouped(lost)));

@@ -59,7 +59,7 @@ pub(super) struct Common {
     /// The share of packets that are overtaken [default: 0]
     #[arg(long, value_name = "SHARE", allow_negative_numbers = true, help_heading = "Network of --via tun")]
     reorder: Option<String>,
-    /// The share of clients that vanish without a word [default: 0]
+    /// The share of --connections that vanish without a word once all have proven alive [default: 0]
     #[arg(long, value_name = "SHARE", allow_negative_numbers = true, help_heading = "Network of --via tun")]
     vanish: Option<String>,
     /// With --via tun: the server to start in the namespace, such as

@@ -435,4 +435,8 @@ impl Dial for Tun {
         self.tcp.dial(id, to, hello, self.now);
         self.write_if_full();
     }
+
+    fn vanish(&mut self, id: ConnId) {
+        self.tcp.vanish(id);
+    }
 }

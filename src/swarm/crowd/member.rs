@@ -79,6 +79,8 @@ impl Member {
     pub(super) const PAUSED: u8 = 8;
     /// It has brought data.
     pub(super) const HEARD: u8 = 16;
+    /// The server has not been told that it is gone.
+    pub(super) const VANISHED: u8 = 32;
     /// 32 bits of 10 µs are 11 hours.
     const UNIT_NS: u64 = 10_000;
 
