@@ -15,7 +15,7 @@ pub(super) enum Network {
     /// A namespace. The server goes first.
     Tun {
         /// The process inside.
-        server: Server,
+        server: Box<Server>,
         namespace: Namespace,
         path: Path,
     },
@@ -28,7 +28,7 @@ impl Network {
         let namespace = Namespace::new(plan.connections)?;
         let command: Vec<String> = tun.server.iter().map(|word| word.to_string_lossy().into_owned()).collect();
         match namespace.launch_server(Launch { command: &command, stop, shown: !tun.quiet }) {
-            Ok(server) => Ok(Some(Self::Tun { server, namespace, path: path(tun) })),
+            Ok(server) => Ok(Some(Self::Tun { server: Box::new(server), namespace, path: path(tun) })),
             Err(tun::SetupError::Stopped) => Ok(None),
             Err(error) => Err(error),
         }
