@@ -62,7 +62,7 @@ use self::namespace::Taken;
 pub use self::namespace::{Namespace, SetupError};
 use self::packet::{Checksums, HEADER_BYTES};
 use self::plan::Block;
-pub use self::plan::{CONNECTIONS_MAX, SERVER};
+pub use self::plan::{CONNECTIONS_MAX, DEVICES_MAX, SERVER};
 pub use self::server::{Launch, Server};
 use self::tcp::Tcp;
 use super::sys::Eventfd;
