@@ -11,6 +11,8 @@ use super::step::Timing;
 use super::swarm::{self, Load};
 
 const STEPS: [u64; 2] = [50, 200];
+/// Clients behind a TUN device, which need nothing of the kernel.
+const TUN: u64 = 100;
 const MESSAGES: u32 = 2;
 
 /// Fails when a step fails, when something is not measured, or when the page lacks something.
@@ -24,7 +26,7 @@ pub(crate) fn run() -> io::Result<()> {
         messages: MESSAGES,
     };
     let backends = vec!["uring".to_owned(), "epoll".to_owned()];
-    let ladder = Ladder { steps: STEPS.to_vec(), tun: Vec::new(), backends, timing };
+    let ladder = Ladder { steps: STEPS.to_vec(), tun: vec![TUN], backends, timing };
     let results = ladder.run()?;
     // Kernel memory can be read by root only and is the whole machine's: said aloud by the ladder, no failure of it.
     let bad = results.left_out.iter().find(|item| item.failed && !item.what.starts_with("kernel memory"));
@@ -32,7 +34,9 @@ pub(crate) fn run() -> io::Result<()> {
         return Err(io::Error::other(format!("{}: {}", item.what, item.why)));
     }
     results.steps.iter().try_for_each(complete)?;
-    check(results.steps.len() == 2 * STEPS.len() && results.bare.len() == STEPS.len(), "a step is missing")?;
+    let steps = |via: &str| results.steps.iter().filter(|step| step.via == via).count();
+    check(steps("loopback") == 2 * STEPS.len() && results.bare.len() == STEPS.len(), "a step is missing")?;
+    check(steps("tun") == 2, "a step over a TUN device is missing")?;
     let heard = |bare: &super::results::Bare| bare.broadcast.as_ref().is_some_and(|found| found.deliveries > 0);
     check(results.bare.iter().all(heard), "a bare loop is missing")?;
     draw(&results)

@@ -192,6 +192,12 @@ pub trait Dial: Backend {
     /// may keep a reference to each that it has seen for as long as it lives.
     fn dial(&mut self, id: ConnId, to: std::net::SocketAddrV4, hello: &Arc<[u8]>);
 
+    /// Ends a connection without a word to its peer, as if a cable had been cut; [`Completion::Closed`] is told as for
+    /// any other end. Backends that cannot do that end it with a reset.
+    fn vanish(&mut self, id: ConnId) {
+        self.close(id, Ending::Reset);
+    }
+
     /// Why the last dial failed that did, with the number that the kernel gave: more than [`Completion::Failed`] says.
     fn dial_error(&self) -> Option<io::Error> {
         None

@@ -24,6 +24,7 @@ pub(super) fn lived(stage: &Stage<'_>, hold: &mut Hold) {
     let tally = stage.tally();
     hold.pings_answered = tally[Count::Pings];
     hold.lost = tally[Count::Lost];
+    hold.vanished = tally[Count::Vanished];
     hold.losses = super::named(tally.losses());
     hold.losses.extend(tally.closes().map(|(code, count)| (format!("closed_{code}"), count)));
 }

@@ -90,7 +90,7 @@ pub fn run(plan: &Plan, live: &Live, stop: &AtomicBool) -> Result<Report, RunErr
     let desks: Vec<Desk> = (0..plan.crew()).map(|_| Desk::default()).collect();
     let clock = SystemClock::new();
     live.enter(Phase::Setup, 0);
-    let network = &Network::new(plan)?;
+    let Some(network) = &Network::new(plan, stop)? else { return Ok(headed(plan)) };
     thread::scope(|scope| {
         // Whatever happens here, nobody waits for threads that nobody leads.
         let _dismissal = Dismissal(&desks);
@@ -104,8 +104,9 @@ pub fn run(plan: &Plan, live: &Live, stop: &AtomicBool) -> Result<Report, RunErr
         }
         let mut stage = Stage::new(plan, live, stop, &desks, clock);
         stage.server = plan.server_pid.or(network.server_pid());
-        let mut report = Report::default();
+        let mut report = headed(plan);
         let outcome = conduct(&mut stage, &mut report);
+        stage.limit = network.fallen(report.opened).or(stage.limit.take());
         idle::lived(&stage, &mut report.hold);
         stage.end(CLOSE);
         let mut harvest: Option<Harvest> = None;
@@ -189,13 +190,20 @@ enum Outcome {
     Churned(Box<churn::Measured>, plan::Churn),
 }
 
+/// A report that says what it is of, and nothing yet.
+fn headed(plan: &Plan) -> Report {
+    Report {
+        scenario: plan.scenario.name().to_owned(),
+        target: plan.target.to_string(),
+        via: plan.via.name().to_owned(),
+        threads: plan.threads,
+        connections: plan.connections as u64,
+        ..Report::default()
+    }
+}
+
 /// Leads the threads through the scenario.
 fn conduct(stage: &mut Stage<'_>, report: &mut Report) -> Outcome {
-    report.scenario = stage.plan.scenario.name().to_owned();
-    report.target = stage.plan.target.to_string();
-    report.via = stage.plan.via.name().to_owned();
-    report.threads = stage.plan.threads;
-    report.connections = stage.plan.connections as u64;
     let is_open = stage.open_all();
     report.opened = stage.tally()[Count::Standing];
     if !is_open {

@@ -1,9 +1,12 @@
 //! What a run goes over: the kernel's loopback device, or a network namespace with a server in it.
 
-use crate::io::tun::{self, Config, Namespace, Path, Server, Tun};
+use std::sync::atomic::AtomicBool;
+
+use crate::io::tun::{self, Config, Launch, Namespace, Path, Server, Tun};
 use crate::io::uring::{self, Sources, Uring};
 
 use super::plan::{Plan, TunPlan, Via};
+use super::report::Limit;
 
 /// The network of a run. It is made before the threads, and goes after them.
 pub(super) enum Network {
@@ -12,20 +15,23 @@ pub(super) enum Network {
     /// A namespace. The server goes first.
     Tun {
         /// The process inside.
-        server: Server,
+        server: Box<Server>,
         namespace: Namespace,
         path: Path,
     },
 }
 
 impl Network {
-    /// Makes what the plan asks for.
-    pub(super) fn new(plan: &Plan) -> Result<Self, tun::SetupError> {
-        let Via::Tun(tun) = &plan.via else { return Ok(Self::Loopback) };
+    /// Makes what the plan asks for. `None`: it was stopped meanwhile.
+    pub(super) fn new(plan: &Plan, stop: &AtomicBool) -> Result<Option<Self>, tun::SetupError> {
+        let Via::Tun(tun) = &plan.via else { return Ok(Some(Self::Loopback)) };
         let namespace = Namespace::new(plan.connections)?;
         let command: Vec<String> = tun.server.iter().map(|word| word.to_string_lossy().into_owned()).collect();
-        let server = namespace.spawn_server(&command)?;
-        Ok(Self::Tun { server, namespace, path: path(tun) })
+        match namespace.launch_server(Launch { command: &command, stop, shown: !tun.quiet }) {
+            Ok(server) => Ok(Some(Self::Tun { server: Box::new(server), namespace, path: path(tun) })),
+            Err(tun::SetupError::Stopped) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// The server's process, where it is ours.
@@ -35,6 +41,14 @@ impl Network {
             Self::Tun { server, .. } => Some(server.pid()),
         }
     }
+
+    /// What became of the server, when it is ours and has ended by itself.
+    pub(super) fn fallen(&self, at: u64) -> Option<Limit> {
+        let Self::Tun { server, .. } = self else { return None };
+        let how = server.obituary()?;
+        let mend = "see what it says on standard error, without --quiet".to_owned();
+        Some(Limit { what: format!("the server, which ended by itself ({how})"), at, mend })
+    }
 }
 
 fn path(tun: &TunPlan) -> Path {
@@ -43,7 +57,6 @@ fn path(tun: &TunPlan) -> Path {
         reorder: tun.reorder.get(),
         loss_out: tun.loss.get(),
         loss_in: tun.loss.get(),
-        vanish: tun.vanish.get(),
         ..Path::default()
     }
 }

@@ -222,10 +222,12 @@ pub struct TunPlan {
     pub loss: Share,
     /// The share of packets that are overtaken.
     pub reorder: Share,
-    /// The share of clients that vanish: no FIN, no answer.
+    /// The share of connections that vanish once all have proven alive: no FIN, no answer.
     pub vanish: Share,
     /// The server's program and arguments: it is started inside the namespace.
     pub server: Vec<OsString>,
+    /// Whether what the server says on standard error is kept from ours.
+    pub quiet: bool,
 }
 
 /// A part of a whole, 0 to 1.

@@ -10,7 +10,7 @@ use super::live::{Live, Phase};
 use super::part::Order;
 use super::part::echo::{Load, Pace};
 use super::part::publisher::Series;
-use super::plan::{App, Plan, Protocol};
+use super::plan::{App, Plan, Protocol, TunPlan, Via};
 use super::report::{Limit, Usage};
 use super::tally::{Count, Tally};
 use super::usage;
@@ -272,13 +272,21 @@ impl<'a> Stage<'a> {
         self.limit.get_or_insert(Limit { what: cause.what(), at, mend: cause.mend().to_owned() });
     }
 
-    /// Lets every connection prove by data that it lives, and returns how many did.
+    /// Lets every connection prove by data that it lives, and returns how many did. Those who are to vanish do so then.
     pub(super) fn call_the_roll(&mut self) -> u64 {
         self.live.enter(Phase::Check, self.plan.connections as u64);
-        match self.role() {
+        let alive = match self.role() {
             Role::Echo => self.call_echoes(),
             _ => self.call_holders(),
+        };
+        if let Via::Tun(TunPlan { vanish, .. }) = &self.plan.via
+            && vanish.get() > 0.0
+        {
+            self.tell(|_| Some(Order::Vanish(vanish.get())));
+            // The threads show what they have counted once a turn.
+            self.until(SETTLED, |_| 0, |_| false);
         }
+        alive
     }
 
     fn call_echoes(&mut self) -> u64 {

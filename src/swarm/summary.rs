@@ -64,6 +64,9 @@ impl Rows {
             "  held",
             format!("{held}; alive by data: {start} at the start, {end} at the end; {pings} pings answered"),
         );
+        if hold.vanished > 0 {
+            self.row("  vanished", format!("{}, as they were to", grouped(hold.vanished)));
+        }
         if hold.lost > 0 {
             self.row("  lost", format!("{}{}", grouped(hold.lost), reasons(&hold.losses)));
         }

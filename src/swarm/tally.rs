@@ -23,6 +23,8 @@ pub(super) enum Count {
     Open,
     /// Connections that ended though nobody here asked for it, guests that misbehave apart.
     Lost,
+    /// Connections that vanished because they should.
+    Vanished,
     /// Heartbeats answered.
     Pings,
     /// Bytes that came.

@@ -65,7 +65,7 @@ fn a_server_inside_echoes_and_nothing_is_left_of_it() {
     assert_ne!(inside, before.0);
     let buckets = namespace.run(|| fs::read_to_string("/proc/sys/net/ipv4/tcp_ehash_entries").unwrap()).unwrap();
     assert_eq!(buckets.trim(), "131072", "a table of its own, as large as asked for");
-    let (mut server, address) = serve(&namespace, &[]);
+    let (server, address) = serve(&namespace, &[]);
     let mut crowd = Crowd::new(&namespace, Config::new(100));
     crowd.connect(100, address, b"over here\n");
     crowd.until("the echo is back", |client| client.received == b"over here\n");

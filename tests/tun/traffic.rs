@@ -5,7 +5,7 @@ use std::net::SocketAddrV4;
 use std::time::{Duration, Instant};
 
 use holdline::io::tun::{Config, Path, SERVER};
-use holdline::io::{Backend, Ending};
+use holdline::io::{Backend, Dial, Ending};
 
 use super::crowd::{Crowd, PATIENCE};
 use super::echo::{self, Ends};
@@ -152,6 +152,30 @@ fn who_vanishes_says_nothing_and_hears_nothing() {
     // Their ports can be used again, although the server still has them.
     crowd.connect(100, address, HELLO);
     crowd.until("the hello is back", |client| client.received == HELLO);
+}
+
+#[test]
+fn who_is_cut_off_is_closed_here_and_stands_there() {
+    let namespace = echo::namespace(1000);
+    let (address, ends) = echo::serve(&namespace);
+    let mut crowd = Crowd::new(&namespace, Config::new(20));
+    crowd.connect(20, address, HELLO);
+    crowd.until("the hello is back", |client| client.received == HELLO);
+    for index in 0..10 {
+        let id = crowd.id(index);
+        crowd.tun.vanish(id);
+    }
+    for index in 10..20 {
+        let id = crowd.id(index);
+        crowd.tun.close(id, Ending::Graceful);
+    }
+    crowd.until("all are closed", |client| client.closed);
+    until_server_has_seen(&ends, (10, 0));
+    assert_eq!(crowd.tun.counts().vanished, 10);
+    // The server still has the others, and learns of them only when their ports are used again.
+    crowd.connect(20, address, HELLO);
+    crowd.until("the hello is back", |client| client.received == HELLO);
+    until_server_has_seen(&ends, (10, 10));
 }
 
 #[test]

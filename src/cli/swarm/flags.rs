@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::cli::Failure;
 use crate::config::{Place, Wrong, parse_duration, parse_size, quote};
+use crate::io::tun::{DEVICES_MAX, SERVER};
 use crate::swarm::plan::{
     App, Broadcast, Churn, Echo, Idle, MESSAGE_BYTES_MIN, Plan, Rate, Scenario, Share, Target, TunPlan, Via,
     parse_count,
@@ -29,7 +30,7 @@ pub(super) struct Common {
     #[arg(long, value_name = "R", allow_negative_numbers = true)]
     rate: Option<String>,
     /// Threads that hold them [default: 0, one for two cores]
-    #[arg(long, value_name = "N", default_value = "0", hide_default_value = true, allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", default_value = THREADS_BY_CORES, hide_default_value = true, allow_negative_numbers = true)]
     threads: String,
     /// loopback (the kernel's sockets) or tun (a TCP client of its own behind a TUN device, in a network namespace
     /// where it starts the server)
@@ -60,7 +61,7 @@ pub(super) struct Common {
     /// The share of packets that are overtaken [default: 0]
     #[arg(long, value_name = "SHARE", allow_negative_numbers = true, help_heading = "Network of --via tun")]
     reorder: Option<String>,
-    /// The share of clients that vanish without a word [default: 0]
+    /// The share of --connections that vanish without a word once all have proven alive [default: 0]
     #[arg(long, value_name = "SHARE", allow_negative_numbers = true, help_heading = "Network of --via tun")]
     vanish: Option<String>,
     /// With --via tun: the server to start in the namespace, such as
@@ -157,6 +158,8 @@ pub(super) struct ChurnArgs {
     publish_every: Option<String>,
 }
 
+/// The default of `--threads`.
+const THREADS_BY_CORES: &str = "0";
 const CONNECTIONS_MAX: usize = 100_000_000;
 const THREADS_MAX: usize = 256;
 const DAY: Duration = Duration::from_secs(86_400);
@@ -198,7 +201,7 @@ impl Common {
     fn plan(&self, scenario: Scenario) -> Result<Plan, Failure> {
         let target = self.target()?;
         let connections = parse_count(&self.connections, 1, CONNECTIONS_MAX).at("connections", "--connections")?;
-        Ok(Plan {
+        let plan = Plan {
             target,
             via: self.via()?,
             connections,
@@ -208,7 +211,8 @@ impl Common {
             server_pid: self.pid()?,
             connect_timeout: some_time(&self.connect_timeout).at("connect-timeout", "--connect-timeout")?,
             patience: some_time(&self.patience).at("patience", "--patience")?,
-        })
+        };
+        if matches!(plan.via, Via::Tun(_)) { self.fit_tun(plan) } else { Ok(plan) }
     }
 
     fn target(&self) -> Result<Target, Failure> {
@@ -295,8 +299,37 @@ impl Common {
             reorder: share(&self.reorder).at("reorder", "--reorder")?,
             vanish: share(&self.vanish).at("vanish", "--vanish")?,
             server: self.server.clone(),
+            quiet: self.quiet,
         }))
     }
+}
+
+impl Common {
+    /// What a network with one address for the server, and for so many threads, has no place for.
+    fn fit_tun(&self, mut plan: Plan) -> Result<Plan, Failure> {
+        there(&plan.target).at("target", "--target")?;
+        if let Scenario::Churn(Churn { probe: Some(probe), .. }) = &plan.scenario {
+            there(probe).at("probe", "--probe")?;
+        }
+        // Each has a device of its own, the one of the probes too.
+        let most = usize::from(DEVICES_MAX) + plan.threads - plan.crew();
+        if plan.threads > most && self.threads != THREADS_BY_CORES {
+            let mend = format!("write {most} or less, there is no device for more of them");
+            let what = format!("is {}, above {most}", plan.threads);
+            return Err(Wrong::new(what, mend)).at("threads", "--threads");
+        }
+        plan.threads = plan.threads.min(most);
+        Ok(plan)
+    }
+}
+
+/// Whether a target is where the server of a TUN run can be.
+fn there(target: &Target) -> Result<(), Wrong> {
+    if *target.address.ip() == SERVER {
+        return Ok(());
+    }
+    let what = format!("is {}, and in its network the server has {SERVER}", target.address);
+    Err(Wrong::new(what, format!("write {SERVER} for the host, and let the server listen there")))
 }
 
 impl IdleArgs {

@@ -1,14 +1,15 @@
 //! Network devices and namespaces: ioctls, and what belongs to a thread.
 
 use std::fs::{File, OpenOptions};
-use std::io;
+use std::io::{self, Read};
 use std::net::{Ipv4Addr, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
+use std::ptr;
 
-use rustix::process::{Signal, getpid, getppid, set_parent_process_death_signal};
+use rustix::process::{Pid, Signal, getpid, getppid, set_parent_process_death_signal};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 /// The device that makes others.
@@ -20,17 +21,57 @@ pub(crate) fn enter_new_network() -> io::Result<()> {
     Ok(unsafe { unshare_unsafe(UnshareFlags::NEWNET) }?)
 }
 
-/// Starts a child that is killed when the thread that started it ends, however that happens.
-pub(crate) fn spawn_bound(command: &mut Command) -> io::Result<Child> {
+/// Lets the processes that this thread starts from now on, all of them together, have a PID namespace of their own. The
+/// first of them is its init, and the kernel kills the others when that one ends. This thread cannot start threads then.
+pub(crate) fn enclose_children() -> io::Result<()> {
+    // SAFETY: as above.
+    Ok(unsafe { unshare_unsafe(UnshareFlags::NEWPID) }?)
+}
+
+/// Starts a child that leads a process group of its own, and is killed when the thread that started it ends, however
+/// that happens. An `enclosed` one sees its own processes in `/proc`, where that can be mounted.
+pub(crate) fn spawn_bound(command: &mut Command, enclosed: bool) -> io::Result<Child> {
     let parent = getpid();
     let bind = move || {
         set_parent_process_death_signal(Some(Signal::KILL))?;
-        // The parent may have died before the signal was asked for.
-        if getppid() == Some(parent) { Ok(()) } else { Err(io::ErrorKind::NotFound.into()) }
+        // The parent may have died before the signal was asked for. Out of a namespace it cannot be seen but in the
+        // `/proc` of the outside.
+        let seen = if enclosed { parent_out_there().or(Some(parent)) } else { getppid() };
+        if seen != Some(parent) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        if enclosed {
+            // Without it `/proc/self` is still right, since the outside knows this process too.
+            let _ = mount_proc();
+        }
+        Ok(())
     };
     // SAFETY: between fork and exec it makes system calls only, and neither allocates nor takes a lock.
-    unsafe { command.pre_exec(bind) };
+    unsafe { command.process_group(0).pre_exec(bind) };
     command.spawn()
+}
+
+/// The parent of this process as `/proc` shows it. It does not allocate.
+fn parent_out_there() -> Option<Pid> {
+    let mut buffer = [0; 256];
+    let len = File::open("/proc/self/stat").ok()?.read(&mut buffer).ok()?;
+    // `PID (NAME) STATE PARENT ...`, and the name may hold anything.
+    let name_end = buffer[..len].iter().rposition(|byte| *byte == b')')?;
+    let rest = std::str::from_utf8(&buffer[name_end + 1..len]).ok()?;
+    Pid::from_raw(rest.split_ascii_whitespace().nth(1)?.parse().ok()?)
+}
+
+/// Gives this process mounts of its own, with a `/proc` that shows its own PID namespace.
+fn mount_proc() -> io::Result<()> {
+    // SAFETY: as above; this process has one thread.
+    unsafe { unshare_unsafe(UnshareFlags::NEWNS) }?;
+    let private = libc::MS_REC | libc::MS_PRIVATE;
+    // What is mounted here must not be seen outside.
+    // SAFETY: the strings end in zeros, and these two calls may leave the others out.
+    done(unsafe { libc::mount(ptr::null(), c"/".as_ptr(), ptr::null(), private, ptr::null()) })?;
+    let (proc, flags) = (c"proc".as_ptr(), libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC);
+    // SAFETY: likewise.
+    done(unsafe { libc::mount(proc, c"/proc".as_ptr(), proc, flags, ptr::null()) })
 }
 
 /// Makes a TUN device in this thread's network namespace, which goes when the file is closed. Reads and writes of the

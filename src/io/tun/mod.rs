@@ -34,10 +34,12 @@
 
 mod inbox;
 mod link;
+mod log;
 mod namespace;
 mod outbox;
 mod packet;
 mod plan;
+mod processes;
 mod server;
 mod tcp;
 
@@ -60,8 +62,8 @@ use self::namespace::Taken;
 pub use self::namespace::{Namespace, SetupError};
 use self::packet::{Checksums, HEADER_BYTES};
 use self::plan::Block;
-pub use self::plan::{CONNECTIONS_MAX, SERVER};
-pub use self::server::Server;
+pub use self::plan::{CONNECTIONS_MAX, DEVICES_MAX, SERVER};
+pub use self::server::{Launch, Server};
 use self::tcp::Tcp;
 use super::sys::Eventfd;
 use super::{Accepted, Backend, Completion, Dial, Ending, Lease, Out, Short, Wake};
@@ -432,5 +434,9 @@ impl Dial for Tun {
     fn dial(&mut self, id: ConnId, to: SocketAddrV4, hello: &Arc<[u8]>) {
         self.tcp.dial(id, to, hello, self.now);
         self.write_if_full();
+    }
+
+    fn vanish(&mut self, id: ConnId) {
+        self.tcp.vanish(id);
     }
 }

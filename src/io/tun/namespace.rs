@@ -8,12 +8,12 @@ use std::fmt;
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::net::Ipv4Addr;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 
 use super::plan::{self, Block};
-use super::server::Server;
+use super::server::{Enclosure, Launch, Server};
 use crate::io::sys::network::{self, Device};
 
 /// Buckets of the kernel's table of connections: one per connection, between these.
@@ -75,6 +75,9 @@ pub enum SetupError {
         /// What went wrong.
         why: String,
     },
+    /// We were told to stop before the server was ready.
+    #[error("stopped before the server was ready")]
+    Stopped,
 }
 
 type Job = Box<dyn FnOnce() + Send>;
@@ -135,7 +138,15 @@ impl Namespace {
     /// # Errors
     /// When it cannot be run, ends, or says nothing for half a minute.
     pub fn spawn_server(&self, command: &[String]) -> Result<Server, SetupError> {
-        Server::spawn(self, command)
+        self.launch_server(Launch { command, stop: &AtomicBool::new(false), shown: true })
+    }
+
+    /// The same, in this way.
+    ///
+    /// # Errors
+    /// The same, and [`SetupError::Stopped`].
+    pub fn launch_server(&self, launch: Launch<'_>) -> Result<Server, SetupError> {
+        Server::spawn(self, launch, Enclosure::IfGranted)
     }
 
     /// Takes a block of addresses that no device has.

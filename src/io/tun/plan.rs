@@ -12,7 +12,7 @@ pub const SERVER: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
 /// Bits of a block's prefix.
 const PREFIX: u32 = 20;
 /// Devices that a namespace has blocks for.
-pub(super) const DEVICES_MAX: u8 = 16;
+pub const DEVICES_MAX: u8 = 16;
 /// The lowest port; those below are for services.
 const PORT_MIN: u16 = 1024;
 const PORTS: u32 = u16::MAX as u32 - PORT_MIN as u32 + 1;

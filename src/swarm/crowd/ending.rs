@@ -97,6 +97,9 @@ impl<B: Dial> Crowd<B> {
             let tries = member.tries;
             let floor = self.retry_after;
             self.opener.try_again(id.index(), tries, floor, now);
+        } else if member.has(Member::VANISHED) {
+            // Whoever came here next would tell the server, from the same address.
+            member.phase = Phase::Free;
         } else {
             member.phase = Phase::Free;
             let is_guest = member.role == Role::Guest;
@@ -135,6 +138,32 @@ impl<B: Dial> Crowd<B> {
             Phase::Free | Phase::Waiting | Phase::Closing => return,
         }
         self.close(id, Ending::Reset);
+    }
+
+    /// Lets a share of those who stand vanish, evenly spread. The server does not hear of it.
+    pub(in crate::swarm) fn vanish(&mut self, share: f64) {
+        let mut due = 0.5;
+        for index in 0..self.places() {
+            let Some(member) = self.standing(index).filter(|member| member.role != Role::Guest) else { continue };
+            let (id, role) = (member.id(index), member.role);
+            due += share;
+            if due >= 1.0 {
+                due -= 1.0;
+                self.no_longer_open(role);
+                self.tally.one(Count::Vanished);
+                self.cut(id);
+            }
+        }
+    }
+
+    fn cut(&mut self, id: ConnId) {
+        if let Some(member) = self.member(id) {
+            member.phase = Phase::Closing;
+            member.set(Member::VANISHED);
+            member.spill = None;
+            self.outgoing.forget(id.index());
+            self.backend.vanish(id);
+        }
     }
 
     /// Reads no more, and hence answers nothing.

@@ -80,6 +80,8 @@ impl Member {
     pub(super) const HEARD: u8 = 16;
     /// It has not sent anything that is counted.
     const DUE: u8 = 32;
+    /// The server has not been told that it is gone.
+    pub(super) const VANISHED: u8 = 64;
     /// 32 bits of 10 µs are 11 hours.
     const UNIT_NS: u64 = 10_000;
 

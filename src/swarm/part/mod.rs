@@ -33,6 +33,8 @@ pub(super) enum Order {
     },
     /// Opens no more.
     Halt,
+    /// Lets a share of those who stand vanish.
+    Vanish(f64),
     /// Measures deliveries from this publication on.
     Measure {
         /// Its number.
@@ -83,6 +85,7 @@ impl Actor {
         match order {
             Order::Open { role, count, gap } => crowd.open(role, count, gap),
             Order::Halt => crowd.stop_opening(),
+            Order::Vanish(share) => crowd.vanish(share),
             Order::Measure { first, last } => self.subscribers.measure(first, last),
             Order::Publish(series) => self.publisher.begin(series, crowd.now()),
             Order::Echo(load) => self.echoes.begin(load, crowd),

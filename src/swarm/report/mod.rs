@@ -96,6 +96,8 @@ pub struct Hold {
     pub alive_at_start: u64,
     /// Those that did so again at the end.
     pub alive_at_end: u64,
+    /// Connections that vanished after the first proof, as they were to: they are expected to hear nothing.
+    pub vanished: u64,
     /// Connections that ended though nobody asked them to.
     pub lost: u64,
     /// Why, and how many each. `closed_1009` is a close frame with that code, `closed` one without or with an unusual one.

@@ -43,7 +43,7 @@ impl Report {
         // A run that was stopped has not asked all of them.
         let was_stopped = self.limit.is_some() || self.interrupted;
         let unasked = |alive: u64| if was_stopped { 0 } else { self.opened.saturating_sub(alive) };
-        let lost = self.hold.lost.max(unasked(self.hold.alive_at_end));
+        let lost = self.hold.lost.max(unasked(self.hold.alive_at_end + self.hold.vanished));
         if lost > 0 {
             let why = why(&self.hold.losses, mend_loss, LATE);
             faults.push(format!("{} of {opened} connections were not alive at the end: {why}", grouped(lost)));

@@ -255,6 +255,16 @@ impl Tcp {
         }
     }
 
+    /// Ends a connection of which its peer hears nothing any more.
+    pub(super) fn vanish(&mut self, id: ConnId) {
+        let Some(entry) = self.find(id) else { return };
+        if !entry.has(Entry::VANISHED | Entry::CLOSED) {
+            entry.set(Entry::VANISHED);
+            self.vanished += 1;
+            self.end(id.index());
+        }
+    }
+
     /// Sends the acknowledgements that nothing took along.
     pub(super) fn acknowledge(&mut self) {
         for index in self.owing.drain(..) {
