@@ -108,6 +108,7 @@ pub(crate) fn run_tun(backend: &str, connections: u64, timing: Timing) -> io::Re
             let pid = swarm.server(START)?;
             sys::enter_namespace(pid)?;
             let mut server = Server { child: None, pid, web, echo, admin, apart: true };
+            server.wait_for_answer(&mut swarm)?;
             measure(&mut server, swarm, &load, timing, before)
         });
         let mut step = work.join().map_err(|_| io::Error::other("the step panicked"))??;
@@ -200,6 +201,19 @@ impl Server {
         // The admin page comes last.
         let admin = address(urls.iter().rev(), "http://")?;
         Ok(Self { pid: child.pid(), child: Some(child), web, echo, admin, apart: false })
+    }
+
+    /// Asks until it answers at all: one that the swarm starts is seen before it listens.
+    fn wait_for_answer(&self, swarm: &mut Swarm) -> io::Result<()> {
+        let until = Instant::now() + START;
+        while let Err(error) = Scrape::of(self.admin) {
+            swarm.still_runs()?;
+            if Instant::now() > until {
+                return Err(error);
+            }
+            child::pause(LOOK)?;
+        }
+        Ok(())
     }
 
     /// Asks until all connections are there.
