@@ -7,7 +7,7 @@ mod flags;
 mod output;
 mod progress;
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -94,12 +94,21 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let report = follow(plan, signals, progress)?;
     // With the JSON on standard output, what is for people must not be in between.
     let summary = report.summary();
-    let _ = match output {
-        Output::Standard => std::io::stderr().write_all(summary.as_bytes()),
-        _ => std::io::stdout().write_all(summary.as_bytes()),
+    let told = match output {
+        Output::Standard => io::stderr().write_all(summary.as_bytes()),
+        _ => tell(&summary),
     };
     output.write(&report.to_json())?;
-    verdict(&report)
+    verdict(&report)?;
+    told.map_err(|error| {
+        Failure::runtime(format_args!("cannot write the summary: {error}, standard output: make room there"))
+    })
+}
+
+fn tell(summary: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(summary.as_bytes())?;
+    out.flush()
 }
 
 /// Time from one look at the swarm to the next.
