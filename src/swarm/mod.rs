@@ -105,6 +105,7 @@ pub fn run(plan: &Plan, live: &Live, stop: &AtomicBool) -> Result<Report, RunErr
         let mut report = Report::default();
         let outcome = conduct(&mut stage, &mut report);
         idle::lived(&stage, &mut report.hold);
+        report.deserted = stage.deserted().map(|after| latency::round(after.as_secs_f64()));
         stage.end(CLOSE);
         let mut harvest: Option<Harvest> = None;
         for (index, thread) in crew.into_iter().enumerate() {
@@ -193,7 +194,7 @@ fn conduct(stage: &mut Stage<'_>, report: &mut Report) -> Outcome {
     report.threads = stage.plan.threads;
     report.connections = stage.plan.connections as u64;
     let is_open = stage.open_all();
-    report.opened = stage.tally()[Count::Standing];
+    report.opened = stage.tally()[Count::Opened];
     if !is_open {
         return Outcome::Plain;
     }

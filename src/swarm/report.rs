@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::latency::{Latencies, micros, millis, round};
-use super::summary::grouped;
+use super::summary::{grouped, time};
 
 /// A run.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -40,6 +40,8 @@ pub struct Report {
     pub server: Option<Server>,
     /// What stopped the run short.
     pub limit: Option<Limit>,
+    /// Seconds from the start until the server had ended all connections, which ends a run.
+    pub deserted: Option<f64>,
     /// Whether a signal did.
     pub interrupted: bool,
 }
@@ -374,6 +376,10 @@ impl Report {
         if self.interrupted {
             faults.push("ended by a signal before its time: let it run".to_owned());
         }
+        if let Some(after) = self.deserted {
+            let after = time(after);
+            faults.push(format!("the server ended all connections after {after}, target {}: see its log", self.target));
+        }
         let [connections, opened] = [self.connections, self.opened].map(grouped);
         if let Some(Limit { what, at, mend }) = &self.limit {
             faults.push(format!("{what}: that stopped it at {} of {connections} connections: {mend}", grouped(*at)));
@@ -382,10 +388,10 @@ impl Report {
             faults.push(format!("only {opened} of {connections} connections opened{why}"));
         }
         // A run that was stopped has not asked all of them.
-        let was_stopped = self.limit.is_some() || self.interrupted;
+        let was_stopped = self.limit.is_some() || self.interrupted || self.deserted.is_some();
         let unasked = |alive: u64| if was_stopped { 0 } else { self.opened.saturating_sub(alive) };
         let lost = self.hold.lost.max(unasked(self.hold.alive_at_end));
-        if lost > 0 {
+        if lost > 0 && self.deserted.is_none() {
             let why = commonest(&self.hold.losses);
             faults.push(format!("{} of {opened} connections were not alive at the end{why}", grouped(lost)));
         }

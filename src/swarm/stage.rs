@@ -1,5 +1,6 @@
 //! The conductor's side: tells all threads what to do, waits for what they count, and looks at the server.
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -60,6 +61,11 @@ pub(super) struct Stage<'a> {
     others: usize,
     /// Loads that the echo clients have had.
     loads: usize,
+    /// All connections of the plan have stood.
+    have_stood: bool,
+    start: Instant,
+    /// Time from the start until the server had ended all connections.
+    deserted: Cell<Option<Duration>>,
 }
 
 impl<'a> Stage<'a> {
@@ -84,6 +90,9 @@ impl<'a> Stage<'a> {
             opening,
             others: 0,
             loads: 0,
+            have_stood: false,
+            start: clock.now(),
+            deserted: Cell::new(None),
         }
     }
 
@@ -104,7 +113,25 @@ impl<'a> Stage<'a> {
     /// Whether the run is to end early.
     pub(super) fn is_stopped(&self) -> bool {
         let is_over = |desk: &Desk| desk.is_over.load(Ordering::Relaxed);
-        self.stop.load(Ordering::Relaxed) || self.desks.iter().any(is_over)
+        self.stop.load(Ordering::Relaxed) || self.desks.iter().any(is_over) || self.is_deserted()
+    }
+
+    /// Whether the server has ended all connections: there is nothing left to measure.
+    fn is_deserted(&self) -> bool {
+        if !self.have_stood {
+            return false;
+        }
+        let tally = self.tally();
+        let is_deserted = tally[Count::Standing] == 0 && tally[Count::Lost] > 0;
+        if is_deserted && self.deserted.get().is_none() {
+            self.deserted.set(Some(self.now().since(self.start)));
+        }
+        is_deserted
+    }
+
+    /// When that was, from the start on.
+    pub(super) const fn deserted(&self) -> Option<Duration> {
+        self.deserted.get()
     }
 
     /// Tells each thread, and returns when all have obeyed. Threads that are over do not matter.
@@ -222,6 +249,7 @@ impl<'a> Stage<'a> {
         let (count, role) = (self.plan.connections, self.role());
         let is_open = self.open(role, count, |tally| tally[Count::Standing]);
         self.look();
+        self.have_stood = is_open;
         is_open
     }
 
@@ -269,7 +297,15 @@ impl<'a> Stage<'a> {
     }
 
     fn stopped_by(&mut self, reason: Reason, at: u64) {
-        self.limit.get_or_insert(Limit { what: reason.what().to_owned(), at, mend: reason.mend().to_owned() });
+        let opened = self.tally()[Count::Opened];
+        let limit = match reason {
+            Reason::Refused if opened > 0 => {
+                ("a server that has stopped listening", opened, "see its log: it has ended, or closed its listener")
+            }
+            _ => (reason.what(), at, reason.mend()),
+        };
+        let (what, at, mend) = limit;
+        self.limit.get_or_insert(Limit { what: what.to_owned(), at, mend: mend.to_owned() });
     }
 
     /// Lets every connection prove by data that it lives, and returns how many did.
