@@ -87,6 +87,17 @@ fn idle_connections_live_at_both_ends_of_the_hold() {
 }
 
 #[test]
+fn a_rate_may_be_slower_than_the_patience() {
+    let server = Server::start(&[]);
+    let patience = Duration::from_millis(400);
+    let idle = Scenario::Idle(Idle { hold: Duration::ZERO });
+    let plan = server.plan(server.target(Protocol::WebSocket, App::Echo), idle);
+    let rate = Some(Rate::new(1.0));
+    let report = run(&Plan { connections: 2, threads: 1, rate, connect_timeout: patience, patience, ..plan });
+    assert!(report.opened == 2 && report.connect.seconds >= 0.9, "{}", report.to_json());
+}
+
+#[test]
 fn a_broadcast_reaches_everyone_once() {
     let server = Server::start(&[]);
     for protocol in ALL {
@@ -98,6 +109,18 @@ fn a_broadcast_reaches_everyone_once() {
         assert_eq!((found.messages, found.each.len()), (10, 10));
         assert!(found.p50_ms <= found.p99_9_ms && found.p99_9_ms <= found.last_ms && found.last_ms > 0.0);
     }
+}
+
+#[test]
+fn what_was_not_published_when_it_was_stopped_is_not_missing() {
+    let server = Server::start(&[]);
+    let (messages, interval) = (100_000, Duration::from_millis(5));
+    let broadcast = Scenario::Broadcast(Broadcast { messages, size: 100, interval, hold: Duration::ZERO });
+    let plan = server.plan(server.target(Protocol::WebSocket, App::Topic), broadcast);
+    let report = stopped(&plan, |live| live.phase() == Phase::Measure && live.progress().0 >= 20);
+    assert_eq!(report.faults(), ["ended by a signal before its time: let it run"], "{}", report.to_json());
+    let found = report.broadcast.unwrap();
+    assert!(found.messages >= 20 && found.deliveries >= 300 && found.missing == 0, "{found:?}");
 }
 
 #[test]
@@ -115,6 +138,46 @@ fn echoes_come_back_in_a_closed_loop_and_at_a_rate() {
             assert!(found.messages.abs_diff(1000) <= 2, "{protocol:?}: {} of 1000", found.messages);
         }
     }
+}
+
+#[test]
+fn windows_of_large_messages_are_filled_as_the_server_reads() {
+    let server = Server::start(&[]);
+    for rate in [None, Some(Rate::new(200.0))] {
+        let (duration, warm_up) = (Duration::from_millis(300), Duration::ZERO);
+        let echo = Scenario::Echo(Echo { size: 800_000, in_flight: 16, rate, duration, warm_up });
+        let plan = Plan { connections: 2, ..server.plan(server.target(Protocol::WebSocket, App::Echo), echo) };
+        let found = run(&plan).echo.unwrap();
+        assert!(found.messages > 0, "{found:?}");
+    }
+}
+
+#[test]
+fn a_close_is_told_with_its_code() {
+    let server = Server::start(&[]);
+    // Above what the server takes of a message.
+    let (size, second) = (2 << 20, Duration::from_secs(1));
+    let echo = Scenario::Echo(Echo { size, in_flight: 1, rate: None, duration: second / 10, warm_up: Duration::ZERO });
+    let plan = server.plan(server.target(Protocol::WebSocket, App::Echo), echo);
+    let plan = Plan { connections: 2, patience: second, ..plan };
+    let report = holdline::swarm::run(&plan, &Live::new(2), &AtomicBool::new(false)).unwrap();
+    assert_eq!(report.hold.losses.get("closed_1009"), Some(&2), "{}", report.to_json());
+}
+
+#[test]
+fn what_is_given_up_did_not_come_back() {
+    let server = Server::start(&[]);
+    // More than it can do in that time, and no patience.
+    let (rate, duration) = (Some(Rate::new(5e6)), Duration::from_millis(400));
+    let echo = Scenario::Echo(Echo { size: 64, in_flight: 64, rate, duration, warm_up: Duration::ZERO });
+    let plan = server.plan(server.target(Protocol::WebSocket, App::Echo), echo);
+    let report = holdline::swarm::run(
+        &Plan { connections: 20, patience: Duration::from_millis(100), ..plan },
+        &Live::new(2),
+        &AtomicBool::new(false),
+    );
+    let found = report.unwrap().echo.unwrap();
+    assert!(found.messages > 0 && found.messages + found.missing <= 2_000_000, "{found:?}");
 }
 
 #[test]
@@ -152,7 +215,7 @@ fn churn(server: &Server, protocol: Protocol) {
     let came = found.graceful + found.abrupt + found.half_open;
     assert!(found.connects >= 380 && found.connects.abs_diff(came) <= 5, "{protocol:?}: {found:?}");
     assert!(found.abrupt >= 70 && found.slow >= 35, "{found:?}");
-    assert!(found.half_open >= 35 && found.half_open_detected >= found.half_open, "{found:?}");
+    assert!(found.half_open >= 35 && found.half_open_detected == found.half_open, "{found:?}");
     assert_eq!((found.deliveries, found.publications), (1000, 10));
     assert!(found.probes >= 990 && found.probe.is_some() && found.probe_idle.is_some(), "{found:?}");
     assert!(found.server_bytes_peak > 0);
@@ -194,23 +257,29 @@ fn the_program_says_which_limit_it_was_and_fails() {
     assert!(said.contains("stopped it at 50 of 60 connections: raise the server's"), "{said}");
 }
 
+/// A run that is stopped when it has come so far.
+fn stopped(plan: &Plan, is_far: impl Fn(&Live) -> bool) -> Report {
+    let (live, stop) = (Live::new(plan.crew()), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        let swarm = scope.spawn(|| holdline::swarm::run(plan, &live, &stop));
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !is_far(&live) {
+            assert!(Instant::now() < deadline, "it gets there in the end");
+            std::thread::yield_now();
+        }
+        let at = Instant::now();
+        stop.store(true, Ordering::Relaxed);
+        let report = swarm.join().unwrap().unwrap();
+        assert!(at.elapsed() < Duration::from_millis(1500), "{:?}", at.elapsed());
+        Report { interrupted: true, ..report }
+    })
+}
+
 #[test]
 fn a_stop_ends_it_within_a_second_with_a_report() {
     let server = Server::start(&[]);
     let idle = Scenario::Idle(Idle { hold: Duration::from_secs(3600) });
     let plan = server.plan(server.target(Protocol::WebSocket, App::Topic), idle);
-    let (live, stop) = (Live::new(2), AtomicBool::new(false));
-    std::thread::scope(|scope| {
-        let swarm = scope.spawn(|| holdline::swarm::run(&plan, &live, &stop));
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while live.phase() != Phase::Hold {
-            assert!(Instant::now() < deadline, "it holds in the end");
-            std::thread::yield_now();
-        }
-        let stopped = Instant::now();
-        stop.store(true, Ordering::Relaxed);
-        let report = swarm.join().unwrap().unwrap();
-        assert!(stopped.elapsed() < Duration::from_millis(1500), "{:?}", stopped.elapsed());
-        assert_eq!((report.opened, report.hold.alive_at_start), (300, 300));
-    });
+    let report = stopped(&plan, |live| live.phase() == Phase::Hold);
+    assert_eq!((report.opened, report.hold.alive_at_start), (300, 300));
 }

@@ -106,6 +106,8 @@ fn help_has_examples() {
         assert_eq!((output.status.code(), output.stderr.len()), (Some(0), 0));
     }
     let help = String::from_utf8(swarm(&["--help"]).stdout).unwrap();
+    let patience = String::from_utf8(swarm(&["idle", "--help"]).stdout).unwrap();
+    assert!(patience.contains("How long nothing at all may come"), "{patience}");
     for scenario in ["idle", "broadcast", "echo", "churn"] {
         assert!(help.contains(&format!("\n  holdline swarm {scenario} --")), "{help}");
     }
@@ -122,6 +124,15 @@ fn nobody_there_is_a_failure_that_says_so() {
     assert!(said(&output).contains(" 0 of 5 connections"), "{}", said(&output));
     let report: Value = serde_json::from_str(&std::fs::read_to_string(file.path()).unwrap()).unwrap();
     assert_eq!((&report["ok"], &report["opened"]), (&false.into(), &0.into()));
+}
+
+#[test]
+fn a_path_that_is_not_there_is_told_as_the_server_says_it() {
+    let server = Server::start(&[]);
+    let output = swarm(&["idle", "--target", &server.ws("/nowhere"), "--app", "echo", "--connections", "3", "--quiet"]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let expected = "the server answered 404 Not Found: that stopped it at 0 of 3 connections: check the target's path";
+    assert!(said(&output).contains(expected), "{}", said(&output));
 }
 
 #[test]

@@ -23,6 +23,15 @@ pub(super) struct Measured {
     after: Tally,
     /// Connections that should hear each.
     holders: u64,
+    /// It ended before its time.
+    is_stopped: bool,
+}
+
+impl Measured {
+    /// Who has heard the last message, and still stands.
+    fn alive(&self) -> u64 {
+        difference(self, Count::Last).min(self.after[Count::Standing])
+    }
 }
 
 /// Publishes what the plan says.
@@ -35,17 +44,14 @@ pub(super) fn run(stage: &mut Stage<'_>, broadcast: Broadcast, report: &mut Repo
     }
     let measured = publish(stage, broadcast.messages, broadcast.interval);
     report.hold.seconds = round(stage.now().since(held).as_secs_f64());
-    // Whoever has heard something of the last lot lives.
-    let heard = measured.after[Count::Measured] - measured.before[Count::Measured];
-    let standing = measured.after[Count::Standing];
-    report.hold.alive_at_end = standing.min(heard);
+    report.hold.alive_at_end = measured.alive();
     Some(measured)
 }
 
 /// Publishes and waits for all deliveries.
 pub(super) fn publish(stage: &mut Stage<'_>, messages: u32, interval: Duration) -> Measured {
     stage.live.enter(Phase::Measure, u64::from(messages));
-    stage.measure();
+    stage.measure(messages);
     let before = stage.tally();
     let holders = before[Count::Standing];
     let start = stage.now() + LEAD;
@@ -58,18 +64,18 @@ pub(super) fn publish(stage: &mut Stage<'_>, messages: u32, interval: Duration) 
     });
     stage.live.enter(Phase::Settle, 0);
     stage.quiet();
-    Measured { start, before, after: stage.tally(), holders }
+    Measured { start, before, after: stage.tally(), holders, is_stopped: stage.is_stopped() }
 }
 
 /// The report of publications of `size` bytes.
 pub(super) fn report(measured: &Measured, size: usize, messages: u32, heard: &Subscribers) -> report::Broadcast {
     let all = Publication::new(&heard.overall);
-    let (expected, counted) = (measured.holders * u64::from(messages), difference(measured, Count::Measured));
+    let counted = difference(measured, Count::Measured);
     report::Broadcast {
         messages: difference(measured, Count::Published),
         size_bytes: size,
         deliveries: counted,
-        missing: expected.saturating_sub(counted),
+        missing: missing(&measured.before, &measured.after, measured.holders, messages.into(), measured.is_stopped),
         duplicates: difference(measured, Count::Duplicates),
         reordered: difference(measured, Count::Reordered),
         first_ms: all.first_ms,
@@ -82,6 +88,35 @@ pub(super) fn report(measured: &Measured, size: usize, messages: u32, heard: &Su
     }
 }
 
+/// Deliveries that did not come, of `messages` to `holders`. Of a run that was stopped these are the ones that were passed
+/// over: some were not published, and others may be under way.
+pub(super) fn missing(before: &Tally, after: &Tally, holders: u64, messages: u64, is_stopped: bool) -> u64 {
+    let count = |count: Count| after[count].saturating_sub(before[count]);
+    let messages = if is_stopped { messages.min(count(Count::Published)) } else { messages };
+    let missing = (holders * messages).saturating_sub(count(Count::Measured));
+    let passed_over = count(Count::Skipped).saturating_sub(count(Count::Reordered));
+    if is_stopped { missing.min(passed_over) } else { missing }
+}
+
 fn difference(measured: &Measured, count: Count) -> u64 {
     measured.after[count].saturating_sub(measured.before[count])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_stopped_run_did_not_publish_is_not_missing() {
+        let mut after = Tally::default();
+        for (count, number) in
+            [(Count::Published, 4), (Count::Measured, 37), (Count::Skipped, 2), (Count::Reordered, 1)]
+        {
+            Tally::add(&mut after, count, number);
+        }
+        let found = |is_stopped| missing(&Tally::default(), &after, 10, 100, is_stopped);
+        assert_eq!((found(false), found(true)), (963, 1), "of the 3 that lack one was passed over");
+        Tally::add(&mut after, Count::Measured, 3);
+        assert_eq!(missing(&Tally::default(), &after, 10, 100, true), 0);
+    }
 }

@@ -12,7 +12,7 @@ use super::report::{self, EchoTimes, Report, per_second};
 use super::stage::Stage;
 use super::tally::{Count, Tally};
 use super::worker::Harvest;
-use super::{echo, named};
+use super::{broadcast, echo, named};
 
 /// Messages per second of all healthy clients that measure echoes.
 const PROBE_RATE: f64 = 500.0;
@@ -36,6 +36,8 @@ pub(super) struct Measured {
     /// Echo loads before and during the churn.
     probes: Option<[(usize, u64); 2]>,
     memory: [u64; 3],
+    /// It ended before its time.
+    is_stopped: bool,
 }
 
 /// Lets guests come and go.
@@ -64,13 +66,13 @@ pub(super) fn run(stage: &mut Stage<'_>, churn: &Churn, report: &mut Report) -> 
     let took = stage.now().since(start);
     let after_probes = has_probes.then(|| echo::finish(stage, before));
     let peak = see_off(stage, churn, holders * publications, before, peak);
-    let after = stage.tally();
+    let (after, is_stopped) = (stage.tally(), stage.is_stopped());
     let memory = [memory_before, peak, stage.user_bytes()];
     report.hold.seconds = round(stage.now().since(held).as_secs_f64());
     report.hold.alive_at_end = stage.call_again();
     let during = load.zip(after_probes).map(|(load, after)| (load, missing(&before, &after)));
     let probes = quiet.zip(during).map(|(quiet, during)| [quiet, during]);
-    Some(Measured { took, holders, publications, before, after, probes, memory })
+    Some(Measured { took, holders, publications, before, after, probes, memory, is_stopped })
 }
 
 /// The probes alone: their load, and how many did not come back. `None` when there is no time for them.
@@ -111,10 +113,10 @@ fn invite(stage: &Stage<'_>, churn: &Churn) {
 
 /// Publishes now and then until the churn ends: how often.
 fn publish(stage: &mut Stage<'_>, churn: &Churn) -> u64 {
-    stage.measure();
     let interval = churn.publish_every;
     let count = churn.duration.as_nanos() / interval.as_nanos().max(1);
     let count = u32::try_from(count).unwrap_or(u32::MAX).max(1);
+    stage.measure(count);
     let start = stage.now() + interval.min(churn.duration) / 2;
     stage.publish(count, interval, Some(start));
     u64::from(count)
@@ -149,7 +151,7 @@ pub(super) fn report(measured: &Measured, churn: &Churn, harvest: &Harvest) -> r
     let times = |load: usize| latencies.get(load).map(EchoTimes::new);
     let answered = |load: usize| latencies.get(load).map_or(0, Latencies::count);
     let [idle, during] = measured.probes.map_or([None; 2], |probes| probes.map(Some));
-    let expected = measured.holders * measured.publications;
+    let Measured { holders, publications, is_stopped, .. } = *measured;
     let [memory_before, memory_peak, memory_after] = measured.memory;
     let mut failures = named(measured.after.failures());
     for (reason, before) in named(measured.before.failures()) {
@@ -173,9 +175,10 @@ pub(super) fn report(measured: &Measured, churn: &Churn, harvest: &Harvest) -> r
         half_open_detected: count(Count::Detected),
         half_open_overlooked: count(Count::Overlooked),
         slow: count(Count::Slowed),
+        slow_ended: count(Count::Cut),
         publications: count(Count::Published),
         deliveries: count(Count::Measured),
-        missing: expected.saturating_sub(count(Count::Measured)),
+        missing: broadcast::missing(&measured.before, &measured.after, holders, publications, is_stopped),
         duplicates: count(Count::Duplicates),
         reordered: count(Count::Reordered),
         probes: during.map_or(0, |(load, missing)| answered(load).saturating_sub(missing)),

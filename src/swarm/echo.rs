@@ -28,6 +28,16 @@ pub(super) struct Measured {
 }
 
 impl Measured {
+    /// Messages that came back while it was measured.
+    fn timely(&self) -> u64 {
+        self.after[Count::Timely] - self.before[Count::Timely]
+    }
+
+    /// Messages that came back, but not as they left.
+    fn wrong(&self) -> u64 {
+        self.after[Count::Wrong] - self.before[Count::Wrong]
+    }
+
     /// Messages that were due and did not come back.
     pub(super) fn missing(&self) -> u64 {
         let due = self.after[Count::Due] - self.before[Count::Due];
@@ -46,7 +56,9 @@ pub(super) fn run(stage: &mut Stage<'_>, echo: Echo, report: &mut Report) -> Mea
     stage.enter(Phase::Measure, echo.duration);
     let (cpu, start, answered) = (stage.usage(), stage.now(), stage.tally()[Count::Answered]);
     stage.pause(echo.duration);
-    let (took, messages) = (stage.now().since(start), stage.tally()[Count::Answered] - answered);
+    // What the threads count as timely ends with the time that was asked for.
+    let took = stage.now().since(start).min(echo.duration);
+    let messages = stage.tally()[Count::Answered] - answered;
     let cpu = cpu.zip(stage.usage()).map(|(from, to)| (to.cpu_seconds - from.cpu_seconds, messages));
     let after = finish(stage, before);
     report.hold.seconds = super::latency::round(stage.now().since(held).as_secs_f64());
@@ -90,9 +102,9 @@ pub(super) fn finish(stage: &Stage<'_>, before: Tally) -> Tally {
         |tally| tally[Count::Answered] + tally[Count::Spent],
         |tally| tally[Count::Spent] >= spent && under_way(tally) == 0,
     );
-    let after = stage.tally();
+    // What comes from now on is not waited for, and is counted nowhere.
     stage.tell(|_| Some(Order::Hush));
-    after
+    stage.tally()
 }
 
 /// The report of a load.
@@ -103,12 +115,32 @@ pub(super) fn report(measured: &Measured, echo: Echo, latencies: &Latencies, lat
     report::Echo {
         messages,
         missing: measured.missing(),
+        wrong: measured.wrong(),
         size_bytes: echo.size,
         in_flight: echo.in_flight,
         seconds: super::latency::round(measured.took.as_secs_f64()),
         intended_rate: echo.rate.map(Rate::get),
-        rate: per_second(messages, measured.took),
+        rate: per_second(measured.timely(), measured.took),
         times: EchoTimes::new(latencies),
         server_cpu_us_per_message: measured.cpu.map(each),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn late_answers_are_no_rate() {
+        let (mut latencies, mut after) = (Latencies::new(), Tally::default());
+        (0..1000).for_each(|_| latencies.record(1));
+        for (count, number) in [(Count::Due, 1100), (Count::Answered, 1000), (Count::Timely, 600)] {
+            Tally::add(&mut after, count, number);
+        }
+        let took = Duration::from_secs(2);
+        let measured = Measured { load: 0, before: Tally::default(), after, took, cpu: None };
+        let echo = Echo { size: 64, in_flight: 1, rate: Some(Rate::new(550.0)), duration: took, warm_up: LEAD };
+        let found = report(&measured, echo, &latencies, 100);
+        assert_eq!((found.messages, found.missing, found.rate.to_string().as_str()), (900, 100, "300"));
     }
 }

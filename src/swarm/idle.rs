@@ -25,4 +25,5 @@ pub(super) fn lived(stage: &Stage<'_>, hold: &mut Hold) {
     hold.pings_answered = tally[Count::Pings];
     hold.lost = tally[Count::Lost];
     hold.losses = super::named(tally.losses());
+    hold.losses.extend(tally.closes().map(|(code, count)| (format!("closed_{code}"), count)));
 }

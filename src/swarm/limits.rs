@@ -20,8 +20,10 @@ pub(super) enum Reason {
     Ended,
     /// The server said good-bye with a close frame.
     Closed,
-    /// HTTP 503 in answer to an upgrade.
+    /// HTTP 503 or 429 in answer to an upgrade.
     Busy,
+    /// Another HTTP status in answer to an upgrade.
+    Declined,
     /// Another answer than the protocol allows.
     Protocol,
     /// No address and port is free.
@@ -30,6 +32,8 @@ pub(super) enum Reason {
     Memory,
     /// No descriptors.
     Descriptors,
+    /// No place for another guest.
+    Places,
     /// More waits to be sent than a connection may hold back.
     Stuck,
     /// Something else that the kernel said.
@@ -46,14 +50,16 @@ impl Reason {
         Self::Ended,
         Self::Closed,
         Self::Busy,
+        Self::Declined,
         Self::Protocol,
         Self::Ports,
         Self::Memory,
         Self::Descriptors,
+        Self::Places,
         Self::Stuck,
         Self::Other,
     ];
-    pub(super) const COUNT: usize = 13;
+    pub(super) const COUNT: usize = 15;
 
     pub(super) fn of(kind: ErrorKind) -> Self {
         match kind {
@@ -87,13 +93,20 @@ impl Reason {
             Self::Ended => "ended",
             Self::Closed => "closed",
             Self::Busy => "busy",
+            Self::Declined => "declined",
             Self::Protocol => "protocol",
             Self::Ports => "ports",
             Self::Memory => "memory",
             Self::Descriptors => "descriptors",
+            Self::Places => "places",
             Self::Stuck => "stuck",
             Self::Other => "other",
         }
+    }
+
+    /// The reason of this name.
+    pub(super) fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.name() == name)
     }
 
     /// How often a connection is tried before it is given up. A storm resets and times out who comes again a moment later;
@@ -116,10 +129,12 @@ impl Reason {
             Self::Ended => "a server that ends new connections at once",
             Self::Closed => "a server that closes new connections",
             Self::Busy => "a server that answers 503 to new connections",
+            Self::Declined => "a server that declines new connections",
             Self::Protocol => "a server that does not speak the target's protocol",
             Self::Ports => "the lack of free source addresses and ports",
             Self::Memory => "the lack of memory for another connection",
             Self::Descriptors => "the lack of descriptors for another connection",
+            Self::Places => "the lack of a place for another guest",
             Self::Stuck => "a server that does not read what it is sent",
             Self::Other => "the kernel, which opens no more connections,",
         }
@@ -135,6 +150,7 @@ impl Reason {
             Self::TimedOut => {
                 "open slower with --rate, or raise net.core.somaxconn and net.ipv4.tcp_max_syn_backlog of the server"
             }
+            Self::Declined => "check the target's path, and look into the server's log",
             Self::Unreachable => "mend the target's address, or the route to it",
             Self::Protocol => "mend the target: its scheme, its path or its framing",
             Self::Ports => {
@@ -142,15 +158,78 @@ impl Reason {
             }
             Self::Memory => "free memory, raise net.ipv4.tcp_mem or the cgroup's limit, or ask for fewer --connections",
             Self::Descriptors => "raise ulimit -n",
+            Self::Places => "lower --churn or --lifetime: the guests before it had not gone yet",
             Self::Stuck => "give the server more CPU, or send less",
             Self::Other => "ask for fewer --connections, and see dmesg",
         }
     }
 }
 
-impl From<&Broken> for Reason {
-    fn from(broken: &Broken) -> Self {
-        if matches!(broken, Broken::Declined { status: 503, .. }) { Self::Busy } else { Self::Protocol }
+impl From<Broken> for Reason {
+    fn from(broken: Broken) -> Self {
+        match broken {
+            Broken::Declined { status: 429 | 503, .. } => Self::Busy,
+            Broken::Declined { .. } => Self::Declined,
+            _ => Self::Protocol,
+        }
+    }
+}
+
+/// Codes of a close frame that are told apart (RFC 6455, section 7.4, and the server's own).
+pub(super) const CLOSE_CODES: [u16; 14] =
+    [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1011, 1012, 1013, 4000, 4001, 4002, 4003];
+
+/// How to mend that a server closes connections with this code.
+pub(super) const fn mend_close(code: u16) -> &'static str {
+    match code {
+        1000 | 1001 | 1012 => "let the server run until the swarm has ended",
+        1002 | 1003 | 1007 => "check that the target's protocol is the server's",
+        1009 => "ask for a smaller --size, or raise the server's limit of a message",
+        1008 | 4002 | 4003 => "check the server's rules, and who else has a say there",
+        1013 => "raise the server's limits, or ask for fewer --connections",
+        4000 => "raise the server's --heartbeat-timeout, or give the swarm more CPU: its answers came too late",
+        4001 => "send less, or give the swarm more CPU: it did not read what the server sent",
+        _ => "look into the server's log",
+    }
+}
+
+/// A reason, and what the server said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Cause {
+    pub(super) reason: Reason,
+    said: Option<Broken>,
+    /// Of a close frame.
+    pub(super) code: Option<u16>,
+}
+
+impl Cause {
+    /// A close frame with this code.
+    pub(super) fn closed(code: Option<u16>) -> Self {
+        Self { code, ..Reason::Closed.into() }
+    }
+
+    /// What stopped the run: the beginning of a sentence.
+    pub(super) fn what(&self) -> String {
+        self.said.map_or_else(|| self.reason.what().to_owned(), |said| said.to_string())
+    }
+
+    /// How to mend it.
+    pub(super) fn mend(&self) -> &'static str {
+        self.said.as_ref().map_or(self.reason.mend(), Broken::mend)
+    }
+}
+
+impl From<Reason> for Cause {
+    fn from(reason: Reason) -> Self {
+        Self { reason, said: None, code: None }
+    }
+}
+
+impl From<Broken> for Cause {
+    fn from(broken: Broken) -> Self {
+        // Of a full server all is known.
+        let said = Some(broken).filter(|broken| !matches!(broken, Broken::Declined { status: 503, .. }));
+        Self { reason: Reason::from(broken), said, code: None }
     }
 }
 

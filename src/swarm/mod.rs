@@ -56,6 +56,8 @@ use crate::time::SystemClock;
 
 /// Handshakes in flight over all threads: half of what an accept backlog of 4,096 takes.
 const WINDOW: usize = 2048;
+/// Bytes that a connection may hold back, beside two messages.
+const BACKLOG_BYTES_MAX: usize = 1 << 20;
 /// Time to end all connections at the end of a run.
 const CLOSE: Duration = Duration::from_secs(15);
 
@@ -171,6 +173,8 @@ fn manner(plan: &Plan, index: usize) -> Manner {
         },
         window: (WINDOW / threads).max(1),
         timeout: plan.connect_timeout,
+        // A message may wait whole while another one is under way.
+        backlog_bytes_max: BACKLOG_BYTES_MAX + 2 * plan.message_bytes(),
     }
 }
 

@@ -27,7 +27,8 @@ pub struct Plan {
     pub server_pid: Option<u32>,
     /// Time that one connection has, from the dial to the welcome.
     pub connect_timeout: Duration,
-    /// Time to wait for an answer or a delivery before it counts as missing.
+    /// Time in which no answer and no delivery comes, after which those that have not come count as missing. Late ones
+    /// count as long as something comes.
     pub patience: Duration,
 }
 

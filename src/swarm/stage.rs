@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use super::crowd::Role;
-use super::limits::Reason;
+use super::crowd::{PAUSE_LONGEST, Role};
+use super::limits::{Cause, Reason};
 use super::live::{Live, Phase};
 use super::part::Order;
 use super::part::echo::{Load, Pace};
@@ -267,7 +267,7 @@ impl<'a> Stage<'a> {
             self.live.advance(standing(tally));
             standing(tally) >= goal || self.obstacle().is_some()
         };
-        let patience = self.plan.connect_timeout + self.plan.patience;
+        let patience = opening_patience(self.plan);
         let mut wait = self.until(patience, progress, is_over);
         let opening = self.now().since(start);
         // Without a handshake some may stand only because the server has not yet come to refuse them.
@@ -284,28 +284,28 @@ impl<'a> Stage<'a> {
             self.until(SETTLED, &standing, |_| false);
         }
         let standing = standing(&self.tally());
-        if let Some(reason) = self.obstacle() {
-            self.stopped_by(reason, standing);
+        if let Some(cause) = self.obstacle() {
+            self.stopped_by(cause, standing);
         } else if wait == Wait::Stuck {
-            self.stopped_by(Reason::TimedOut, standing);
+            self.stopped_by(Reason::TimedOut.into(), standing);
         }
         standing >= goal && self.limit.is_none() && wait == Wait::Done
     }
 
-    fn obstacle(&self) -> Option<Reason> {
+    fn obstacle(&self) -> Option<Cause> {
         self.desks.iter().find_map(Desk::obstacle)
     }
 
-    fn stopped_by(&mut self, reason: Reason, at: u64) {
+    fn stopped_by(&mut self, cause: Cause, at: u64) {
         let opened = self.tally()[Count::Opened];
-        let limit = match reason {
-            Reason::Refused if opened > 0 => {
-                ("a server that has stopped listening", opened, "see its log: it has ended, or closed its listener")
-            }
-            _ => (reason.what(), at, reason.mend()),
-        };
-        let (what, at, mend) = limit;
-        self.limit.get_or_insert(Limit { what: what.to_owned(), at, mend: mend.to_owned() });
+        self.limit.get_or_insert(match cause.reason {
+            Reason::Refused if opened > 0 => Limit {
+                what: "a server that has stopped listening".to_owned(),
+                at: opened,
+                mend: "see its log: it has ended, or closed its listener".to_owned(),
+            },
+            _ => Limit { what: cause.what(), at, mend: cause.mend().to_owned() },
+        });
     }
 
     /// Lets every connection prove by data that it lives, and returns how many did.
@@ -369,9 +369,10 @@ impl<'a> Stage<'a> {
         heard(&self.tally())
     }
 
-    /// Measures all publications from the next one on.
-    pub(super) fn measure(&self) {
-        self.tell(|_| Some(Order::Measure(self.next)));
+    /// Measures the next `count` publications.
+    pub(super) fn measure(&self, count: u32) {
+        let (first, last) = (self.next, self.next.saturating_add(count.saturating_sub(1)));
+        self.tell(|_| Some(Order::Measure { first, last }));
     }
 
     /// Ends all connections and threads, within this time.
@@ -410,6 +411,13 @@ impl<'a> Stage<'a> {
     }
 }
 
+/// How long nothing need happen while connections open, though all is well: a dial that takes its time, the gap to the
+/// next one of a slow rate, the pause before another try.
+fn opening_patience(plan: &Plan) -> Duration {
+    let gap = plan.rate.map_or(Duration::ZERO, |rate| rate.due(plan.threads as u64));
+    plan.connect_timeout.saturating_add(plan.patience).saturating_add(gap).saturating_add(PAUSE_LONGEST)
+}
+
 /// How many of `count` connections of a role belong to a thread: probes have one to themselves.
 pub(super) const fn part_of(plan: &Plan, role: Role, count: usize, index: usize) -> usize {
     match (plan.probes(), role) {
@@ -423,4 +431,37 @@ pub(super) const fn part_of(plan: &Plan, role: Role, count: usize, index: usize)
 /// How many of `count` belong to thread `index` of `threads`.
 pub(super) const fn share(count: usize, threads: usize, index: usize) -> usize {
     count / threads + if index < count % threads { 1 } else { 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::swarm::plan::{Idle, Rate, Scenario, Target, Via};
+
+    #[test]
+    fn a_slow_rate_is_not_a_slow_server() {
+        let second = Duration::from_secs(1);
+        let plan = Plan {
+            target: Target {
+                protocol: Protocol::Line,
+                address: std::net::SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, 1),
+                host: String::new(),
+                path: String::new(),
+                first_frame: None,
+                app: App::Echo,
+            },
+            via: Via::Loopback,
+            connections: 3,
+            rate: Some(Rate::new(0.01)),
+            threads: 2,
+            scenario: Scenario::Idle(Idle { hold: second }),
+            server_pid: None,
+            connect_timeout: second,
+            patience: second,
+        };
+        let slow = opening_patience(&plan);
+        assert!(slow >= Duration::from_secs(200 + 2), "each of two threads dials every 200 s: {slow:?}");
+        let fast = opening_patience(&Plan { rate: None, ..plan });
+        assert!(fast >= 2 * second + PAUSE_LONGEST, "a server may ask for a pause: {fast:?}");
+    }
 }

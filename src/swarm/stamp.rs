@@ -66,6 +66,11 @@ impl Template {
         &self.bytes
     }
 
+    /// Bytes of each.
+    pub(super) const fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// Whether a message is one of these, not looking at its stamp.
     pub(super) fn is_like(&self, payload: &[u8]) -> bool {
         payload.len() == self.bytes.len() && payload[BYTES..] == self.bytes[BYTES..]

@@ -87,14 +87,17 @@ impl Rows {
     }
 
     fn echo(&mut self, echo: &Echo) {
-        let Echo { messages, missing, size_bytes, in_flight, seconds, intended_rate, rate, .. } = echo;
-        let (messages, missing) = (grouped(*messages), grouped(*missing));
+        let Echo { messages, missing, wrong, size_bytes, in_flight, seconds, intended_rate, rate, .. } = echo;
+        let [messages, missing, wrong] = [*messages, *missing, *wrong].map(grouped);
         let load = intended_rate.map_or_else(
             || format!("{} in flight per connection", grouped(*in_flight as u64)),
             |rate| format!("{}/s asked for", amount(rate)),
         );
         let seconds = time(*seconds);
-        self.row("echo", format!("{messages} messages of {size_bytes} B in {seconds}, {missing} missing; {load}"));
+        self.row(
+            "echo",
+            format!("{messages} messages of {size_bytes} B due in {seconds}, {missing} missing, {wrong} wrong; {load}"),
+        );
         self.row("  rate", format!("{} messages/s", amount(*rate)));
         self.row("  latency", times(&echo.times));
         if let Some(cpu) = echo.server_cpu_us_per_message {
@@ -115,7 +118,7 @@ impl Rows {
         self.row("  delivered", format!("{deliveries} to healthy members, {missing} missing, {twice} twice"));
         if churn.half_open > 0 {
             let [noticed, missed] = [churn.half_open_detected, churn.half_open_overlooked].map(grouped);
-            self.row("  noticed", format!("{noticed} mute or slow ones, {missed} mute ones not"));
+            self.row("  noticed", format!("{noticed} mute ones, {missed} not"));
         }
         if churn.server_bytes_before > 0 {
             let [before, peak, after] =
@@ -246,7 +249,7 @@ result        ok
     #[test]
     #[allow(clippy::type_complexity, reason = "a table of what spoils a report, and what is said then")]
     fn every_fault_is_told_and_none_is_ok() {
-        let faults: [(fn(&mut Report), &str); 9] = [
+        let faults: [(fn(&mut Report), &str); 12] = [
             (|report| report.opened = 9, "only 9 of 10 connections opened"),
             (|report| report.hold.lost = 1, "1 of 10 connections were not alive at the end"),
             (|report| report.hold.alive_at_start = 8, "2 of 10 connections gave no sign of life"),
@@ -260,8 +263,23 @@ result        ok
                 "1 deliveries came twice",
             ),
             (|report| report.echo = Some(Echo::default()), "no message came back"),
+            (
+                |report| report.echo = Some(Echo { messages: 1, wrong: 3, ..Echo::default() }),
+                "3 messages came back changed",
+            ),
             (|report| report.churn = Some(Churn { held_lost: 2, ..Churn::default() }), "2 held connections were lost"),
             (|report| report.interrupted = true, "ended by a signal"),
+            (
+                |report| (report.hold.lost, report.hold.losses) = (2, BTreeMap::from([("closed_1009".to_owned(), 2)])),
+                "2 of 10 connections were not alive at the end: closed_1009 (2 times): ask for a smaller --size",
+            ),
+            (
+                |report| {
+                    let failures = BTreeMap::from([("places".to_owned(), 7)]);
+                    report.churn = Some(Churn { connects_failed: 7, failures, ..Churn::default() });
+                },
+                "7 connections could not come: places (7 times): lower --churn",
+            ),
         ];
         assert!(good().ok() && good().to_json().contains("\"ok\": true"));
         for (spoil, expected) in faults {
@@ -269,6 +287,8 @@ result        ok
             spoil(&mut report);
             assert!(!report.ok() && report.to_json().contains("\"ok\": false"), "{expected}");
             assert!(report.summary().contains(expected), "{expected}: {}", report.summary());
+            let told = report.faults().into_iter().find(|fault| fault.contains(expected)).unwrap_or_default();
+            assert!(told.contains(": "), "how to mend it: {told}");
         }
     }
 

@@ -3,7 +3,7 @@
 use std::ops::Index;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::limits::Reason;
+use super::limits::{CLOSE_CODES, Cause, Reason};
 
 /// What is counted. All but [`Count::Open`], [`Count::Standing`] and [`Count::Guests`] only grow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +37,8 @@ pub(super) enum Count {
     Heard,
     /// Those of them that are measured: calls of the roll can be late.
     Measured,
+    /// Those of them that are of the last message.
+    Last,
     /// Deliveries that were passed over and have not come since.
     Skipped,
     /// Deliveries that came again.
@@ -53,9 +55,12 @@ pub(super) enum Count {
     Asked,
     /// Echo messages that came back.
     Answered,
-    /// Echo messages that came back out of order, or changed.
+    /// Those of them that came back in the time in which it is measured, whenever they were due.
+    Timely,
+    /// Echo messages that came back changed, twice, or after later ones.
     Wrong,
-    /// Echo messages that had not come back at the end, and are measured with the time that they had taken so far.
+    /// Echo messages that had not come back at the end, or before later ones, and are measured with the time that they had
+    /// taken so far.
     Late,
     /// Guests that are there, or on their way (it shrinks, too).
     Guests,
@@ -69,18 +74,21 @@ pub(super) enum Count {
     Muted,
     /// Guests that stopped reading.
     Slowed,
+    /// Slow guests that the server has ended.
+    Cut,
     /// Mute guests that the server has ended.
     Detected,
     /// Mute guests that the server had not ended after the time it was given.
     Overlooked,
     /// Guests that the server ended, or that did not get in.
     Turned,
-    /// Guests whose good-bye was not answered.
+    /// Guests whose good-bye was not answered, or with a reset.
     Unanswered,
 }
 
 const COUNTS: usize = Count::Unanswered as usize + 1;
-const CELLS: usize = COUNTS + 2 * Reason::COUNT;
+const CODES: usize = COUNTS + 2 * Reason::COUNT;
+const CELLS: usize = CODES + CLOSE_CODES.len();
 
 /// Counts of one thread, or of all together.
 #[derive(Clone, Copy, Debug)]
@@ -121,8 +129,9 @@ impl Tally {
     }
 
     /// A connection that was lost.
-    pub(super) const fn lost(&mut self, reason: Reason) {
-        self.0[COUNTS + Reason::COUNT + reason as usize] += 1;
+    pub(super) fn lost(&mut self, cause: Cause) {
+        let place = CLOSE_CODES.iter().position(|code| cause.code == Some(*code));
+        self.0[place.map_or(COUNTS + Reason::COUNT + cause.reason as usize, |place| CODES + place)] += 1;
     }
 
     /// Failed tries by reason, without zeros.
@@ -130,9 +139,14 @@ impl Tally {
         by_reason(&self.0[COUNTS..COUNTS + Reason::COUNT])
     }
 
-    /// Lost connections by reason, without zeros.
+    /// Lost connections by reason, without zeros and without those whose close codes are told apart.
     pub(super) fn losses(&self) -> impl Iterator<Item = (Reason, u64)> {
-        by_reason(&self.0[COUNTS + Reason::COUNT..])
+        by_reason(&self.0[COUNTS + Reason::COUNT..CODES])
+    }
+
+    /// Lost connections by their close codes, without zeros.
+    pub(super) fn closes(&self) -> impl Iterator<Item = (u16, u64)> {
+        CLOSE_CODES.into_iter().zip(self.0[CODES..].iter().copied()).filter(|(_, count)| *count > 0)
     }
 }
 
@@ -188,11 +202,13 @@ mod tests {
         Tally::add(&mut tally, Count::Heard, 5);
         tally.one(Count::Unanswered);
         tally.failed(Reason::Refused);
-        tally.lost(Reason::ALL[Reason::COUNT - 1]);
+        tally.lost(Reason::ALL[Reason::COUNT - 1].into());
+        [Some(4001), Some(1000), Some(3333), None].into_iter().for_each(|code| tally.lost(Cause::closed(code)));
         board.show(&tally);
         let both = board.read().and(&tally);
         assert_eq!((both[Count::Heard], both[Count::Unanswered], both[Count::Lost]), (10, 2, 0));
         assert_eq!(both.failures().collect::<Vec<_>>(), [(Reason::Refused, 2)]);
-        assert_eq!(both.losses().map(|(_, count)| count).sum::<u64>(), 2);
+        assert_eq!(both.losses().collect::<Vec<_>>(), [(Reason::Closed, 4), (Reason::Other, 2)]);
+        assert_eq!(both.closes().collect::<Vec<_>>(), [(1000, 2), (4001, 2)]);
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::crowd::{Crowd, Manner};
 use super::latency::Latencies;
-use super::limits::Reason;
+use super::limits::Cause;
 use super::live::Counts;
 use super::part::{Actor, Order};
 use super::tally::{Board, Count, Tally};
@@ -35,7 +35,7 @@ pub(super) struct Desk {
     obeyed: AtomicU64,
     board: Board,
     waker: OnceLock<Arc<dyn Wake>>,
-    obstacle: OnceLock<Reason>,
+    obstacle: OnceLock<Cause>,
     /// The thread is over, for whatever reason.
     pub(super) is_over: AtomicBool,
 }
@@ -59,7 +59,7 @@ impl Desk {
     }
 
     /// Why a connection was given up.
-    pub(super) fn obstacle(&self) -> Option<Reason> {
+    pub(super) fn obstacle(&self) -> Option<Cause> {
         self.obstacle.get().copied()
     }
 
@@ -132,6 +132,8 @@ impl Worker<'_> {
             if let Order::End(within) = order {
                 *end = Some(End { deadline: crowd.now() + within, cursor: 0, closing: 0, done: false });
             }
+            // Who sees that it is done sees what was counted until then.
+            self.show(crowd);
             self.desk.obeyed.fetch_add(1, Ordering::Release);
         }
     }
@@ -146,8 +148,8 @@ impl Worker<'_> {
     fn show<B: Dial>(&self, crowd: &Crowd<B>) {
         let tally = &crowd.tally;
         self.desk.board.show(tally);
-        if let Some(reason) = crowd.obstacle {
-            let _ = self.desk.obstacle.set(reason);
+        if let Some(cause) = crowd.obstacle {
+            let _ = self.desk.obstacle.set(cause);
         }
         let counts = self.counts;
         counts.opening.set(crowd.opening() as u64);

@@ -41,7 +41,8 @@ pub(super) struct Common {
     /// Time that one connection has, from the dial to the end of its handshake
     #[arg(long, value_name = "D", default_value = "30s")]
     connect_timeout: String,
-    /// Time after which an answer or a delivery counts as missing
+    /// How long nothing at all may come before what has not come counts as missing; as long as something comes, late
+    /// answers and deliveries count
     #[arg(long, value_name = "D", default_value = "30s")]
     patience: String,
     /// Write the report there as JSON; - is standard output

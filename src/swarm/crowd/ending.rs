@@ -4,12 +4,15 @@ use super::member::{Member, Phase, Role};
 use super::{Crowd, Part};
 use crate::id::ConnId;
 use crate::io::{Dial, Ending};
-use crate::swarm::limits::Reason;
+use crate::swarm::limits::{Cause, Reason};
 use crate::swarm::tally::Count;
 
 impl<B: Dial> Crowd<B> {
     /// It did not open, or it is over, for a reason that is not ours.
-    pub(super) fn end(&mut self, id: ConnId, reason: Reason, part: &mut impl Part) {
+    pub(super) fn end(&mut self, id: ConnId, cause: impl Into<Cause>, part: &mut impl Part) {
+        let cause = cause.into();
+        let reason = cause.reason;
+        let is_peaceful = matches!(reason, Reason::Ended | Reason::Closed);
         let Some(member) = self.member(id) else { return };
         let (phase, role, heard) = (member.phase, member.role, member.has(Member::HEARD));
         // Where the server has no welcome, a connection that ends before it brought anything may have waited in a queue
@@ -19,24 +22,25 @@ impl<B: Dial> Crowd<B> {
             Phase::Free | Phase::Waiting | Phase::Closing => return,
             Phase::Dialing | Phase::Greeting => {
                 self.opener.in_flight = self.opener.in_flight.saturating_sub(1);
-                self.failed(id, reason, part);
+                self.failed(id, cause, part);
             }
             Phase::Open if never_opened && role != Role::Guest => {
                 self.no_longer_open(role);
                 self.tally.less(Count::Opened);
-                self.failed(id, reason, part);
+                self.tell_gone(id, Some(reason), part);
+                self.failed(id, cause, part);
             }
             Phase::Open => {
                 self.no_longer_open(role);
                 if role != Role::Guest {
                     self.tally.one(Count::Lost);
-                    self.tally.lost(reason);
+                    self.tally.lost(cause);
                 }
                 self.tell_gone(id, Some(reason), part);
             }
-            Phase::Leaving => self.tell_gone(id, None, part),
+            Phase::Leaving => self.tell_gone(id, Some(reason).filter(|_| !is_peaceful), part),
         }
-        let ending = if reason == Reason::Ended || reason == Reason::Closed { Ending::Graceful } else { Ending::Reset };
+        let ending = if is_peaceful { Ending::Graceful } else { Ending::Reset };
         self.close(id, ending);
     }
 
@@ -58,7 +62,8 @@ impl<B: Dial> Crowd<B> {
     }
 
     /// It is tried again, or given up. Guests are not: there are others.
-    fn failed(&mut self, id: ConnId, reason: Reason, part: &mut impl Part) {
+    fn failed(&mut self, id: ConnId, cause: Cause, part: &mut impl Part) {
+        let reason = cause.reason;
         self.tally.failed(reason);
         let Some(member) = self.member(id) else { return };
         member.tries = member.tries.saturating_add(1);
@@ -69,7 +74,7 @@ impl<B: Dial> Crowd<B> {
             self.tally.one(Count::Retries);
         } else {
             self.tally.one(Count::GivenUp);
-            self.obstacle.get_or_insert(reason);
+            self.obstacle.get_or_insert(cause);
         }
     }
 

@@ -53,10 +53,9 @@ impl Role {
 pub(in crate::swarm) struct Member {
     /// The beginning of a frame whose end has not come.
     pub(super) spill: Option<Box<Vec<u8>>>,
-    /// Before it is open: when it was dialled, in units of [`Member::UNIT_NS`]. After that: the number of the next
-    /// message to come, 0 while none has come.
+    /// The number of the next message to come, 0 while none has come.
     pub(in crate::swarm) next: u32,
-    /// Messages sent.
+    /// Messages sent. With [`Member::DUE`]: when its first dial was due, in units of [`Member::UNIT_NS`].
     pub(in crate::swarm) sent: u32,
     pub(super) generation: u32,
     pub(super) phase: Phase,
@@ -79,11 +78,23 @@ impl Member {
     pub(super) const PAUSED: u8 = 8;
     /// It has brought data.
     pub(super) const HEARD: u8 = 16;
+    /// It has not sent anything that is counted.
+    const DUE: u8 = 32;
     /// 32 bits of 10 µs are 11 hours.
     const UNIT_NS: u64 = 10_000;
 
     pub(in crate::swarm) const fn role(&self) -> Role {
         self.role
+    }
+
+    /// Whether we said good-bye.
+    pub(in crate::swarm) fn is_leaving(&self) -> bool {
+        self.phase == Phase::Leaving
+    }
+
+    /// Whether bytes wait until it has room.
+    pub(in crate::swarm) const fn holds_back(&self) -> bool {
+        self.has(Self::BACKLOG)
     }
 
     pub(super) const fn has(&self, flag: u8) -> bool {
@@ -102,19 +113,34 @@ impl Member {
         ConnId::new(index, self.generation)
     }
 
-    /// Begins anew, as somebody else.
-    pub(super) fn dialled(&mut self, role: Role, now: Instant) {
-        self.phase = Phase::Dialing;
+    /// Begins anew, as somebody else whose dial is due then.
+    pub(super) fn begin(&mut self, role: Role, due: Instant) {
         self.role = role;
-        self.flags = 0;
-        self.sent = 0;
+        self.tries = 0;
+        self.flags = Self::DUE;
         // Wraps, and so does the difference.
-        self.next = units(now);
+        self.sent = units(due);
     }
 
-    /// Nanoseconds since it was dialled, with a resolution of 10 µs. Only before it is open.
+    /// It is dialled, perhaps again: that takes nothing from the time that it has waited.
+    pub(super) fn dialled(&mut self, now: Instant) {
+        self.phase = Phase::Dialing;
+        if !self.has(Self::DUE) {
+            self.sent = units(now);
+        }
+        self.flags = Self::DUE;
+        self.next = 0;
+    }
+
+    /// Nanoseconds since its first dial was due, with a resolution of 10 µs. Only before it sends.
     pub(super) fn age_ns(&self, now: Instant) -> u64 {
-        u64::from(units(now).wrapping_sub(self.next)) * Self::UNIT_NS
+        u64::from(units(now).wrapping_sub(self.sent)) * Self::UNIT_NS
+    }
+
+    /// Begins to count what it sends, and waits for number 1.
+    pub(in crate::swarm) const fn count_anew(&mut self) {
+        self.clear(Self::DUE);
+        (self.sent, self.next) = (0, 1);
     }
 
     /// Whether bytes that come are of interest.

@@ -8,7 +8,7 @@
 //!
 //! Invariants:
 //! - A connection costs 24 bytes here, more only while a frame is cut or bytes wait for room, and both are bounded.
-//! - The clock is read once a turn, and everything that happens in the turn happens then.
+//! - The clock is read once for each completion, and what it brings happens then.
 //! - A place is used again only after its [`Completion::Closed`].
 
 mod ending;
@@ -24,10 +24,11 @@ use std::net::SocketAddrV4;
 use std::time::Duration;
 
 pub(super) use self::member::{Member, Phase, Role};
+pub(super) use self::opener::PAUSE_LONGEST;
 use self::opener::{Next, Opener};
 use self::outgoing::Outgoing;
 use super::latency::Latencies;
-use super::limits::Reason;
+use super::limits::{Cause, Reason};
 use super::peer::Client;
 use super::tally::{Count, Tally};
 use crate::id::ConnId;
@@ -36,6 +37,8 @@ use crate::time::{Clock, Instant};
 
 /// Completions of one turn at most, so that what is due is not late for long.
 const COMPLETIONS_MAX: usize = 4096;
+/// And for so long: what is counted is shown once a turn.
+const TURN_MAX: Duration = Duration::from_millis(20);
 /// Connections dialled in one turn at most.
 const DIALS_MAX: usize = 256;
 
@@ -59,6 +62,8 @@ pub(super) struct Manner {
     pub(super) window: usize,
     /// For one handshake.
     pub(super) timeout: Duration,
+    /// Bytes that one connection may hold back. A server that does not read is not the client's memory's business.
+    pub(super) backlog_bytes_max: usize,
 }
 
 /// What a scenario does with connections and their messages.
@@ -69,7 +74,8 @@ pub(super) trait Part {
     /// A message came. What is appended to `answer` is sent on the same connection.
     fn message(&mut self, index: u32, member: &mut Member, payload: &[u8], heard: &mut Heard<'_>);
 
-    /// It is gone, whoever ended it, and `reason` says how when it was not us. Its place may be used again.
+    /// It is gone, whoever ended it, and `reason` says how when it was not us, or not in answer to our good-bye. Its place
+    /// may be used again.
     fn gone(&mut self, _index: u32, _member: &Member, _reason: Option<Reason>, _tally: &mut Tally) {}
 }
 
@@ -97,12 +103,12 @@ pub(super) struct Crowd<B> {
     broken: Vec<(ConnId, Reason)>,
     now: Instant,
     pub(super) tally: Tally,
-    /// Nanoseconds from dial to welcome.
+    /// Nanoseconds from when a first dial was due to the welcome.
     pub(super) connect: Latencies,
     /// Time after which a server that sheds connections wants them back.
     retry_after: Duration,
     /// Why the first connection was given up.
-    pub(super) obstacle: Option<Reason>,
+    pub(super) obstacle: Option<Cause>,
 }
 
 impl<B: Dial> Crowd<B> {
@@ -176,8 +182,8 @@ impl<B: Dial> Crowd<B> {
         }
         for _ in 0..DIALS_MAX {
             match self.opener.next(now) {
-                Some(Next::New(role)) => {
-                    self.dial(role);
+                Some(Next::New(role, due)) => {
+                    self.dial(role, due);
                 }
                 Some(Next::Again(index)) => self.dial_at(index),
                 None => return,
@@ -195,15 +201,14 @@ impl<B: Dial> Crowd<B> {
         self.opener.in_flight
     }
 
-    /// Dials one more, at once. `None` when all places are taken.
-    pub(super) fn dial(&mut self, role: Role) -> Option<u32> {
+    /// Dials one more, at once, which was due then. `None` when all places are taken.
+    pub(super) fn dial(&mut self, role: Role, due: Instant) -> Option<u32> {
         let fresh = (self.members.len() < self.manner.places).then(|| self.places());
         let index = self.free.pop().or(fresh)?;
         if index as usize == self.members.len() {
             self.members.push(Member::default());
         }
-        self.members[index as usize].role = role;
-        self.members[index as usize].tries = 0;
+        self.members[index as usize].begin(role, due);
         self.tally.add(Count::Guests, u64::from(role == Role::Guest));
         self.dial_at(index);
         Some(index)
@@ -211,7 +216,7 @@ impl<B: Dial> Crowd<B> {
 
     fn dial_at(&mut self, index: u32) {
         let Some(member) = self.members.get_mut(index as usize) else { return };
-        member.dialled(member.role, self.now);
+        member.dialled(self.now);
         let id = member.id(index);
         let route = &self.manner.routes[member.role as usize];
         self.tally.one(Count::Dials);
@@ -230,9 +235,12 @@ impl<B: Dial> Crowd<B> {
     /// When the kernel's interface itself fails.
     pub(super) fn turn(&mut self, timeout: Duration, clock: &impl Clock, part: &mut impl Part) -> io::Result<()> {
         self.backend.wait(Some(timeout))?;
-        self.tick(clock);
+        let start = self.tick(clock);
         self.brought = 0;
         for _ in 0..COMPLETIONS_MAX {
+            if self.now.since(start) >= TURN_MAX {
+                break;
+            }
             let Some(completion) = self.backend.next() else { break };
             // Answers to what this turn sends may come in the same turn.
             self.tick(clock);

@@ -11,6 +11,10 @@ use crate::time::Instant;
 /// The first pause before another try; it doubles with each.
 const PAUSE: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
+/// A server's `Retry-After` counts for so long at most.
+pub(super) const RETRY_AFTER_MAX: Duration = Duration::from_secs(30);
+/// The longest pause before another try: half as much again, by the place.
+pub(in crate::swarm) const PAUSE_LONGEST: Duration = Duration::from_secs(RETRY_AFTER_MAX.as_secs() * 3 / 2);
 
 /// What to open, and when.
 #[derive(Debug)]
@@ -40,8 +44,8 @@ struct Goal {
 /// What is to be dialled now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Next {
-    /// A new connection.
-    New(Role),
+    /// A new connection, and when it was due.
+    New(Role, Instant),
     /// One that failed before.
     Again(u32),
 }
@@ -83,13 +87,15 @@ impl Opener {
         if goal.next > now {
             return None;
         }
+        // Without a rate it is due when there is room.
+        let due = if goal.gap.is_zero() { now } else { goal.next };
         goal.next = goal.next + goal.gap;
         goal.left = goal.left.saturating_sub(1);
         let role = goal.role;
         if goal.left == 0 {
             self.goals.pop_front();
         }
-        Some(Next::New(role))
+        Some(Next::New(role, due))
     }
 
     /// When [`Opener::next`] or [`Opener::late`] has something, when nothing else happens.
@@ -157,7 +163,7 @@ mod tests {
         let mut opener = Opener::new(2, SECOND);
         opener.want(Role::Holder, 10, Duration::ZERO, Instant::ZERO);
         for index in 0..2 {
-            assert_eq!(opener.next(Instant::ZERO), Some(Next::New(Role::Holder)));
+            assert_eq!(opener.next(Instant::ZERO), Some(Next::New(Role::Holder, Instant::ZERO)));
             opener.dialled(ConnId::new(index, 0), Instant::ZERO);
         }
         assert_eq!(opener.next(Instant::ZERO), None);
@@ -186,5 +192,9 @@ mod tests {
         assert_eq!(dues, [50, 100, 2000]);
         opener.try_again(0, 1, Duration::from_secs(5), Instant::ZERO);
         assert_eq!(opener.due(), Some(Instant::from_millis(5000)), "as the server asked");
+        opener.stop();
+        opener.is_stopped = false;
+        opener.try_again(63, 200, RETRY_AFTER_MAX, Instant::ZERO);
+        assert!(opener.due() <= Some(Instant::ZERO + PAUSE_LONGEST) && RETRY_AFTER_MAX >= PAUSE_MAX);
     }
 }

@@ -12,8 +12,6 @@ use crate::swarm::tally::Count;
 
 /// Bytes that are staged before they are flushed, though the turn goes on.
 const STAGED_BYTES_MAX: usize = 256 * 1024;
-/// Bytes that one connection may hold back. A server that does not read is not the client's memory's business.
-const BACKLOG_BYTES_MAX: usize = 1024 * 1024;
 
 /// Outgoing bytes.
 #[derive(Debug, Default)]
@@ -40,18 +38,27 @@ impl Outgoing {
 }
 
 impl<B: Dial> Crowd<B> {
-    /// Sends what was staged behind `from` on one connection.
-    pub(super) fn post(&mut self, index: u32, mut from: usize) {
+    /// Sends what was staged behind `from` on one connection, unless it has said good-bye.
+    pub(super) fn post(&mut self, index: u32, from: usize) {
+        let Some(member) = self.members.get(index as usize) else { return };
+        if member.phase == Phase::Open {
+            self.tally.add(Count::BytesSent, self.outgoing.bytes.len().saturating_sub(from) as u64);
+            self.put(index, from);
+        } else {
+            self.outgoing.bytes.truncate(from);
+        }
+    }
+
+    /// The same for what has been counted.
+    fn put(&mut self, index: u32, mut from: usize) {
         let Some(member) = self.members.get_mut(index as usize) else { return };
         if from >= self.outgoing.bytes.len() {
             return;
         }
-        if member.has(Member::BACKLOG) || !matches!(member.phase, Phase::Open | Phase::Leaving) {
+        if member.has(Member::BACKLOG) {
             let bytes = self.outgoing.bytes.drain(from..);
-            if member.has(Member::BACKLOG) {
-                self.outgoing.backlogs.entry(index).or_default().extend(bytes);
-                self.check_backlog(index);
-            }
+            self.outgoing.backlogs.entry(index).or_default().extend(bytes);
+            self.check_backlog(index);
             return;
         }
         if member.has(Member::SENT) {
@@ -59,13 +66,12 @@ impl<B: Dial> Crowd<B> {
             from = 0;
             // What was sent before may not have been taken whole.
             if self.members[index as usize].has(Member::BACKLOG) {
-                return self.post(index, from);
+                return self.put(index, from);
             }
         }
         let member = &mut self.members[index as usize];
         member.set(Member::SENT);
         let (id, to) = (member.id(index), self.outgoing.bytes.len());
-        self.tally.add(Count::BytesSent, (to - from) as u64);
         let tag = u32::try_from(self.outgoing.sends.len()).unwrap_or(u32::MAX);
         self.outgoing.sends.push(Send { id, from, to });
         self.backend.send(id, Out::Bytes(&self.outgoing.bytes[from..to]), tag);
@@ -112,7 +118,7 @@ impl<B: Dial> Crowd<B> {
     }
 
     fn check_backlog(&mut self, index: u32) {
-        if self.outgoing.backlogs.get(&index).is_some_and(|backlog| backlog.len() > BACKLOG_BYTES_MAX) {
+        if self.outgoing.backlogs.get(&index).is_some_and(|backlog| backlog.len() > self.manner.backlog_bytes_max) {
             self.broken.push((self.members[index as usize].id(index), Reason::Stuck));
         }
     }
@@ -124,7 +130,7 @@ impl<B: Dial> Crowd<B> {
         let Some(backlog) = self.outgoing.backlogs.remove(&index) else { return };
         let from = self.outgoing.bytes.len();
         self.outgoing.bytes.extend_from_slice(&backlog);
-        self.post(index, from);
+        self.put(index, from);
     }
 
     /// Lets `write` stage bytes for a connection that is open, and sends them. False when it is not, or still has more

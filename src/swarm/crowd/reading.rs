@@ -3,15 +3,13 @@
 use std::time::Duration;
 
 use super::member::{Member, Phase, Role};
+use super::opener::RETRY_AFTER_MAX;
 use super::{Crowd, Heard, Part};
 use crate::id::ConnId;
 use crate::io::{Dial, Lease};
-use crate::swarm::limits::Reason;
+use crate::swarm::limits::Cause;
 use crate::swarm::peer::{Broken, Frame};
 use crate::swarm::tally::Count;
-
-/// A server's `Retry-After` counts for so many seconds at most.
-const RETRY_AFTER_MAX: u32 = 30;
 
 /// One connection, and who hears what it brings.
 struct Reader<'a, P> {
@@ -38,15 +36,15 @@ impl<B: Dial> Crowd<B> {
         self.read_done(id, from, outcome, part);
     }
 
-    fn read_done(&mut self, id: ConnId, from: usize, outcome: Result<(), Reason>, part: &mut impl Part) {
+    fn read_done(&mut self, id: ConnId, from: usize, outcome: Result<(), Cause>, part: &mut impl Part) {
         self.post(id.index(), from);
-        if let Err(reason) = outcome {
-            self.end(id, reason, part);
+        if let Err(cause) = outcome {
+            self.end(id, cause, part);
         }
     }
 
     /// Gives a connection the bytes on loan. Its answers are staged.
-    fn read(&mut self, id: ConnId, lease: Option<&Lease>, part: &mut impl Part) -> Result<(), Reason> {
+    fn read(&mut self, id: ConnId, lease: Option<&Lease>, part: &mut impl Part) -> Result<(), Cause> {
         let (index, now) = (id.index(), self.now);
         let member = self.members.get_mut(index as usize).filter(|member| member.id(index) == id);
         let Some(member) = member.filter(|member| member.is_read()) else { return Ok(()) };
@@ -65,14 +63,14 @@ impl<B: Dial> Crowd<B> {
             self.connect.record(age);
             self.retry_after = Duration::ZERO;
         } else if let Some(seconds) = reader.retry_after {
-            self.retry_after = Duration::from_secs(u64::from(seconds.min(RETRY_AFTER_MAX)));
+            self.retry_after = Duration::from_secs(u64::from(seconds)).min(RETRY_AFTER_MAX);
         }
         outcome
     }
 }
 
 impl<P: Part> Reader<'_, P> {
-    fn take(&mut self, bytes: &[u8]) -> Result<(), Reason> {
+    fn take(&mut self, bytes: &[u8]) -> Result<(), Cause> {
         let Some(mut spill) = self.member.spill.take() else {
             let used = self.frames(bytes)?;
             let rest = bytes.get(used..).unwrap_or_default();
@@ -92,7 +90,7 @@ impl<P: Part> Reader<'_, P> {
     }
 
     /// Hands out whole frames, and returns how many bytes they were.
-    fn frames(&mut self, bytes: &[u8]) -> Result<usize, Reason> {
+    fn frames(&mut self, bytes: &[u8]) -> Result<usize, Cause> {
         let mut used = 0;
         if self.member.phase == Phase::Greeting {
             let Some(welcome) = self.heard.client.open(bytes).map_err(|broken| self.refused(broken))? else {
@@ -103,7 +101,7 @@ impl<P: Part> Reader<'_, P> {
         }
         loop {
             let rest = bytes.get(used..).unwrap_or_default();
-            let Some((frame, length)) = self.heard.client.next(rest).map_err(|broken| Reason::from(&broken))? else {
+            let Some((frame, length)) = self.heard.client.next(rest)? else {
                 return Ok(used);
             };
             used += length;
@@ -114,21 +112,20 @@ impl<P: Part> Reader<'_, P> {
                     self.heard.client.pong(payload, self.heard.answer);
                 }
                 Frame::Pong => {}
-                Frame::Close(..) => return Err(Reason::Closed),
+                Frame::Close(code, _) => return Err(Cause::closed(code)),
             }
         }
     }
 
-    fn refused(&mut self, broken: Broken) -> Reason {
+    fn refused(&mut self, broken: Broken) -> Cause {
         if let Broken::Declined { retry_after, .. } = broken {
             self.retry_after = retry_after;
         }
-        Reason::from(&broken)
+        broken.into()
     }
 
     fn open(&mut self) {
         self.member.phase = Phase::Open;
-        self.member.next = 0;
         self.heard.tally.one(Count::Open);
         self.heard.tally.one(Count::Opened);
         if self.member.role != Role::Guest {

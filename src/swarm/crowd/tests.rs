@@ -2,153 +2,32 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use std::collections::VecDeque;
+mod script;
+
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::sync::Arc;
 
+pub(in crate::swarm) use self::script::Script;
 use super::*;
-use crate::id::ListenerId;
-use crate::io::{Accepted, Backend, Ending, Lease, Out, Short, Wake};
+use crate::io::Ending;
 use crate::sim::ManualClock;
 use crate::swarm::target::{App, Protocol, Target};
 
-/// A backend that does what a test says.
-#[derive(Default)]
-pub(in crate::swarm) struct Script {
-    happens: VecDeque<Happens>,
-    lent: Vec<u8>,
-    pub(in crate::swarm) dialled: Vec<ConnId>,
-    pub(in crate::swarm) closed: Vec<(ConnId, Ending)>,
-    /// What each send brought, in order.
-    pub(in crate::swarm) sent: Vec<(ConnId, Vec<u8>)>,
-    pub(in crate::swarm) wanted: Vec<ConnId>,
-    /// Bytes that the next send takes.
-    room: Option<usize>,
-    shorts: VecDeque<Short>,
-    since_flush: Vec<ConnId>,
-    is_lent: bool,
-}
+/// A clock on which time passes whenever somebody looks.
+struct Busy(ManualClock);
 
-enum Happens {
-    Plain(Completion),
-    Bytes(ConnId, Vec<u8>),
-}
-
-struct Nobody;
-
-impl Wake for Nobody {
-    fn wake(&self) {}
-}
-
-impl Script {
-    fn stands(&mut self, id: ConnId) {
-        self.happens.push_back(Happens::Plain(Completion::Writable(id)));
+impl Clock for Busy {
+    fn now(&self) -> Instant {
+        self.0.advance(Duration::from_millis(1));
+        self.0.now()
     }
 
-    fn fails(&mut self, id: ConnId, kind: io::ErrorKind) {
-        self.happens.push_back(Happens::Plain(Completion::Failed(id, kind)));
+    fn unix_ms(&self) -> u64 {
+        self.0.unix_ms()
     }
 
-    fn ends(&mut self, id: ConnId) {
-        self.happens.push_back(Happens::Plain(Completion::PeerClosed(id)));
-    }
-
-    pub(in crate::swarm) fn says(&mut self, id: ConnId, bytes: &[u8]) {
-        self.happens.push_back(Happens::Bytes(id, bytes.to_vec()));
-    }
-}
-
-impl Backend for Script {
-    fn name(&self) -> &'static str {
-        "script"
-    }
-
-    fn waker(&self) -> Arc<dyn Wake> {
-        Arc::new(Nobody)
-    }
-
-    fn listen(&mut self, _id: ListenerId, _socket: std::net::TcpListener) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    fn pause_accept(&mut self, _paused: bool) {}
-
-    fn stop_listening(&mut self) {}
-
-    fn attach(&mut self, _accepted: Accepted, _id: ConnId) {}
-
-    fn refuse(&mut self, _accepted: Accepted) {}
-
-    fn wait(&mut self, _timeout: Option<Duration>) -> io::Result<()> {
-        assert!(!self.is_lent, "a lease is out");
-        Ok(())
-    }
-
-    fn next(&mut self) -> Option<Completion> {
-        assert!(!self.is_lent, "a lease is out");
-        match self.happens.pop_front()? {
-            Happens::Plain(completion) => Some(completion),
-            Happens::Bytes(id, bytes) => {
-                let len = u32::try_from(bytes.len()).unwrap();
-                self.lent = bytes;
-                self.is_lent = true;
-                Some(Completion::Received(id, Lease { buffer: 0, start: 0, len, more: false }))
-            }
-        }
-    }
-
-    fn bytes(&mut self, _lease: &Lease) -> &mut [u8] {
-        &mut self.lent
-    }
-
-    fn release(&mut self, _lease: Lease) {
-        self.is_lent = false;
-    }
-
-    fn send(&mut self, id: ConnId, out: Out<'_>, tag: u32) {
-        assert!(!self.since_flush.contains(&id), "one send between two flushes");
-        self.since_flush.push(id);
-        let bytes = match out {
-            Out::Bytes(bytes) => bytes,
-            Out::Shared(bytes, start, end) => &bytes[start..end],
-        };
-        let taken = self.room.take().map_or(bytes.len(), |room| room.min(bytes.len()));
-        if taken < bytes.len() {
-            self.shorts.push_back(Short { tag, sent: Ok(taken) });
-        }
-        self.sent.push((id, bytes[..taken].to_vec()));
-    }
-
-    fn flush(&mut self) {
-        self.since_flush.clear();
-    }
-
-    fn next_short(&mut self) -> Option<Short> {
-        self.shorts.pop_front()
-    }
-
-    fn want_writable(&mut self, id: ConnId) {
-        self.wanted.push(id);
-    }
-
-    fn pause(&mut self, _id: ConnId) {}
-
-    fn resume(&mut self, _id: ConnId) {}
-
-    fn shutdown(&mut self, _id: ConnId) {}
-
-    fn close(&mut self, id: ConnId, ending: Ending) {
-        self.closed.push((id, ending));
-        self.happens.push_back(Happens::Plain(Completion::Closed(id)));
-    }
-
-    fn quieten(&mut self, _id: ConnId) {}
-}
-
-impl Dial for Script {
-    fn dial(&mut self, id: ConnId, _to: SocketAddrV4, _hello: &Arc<[u8]>) {
-        self.dialled.push(id);
+    fn rest(&self, duration: Duration) {
+        self.0.rest(duration);
     }
 }
 
@@ -173,7 +52,9 @@ pub(in crate::swarm) fn crowd(protocol: Protocol, places: usize) -> Crowd<Script
     let client = crate::swarm::peer::Client::new(&target, [7; 16], 1000);
     let route = Route { client, address: target.address, greets: protocol == Protocol::WebSocket };
     let routes = [route.clone(), route.clone(), route];
-    Crowd::new(Script::default(), Manner { routes, places, window: 100, timeout: Duration::from_secs(1) })
+    let timeout = Duration::from_secs(1);
+    let manner = Manner { routes, places, window: 100, timeout, backlog_bytes_max: 1 << 20 };
+    Crowd::new(Script::default(), manner)
 }
 
 impl Crowd<Script> {
@@ -249,6 +130,7 @@ fn what_a_socket_does_not_take_follows_when_there_is_room() {
     crowd.play(&clock, &mut ear);
     let sent: Vec<u8> = crowd.script().sent.iter().flat_map(|(_, bytes)| bytes.clone()).collect();
     assert_eq!(sent, b"a message\n");
+    assert_eq!(crowd.tally[Count::BytesSent], 10, "each byte counts once");
     assert!(crowd.send(0, |_, client, out| client.message(b"next", out)));
 }
 
@@ -276,8 +158,45 @@ fn a_reset_is_tried_again_and_then_it_is_a_limit() {
         crowd.play(&clock, &mut ear);
         clock.advance(Duration::from_secs(4));
     }
-    assert_eq!(crowd.obstacle, Some(Reason::Reset));
+    assert_eq!(crowd.obstacle, Some(Reason::Reset.into()));
     assert_eq!((crowd.tally[Count::GivenUp], crowd.tally[Count::Retries], crowd.opening()), (1, 7, 0));
+}
+
+#[test]
+fn a_connect_counts_from_when_it_was_due_whatever_came_between() {
+    let (clock, mut ear, mut crowd) = (ManualClock::new(), Ear::default(), crowd(Protocol::Length, 2));
+    crowd.manner.routes[0].greets = true;
+    crowd.open(Role::Holder, 2, Duration::from_millis(100));
+    crowd.play(&clock, &mut ear);
+    let first = crowd.script().dialled[0];
+    crowd.script().fails(first, io::ErrorKind::ConnectionReset);
+    crowd.play(&clock, &mut ear);
+    // A stall: the second was due at 100 ms, and the first is tried again.
+    clock.advance(Duration::from_millis(500));
+    crowd.play(&clock, &mut ear);
+    assert_eq!(crowd.script().dialled.len(), 3);
+    let tried = crowd.script().dialled.split_off(1);
+    for id in tried {
+        crowd.script().stands(id);
+    }
+    crowd.play(&clock, &mut ear);
+    let [least, most] = [crowd.connect.first(), crowd.connect.last()].map(|time| time.as_millis());
+    assert_eq!((crowd.connect.count(), least.abs_diff(400) <= 1, most.abs_diff(500) <= 1), (2, true, true));
+}
+
+#[test]
+fn a_raw_connect_that_was_refused_late_counts_from_the_first_dial() {
+    let (clock, mut ear, mut crowd) = (ManualClock::new(), Ear::default(), crowd(Protocol::Line, 1));
+    crowd.opened(Role::Holder, 1, &clock, &mut ear);
+    let first = crowd.script().dialled[0];
+    crowd.script().ends(first);
+    crowd.play(&clock, &mut ear);
+    clock.advance(Duration::from_secs(1));
+    crowd.play(&clock, &mut ear);
+    let second = crowd.script().dialled[1];
+    crowd.script().stands(second);
+    crowd.play(&clock, &mut ear);
+    assert_eq!(crowd.connect.last().as_millis().abs_diff(1000), 0, "{:?}", crowd.connect.last());
 }
 
 #[test]
@@ -317,6 +236,32 @@ fn a_server_that_is_busy_is_asked_again() {
 }
 
 #[test]
+fn a_no_that_stays_is_told_as_the_server_says_it() {
+    for (status, what, mend) in [
+        ("404 X", "the server answered 404 Not Found", "check the target's path"),
+        ("403 X", "the server answered 403 Forbidden", "the server lets only others in: check its origins and rules"),
+    ] {
+        let (clock, mut ear, mut crowd) = (ManualClock::new(), Ear::default(), crowd(Protocol::WebSocket, 1));
+        answered(&mut crowd, &clock, &mut ear, status);
+        let cause = crowd.obstacle.unwrap();
+        assert_eq!((cause.reason, cause.what().as_str(), cause.mend()), (Reason::Declined, what, mend));
+    }
+    let (clock, mut ear, mut crowd) = (ManualClock::new(), Ear::default(), crowd(Protocol::WebSocket, 1));
+    answered(&mut crowd, &clock, &mut ear, "429 X\r\nRetry-After: 1");
+    assert_eq!((crowd.tally[Count::Retries], crowd.obstacle), (1, None), "and asked again when that is all");
+}
+
+/// Dials one, whose upgrade is answered with this status.
+fn answered(crowd: &mut Crowd<Script>, clock: &ManualClock, ear: &mut Ear, status: &str) {
+    crowd.open(Role::Holder, 1, Duration::ZERO);
+    crowd.play(clock, ear);
+    let id = crowd.script().dialled[0];
+    crowd.script().stands(id);
+    crowd.script().says(id, format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n").as_bytes());
+    crowd.play(clock, ear);
+}
+
+#[test]
 fn without_a_welcome_an_end_before_any_data_is_a_failed_try() {
     let (clock, mut ear, mut crowd) = (ManualClock::new(), Ear::default(), crowd(Protocol::Length, 2));
     crowd.opened(Role::Holder, 2, &clock, &mut ear);
@@ -330,10 +275,39 @@ fn without_a_welcome_an_end_before_any_data_is_a_failed_try() {
 }
 
 #[test]
+fn who_said_good_bye_answers_no_more() {
+    let (clock, mut ear, mut crowd) = (ManualClock::new(), Ear::default(), crowd(Protocol::Line, 1));
+    crowd.opened(Role::Holder, 1, &clock, &mut ear);
+    let id = crowd.script().dialled[0];
+    crowd.leave(id);
+    crowd.script().says(id, b"\n");
+    crowd.play(&clock, &mut ear);
+    assert_eq!((crowd.tally[Count::Pings], crowd.script().sent.len()), (1, 0), "its end of the stream is closed");
+}
+
+#[test]
+fn a_turn_ends_in_time_though_more_has_come() {
+    let (clock, mut ear, mut crowd) = (ManualClock::new(), Ear::default(), crowd(Protocol::Line, 1));
+    crowd.opened(Role::Holder, 1, &clock, &mut ear);
+    let id = crowd.script().dialled[0];
+    for _ in 0..100 {
+        crowd.script().says(id, b"message\n");
+    }
+    let busy = Busy(clock);
+    let heard: Vec<_> = (0..6)
+        .map(|_| {
+            crowd.turn(Duration::ZERO, &busy, &mut ear).unwrap();
+            std::mem::take(&mut ear.0).len()
+        })
+        .collect();
+    assert_eq!(heard, [20, 20, 20, 20, 20, 0]);
+}
+
+#[test]
 fn a_place_is_used_again_as_somebody_else() {
     let (clock, mut ear, mut crowd) = (ManualClock::new(), Ear::default(), crowd(Protocol::Line, 1));
     crowd.opened(Role::Guest, 1, &clock, &mut ear);
-    assert_eq!(crowd.dial(Role::Guest), None, "there is one place");
+    assert_eq!(crowd.dial(Role::Guest, Instant::ZERO), None, "there is one place");
     let first = crowd.script().dialled[0];
     crowd.reset(first);
     crowd.play(&clock, &mut ear);

@@ -7,10 +7,12 @@
 
 use std::time::Duration;
 
+use hashbrown::HashMap;
+
 use super::super::crowd::{Crowd, Heard, Member, Role};
 use super::super::latency::Latencies;
 use super::super::stamp::{Stamp, Template};
-use super::super::tally::Count;
+use super::super::tally::{Count, Tally};
 use crate::io::Dial;
 use crate::time::Instant;
 
@@ -18,6 +20,15 @@ use crate::time::Instant;
 const ROLL_WINDOW: usize = 1024;
 /// Messages that one connection sends in one go, however late it is.
 const BATCH_MAX: u32 = 256;
+/// And their bytes, when there is more than one.
+const BATCH_BYTES: usize = 64 * 1024;
+/// Bytes that wait to be sent, from which on an answer makes no more of them.
+const STAGED_BYTES_MAX: usize = 320 * 1024;
+/// Messages of all connections that are looked at in one turn, however many are due.
+const DUE_PER_TURN: u64 = 16 * 1024;
+
+/// The place of who is gone.
+const NOWHERE: u32 = u32::MAX;
 
 /// What to send.
 #[derive(Clone, Copy, Debug)]
@@ -58,6 +69,10 @@ pub(in crate::swarm) struct Echoes {
     /// Places of the connections, in the order of their turns, and the turn of each place.
     places: Vec<u32>,
     turns: Vec<u32>,
+    /// How many messages had come back on connections that are gone, by their turns: the places may be somebody else's.
+    came: HashMap<u32, u32>,
+    /// Turns whose windows have not been full yet, in a closed loop.
+    unfilled: Vec<u32>,
     /// The next message of all that comes due, or the next connection of the roll.
     cursor: u64,
     under_way: usize,
@@ -71,6 +86,18 @@ impl Load {
         self.due_of_all(u64::from(k) * turns as u64 + u64::from(turn))
     }
 
+    /// Counts messages that have left. In a closed loop they were not due before.
+    fn count(&self, asked: u32, tally: &mut Tally) {
+        tally.add(Count::Asked, u64::from(asked));
+        if matches!(self.pace, Pace::Closed) {
+            tally.add(Count::Due, u64::from(asked));
+        }
+    }
+
+    fn is_measured(&self, now: Instant) -> bool {
+        self.measure_from <= now && now < self.until
+    }
+
     #[allow(clippy::cast_precision_loss, reason = "2^53 messages are more than a run has")]
     fn due_of_all(&self, number: u64) -> Option<Instant> {
         let Pace::Rate { per_second, start } = self.pace else { return None };
@@ -79,9 +106,27 @@ impl Load {
     }
 }
 
+/// What has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Back {
+    /// A message as it left. Those before it that have not come will not: there is one order.
+    Whole(Stamp),
+    /// The message of this number, changed.
+    Changed(u32),
+    /// What had come before, or was passed over.
+    Again,
+    /// Nothing that belongs to this load.
+    Foreign,
+}
+
 /// Messages that have not come back.
 const fn under_way(member: &Member) -> u32 {
     member.sent.wrapping_add(1).wrapping_sub(member.next)
+}
+
+/// Messages that have come back.
+const fn came(member: &Member) -> u32 {
+    member.next.saturating_sub(1)
 }
 
 impl Echoes {
@@ -93,6 +138,8 @@ impl Echoes {
             is_spent: false,
             places: Vec::new(),
             turns: Vec::new(),
+            came: HashMap::new(),
+            unfilled: Vec::new(),
             cursor: 0,
             under_way: 0,
             latencies: Vec::new(),
@@ -120,34 +167,65 @@ impl Echoes {
         self.latencies.push(Latencies::new());
         (self.cursor, self.under_way) = (0, 0);
         self.places.clear();
+        self.came.clear();
+        self.unfilled.clear();
         self.turns.resize(crowd.places() as usize, 0);
         for place in 0..crowd.places() {
             if let Some(member) = crowd.standing_mut(place).filter(|member| member.role() == Role::Echo) {
-                (member.sent, member.next) = (0, 1);
+                member.count_anew();
                 self.turns[place as usize] = u32::try_from(self.places.len()).unwrap_or(u32::MAX);
                 self.places.push(place);
             }
         }
         (self.load, self.is_spent) = (Some(load), false);
         if matches!(load.pace, Pace::Closed) {
-            self.fill_windows(load, crowd);
+            self.unfilled.extend((0..).take(self.places.len()));
+            self.fill_windows(&load, crowd);
         }
     }
 
-    fn fill_windows<B: Dial>(&mut self, load: Load, crowd: &mut Crowd<B>) {
-        let now = crowd.now();
-        for at in 0..self.places.len() {
-            let template = &mut self.template;
-            let sent = crowd.send(self.places[at], |member, client, out| {
-                for _ in 0..load.in_flight {
-                    member.sent = member.sent.wrapping_add(1);
-                    client.message(template.stamp(member.sent, now), out);
-                }
-            });
-            let messages = u64::from(load.in_flight) * u64::from(sent);
-            crowd.tally.add(Count::Due, messages);
-            crowd.tally.add(Count::Asked, messages);
+    /// Sends as much as connections take: the rest follows when they have room.
+    fn fill_windows<B: Dial>(&mut self, load: &Load, crowd: &mut Crowd<B>) {
+        let mut unfilled = std::mem::take(&mut self.unfilled);
+        unfilled.retain(|turn| !self.fill_window(*turn, load, crowd));
+        self.unfilled = unfilled;
+    }
+
+    /// Whether it is full, or its connection gone.
+    fn fill_window<B: Dial>(&mut self, turn: u32, load: &Load, crowd: &mut Crowd<B>) -> bool {
+        let place = self.places[turn as usize];
+        loop {
+            let Some(asked) = self.send_batch(place, turn, load, crowd) else { return place == NOWHERE };
+            if asked == 0 {
+                return true;
+            }
         }
+    }
+
+    /// Lets a connection send what is due and fits; `None` when it has no room, or is gone.
+    fn send_batch<B: Dial>(&mut self, place: u32, turn: u32, load: &Load, crowd: &mut Crowd<B>) -> Option<u32> {
+        let (now, turns, template) = (crowd.now(), self.places.len(), &mut self.template);
+        let mut asked = 0;
+        let sent = crowd.send(place, |member, client, out| {
+            asked = catch_up(load, member, (turn, turns), now, batch(template), |number, due| {
+                client.message(template.stamp(number, due), out);
+            });
+        });
+        load.count(asked, &mut crowd.tally);
+        sent.then_some(asked)
+    }
+
+    /// A connection is gone, and what was due on it does not come back.
+    pub(in crate::swarm) fn gone(&mut self, index: u32, member: &Member) {
+        let Some(turn) = self.turn(index) else { return };
+        self.places[turn as usize] = NOWHERE;
+        self.came.insert(turn, came(member));
+    }
+
+    /// The turn of the connection at a place, when it has one.
+    fn turn(&self, index: u32) -> Option<u32> {
+        let turn = *self.turns.get(index as usize)?;
+        (self.places.get(turn as usize) == Some(&index)).then_some(turn)
     }
 
     /// Sends no more. What was due and has not come back by now is measured with the time that it has taken so far.
@@ -158,7 +236,8 @@ impl Echoes {
         };
         let (now, turns) = (crowd.now(), self.places.len());
         for (turn, place) in (0..).zip(&self.places) {
-            let came = crowd.standing(*place).map_or(0, |member| member.next.saturating_sub(1));
+            let stands = crowd.standing(*place).map(came);
+            let came = stands.or_else(|| self.came.get(&turn).copied()).unwrap_or(0);
             let late = (came..).map_while(|k| load.due(k, turn, turns)).take_while(|due| *due <= now);
             late.filter(|due| *due >= load.measure_from).for_each(|due| {
                 crowd.tally.one(Count::Late);
@@ -198,7 +277,7 @@ impl Echoes {
 
     fn send_load<B: Dial>(&mut self, load: Load, now: Instant, turns: usize, crowd: &mut Crowd<B>) {
         match load.pace {
-            Pace::Closed => {}
+            Pace::Closed => self.fill_windows(&load, crowd),
             Pace::Roll => {
                 while self.has_roll() {
                     let place = self.places[usize::try_from(self.cursor).unwrap_or(0)];
@@ -209,20 +288,13 @@ impl Echoes {
             }
             Pace::Rate { .. } if turns == 0 => {}
             Pace::Rate { .. } => {
-                while load.due_of_all(self.cursor).is_some_and(|due| due <= now) {
+                let end = self.cursor + DUE_PER_TURN;
+                while self.cursor < end && load.due_of_all(self.cursor).is_some_and(|due| due <= now) {
                     let turn = self.cursor % turns as u64;
                     self.cursor += 1;
                     crowd.tally.one(Count::Due);
-                    let place = self.places[usize::try_from(turn).unwrap_or(0)];
-                    let template = &mut self.template;
                     let turn = u32::try_from(turn).unwrap_or(0);
-                    let mut asked = 0;
-                    crowd.send(place, |member, client, out| {
-                        asked = catch_up(&load, member, (turn, turns), now, |number, due| {
-                            client.message(template.stamp(number, due), out);
-                        });
-                    });
-                    crowd.tally.add(Count::Asked, u64::from(asked));
+                    self.send_batch(self.places[turn as usize], turn, &load, crowd);
                 }
             }
         }
@@ -241,52 +313,92 @@ impl Echoes {
     /// A message came back.
     #[inline]
     pub(in crate::swarm) fn hear(&mut self, index: u32, member: &mut Member, payload: &[u8], heard: &mut Heard<'_>) {
-        let (Some(stamp), Some(load)) = (Stamp::read(payload), self.load) else {
+        let Some(load) = self.load else {
             heard.tally.one(Count::Foreign);
             return;
         };
-        if stamp.run != self.run {
-            heard.tally.one(Count::Foreign);
-            return;
+        match self.tell(member, payload) {
+            Back::Foreign => heard.tally.one(Count::Foreign),
+            Back::Again => heard.tally.one(Count::Wrong),
+            Back::Changed(number) => {
+                heard.tally.one(Count::Wrong);
+                self.pass_over(index, member, number.wrapping_add(1), &load, heard);
+                self.answer(index, member, &load, heard);
+            }
+            Back::Whole(stamp) => {
+                if stamp.number != member.next {
+                    self.pass_over(index, member, stamp.number, &load, heard);
+                }
+                member.next = stamp.number.wrapping_add(1);
+                heard.tally.one(Count::Answered);
+                heard.tally.add(Count::Timely, u64::from(load.is_measured(heard.now)));
+                self.record(stamp.due, &load, heard.now);
+                self.answer(index, member, &load, heard);
+            }
         }
-        if stamp.number != member.next || !self.template.is_like(payload) {
-            heard.tally.one(Count::Wrong);
-            return;
+    }
+
+    #[inline]
+    fn tell(&self, member: &Member, payload: &[u8]) -> Back {
+        let under_way = under_way(member);
+        let Some(stamp) = Stamp::read(payload) else {
+            let is_ours = under_way > 0 && payload.len() == self.template.len();
+            return if is_ours { Back::Changed(member.next) } else { Back::Foreign };
+        };
+        let ahead = stamp.number.wrapping_sub(member.next);
+        match (stamp.run == self.run, ahead < under_way) {
+            (false, _) => Back::Foreign,
+            (true, true) if self.template.is_like(payload) => Back::Whole(stamp),
+            (true, true) => Back::Changed(stamp.number),
+            // It never left.
+            (true, false) if ahead <= u32::MAX / 2 && under_way > 0 => Back::Changed(member.next),
+            (true, false) => Back::Again,
         }
-        member.next = member.next.wrapping_add(1);
-        heard.tally.one(Count::Answered);
-        if stamp.due >= load.measure_from
+    }
+
+    /// What has not come before `next` does not come any more.
+    fn pass_over(&mut self, index: u32, member: &mut Member, next: u32, load: &Load, heard: &mut Heard<'_>) {
+        if let Some(turn) = self.turn(index) {
+            let turns = self.places.len();
+            for due in (member.next..next).filter_map(|number| load.due(number - 1, turn, turns)) {
+                heard.tally.add(Count::Late, u64::from(due >= load.measure_from));
+                self.record(due, load, heard.now);
+            }
+        }
+        member.next = next;
+    }
+
+    #[inline]
+    fn record(&mut self, due: Instant, load: &Load, now: Instant) {
+        if due >= load.measure_from
             && let Some(latencies) = self.latencies.last_mut()
         {
-            latencies.record(heard.now.as_nanos().saturating_sub(stamp.due.as_nanos()));
+            latencies.record(now.as_nanos().saturating_sub(due.as_nanos()));
         }
-        self.answer(index, member, &load, heard);
     }
 
     /// What an answer makes room for.
     fn answer(&mut self, index: u32, member: &mut Member, load: &Load, heard: &mut Heard<'_>) {
-        let now = heard.now;
-        let asked = match load.pace {
-            Pace::Roll => {
-                self.under_way = self.under_way.saturating_sub(1);
-                0
-            }
-            Pace::Closed if now < load.until => {
-                member.sent = member.sent.wrapping_add(1);
-                heard.client.message(self.template.stamp(member.sent, now), heard.answer);
-                heard.tally.one(Count::Due);
-                1
-            }
-            Pace::Closed => 0,
-            Pace::Rate { .. } => {
-                let turn = self.turns.get(index as usize).copied().unwrap_or(0);
-                catch_up(load, member, (turn, self.places.len()), now, |number, due| {
-                    heard.client.message(self.template.stamp(number, due), heard.answer);
-                })
-            }
-        };
-        heard.tally.add(Count::Asked, u64::from(asked));
+        if matches!(load.pace, Pace::Roll) {
+            self.under_way = self.under_way.saturating_sub(1);
+            return;
+        }
+        let Some(turn) = self.turn(index) else { return };
+        // What has no room now follows with the next answer: what waits is not answered yet.
+        if member.holds_back() || heard.answer.len() >= STAGED_BYTES_MAX {
+            return;
+        }
+        let batch = batch(&self.template);
+        let asked = catch_up(load, member, (turn, self.places.len()), heard.now, batch, |number, due| {
+            heard.client.message(self.template.stamp(number, due), heard.answer);
+        });
+        load.count(asked, heard.tally);
     }
+}
+
+/// Messages of one go.
+fn batch(template: &Template) -> u32 {
+    u32::try_from(BATCH_BYTES / template.len().max(1)).unwrap_or(BATCH_MAX).clamp(1, BATCH_MAX)
 }
 
 /// Lets a connection send what is due and fits, and returns how many messages that were.
@@ -295,11 +407,17 @@ fn catch_up(
     member: &mut Member,
     (turn, turns): (u32, usize),
     now: Instant,
+    batch: u32,
     mut send: impl FnMut(u32, Instant),
 ) -> u32 {
     let mut sent = 0;
-    while sent < BATCH_MAX && under_way(member) < load.in_flight {
-        let Some(due) = load.due(member.sent, turn, turns).filter(|due| *due <= now) else { break };
+    while sent < batch && under_way(member) < load.in_flight {
+        let due = match load.pace {
+            Pace::Roll => None,
+            Pace::Closed => (now < load.until).then_some(now),
+            Pace::Rate { .. } => load.due(member.sent, turn, turns).filter(|due| *due <= now),
+        };
+        let Some(due) = due else { break };
         member.sent = member.sent.wrapping_add(1);
         send(member.sent, due);
         sent += 1;

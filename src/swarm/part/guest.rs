@@ -114,13 +114,20 @@ impl Guests {
     }
 
     /// A guest is gone that had not been reset by us.
-    pub(in crate::swarm) fn gone(&mut self, index: u32, reason: Option<Reason>, tally: &mut Tally) {
+    pub(in crate::swarm) fn gone(&mut self, index: u32, member: &Member, reason: Option<Reason>, tally: &mut Tally) {
         let kind = self.kinds.remove(&index);
         match (kind, reason) {
             // It had said good-bye.
             (_, None) => {}
-            (Some(Kind::Mute | Kind::Slow), Some(_)) => tally.one(Count::Detected),
-            (_, Some(_)) => tally.one(Count::Turned),
+            (Some(Kind::Mute), Some(_)) => tally.one(Count::Detected),
+            (Some(Kind::Slow), Some(_)) => tally.one(Count::Cut),
+            (_, Some(_)) if member.is_leaving() => tally.one(Count::Unanswered),
+            // It had been open: until then a failed try is counted by the crowd.
+            (Some(Kind::Polite | Kind::Abrupt), Some(reason)) => {
+                tally.one(Count::Turned);
+                tally.failed(reason);
+            }
+            (None, Some(_)) => tally.one(Count::Turned),
         }
     }
 
@@ -144,10 +151,11 @@ impl Guests {
             if !self.is_open() || self.next > now {
                 break;
             }
-            self.next = self.next + invitation.gap;
-            if crowd.dial(Role::Guest).is_none() {
+            if crowd.dial(Role::Guest, self.next).is_none() {
                 crowd.tally.one(Count::Turned);
+                crowd.tally.failed(Reason::Places);
             }
+            self.next = self.next + invitation.gap;
         }
         for (id, kind) in self.fresh.drain(..) {
             crowd.pause(id);

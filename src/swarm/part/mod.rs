@@ -34,7 +34,12 @@ pub(super) enum Order {
     /// Opens no more.
     Halt,
     /// Measures deliveries from this publication on.
-    Measure(u32),
+    Measure {
+        /// Its number.
+        first: u32,
+        /// The number of the last one.
+        last: u32,
+    },
     /// Publishes.
     Publish(Series),
     /// Sends messages that come back.
@@ -78,7 +83,7 @@ impl Actor {
         match order {
             Order::Open { role, count, gap } => crowd.open(role, count, gap),
             Order::Halt => crowd.stop_opening(),
-            Order::Measure(first) => self.subscribers.measure_from(first),
+            Order::Measure { first, last } => self.subscribers.measure(first, last),
             Order::Publish(series) => self.publisher.begin(series, crowd.now()),
             Order::Echo(load) => self.echoes.begin(load, crowd),
             Order::Hush => self.echoes.hush(crowd),
@@ -113,8 +118,10 @@ impl Part for Actor {
     }
 
     fn gone(&mut self, index: u32, member: &Member, reason: Option<Reason>, tally: &mut Tally) {
-        if member.role() == Role::Guest {
-            self.guests.gone(index, reason, tally);
+        match member.role() {
+            Role::Guest => self.guests.gone(index, member, reason, tally),
+            Role::Echo => self.echoes.gone(index, member),
+            Role::Holder => {}
         }
     }
 

@@ -8,6 +8,9 @@ use super::super::tally::Count;
 use crate::io::Dial;
 use crate::time::Instant;
 
+/// Time until another try, when no connection took a publication.
+const AGAIN: Duration = Duration::from_millis(1);
+
 /// A series of publications.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::swarm) struct Series {
@@ -25,13 +28,15 @@ pub(in crate::swarm) struct Publisher {
     template: Template,
     series: Option<Series>,
     done: u32,
+    /// Not before then.
+    again: Instant,
     /// Who published last.
     place: u32,
 }
 
 impl Publisher {
     pub(in crate::swarm) fn new(run: u32, size: usize) -> Self {
-        Self { template: Template::new(run, size), series: None, done: 0, place: 0 }
+        Self { template: Template::new(run, size), series: None, done: 0, again: Instant::ZERO, place: 0 }
     }
 
     pub(in crate::swarm) fn begin(&mut self, mut series: Series, now: Instant) {
@@ -44,17 +49,27 @@ impl Publisher {
         self.series = None;
     }
 
-    /// When the next one is due.
+    /// When there is something to do.
     pub(in crate::swarm) fn due(&self) -> Option<Instant> {
+        Some(self.next()?.max(self.again))
+    }
+
+    /// When the next one is due.
+    fn next(&self) -> Option<Instant> {
         let series = self.series.filter(|series| self.done < series.count)?;
         Some(series.start? + series.interval.saturating_mul(self.done))
     }
 
-    /// Publishes what is due. What no connection takes is tried again in the next turn, with the time when it was due.
+    /// Publishes what is due. What no connection takes is tried again a little later, with the time when it was due.
     pub(in crate::swarm) fn publish<B: Dial>(&mut self, crowd: &mut Crowd<B>) {
-        while let (Some(due), Some(series)) = (self.due().filter(|due| *due <= crowd.now()), self.series) {
+        let now = crowd.now();
+        if self.again > now {
+            return;
+        }
+        while let (Some(due), Some(series)) = (self.next().filter(|due| *due <= now), self.series) {
             let number = series.first.wrapping_add(self.done);
             if !self.send(crowd, number, due) {
+                self.again = now + AGAIN;
                 return;
             }
             crowd.tally.one(Count::Published);
@@ -71,9 +86,6 @@ impl Publisher {
         let Some(place) = open else { return false };
         self.place = place;
         let payload = self.template.stamp(number, due);
-        crowd.send(place, |member, client, out| {
-            member.sent = member.sent.wrapping_add(1);
-            client.message(payload, out);
-        })
+        crowd.send(place, |_, client, out| client.message(payload, out))
     }
 }

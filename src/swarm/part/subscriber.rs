@@ -18,7 +18,9 @@ const DETAILED_MAX: usize = 128;
 pub(in crate::swarm) struct Subscribers {
     run: u32,
     /// The first message that is measured; those before are calls of the roll.
-    pub(in crate::swarm) first: u32,
+    first: u32,
+    /// The last one: who has heard it was there until the end.
+    last_number: u32,
     /// Passed over, by connection and number.
     holes: HashSet<(u32, u32)>,
     /// Nanoseconds from the intended time to the delivery.
@@ -34,6 +36,7 @@ impl Subscribers {
         Self {
             run,
             first: u32::MAX,
+            last_number: u32::MAX,
             holes: HashSet::new(),
             overall: Latencies::new(),
             last: Instant::ZERO,
@@ -41,9 +44,9 @@ impl Subscribers {
         }
     }
 
-    /// Measures from this message on.
-    pub(in crate::swarm) fn measure_from(&mut self, first: u32) {
-        self.first = first;
+    /// Measures from this message on, to that one.
+    pub(in crate::swarm) fn measure(&mut self, first: u32, last: u32) {
+        (self.first, self.last_number) = (first, last);
     }
 
     /// One delivery.
@@ -74,13 +77,15 @@ impl Subscribers {
         heard.tally.one(Count::Heard);
         if number >= self.first {
             heard.tally.one(Count::Measured);
-            self.measure(stamp, heard.now);
+            heard.tally.add(Count::Last, u64::from(number == self.last_number));
+            self.record(stamp, heard.now);
         }
     }
 
-    fn measure(&mut self, stamp: Stamp, now: Instant) {
+    fn record(&mut self, stamp: Stamp, now: Instant) {
         let latency_ns = now.as_nanos().saturating_sub(stamp.due.as_nanos());
         self.overall.record(latency_ns);
+        self.last = self.last.max(now);
         let at = (stamp.number - self.first) as usize;
         if at >= DETAILED_MAX {
             return;
@@ -89,7 +94,6 @@ impl Subscribers {
             self.messages.push(Latencies::new());
         }
         self.messages[at].record(latency_ns);
-        self.last = self.last.max(now);
     }
 
     fn pass_over(&mut self, index: u32, from: u32, to: u32, heard: &mut Heard<'_>) {

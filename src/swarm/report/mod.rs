@@ -1,7 +1,9 @@
 //! What a run found: the JSON file, and whether all was well.
 //!
 //! One flat shape. A name ends in its unit; a part that does not belong to the scenario is `null`. Whether a run was
-//! well ([`Report::faults`]) follows from the numbers, here and nowhere else.
+//! well ([`Report::faults`]) follows from the numbers, in `verdict` and nowhere else.
+
+mod verdict;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,7 +11,6 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::latency::{Latencies, micros, millis, round};
-use super::summary::{grouped, time};
 
 /// A run.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -30,7 +31,7 @@ pub struct Report {
     pub connect: Connect,
     /// How they lived.
     pub hold: Hold,
-    /// What was published, for `broadcast`; also the probe of `idle` on a topic.
+    /// What was published, for `broadcast`.
     pub broadcast: Option<Broadcast>,
     /// What came back, for `echo`.
     pub echo: Option<Echo>,
@@ -53,7 +54,8 @@ pub struct Connect {
     pub seconds: f64,
     /// Completed handshakes per second.
     pub rate: f64,
-    /// Half of them took at most this, counted from the time at which their dial was due.
+    /// Half of them took at most this, counted from the time at which their first dial was due: at a rate that is known
+    /// beforehand, else it is when there was room for another handshake. Later tries take nothing from it.
     pub p50_ms: f64,
     /// 99 of 100.
     pub p99_ms: f64,
@@ -98,7 +100,7 @@ pub struct Hold {
     pub alive_at_end: u64,
     /// Connections that ended though nobody asked them to.
     pub lost: u64,
-    /// Why, and how many each.
+    /// Why, and how many each. `closed_1009` is a close frame with that code, `closed` one without or with an unusual one.
     pub losses: BTreeMap<String, u64>,
 }
 
@@ -111,7 +113,7 @@ pub struct Broadcast {
     pub size_bytes: usize,
     /// Deliveries: connections times messages when all is well.
     pub deliveries: u64,
-    /// Deliveries that did not come in time.
+    /// Deliveries that did not come in time; of a run that was stopped those that others overtook.
     pub missing: u64,
     /// Deliveries that came twice.
     pub duplicates: u64,
@@ -129,7 +131,7 @@ pub struct Broadcast {
     pub last_ms: f64,
     /// Deliveries per second, from the first publication to the last delivery.
     pub rate: f64,
-    /// Each message, in order.
+    /// Each of the first 128 messages, in order.
     pub each: Vec<Publication>,
 }
 
@@ -194,10 +196,12 @@ impl Broadcast {
 /// Messages there and back. Times count from the intended time of sending.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Echo {
-    /// Messages that came back while it was measured.
+    /// Messages that were due while it was measured and came back, late ones included.
     pub messages: u64,
-    /// Messages that did not come back in time.
+    /// Messages that did not come back in time, or not before later ones, or changed.
     pub missing: u64,
+    /// Messages that came back changed, twice, or after later ones.
+    pub wrong: u64,
     /// Bytes of each.
     pub size_bytes: usize,
     /// Messages under way per connection at most.
@@ -206,7 +210,7 @@ pub struct Echo {
     pub seconds: f64,
     /// Messages per second that were asked for; `null`: as many as come back.
     pub intended_rate: Option<f64>,
-    /// Messages per second that came back.
+    /// Messages per second that came back while it was measured.
     pub rate: f64,
     /// The times.
     #[serde(flatten)]
@@ -259,24 +263,26 @@ pub struct Churn {
     pub rate: f64,
     /// Connections that came and completed their handshake.
     pub connects: u64,
-    /// Connections that did not.
+    /// Connections that did not, or that the server ended before their time.
     pub connects_failed: u64,
     /// Why, and how many each.
     pub failures: BTreeMap<String, u64>,
     /// Connections that left with a good-bye.
     pub graceful: u64,
-    /// Those of them whose good-bye the server did not answer in time.
+    /// Those of them whose good-bye the server did not answer in time, or with a reset.
     pub graceful_unanswered: u64,
     /// Connections that left with a reset.
     pub abrupt: u64,
     /// Connections that went mute.
     pub half_open: u64,
-    /// Mute and slow ones that the server ended.
+    /// Mute ones that the server ended.
     pub half_open_detected: u64,
     /// Mute ones that it had not ended in the time that it was given.
     pub half_open_overlooked: u64,
     /// Connections that stopped to read.
     pub slow: u64,
+    /// Those of them that the server ended.
+    pub slow_ended: u64,
     /// Publications to those who stayed, on a topic.
     pub publications: u64,
     /// Deliveries to healthy members.
@@ -349,107 +355,6 @@ pub struct Limit {
     pub at: u64,
     /// How to mend it.
     pub mend: String,
-}
-
-/// What is written: the report and the verdict.
-#[derive(Serialize)]
-struct Document<'a> {
-    #[serde(flatten)]
-    report: &'a Report,
-    /// Whether all was reached and healthy.
-    ok: bool,
-    /// Why not, one line each.
-    faults: Vec<String>,
-}
-
-impl Report {
-    /// Whether all connections were reached and healthy.
-    #[must_use]
-    pub fn ok(&self) -> bool {
-        self.faults().is_empty()
-    }
-
-    /// What was not as it should be, a line for each, the gravest first. None: all was well.
-    #[must_use]
-    pub fn faults(&self) -> Vec<String> {
-        let mut faults = Vec::new();
-        if self.interrupted {
-            faults.push("ended by a signal before its time: let it run".to_owned());
-        }
-        if let Some(after) = self.deserted {
-            let after = time(after);
-            faults.push(format!("the server ended all connections after {after}, target {}: see its log", self.target));
-        }
-        let [connections, opened] = [self.connections, self.opened].map(grouped);
-        if let Some(Limit { what, at, mend }) = &self.limit {
-            faults.push(format!("{what}: that stopped it at {} of {connections} connections: {mend}", grouped(*at)));
-        } else if self.opened < self.connections {
-            let why = commonest(&self.connect.failures);
-            faults.push(format!("only {opened} of {connections} connections opened{why}"));
-        }
-        // A run that was stopped has not asked all of them.
-        let was_stopped = self.limit.is_some() || self.interrupted || self.deserted.is_some();
-        let unasked = |alive: u64| if was_stopped { 0 } else { self.opened.saturating_sub(alive) };
-        let lost = self.hold.lost.max(unasked(self.hold.alive_at_end));
-        if lost > 0 && self.deserted.is_none() {
-            let why = commonest(&self.hold.losses);
-            faults.push(format!("{} of {opened} connections were not alive at the end{why}", grouped(lost)));
-        }
-        let silent = unasked(self.hold.alive_at_start);
-        if silent > 0 {
-            let silent = grouped(silent);
-            faults.push(format!("{silent} of {opened} connections gave no sign of life when all were open"));
-        }
-        if !was_stopped && self.echo.as_ref().is_some_and(|echo| echo.messages == 0) {
-            faults.push("no message came back".to_owned());
-        }
-        let counted = self.counted().into_iter().filter(|(count, _)| *count > 0);
-        faults.extend(counted.map(|(count, what)| format!("{} {what}", grouped(count))));
-        faults
-    }
-
-    /// What has to be zero.
-    fn counted(&self) -> Vec<(u64, &'static str)> {
-        let mut counted = Vec::new();
-        if let Some(broadcast) = &self.broadcast {
-            counted.push((broadcast.missing, "deliveries are missing"));
-            counted.push((broadcast.duplicates, "deliveries came twice"));
-            counted.push((broadcast.reordered, "deliveries came out of order"));
-        }
-        if let Some(echo) = &self.echo {
-            counted.push((echo.missing, "messages did not come back"));
-        }
-        if let Some(churn) = &self.churn {
-            counted.push((churn.held_lost, "held connections were lost"));
-            counted.push((churn.connects_failed, "connections could not come"));
-            counted.push((churn.missing, "deliveries to healthy members are missing"));
-            counted.push((churn.duplicates, "deliveries came twice"));
-            counted.push((churn.reordered, "deliveries came out of order"));
-            counted.push((churn.graceful_unanswered, "good-byes were not answered"));
-            counted.push((churn.half_open_overlooked, "mute connections were not noticed"));
-            counted.push((churn.probes_missing, "probes of healthy clients did not come back"));
-        }
-        counted
-    }
-
-    /// As JSON, indented, with a newline at the end.
-    ///
-    /// # Panics
-    /// Never: a report is made of what JSON has.
-    #[must_use]
-    pub fn to_json(&self) -> String {
-        let faults = self.faults();
-        let document = Document { report: self, ok: faults.is_empty(), faults };
-        let mut text = serde_json::to_string_pretty(&document).expect("a report has text for keys");
-        text.push('\n');
-        text
-    }
-}
-
-/// The reason that most have, to append.
-fn commonest(reasons: &BTreeMap<String, u64>) -> String {
-    let most = reasons.iter().max_by_key(|(_, count)| **count);
-    most.map_or_else(String::new, |(why, count)| format!(": {why} ({} times)", grouped(*count)))
 }
 
 #[allow(clippy::cast_precision_loss, reason = "no run counts to 2^53")]

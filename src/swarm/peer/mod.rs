@@ -1,0 +1,240 @@
+//! The client's side of each protocol: bytes of a server in, frames out, and back.
+//!
+//! No socket, no clock, and nothing kept per connection: what is not whole yet stays with the caller, who shows it again
+//! with what came behind it. A server is not trusted; whatever it sends is a frame, a reason to wait, or [`Broken`].
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use super::target::{Protocol, Target};
+use crate::codec::websocket::client::{self, BadAnswer, BadFrame, ServerHeader};
+use crate::codec::websocket::close::{self, CloseError};
+use crate::codec::websocket::frame::Opcode;
+use crate::codec::websocket::handshake::{ACCEPT_BYTES, accept_key};
+use crate::codec::{http1::response, length, line};
+
+/// What a server said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Frame<'a> {
+    /// A message.
+    Message(&'a [u8]),
+    /// A heartbeat: [`Client::pong`] is due, with these bytes.
+    Ping(&'a [u8]),
+    /// A sign of life that nobody has to answer.
+    Pong,
+    /// Good-bye: code and reason. [`Client::close`] answers.
+    Close(Option<u16>, &'a str),
+}
+
+/// How a server is no server, or not for us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum Broken {
+    /// It says no.
+    #[error("the server answered {status} {}", response::phrase(*.status))]
+    Declined {
+        /// The HTTP status.
+        status: u16,
+        /// Seconds after which to come back.
+        retry_after: Option<u32>,
+    },
+    /// It does not speak WebSocket.
+    #[error("not a WebSocket server: {0}")]
+    NotWebSocket(&'static str),
+    /// A frame that no server may send.
+    #[error("the server sent {0}")]
+    Frame(#[from] BadFrame),
+    /// A good-bye that is none.
+    #[error("the server sent {0}")]
+    Close(#[from] CloseError),
+    /// A message in more than one frame.
+    #[error("the server sent a message in fragments, which swarm does not put together")]
+    Fragmented,
+    /// A message over the limit that [`Client::new`] was given.
+    #[error("the server sent a message of more than {0} bytes")]
+    TooLong(usize),
+}
+
+impl Broken {
+    /// How to mend it.
+    #[must_use]
+    pub const fn mend(&self) -> &'static str {
+        match self {
+            Self::Declined { status: 401 | 403, .. } => "the server lets only others in: check its origins and rules",
+            Self::Declined { status: 404, .. } => "check the target's path",
+            Self::Declined { status: 426, .. } | Self::Declined { status: 400, .. } => {
+                "check the target's path and query"
+            }
+            Self::Declined { status: 429, .. } => "lower --rate",
+            Self::Declined { status: 503, .. } => "the server is full or drains: raise its --max-connections",
+            Self::Declined { .. } => "look into the server's log",
+            Self::NotWebSocket(_) => "check the port; raw TCP listeners are tcp://HOST:PORT",
+            Self::Frame(_) | Self::Close(_) | Self::Fragmented => "check that the target's protocol is the server's",
+            Self::TooLong(_) => "check the target's framing, and that nobody else publishes to its topic",
+        }
+    }
+}
+
+impl From<BadAnswer> for Broken {
+    fn from(bad: BadAnswer) -> Self {
+        match bad {
+            BadAnswer::Status(declined) => {
+                Self::Declined { status: declined.status, retry_after: declined.retry_after }
+            }
+            BadAnswer::Broken(why) => Self::NotWebSocket(why),
+        }
+    }
+}
+
+/// What all clients of a target have in common.
+#[derive(Clone, Debug)]
+pub struct Client {
+    protocol: Protocol,
+    hello: Arc<[u8]>,
+    accept: [u8; ACCEPT_BYTES],
+    message_bytes_max: usize,
+    /// The next mask. It need not be a secret, but a mask of zeros would be no work for the server.
+    mask: u32,
+}
+
+impl Client {
+    /// Clients that take messages of at most `message_bytes_max` bytes. All of them ask with the same key, which is
+    /// `random`: so that they can share one request.
+    #[must_use]
+    pub fn new(target: &Target, random: [u8; 16], message_bytes_max: usize) -> Self {
+        let key = client::key(random);
+        let mut hello = Vec::new();
+        match (target.protocol, &target.first_frame) {
+            (Protocol::WebSocket, _) => client::write_request(&target.path, &target.host, &key, &mut hello),
+            (Protocol::Line, Some(topic)) => line::encode(topic.as_bytes(), &mut hello),
+            (Protocol::Length, Some(topic)) => length::encode(topic.as_bytes(), &mut hello),
+            (Protocol::Line | Protocol::Length, None) => {}
+        }
+        // Xorshift stands still at zero.
+        let mask = u32::from_ne_bytes([random[0], random[1], random[2], random[3]]) | 1;
+        let (protocol, accept) = (target.protocol, accept_key(&key));
+        Self { protocol, hello: hello.into(), accept, message_bytes_max, mask }
+    }
+
+    /// What a connection sends first; may be empty.
+    #[must_use]
+    pub const fn hello(&self) -> &Arc<[u8]> {
+        &self.hello
+    }
+
+    /// Bytes of the welcome at the beginning of `bytes` when it is whole. Raw TCP has none: 0 at once.
+    ///
+    /// # Errors
+    /// When it is no welcome.
+    pub fn open(&self, bytes: &[u8]) -> Result<Option<usize>, Broken> {
+        match self.protocol {
+            Protocol::WebSocket => Ok(client::check_answer(bytes, &self.accept)?),
+            Protocol::Line | Protocol::Length => Ok(Some(0)),
+        }
+    }
+
+    /// The frame at the beginning of `bytes` and how many bytes it has; `None` while it is not whole.
+    ///
+    /// # Errors
+    /// When no frame begins like that, or none that is short enough: the caller never has to keep more than
+    /// [`Client::kept_bytes_max`].
+    #[inline]
+    pub fn next<'a>(&self, bytes: &'a [u8]) -> Result<Option<(Frame<'a>, usize)>, Broken> {
+        match self.protocol {
+            Protocol::WebSocket => self.next_websocket(bytes),
+            Protocol::Line => self.next_line(bytes),
+            Protocol::Length => self.next_length(bytes),
+        }
+    }
+
+    /// Bytes for which [`Client::next`] may still say that they are not whole.
+    #[must_use]
+    pub const fn kept_bytes_max(&self) -> usize {
+        let head = if matches!(self.protocol, Protocol::WebSocket) { client::HEAD_BYTES_MAX } else { 16 };
+        if self.message_bytes_max + 16 > head { self.message_bytes_max + 16 } else { head }
+    }
+
+    fn next_websocket<'a>(&self, bytes: &'a [u8]) -> Result<Option<(Frame<'a>, usize)>, Broken> {
+        let Some(header) = ServerHeader::parse(bytes)? else { return Ok(None) };
+        if !header.fin || header.opcode == Opcode::Continuation {
+            return Err(Broken::Fragmented);
+        }
+        let payload_bytes = self.check(usize::try_from(header.payload_bytes).unwrap_or(usize::MAX))?;
+        let end = header.header_bytes + payload_bytes;
+        let Some(payload) = bytes.get(header.header_bytes..end) else { return Ok(None) };
+        let frame = match header.opcode {
+            Opcode::Ping => Frame::Ping(payload),
+            Opcode::Pong => Frame::Pong,
+            Opcode::Close => Frame::Close(close::parse(payload)?, reason(payload)),
+            Opcode::Text | Opcode::Binary | Opcode::Continuation => Frame::Message(payload),
+        };
+        Ok(Some((frame, end)))
+    }
+
+    fn next_line<'a>(&self, bytes: &'a [u8]) -> Result<Option<(Frame<'a>, usize)>, Broken> {
+        // A CR before the newline does not count.
+        let window = &bytes[..bytes.len().min(self.message_bytes_max + 2)];
+        let Some(newline) = memchr::memchr(b'\n', window) else {
+            return if window.len() < bytes.len() { Err(Broken::TooLong(self.message_bytes_max)) } else { Ok(None) };
+        };
+        let payload = window[..newline].strip_suffix(b"\r").unwrap_or(&window[..newline]);
+        self.check(payload.len())?;
+        Ok(Some((bare(payload), newline + 1)))
+    }
+
+    fn next_length<'a>(&self, bytes: &'a [u8]) -> Result<Option<(Frame<'a>, usize)>, Broken> {
+        let Some(declared) = length::declared(bytes) else { return Ok(None) };
+        let end = length::HEADER_BYTES + self.check(declared)?;
+        Ok(bytes.get(length::HEADER_BYTES..end).map(|payload| (bare(payload), end)))
+    }
+
+    fn check(&self, payload_bytes: usize) -> Result<usize, Broken> {
+        let fits = payload_bytes <= self.message_bytes_max;
+        fits.then_some(payload_bytes).ok_or(Broken::TooLong(self.message_bytes_max))
+    }
+
+    /// Appends a message, text over WebSocket. Over raw TCP it must not be empty, and as a line not have breaks in it.
+    #[inline]
+    pub fn message(&mut self, payload: &[u8], out: &mut Vec<u8>) {
+        match self.protocol {
+            Protocol::WebSocket => client::write_frame(Opcode::Text, payload, self.next_mask(), out),
+            Protocol::Line => line::encode(payload, out),
+            Protocol::Length => length::encode(payload, out),
+        }
+    }
+
+    /// Appends the answer to a heartbeat.
+    pub fn pong(&mut self, payload: &[u8], out: &mut Vec<u8>) {
+        match self.protocol {
+            Protocol::WebSocket => client::write_frame(Opcode::Pong, payload, self.next_mask(), out),
+            Protocol::Line => line::encode(b"", out),
+            Protocol::Length => length::encode(b"", out),
+        }
+    }
+
+    /// Appends a good-bye, code 1000. Raw TCP has none: there the end of the stream is one.
+    pub fn close(&mut self, out: &mut Vec<u8>) {
+        if self.protocol == Protocol::WebSocket {
+            client::write_frame(Opcode::Close, &1000_u16.to_be_bytes(), self.next_mask(), out);
+        }
+    }
+
+    /// Xorshift (Marsaglia 2003).
+    const fn next_mask(&mut self) -> [u8; 4] {
+        self.mask ^= self.mask << 13;
+        self.mask ^= self.mask >> 17;
+        self.mask ^= self.mask << 5;
+        self.mask.to_ne_bytes()
+    }
+}
+
+/// A frame over raw TCP: an empty one is a heartbeat.
+const fn bare(payload: &[u8]) -> Frame<'_> {
+    if payload.is_empty() { Frame::Ping(payload) } else { Frame::Message(payload) }
+}
+
+/// The reason in a close frame that has been checked.
+fn reason(payload: &[u8]) -> &str {
+    payload.get(2..).and_then(|reason| std::str::from_utf8(reason).ok()).unwrap_or_default()
+}
