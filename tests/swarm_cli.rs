@@ -382,3 +382,15 @@ fn a_summary_that_cannot_be_written_is_a_failure() {
     let said = said(&output);
     assert!(said.contains("cannot write the summary: ") && said.contains(", standard output: make room"), "{said}");
 }
+
+#[test]
+fn http_where_raw_tcp_is_asked_for_is_told() {
+    let server = Server::start(&[]);
+    let target = format!("tcp://{}", server.0.address(0));
+    let output = swarm(&["idle", "--target", &target, "--connections", "50", "--quiet"]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let said = said(&output);
+    assert!(said.contains("an HTTP server where raw TCP is asked for: that stopped it at "), "{said}");
+    assert!(said.contains("load it as ws://HOST:PORT"), "{said}");
+    assert!(String::from_utf8(output.stdout).unwrap().contains(" 0 pings answered"));
+}

@@ -16,6 +16,7 @@ mod broadcast;
 mod churn;
 mod crowd;
 mod echo;
+mod halt;
 mod idle;
 pub mod latency;
 mod limits;
@@ -107,7 +108,8 @@ pub fn run(plan: &Plan, live: &Live, stop: &AtomicBool) -> Result<Report, RunErr
         let mut report = Report::default();
         let outcome = conduct(&mut stage, &mut report);
         idle::lived(&stage, &mut report.hold);
-        report.deserted = stage.deserted().map(|after| latency::round(after.as_secs_f64()));
+        stage.conclude();
+        report.deserted = stage.deserted.get().map(|after| latency::round(after.as_secs_f64()));
         stage.end(CLOSE);
         let mut harvest: Option<Harvest> = None;
         for (index, thread) in crew.into_iter().enumerate() {

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::crowd::{PAUSE_LONGEST, Role};
-use super::limits::{Cause, Reason};
+use super::limits::Reason;
 use super::live::{Live, Phase};
 use super::part::Order;
 use super::part::echo::{Load, Pace};
@@ -62,10 +62,10 @@ pub(super) struct Stage<'a> {
     /// Loads that the echo clients have had.
     loads: usize,
     /// All connections of the plan have stood.
-    have_stood: bool,
-    start: Instant,
+    pub(super) have_stood: bool,
+    pub(super) start: Instant,
     /// Time from the start until the server had ended all connections.
-    deserted: Cell<Option<Duration>>,
+    pub(super) deserted: Cell<Option<Duration>>,
 }
 
 impl<'a> Stage<'a> {
@@ -108,30 +108,6 @@ impl<'a> Stage<'a> {
     /// What the connections of the target are for.
     pub(super) fn role(&self) -> Role {
         if self.plan.target.app == App::Echo { Role::Echo } else { Role::Holder }
-    }
-
-    /// Whether the run is to end early.
-    pub(super) fn is_stopped(&self) -> bool {
-        let is_over = |desk: &Desk| desk.is_over.load(Ordering::Relaxed);
-        self.stop.load(Ordering::Relaxed) || self.desks.iter().any(is_over) || self.is_deserted()
-    }
-
-    /// Whether the server has ended all connections: there is nothing left to measure.
-    fn is_deserted(&self) -> bool {
-        if !self.have_stood {
-            return false;
-        }
-        let tally = self.tally();
-        let is_deserted = tally[Count::Standing] == 0 && tally[Count::Lost] > 0;
-        if is_deserted && self.deserted.get().is_none() {
-            self.deserted.set(Some(self.now().since(self.start)));
-        }
-        is_deserted
-    }
-
-    /// When that was, from the start on.
-    pub(super) const fn deserted(&self) -> Option<Duration> {
-        self.deserted.get()
     }
 
     /// Tells each thread, and returns when all have obeyed. Threads that are over do not matter.
@@ -290,22 +266,6 @@ impl<'a> Stage<'a> {
             self.stopped_by(Reason::TimedOut.into(), standing);
         }
         standing >= goal && self.limit.is_none() && wait == Wait::Done
-    }
-
-    fn obstacle(&self) -> Option<Cause> {
-        self.desks.iter().find_map(Desk::obstacle)
-    }
-
-    fn stopped_by(&mut self, cause: Cause, at: u64) {
-        let opened = self.tally()[Count::Opened];
-        self.limit.get_or_insert(match cause.reason {
-            Reason::Refused if opened > 0 => Limit {
-                what: "a server that has stopped listening".to_owned(),
-                at: opened,
-                mend: "see its log: it has ended, or closed its listener".to_owned(),
-            },
-            _ => Limit { what: cause.what(), at, mend: cause.mend().to_owned() },
-        });
     }
 
     /// Lets every connection prove by data that it lives, and returns how many did.

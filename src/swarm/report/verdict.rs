@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::{Limit, Report};
-use crate::swarm::limits::{Reason, mend_close};
+use crate::swarm::limits::{Reason, in_words, mend_close};
 use crate::swarm::summary::{grouped, time};
 
 /// What is written: the report and the verdict.
@@ -54,7 +54,7 @@ impl Report {
         let silent = unasked(self.hold.alive_at_start);
         if silent > 0 {
             let silent = grouped(silent);
-            faults.push(format!("{silent} of {opened} connections gave no sign of life when all were open: {LATE}"));
+            faults.push(format!("{silent} of {opened} connections brought no data when all were open: {LATE}"));
         }
         if !was_stopped && self.echo.as_ref().is_some_and(|echo| echo.messages == 0) {
             faults.push(format!("no message came back: measure with a longer --duration, or {LATE}"));
@@ -123,7 +123,8 @@ const MUTE: &str = "raise --half-open-for above the server's heartbeat interval 
 /// The reason that most have, and what mends it.
 fn why(reasons: &BTreeMap<String, u64>, mend: fn(&str) -> &'static str, unknown: &str) -> String {
     let most = reasons.iter().max_by_key(|(_, count)| **count);
-    most.map_or_else(|| unknown.to_owned(), |(why, count)| format!("{why} ({} times): {}", grouped(*count), mend(why)))
+    let told = |(why, count): (&String, &u64)| format!("{} ({} times): {}", in_words(why), grouped(*count), mend(why));
+    most.map_or_else(|| unknown.to_owned(), told)
 }
 
 /// What mends that connections do not open for a reason of this name.
