@@ -176,7 +176,8 @@ mod tests {
             refused(&["holdline", "check-config"]).contains("<FILE>, on the command line: see `holdline check-config")
         );
         for wrong in [["--bogus", "1"], ["--hold", "-5s"]] {
-            let said = refused(&[&["holdline", "swarm", "idle", "--target", "ws://127.0.0.1:1/echo"], &wrong[..]].concat());
+            let said =
+                refused(&[&["holdline", "swarm", "idle", "--target", "ws://127.0.0.1:1/echo"], &wrong[..]].concat());
             assert!(said.ends_with(" found, on the command line: see `holdline swarm idle --help`"), "{said}");
         }
         assert!(refused(&["holdline"]).starts_with("no command given, on the command line: "));

@@ -112,10 +112,7 @@ impl Live {
     /// For so many threads.
     #[must_use]
     pub fn new(threads: usize) -> Self {
-        Self {
-            threads: (0..threads).map(|_| Counts::default()).collect(),
-            stage: Mutex::default(),
-        }
+        Self { threads: (0..threads).map(|_| Counts::default()).collect(), stage: Mutex::default() }
     }
 
     /// What this thread counts in; only it may write there.

@@ -37,6 +37,10 @@ Examples:
 A connection counts when its handshake is complete, and it is alive when data came through it. Latency counts from \
 the time at which a message was due, not from when it could leave: a server that stalls cannot hide it.
 
+While it runs, in/s and out/s are messages received and sent per second, heartbeats not among them. The memory per \
+connection is what the server grew by while all were held: one that has held as many before keeps the pages, and \
+grows by less or nothing. Start it anew to measure that.
+
 A target in 127.0.0.0/8 is reached from many source addresses, and the connections take no descriptors of this \
 process: millions fit. Start the server with a --max-connections above --connections.
 

@@ -124,7 +124,10 @@ fn describe(before: &Snapshot, now: &Snapshot, elapsed: Duration, connections: u
     match now.phase {
         Phase::Settle if now.goal > 0 => {
             // Only a churn knows, in milliseconds.
-            parts.push(format!("waiting for guests to end, up to {} s more", now.goal.saturating_sub(now.done).div_ceil(1000)));
+            parts.push(format!(
+                "waiting for guests to end, up to {} s more",
+                now.goal.saturating_sub(now.done).div_ceil(1000)
+            ));
             parts.push(format!("{} alive", grouped(now.alive)));
         }
         Phase::Setup | Phase::Open => {
@@ -179,13 +182,17 @@ mod tests {
 
     #[test]
     fn a_narrow_terminal_shows_what_matters() {
-        let held = Snapshot { phase: Phase::WarmUp, alive: 20_000, lost: 17, done: 500, goal: 1000, ..Snapshot::default() };
+        let held =
+            Snapshot { phase: Phase::WarmUp, alive: 20_000, lost: 17, done: 500, goal: 1000, ..Snapshot::default() };
         let text = describe(&held, &held, Duration::from_secs(1), 20_000);
         let shown = line(&held, 20_000, Duration::from_secs(75), &text);
         assert!(shown.starts_with("warming up [====    ] 75s 17 lost, 20,000 alive, 0.0 in/s"), "{shown}");
         assert!(shown.find("17 lost").is_some_and(|at| at + 7 <= 40) && shown.len() <= 80, "{shown}");
         let settling = Snapshot { phase: Phase::Settle, done: 12_400, goal: 57_000, alive: 3, ..held };
-        assert_eq!(describe(&held, &settling, Duration::from_secs(1), 3), "17 lost, waiting for guests to end, up to 45 s more, 3 alive");
+        assert_eq!(
+            describe(&held, &settling, Duration::from_secs(1), 3),
+            "17 lost, waiting for guests to end, up to 45 s more, 3 alive"
+        );
         let unknown = line(&Snapshot { goal: 0, ..settling }, 3, Duration::ZERO, "");
         assert!(unknown.starts_with("  settling 0s"), "no bar that never moves: {unknown}");
     }
