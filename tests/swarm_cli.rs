@@ -272,12 +272,13 @@ fn a_full_server_is_the_limit_that_is_told() {
 }
 
 /// Waits until standard error says this.
-fn await_line(err: &mut impl BufRead, expected: &str) {
+fn await_line(err: &mut impl BufRead, expected: &str) -> String {
     let deadline = Instant::now() + Duration::from_secs(20);
     let mut said = String::new();
     while !said.lines().any(|line| line.starts_with(expected)) {
         assert!(err.read_line(&mut said).unwrap() > 0 && Instant::now() < deadline, "{expected} is not in {said}");
     }
+    said
 }
 
 fn signal(child: &Child, name: &str) {
@@ -307,4 +308,89 @@ fn a_signal_ends_it_early_with_a_report_and_leaves_no_file_beside_it() {
         );
         assert!(String::from_utf8(output.stdout).unwrap().starts_with("swarm idle via loopback"));
     }
+}
+
+/// Waits for the end of a program that should end by itself, and ends it when it does not.
+fn await_end(mut child: Child) -> Output {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while child.try_wait().unwrap().is_none() {
+        if Instant::now() >= deadline {
+            child.kill().unwrap();
+            panic!("it goes on: {:?}", child.wait_with_output());
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    child.wait_with_output().unwrap()
+}
+
+#[test]
+fn a_signal_while_thousands_are_being_dialled_ends_it() {
+    // Nobody accepts: thousands stay in the opening.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let target = format!("ws://{}/echo", listener.local_addr().unwrap());
+    let mut child = holdline(&["swarm", "idle", "--target", &target, "--connections", "50k"]).spawn().unwrap();
+    let mut err = BufReader::new(child.stderr.take().unwrap());
+    await_line(&mut err, "opening: ");
+    signal(&child, "INT");
+    let output = await_end(child);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8(output.stdout).unwrap().contains("ended by a signal before its time"));
+}
+
+#[test]
+fn a_server_that_goes_ends_it() {
+    for scenario in [&["idle", "--hold", "1h"][..], &["churn", "--duration", "1h", "--lifetime", "1h"]] {
+        let mut server = Server::start(&[]);
+        let line = ["--target", &server.ws("/topics/g"), "--connections", "100"];
+        let mut child = holdline(&[&["swarm"], scenario, &line].concat()).spawn().unwrap();
+        let mut err = BufReader::new(child.stderr.take().unwrap());
+        await_line(&mut err, if scenario[0] == "idle" { "holding: " } else { "measuring: " });
+        server.0.child.kill().unwrap();
+        let output = await_end(child);
+        assert_eq!(output.status.code(), Some(1));
+        let mut rest = String::new();
+        err.read_to_string(&mut rest).unwrap();
+        assert!(rest.contains("holdline: the server ended all connections after "), "{rest}");
+        assert!(rest.contains(&format!(", target {}: see its log", line[1])), "{rest}");
+    }
+}
+
+#[test]
+fn a_server_that_goes_while_it_is_opened_is_not_taken_for_nobody() {
+    let mut server = Server::start(&[]);
+    let line = ["swarm", "idle", "--target", &server.ws("/echo"), "--connections", "1M", "--rate", "900/s"];
+    let mut child = holdline(&line).spawn().unwrap();
+    let mut err = BufReader::new(child.stderr.take().unwrap());
+    let said = await_line(&mut err, "opening: ");
+    assert!(!said.contains("setting up"), "nothing has been set up for long: {said}");
+    await_line(&mut err, "opening: 4,");
+    server.0.child.kill().unwrap();
+    let output = await_end(child);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("a server that has stopped listening: that stopped it at "), "{text}");
+    assert!(!text.contains(" 0 of 1,000,000 opened") && !text.contains("of 0 connections"), "{text}");
+}
+
+#[test]
+fn a_summary_that_cannot_be_written_is_a_failure() {
+    let server = Server::start(&[]);
+    let target = server.ws("/echo");
+    let mut command = holdline(&["swarm", "idle", "--target", &target, "--connections", "5", "--hold", "1ms"]);
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let output = command.arg("--quiet").stdout(full).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = said(&output);
+    assert!(said.contains("cannot write the summary: ") && said.contains(", standard output: make room"), "{said}");
+}
+
+#[test]
+fn http_where_raw_tcp_is_asked_for_is_told() {
+    let server = Server::start(&[]);
+    let target = format!("tcp://{}", server.0.address(0));
+    let output = swarm(&["idle", "--target", &target, "--connections", "50", "--quiet"]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let said = said(&output);
+    assert!(said.contains("an HTTP server where raw TCP is asked for: that stopped it at "), "{said}");
+    assert!(said.contains("load it as ws://HOST:PORT"), "{said}");
+    assert!(String::from_utf8(output.stdout).unwrap().contains(" 0 pings answered"));
 }

@@ -130,7 +130,9 @@ fn argument_error(rendered: &str, named: &str) -> String {
     let mut paragraphs = rendered.split("\n\n").map(str::trim).filter(|paragraph| !paragraph.is_empty());
     let what = paragraphs.next().unwrap_or("bad arguments");
     let what = one_line(what.strip_prefix("error: ").unwrap_or(what));
-    let tip = paragraphs.find_map(|paragraph| paragraph.strip_prefix("tip: ")?.lines().next());
+    // What may be written behind `--` is known to those who look for it; a flag that does not exist is not that.
+    let mut tips = paragraphs.filter_map(|paragraph| paragraph.strip_prefix("tip: ")?.lines().next());
+    let tip = tips.find(|tip| !tip.starts_with("to pass "));
     let mend = tip.map_or_else(|| format!("see `{named} --help`"), str::to_owned);
     format!("{what}, on the command line: {mend}")
 }
@@ -173,6 +175,11 @@ mod tests {
         assert!(
             refused(&["holdline", "check-config"]).contains("<FILE>, on the command line: see `holdline check-config")
         );
+        for wrong in [["--bogus", "1"], ["--hold", "-5s"]] {
+            let said =
+                refused(&[&["holdline", "swarm", "idle", "--target", "ws://127.0.0.1:1/echo"], &wrong[..]].concat());
+            assert!(said.ends_with(" found, on the command line: see `holdline swarm idle --help`"), "{said}");
+        }
         assert!(refused(&["holdline"]).starts_with("no command given, on the command line: "));
         assert!(refused(&["holdline", "serve", "--drain"]).ends_with("see `holdline serve --help`"));
         assert!(refused(&["holdline", "swarm", "idle"]).ends_with("see `holdline swarm idle --help`"));

@@ -124,11 +124,16 @@ fn publish(stage: &mut Stage<'_>, churn: &Churn) -> u64 {
 
 /// Waits until all guests are gone and all publications have come: the most memory meanwhile.
 fn see_off(stage: &Stage<'_>, churn: &Churn, deliveries: u64, before: Tally, peak: u64) -> u64 {
-    stage.live.enter(Phase::Settle, 0);
+    let (start, within) = (stage.now(), churn.half_open_for.max(churn.lifetime) + FAREWELL);
+    stage.enter(Phase::Settle, within);
     let goal = before[Count::Measured] + deliveries;
     let patience = churn.half_open_for + FAREWELL + stage.plan.patience;
     let progress = |tally: &Tally| tally[Count::Measured] + tally[Count::Guests];
-    stage.until(patience, progress, |tally| tally[Count::Guests] == 0 && tally[Count::Measured] >= goal);
+    stage.until(patience, progress, |tally| {
+        stage.live.advance(u64::try_from(stage.now().since(start).as_millis()).unwrap_or(u64::MAX));
+        tally[Count::Guests] == 0 && tally[Count::Measured] >= goal
+    });
+    stage.enter(Phase::Settle, Duration::ZERO);
     stage.quiet();
     // The server gives memory back when its own timers have fired.
     let start = stage.now();

@@ -104,6 +104,23 @@ impl Reason {
         }
     }
 
+    /// The same for people.
+    pub(super) const fn words(self) -> &'static str {
+        match self {
+            Self::TimedOut => "no answer in time",
+            Self::Ended => "ended by the server",
+            Self::Closed => "closed by the server",
+            Self::Busy => "server busy",
+            Self::Protocol => "not the target's protocol",
+            Self::Ports => "no free source port",
+            Self::Memory => "no memory",
+            Self::Descriptors => "no descriptors",
+            Self::Places => "no place for another guest",
+            Self::Stuck => "server does not read",
+            _ => self.name(),
+        }
+    }
+
     /// The reason of this name.
     pub(super) fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|reason| reason.name() == name)
@@ -193,6 +210,15 @@ pub(super) const fn mend_close(code: u16) -> &'static str {
     }
 }
 
+/// A name in the report, for people.
+pub(super) fn in_words(name: &str) -> String {
+    match (name.strip_prefix("closed_"), Reason::named(name)) {
+        (Some(code), _) => format!("closed by the server with code {code}"),
+        (None, Some(reason)) => reason.words().to_owned(),
+        (None, None) => name.to_owned(),
+    }
+}
+
 /// A reason, and what the server said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Cause {
@@ -243,6 +269,14 @@ mod tests {
             assert_eq!(reason as usize, number, "{reason:?}");
             assert!(Reason::ALL[..number].iter().all(|other| other.name() != reason.name()), "{reason:?}");
         }
+    }
+
+    #[test]
+    fn names_have_words() {
+        let words = ["timed_out", "closed_1009", "reset", "closed"].map(in_words);
+        let expected = ["no answer in time", "closed by the server with code 1009", "reset", "closed by the server"];
+        assert_eq!(words, expected);
+        assert!(Reason::ALL.into_iter().all(|reason| !reason.words().contains('_')));
     }
 
     #[test]

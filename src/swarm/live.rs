@@ -1,6 +1,6 @@
 //! What can be seen while a swarm runs: counters of its threads, added up by whoever looks.
 
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use crate::metrics::Counter;
 
@@ -34,7 +34,6 @@ pub struct Counts {
 
 /// What a swarm is doing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(u8)]
 pub enum Phase {
     /// It prepares: threads, rings, a namespace, the server in it.
     #[default]
@@ -58,18 +57,6 @@ pub enum Phase {
 }
 
 impl Phase {
-    const ALL: [Self; 9] = [
-        Self::Setup,
-        Self::Open,
-        Self::Check,
-        Self::Hold,
-        Self::WarmUp,
-        Self::Measure,
-        Self::Settle,
-        Self::Close,
-        Self::Done,
-    ];
-
     /// For people: `opening`, `holding`.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -91,10 +78,15 @@ impl Phase {
 #[derive(Debug)]
 pub struct Live {
     threads: Box<[Counts]>,
-    phase: AtomicU8,
-    /// How far the phase is, of [`Live::goal`].
-    done: AtomicU64,
-    goal: AtomicU64,
+    stage: Mutex<Stage>,
+}
+
+/// A phase, and how far it is. Together, so that nobody sees the one of now and the other of before.
+#[derive(Clone, Copy, Debug, Default)]
+struct Stage {
+    phase: Phase,
+    done: u64,
+    goal: u64,
 }
 
 /// The sums, once.
@@ -112,18 +104,15 @@ pub struct Snapshot {
     pub received: u64,
     pub bytes_sent: u64,
     pub bytes_received: u64,
+    pub done: u64,
+    pub goal: u64,
 }
 
 impl Live {
     /// For so many threads.
     #[must_use]
     pub fn new(threads: usize) -> Self {
-        Self {
-            threads: (0..threads).map(|_| Counts::default()).collect(),
-            phase: AtomicU8::new(0),
-            done: AtomicU64::new(0),
-            goal: AtomicU64::new(0),
-        }
+        Self { threads: (0..threads).map(|_| Counts::default()).collect(), stage: Mutex::default() }
     }
 
     /// What this thread counts in; only it may write there.
@@ -138,35 +127,40 @@ impl Live {
     /// Says what goes on from now on, by whoever leads the run. `goal` is how much of it there is to do, in the unit of
     /// [`Live::progress`]; 0 when nobody knows.
     pub fn enter(&self, phase: Phase, goal: u64) {
-        self.done.store(0, Ordering::Relaxed);
-        self.goal.store(goal, Ordering::Relaxed);
-        self.phase.store(phase as u8, Ordering::Relaxed);
+        *self.lock() = Stage { phase, done: 0, goal };
     }
 
     /// Says how far the phase is, by whoever leads the run: milliseconds of a time, or publications.
     pub fn advance(&self, done: u64) {
-        self.done.store(done, Ordering::Relaxed);
+        self.lock().done = done;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Stage> {
+        self.stage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How far the phase is, and how far it goes (0: nobody knows).
     #[must_use]
     pub fn progress(&self) -> (u64, u64) {
-        (self.done.load(Ordering::Relaxed), self.goal.load(Ordering::Relaxed))
+        let stage = self.lock();
+        (stage.done, stage.goal)
     }
 
     /// The phase now.
     #[must_use]
     pub fn phase(&self) -> Phase {
-        let index = usize::from(self.phase.load(Ordering::Relaxed));
-        Phase::ALL.get(index).copied().unwrap_or(Phase::Done)
+        self.lock().phase
     }
 
     /// All of it now. The numbers may be some microseconds apart.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         let sum = |counter: fn(&Counts) -> &Counter| self.threads.iter().map(|counts| counter(counts).get()).sum();
+        let Stage { phase, done, goal } = *self.lock();
         Snapshot {
-            phase: self.phase(),
+            phase,
+            done,
+            goal,
             opening: sum(|counts| &counts.opening),
             opened: sum(|counts| &counts.opened),
             failed: sum(|counts| &counts.failed),
@@ -185,6 +179,18 @@ impl Live {
 mod tests {
     use super::*;
 
+    const PHASES: [Phase; 9] = [
+        Phase::Setup,
+        Phase::Open,
+        Phase::Check,
+        Phase::Hold,
+        Phase::WarmUp,
+        Phase::Measure,
+        Phase::Settle,
+        Phase::Close,
+        Phase::Done,
+    ];
+
     #[test]
     fn threads_add_up() {
         let live = Live::new(3);
@@ -199,10 +205,12 @@ mod tests {
     #[test]
     fn every_phase_comes_back() {
         let live = Live::new(1);
-        for phase in Phase::ALL {
+        for phase in PHASES {
             live.enter(phase, 100);
             assert_eq!((live.phase(), live.progress()), (phase, (0, 100)));
             live.advance(40);
+            let seen = live.snapshot();
+            assert_eq!((seen.phase, seen.done, seen.goal), (phase, 40, 100));
         }
     }
 

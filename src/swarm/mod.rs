@@ -16,6 +16,7 @@ mod broadcast;
 mod churn;
 mod crowd;
 mod echo;
+mod halt;
 mod idle;
 pub mod latency;
 mod limits;
@@ -108,6 +109,8 @@ pub fn run(plan: &Plan, live: &Live, stop: &AtomicBool) -> Result<Report, RunErr
         let outcome = conduct(&mut stage, &mut report);
         stage.limit = network.fallen(report.opened).or(stage.limit.take());
         idle::lived(&stage, &mut report.hold);
+        stage.conclude();
+        report.deserted = stage.deserted.get().map(|after| latency::round(after.as_secs_f64()));
         stage.end(CLOSE);
         let mut harvest: Option<Harvest> = None;
         for (index, thread) in crew.into_iter().enumerate() {
@@ -205,7 +208,7 @@ fn headed(plan: &Plan) -> Report {
 /// Leads the threads through the scenario.
 fn conduct(stage: &mut Stage<'_>, report: &mut Report) -> Outcome {
     let is_open = stage.open_all();
-    report.opened = stage.tally()[Count::Standing];
+    report.opened = stage.tally()[Count::Opened];
     if !is_open {
         return Outcome::Plain;
     }

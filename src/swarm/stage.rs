@@ -1,11 +1,12 @@
 //! The conductor's side: tells all threads what to do, waits for what they count, and looks at the server.
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use super::crowd::{PAUSE_LONGEST, Role};
-use super::limits::{Cause, Reason};
+use super::limits::Reason;
 use super::live::{Live, Phase};
 use super::part::Order;
 use super::part::echo::{Load, Pace};
@@ -60,6 +61,11 @@ pub(super) struct Stage<'a> {
     others: usize,
     /// Loads that the echo clients have had.
     loads: usize,
+    /// All connections of the plan have stood.
+    pub(super) have_stood: bool,
+    pub(super) start: Instant,
+    /// Time from the start until the server had ended all connections.
+    pub(super) deserted: Cell<Option<Duration>>,
 }
 
 impl<'a> Stage<'a> {
@@ -84,6 +90,9 @@ impl<'a> Stage<'a> {
             opening,
             others: 0,
             loads: 0,
+            have_stood: false,
+            start: clock.now(),
+            deserted: Cell::new(None),
         }
     }
 
@@ -99,12 +108,6 @@ impl<'a> Stage<'a> {
     /// What the connections of the target are for.
     pub(super) fn role(&self) -> Role {
         if self.plan.target.app == App::Echo { Role::Echo } else { Role::Holder }
-    }
-
-    /// Whether the run is to end early.
-    pub(super) fn is_stopped(&self) -> bool {
-        let is_over = |desk: &Desk| desk.is_over.load(Ordering::Relaxed);
-        self.stop.load(Ordering::Relaxed) || self.desks.iter().any(is_over)
     }
 
     /// Tells each thread, and returns when all have obeyed. Threads that are over do not matter.
@@ -222,6 +225,7 @@ impl<'a> Stage<'a> {
         let (count, role) = (self.plan.connections, self.role());
         let is_open = self.open(role, count, |tally| tally[Count::Standing]);
         self.look();
+        self.have_stood = is_open;
         is_open
     }
 
@@ -262,14 +266,6 @@ impl<'a> Stage<'a> {
             self.stopped_by(Reason::TimedOut.into(), standing);
         }
         standing >= goal && self.limit.is_none() && wait == Wait::Done
-    }
-
-    fn obstacle(&self) -> Option<Cause> {
-        self.desks.iter().find_map(Desk::obstacle)
-    }
-
-    fn stopped_by(&mut self, cause: Cause, at: u64) {
-        self.limit.get_or_insert(Limit { what: cause.what(), at, mend: cause.mend().to_owned() });
     }
 
     /// Lets every connection prove by data that it lives, and returns how many did. Those who are to vanish do so then.

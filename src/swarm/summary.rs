@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use super::limits::in_words;
 use super::report::{Broadcast, Churn, Connect, Echo, EchoTimes, Report, Server};
 
 /// Columns of the labels.
@@ -38,6 +39,9 @@ impl Report {
     }
 }
 
+/// What was not measured.
+const NONE: &str = "-";
+
 struct Rows(String);
 
 impl Rows {
@@ -51,15 +55,19 @@ impl Rows {
         let (opened, asked) = (grouped(report.opened), grouped(report.connections));
         self.row("connections", format!("{opened} of {asked} opened in {}, {}/s", time(*seconds), amount(*rate)));
         let [p50, p99, max] = [p50_ms, p99_ms, max_ms].map(|ms| time(ms / 1e3));
-        self.row("  handshake", format!("p50 {p50}, p99 {p99}, max {max}"));
+        let handshake = format!("p50 {p50}, p99 {p99}, max {max}");
+        self.row("  handshake", if *max_ms > 0.0 { &handshake } else { NONE });
         if *failed + *retries > 0 {
             let (failed, retries) = (grouped(*failed), grouped(*retries));
-            self.row("  failed", format!("{failed}, and {retries} tries that were made again{}", reasons(failures)));
+            self.row("  failed", format!("{failed} connections; {retries} tries were repeated{}", reasons(failures)));
         }
         let hold = &report.hold;
         let (start, end, pings) = (hold.alive_at_start, hold.alive_at_end, hold.pings_answered);
-        let (start, end, pings) = (grouped(start), grouped(end), grouped(pings));
-        let held = time(hold.seconds);
+        let checked = |alive: u64| {
+            if alive == 0 && report.was_stopped() { "not checked".to_owned() } else { grouped(alive) }
+        };
+        let (start, end, pings) = (checked(start), checked(end), grouped(pings));
+        let held = if hold.seconds > 0.0 { time(hold.seconds) } else { NONE.to_owned() };
         self.row(
             "  held",
             format!("{held}; alive by data: {start} at the start, {end} at the end; {pings} pings answered"),
@@ -75,23 +83,22 @@ impl Rows {
     fn broadcast(&mut self, broadcast: &Broadcast) {
         let Broadcast { messages, size_bytes, deliveries, missing, duplicates, rate, .. } = broadcast;
         let (messages, deliveries) = (grouped(*messages), grouped(*deliveries));
-        let (missing, duplicates) = (grouped(*missing), grouped(*duplicates));
+        let [missing, duplicates, size] = [*missing, *duplicates, *size_bytes as u64].map(grouped);
         self.row(
             "broadcast",
-            format!(
-                "{messages} messages of {size_bytes} B, {deliveries} deliveries, {missing} missing, {duplicates} twice"
-            ),
+            format!("{messages} messages of {size} B, {deliveries} deliveries, {missing} missing, {duplicates} twice"),
         );
         let [first, p50, p99, p99_9, last] =
             [broadcast.first_ms, broadcast.p50_ms, broadcast.p99_ms, broadcast.p99_9_ms, broadcast.last_ms]
                 .map(|ms| time(ms / 1e3));
-        self.row("  delivery", format!("first {first}, p50 {p50}, p99 {p99}, p99.9 {p99_9}, last {last}"));
+        let delivery = format!("first {first}, p50 {p50}, p99 {p99}, p99.9 {p99_9}, last {last}");
+        self.row("  delivery", if broadcast.deliveries > 0 { &delivery } else { NONE });
         self.row("  rate", format!("{} deliveries/s", amount(*rate)));
     }
 
     fn echo(&mut self, echo: &Echo) {
         let Echo { messages, missing, wrong, size_bytes, in_flight, seconds, intended_rate, rate, .. } = echo;
-        let [messages, missing, wrong] = [*messages, *missing, *wrong].map(grouped);
+        let [messages, missing, wrong, size] = [*messages, *missing, *wrong, *size_bytes as u64].map(grouped);
         let load = intended_rate.map_or_else(
             || format!("{} in flight per connection", grouped(*in_flight as u64)),
             |rate| format!("{}/s asked for", amount(rate)),
@@ -99,7 +106,7 @@ impl Rows {
         let seconds = time(*seconds);
         self.row(
             "echo",
-            format!("{messages} messages of {size_bytes} B due in {seconds}, {missing} missing, {wrong} wrong; {load}"),
+            format!("{messages} messages of {size} B due in {seconds}, {missing} missing, {wrong} wrong; {load}"),
         );
         self.row("  rate", format!("{} messages/s", amount(*rate)));
         self.row("  latency", times(&echo.times));
@@ -112,16 +119,24 @@ impl Rows {
         let (connects, failed) = (grouped(churn.connects), grouped(churn.connects_failed));
         let (rate, intended, seconds) = (amount(churn.rate), amount(churn.intended_rate), time(churn.seconds));
         self.row("churn", format!("{connects} came in {seconds}, {rate}/s of {intended}/s; {failed} could not"));
-        let [graceful, abrupt, half_open, slow] =
-            [churn.graceful, churn.abrupt, churn.half_open, churn.slow].map(grouped);
-        self.row("  left", format!("{graceful} with a good-bye, {abrupt} abruptly, {half_open} mute, {slow} slow"));
+        // Slow ones that the server lets be say good-bye as the others do.
+        let bade = churn.graceful.saturating_sub(churn.slow.saturating_sub(churn.slow_ended));
+        let [bade, abrupt, half_open, slow] = [bade, churn.abrupt, churn.half_open, churn.slow].map(grouped);
+        self.row(
+            "  left",
+            format!("{bade} with a good-bye, {abrupt} abruptly; {half_open} went mute, {slow} were slow"),
+        );
         let (held, lost) = (grouped(churn.held), grouped(churn.held_lost));
         self.row("  stayed", format!("{held}, of which {lost} were lost"));
         let [deliveries, missing, twice] = [churn.deliveries, churn.missing, churn.duplicates].map(grouped);
         self.row("  delivered", format!("{deliveries} to healthy members, {missing} missing, {twice} twice"));
         if churn.half_open > 0 {
             let [noticed, missed] = [churn.half_open_detected, churn.half_open_overlooked].map(grouped);
-            self.row("  noticed", format!("{noticed} mute ones, {missed} not"));
+            self.row("  mute", format!("the server ended {noticed} of them in time, {missed} not"));
+        }
+        if churn.slow > 0 {
+            let [ended, rest] = [churn.slow_ended, churn.slow.saturating_sub(churn.slow_ended)].map(grouped);
+            self.row("  slow", format!("the server ended {ended} of them, {rest} said good-bye after their time"));
         }
         if churn.server_bytes_before > 0 {
             let [before, peak, after] =
@@ -140,7 +155,8 @@ impl Rows {
     fn server(&mut self, server: &Server) {
         let [before, held, after] = [server.before, server.held, server.after].map(|usage| bytes(usage.user_bytes));
         let each = server.user_bytes_per_connection;
-        self.row("server", format!("memory {before} before, {held} held, {after} after; {each:.1} B per connection"));
+        self.row("server", format!("memory {before} before, {held} held, {after} after"));
+        self.row("  grew by", format!("{each:.1} B per connection; one that had held some before grows by less"));
         let cpu = time(server.after.cpu_seconds - server.before.cpu_seconds);
         self.row("  CPU", format!("{cpu}, pid {}", server.pid));
     }
@@ -156,7 +172,8 @@ fn times(times: &EchoTimes) -> String {
 fn reasons(reasons: &BTreeMap<String, u64>) -> String {
     let mut each: Vec<_> = reasons.iter().collect();
     each.sort_by_key(|(_, count)| Reverse(**count));
-    let each: Vec<String> = each.into_iter().map(|(why, count)| format!("{} {why}", grouped(*count))).collect();
+    let each: Vec<String> =
+        each.into_iter().map(|(why, count)| format!("{} {}", grouped(*count), in_words(why))).collect();
     if each.is_empty() { String::new() } else { format!(": {}", each.join(", ")) }
 }
 
@@ -242,7 +259,8 @@ connections   10 of 10 opened in 500.0 ms, 20.0/s
 broadcast     2 messages of 128 B, 20 deliveries, 0 missing, 0 twice
   delivery    first 1.0 ms, p50 5.0 ms, p99 10.0 ms, p99.9 10.0 ms, last 10.0 ms
   rate        20.0 deliveries/s
-server        memory 1.0 MiB before, 1.0 MiB held, 1.0 MiB after; 64.0 B per connection
+server        memory 1.0 MiB before, 1.0 MiB held, 1.0 MiB after
+  grew by     64.0 B per connection; one that had held some before grows by less
   CPU         1.00 s, pid 7
 result        ok
 ";
@@ -252,10 +270,10 @@ result        ok
     #[test]
     #[allow(clippy::type_complexity, reason = "a table of what spoils a report, and what is said then")]
     fn every_fault_is_told_and_none_is_ok() {
-        let faults: [(fn(&mut Report), &str); 12] = [
+        let faults: [(fn(&mut Report), &str); 13] = [
             (|report| report.opened = 9, "only 9 of 10 connections opened"),
             (|report| report.hold.lost = 1, "1 of 10 connections were not alive at the end"),
-            (|report| report.hold.alive_at_start = 8, "2 of 10 connections gave no sign of life"),
+            (|report| report.hold.alive_at_start = 8, "2 of 10 connections brought no data"),
             (|report| report.hold.alive_at_end = 7, "3 of 10 connections were not alive at the end"),
             (
                 |report| report.broadcast = Some(Broadcast { missing: 4, ..Broadcast::default() }),
@@ -273,15 +291,19 @@ result        ok
             (|report| report.churn = Some(Churn { held_lost: 2, ..Churn::default() }), "2 held connections were lost"),
             (|report| report.interrupted = true, "ended by a signal"),
             (
+                |report| (report.deserted, report.hold.lost, report.hold.alive_at_end) = (Some(2.3), 10, 0),
+                "the server ended all connections after 2.30 s, target ws://127.0.0.1:8080/topics/load: see its log",
+            ),
+            (
                 |report| (report.hold.lost, report.hold.losses) = (2, BTreeMap::from([("closed_1009".to_owned(), 2)])),
-                "2 of 10 connections were not alive at the end: closed_1009 (2 times): ask for a smaller --size",
+                "2 of 10 connections were not alive at the end: closed by the server with code 1009 (2 times): ask for a smaller --size",
             ),
             (
                 |report| {
                     let failures = BTreeMap::from([("places".to_owned(), 7)]);
                     report.churn = Some(Churn { connects_failed: 7, failures, ..Churn::default() });
                 },
-                "7 connections could not come: places (7 times): lower --churn",
+                "7 connections could not come: no place for another guest (7 times): lower --churn",
             ),
         ];
         assert!(good().ok() && good().to_json().contains("\"ok\": true"));
@@ -292,6 +314,45 @@ result        ok
             assert!(report.summary().contains(expected), "{expected}: {}", report.summary());
             let told = report.faults().into_iter().find(|fault| fault.contains(expected)).unwrap_or_default();
             assert!(told.contains(": "), "how to mend it: {told}");
+        }
+    }
+
+    #[test]
+    fn what_was_not_measured_is_not_zero() {
+        let hold = Hold { seconds: 1.0, alive_at_start: 10, ..Hold::default() };
+        let echo = Echo { messages: 5, missing: 3, size_bytes: 2 << 20, ..Echo::default() };
+        let stopped = Report { interrupted: true, hold, echo: Some(echo), broadcast: None, ..good() };
+        let summary = stopped.summary();
+        assert!(summary.contains("alive by data: 10 at the start, not checked at the end"), "{summary}");
+        assert!(summary.contains(" 2,097,152 B "), "{summary}");
+        assert_eq!(stopped.faults(), ["ended by a signal before its time: let it run"]);
+        let (connect, broadcast) = (Connect::default(), Some(Broadcast::default()));
+        let nothing = Report { opened: 0, connect, broadcast, hold: Hold::default(), ..good() };
+        let summary = nothing.summary();
+        for row in ["  handshake   -\n", "  held        -; ", "  delivery    -\n"] {
+            assert!(summary.contains(row), "{row} in {summary}");
+        }
+    }
+
+    #[test]
+    fn those_who_came_to_a_churn_add_up() {
+        let churn = Churn {
+            connects: 623,
+            graceful: 448,
+            abrupt: 120,
+            half_open: 29,
+            half_open_detected: 29,
+            slow: 29,
+            slow_ended: 26,
+            ..Churn::default()
+        };
+        let summary = Report { churn: Some(churn), ..good() }.summary();
+        for row in [
+            "  left        445 with a good-bye, 120 abruptly; 29 went mute, 29 were slow\n",
+            "  mute        the server ended 29 of them in time, 0 not\n",
+            "  slow        the server ended 26 of them, 3 said good-bye after their time\n",
+        ] {
+            assert!(summary.contains(row), "{row} in {summary}");
         }
     }
 

@@ -7,7 +7,7 @@ mod flags;
 mod output;
 mod progress;
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -36,6 +36,10 @@ Examples:
 
 A connection counts when its handshake is complete, and it is alive when data came through it. Latency counts from \
 the time at which a message was due, not from when it could leave: a server that stalls cannot hide it.
+
+While it runs, in/s and out/s are messages received and sent per second, heartbeats not among them. The memory per \
+connection is what the server grew by while all were held: one that has held as many before keeps the pages, and \
+grows by less or nothing. Start it anew to measure that.
 
 A target in 127.0.0.0/8 is reached from many source addresses, and the connections take no descriptors of this \
 process: millions fit. Start the server with a --max-connections above --connections.
@@ -94,12 +98,21 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let report = follow(plan, signals, progress)?;
     // With the JSON on standard output, what is for people must not be in between.
     let summary = report.summary();
-    let _ = match output {
-        Output::Standard => std::io::stderr().write_all(summary.as_bytes()),
-        _ => std::io::stdout().write_all(summary.as_bytes()),
+    let told = match output {
+        Output::Standard => io::stderr().write_all(summary.as_bytes()),
+        _ => tell(&summary),
     };
     output.write(&report.to_json())?;
-    verdict(&report)
+    verdict(&report)?;
+    told.map_err(|error| {
+        Failure::runtime(format_args!("cannot write the summary: {error}, standard output: make room there"))
+    })
+}
+
+fn tell(summary: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(summary.as_bytes())?;
+    out.flush()
 }
 
 /// Time from one look at the swarm to the next.

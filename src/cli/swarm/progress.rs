@@ -14,10 +14,17 @@ const WINDOW: Duration = Duration::from_secs(1);
 /// Time from one line to the next where there is no terminal.
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
 
+/// Setting up is worth a line when it takes longer than this.
+const SETUP_SOON: Duration = Duration::from_secs(1);
+/// Columns of a bar: with its label it leaves a narrow terminal room for what matters.
+const BAR: u64 = 8;
+
 /// Shows a [`Live`] on standard error.
 pub(super) struct Progress {
     view: View,
     connections: u64,
+    /// The first look.
+    start: Option<Instant>,
     /// Looks within the last [`WINDOW`], and the one before.
     seen: VecDeque<(Instant, Snapshot)>,
 }
@@ -37,7 +44,7 @@ impl Progress {
         } else {
             View::Lines { last: None }
         };
-        Self { view, connections: connections as u64, seen: VecDeque::new() }
+        Self { view, connections: connections as u64, start: None, seen: VecDeque::new() }
     }
 
     /// Shows what there is now.
@@ -49,19 +56,14 @@ impl Progress {
         }
         let (since, before) = self.seen.front().copied().unwrap_or((now, snapshot));
         let text = || describe(&before, &snapshot, now.duration_since(since), self.connections);
+        let passed = now.duration_since(*self.start.get_or_insert(now));
         match &mut self.view {
-            View::Bar(bar) => {
-                let (done, goal) = extent(live, &snapshot, self.connections);
-                bar.set_length(goal.max(1));
-                bar.set_position(done.min(goal));
-                bar.set_prefix(snapshot.phase.name());
-                bar.set_message(text());
-                bar.tick();
-            }
+            // All of it in one message: each setter draws, and the bar of one phase must not stand behind another's name.
+            View::Bar(bar) => bar.set_message(line(&snapshot, self.connections, passed, &text())),
             View::Lines { last } => {
                 let due =
                     last.is_none_or(|(at, phase)| phase != snapshot.phase || now.duration_since(at) >= LINE_INTERVAL);
-                if due {
+                if due && (snapshot.phase != Phase::Setup || passed >= SETUP_SOON) {
                     *last = Some((now, snapshot.phase));
                     // Nobody listens: no reason to stop.
                     let _ = writeln!(std::io::stderr(), "{}: {}", snapshot.phase.name(), text());
@@ -82,18 +84,26 @@ impl Drop for Progress {
 
 fn bar() -> ProgressBar {
     let bar = ProgressBar::with_draw_target(Some(1), ProgressDrawTarget::stderr_with_hz(10));
-    let template = "{prefix:>11} [{bar:24}] {elapsed} {wide_msg}";
-    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-    bar.set_style(style.progress_chars("=> "));
+    bar.set_style(ProgressStyle::with_template("{wide_msg}").unwrap_or_else(|_| ProgressStyle::default_bar()));
     bar
 }
 
-/// How far the bar is, of what: the connections while they come, then what the run says.
-fn extent(live: &Live, snapshot: &Snapshot, connections: u64) -> (u64, u64) {
+/// The line of a terminal. Where nobody knows how long it takes, it has no bar.
+fn line(snapshot: &Snapshot, connections: u64, passed: Duration, text: &str) -> String {
+    let (name, seconds) = (snapshot.phase.name(), passed.as_secs());
+    let (done, goal) = extent(snapshot, connections);
+    let Some(full) = (done.min(goal) * BAR).checked_div(goal) else { return format!("{name:>10} {seconds}s {text}") };
+    let full = usize::try_from(full).unwrap_or(0);
+    format!("{name:>10} [{:8}] {seconds}s {text}", "=".repeat(full))
+}
+
+/// How far the bar is, of what: the connections while they come and go, else what the run says.
+fn extent(snapshot: &Snapshot, connections: u64) -> (u64, u64) {
     match snapshot.phase {
         Phase::Setup | Phase::Open => (snapshot.opened.min(connections), connections),
+        Phase::Close => (snapshot.goal.saturating_sub(snapshot.alive), snapshot.goal),
         Phase::Done => (1, 1),
-        _ => live.progress(),
+        _ => (snapshot.done, snapshot.goal),
     }
 }
 
@@ -105,7 +115,21 @@ fn describe(before: &Snapshot, now: &Snapshot, elapsed: Duration, connections: u
         if elapsed.is_zero() { 0.0 } else { grown / elapsed.as_secs_f64() }
     };
     let mut parts = Vec::new();
+    // What is wrong comes first: a narrow terminal cuts the rest.
+    for (count, what) in [(now.lost, "lost"), (now.failed, "failed")] {
+        if count > 0 {
+            parts.push(format!("{} {what}", grouped(count)));
+        }
+    }
     match now.phase {
+        Phase::Settle if now.goal > 0 => {
+            // Only a churn knows, in milliseconds.
+            parts.push(format!(
+                "waiting for guests to end, up to {} s more",
+                now.goal.saturating_sub(now.done).div_ceil(1000)
+            ));
+            parts.push(format!("{} alive", grouped(now.alive)));
+        }
         Phase::Setup | Phase::Open => {
             parts.push(format!("{} of {} open", grouped(now.opened), grouped(connections)));
             parts.push(format!("{}/s", amount(rate(|at| at.opened))));
@@ -117,11 +141,6 @@ fn describe(before: &Snapshot, now: &Snapshot, elapsed: Duration, connections: u
             #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "never negative, and saturates")]
             let flow = rate(|at| at.bytes_received + at.bytes_sent) as u64;
             parts.push(format!("{}/s", bytes(flow)));
-        }
-    }
-    for (count, what) in [(now.failed, "failed"), (now.lost, "lost")] {
-        if count > 0 {
-            parts.push(format!("{} {what}", grouped(count)));
         }
     }
     parts.join(", ")
@@ -137,12 +156,12 @@ mod tests {
         let now = Snapshot { opened: 16_000, opening: 64, failed: 3, ..before };
         assert_eq!(
             describe(&before, &now, Duration::from_millis(500), 100_000),
-            "16,000 of 100,000 open, 30,000/s, 64 opening, 3 failed"
+            "3 failed, 16,000 of 100,000 open, 30,000/s, 64 opening"
         );
         let held = Snapshot { phase: Phase::Hold, alive: 7, received: 20, bytes_received: 2048, lost: 1, ..now };
         assert_eq!(
             describe(&now, &held, Duration::from_secs(1), 100_000),
-            "7 alive, 20.0 in/s, 0.0 out/s, 2.0 KiB/s, 3 failed, 1 lost"
+            "1 lost, 3 failed, 7 alive, 20.0 in/s, 0.0 out/s, 2.0 KiB/s"
         );
         assert!(describe(&now, &now, Duration::ZERO, 1).contains(" 0.0/s"));
     }
@@ -152,10 +171,30 @@ mod tests {
         let live = Live::new(1);
         live.enter(Phase::Open, 0);
         live.thread(0).opened.add(12);
-        assert_eq!(extent(&live, &live.snapshot(), 10), (10, 10));
+        assert_eq!(extent(&live.snapshot(), 10), (10, 10));
         live.enter(Phase::Hold, 5000);
         live.advance(1200);
-        assert_eq!(extent(&live, &live.snapshot(), 10), (1200, 5000));
+        assert_eq!(extent(&live.snapshot(), 10), (1200, 5000));
+        live.thread(0).alive.set(15);
+        live.enter(Phase::Close, 20);
+        assert_eq!(extent(&live.snapshot(), 10), (5, 20), "those that are gone");
+    }
+
+    #[test]
+    fn a_narrow_terminal_shows_what_matters() {
+        let held =
+            Snapshot { phase: Phase::WarmUp, alive: 20_000, lost: 17, done: 500, goal: 1000, ..Snapshot::default() };
+        let text = describe(&held, &held, Duration::from_secs(1), 20_000);
+        let shown = line(&held, 20_000, Duration::from_secs(75), &text);
+        assert!(shown.starts_with("warming up [====    ] 75s 17 lost, 20,000 alive, 0.0 in/s"), "{shown}");
+        assert!(shown.find("17 lost").is_some_and(|at| at + 7 <= 40) && shown.len() <= 80, "{shown}");
+        let settling = Snapshot { phase: Phase::Settle, done: 12_400, goal: 57_000, alive: 3, ..held };
+        assert_eq!(
+            describe(&held, &settling, Duration::from_secs(1), 3),
+            "17 lost, waiting for guests to end, up to 45 s more, 3 alive"
+        );
+        let unknown = line(&Snapshot { goal: 0, ..settling }, 3, Duration::ZERO, "");
+        assert!(unknown.starts_with("  settling 0s"), "no bar that never moves: {unknown}");
     }
 
     #[test]

@@ -72,6 +72,8 @@ pub struct Uring {
     /// What [`Backend::next`] will hand out.
     done: VecDeque<Completion>,
     shorts: VecDeque<Short>,
+    /// Cancellations that found nothing.
+    missed: Vec<(Kind, ConnId)>,
     /// Readable connections that wait for a scratch buffer.
     ready: VecDeque<ConnId>,
     /// Rings with something to submit.
@@ -135,6 +137,7 @@ impl Uring {
             table: Table::new(config.connections_max),
             done: VecDeque::new(),
             shorts: VecDeque::new(),
+            missed: Vec::new(),
             ready: VecDeque::new(),
             listed: Vec::new(),
             listeners: Vec::new(),

@@ -34,7 +34,7 @@ use std::io;
 
 use super::buffers::{BufferRing, Lent, Scratch};
 use super::request::{self, Done, Kind};
-use super::table::{CLOSING, DIAL, ENDED, HUNG_UP, MULTI, OUTSTANDING, PAUSED, POLL, QUEUED, READABLE, RECV};
+use super::table::{CLOSING, DIAL, ENDED, HUNG_UP, MULTI, OUTSTANDING, PAUSED, POLL, POLL_OUT, QUEUED, READABLE, RECV};
 use super::{Completion, Uring};
 use crate::id::ConnId;
 
@@ -108,6 +108,7 @@ impl Uring {
     /// Starts receives for those in the line, as long as there are buffers.
     pub(super) fn service(&mut self) {
         self.dial_again();
+        self.cancel_again();
         while self.scratch.has_free() {
             let Some(id) = self.ready.pop_front() else { return };
             let Some(entry) = self.table.open(id) else { continue };
@@ -230,9 +231,23 @@ impl Uring {
         }
     }
 
-    /// A cancellation found nothing: either the last completion is on its way, or the request was between two waits.
-    pub(super) fn on_cancel_failed(&mut self, done: &Done, flag: u32, kind: Kind) {
-        let id = done.id();
+    /// Cancels again what was not found: either the last completion is on its way, or the request was between two waits.
+    /// Not from within a completion: both need the kernel's deferred work, which runs between two looks at completions
+    /// only, and where thousands are cancelled, each look would find the failures of the cancellations that the one
+    /// before it has queued.
+    fn cancel_again(&mut self) {
+        for (cancel, id) in std::mem::take(&mut self.missed) {
+            match cancel {
+                Kind::CancelPoll => self.cancel_unless_over(id, POLL, Kind::Poll, cancel),
+                Kind::CancelMulti => self.cancel_unless_over(id, MULTI, Kind::Multi, cancel),
+                Kind::CancelPollOut => self.cancel_unless_over(id, POLL_OUT, Kind::PollOut, cancel),
+                Kind::CancelDial => self.cancel_unless_over(id, DIAL, Kind::Dial, cancel),
+                _ => {}
+            }
+        }
+    }
+
+    fn cancel_unless_over(&mut self, id: ConnId, flag: u32, kind: Kind, cancel: Kind) {
         let Some(entry) = self.table.get(id).filter(|entry| entry.has(flag)) else { return };
         let wanted = match flag {
             POLL => !entry.has(CLOSING | MULTI),
@@ -241,7 +256,7 @@ impl Uring {
         };
         if !wanted {
             let ring = entry.ring();
-            self.push(ring, &request::cancel(kind, done.kind, id));
+            self.push(ring, &request::cancel(kind, cancel, id));
         }
     }
 }

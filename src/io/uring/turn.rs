@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use super::request::{self, Done, Kind};
 use super::ring::Batch;
-use super::table::{DIAL, MULTI, POLL, POLL_OUT};
 use super::{PRIMARY, Uring};
 use crate::io::Completion;
 
@@ -90,14 +89,13 @@ impl Uring {
             Kind::Send | Kind::SendPart => self.on_send(done),
             Kind::Accept | Kind::AcceptOne => self.on_accept(ring, done),
             Kind::CancelAccept => self.on_cancel_accept(done),
-            Kind::CancelPoll => self.on_cancel_failed(done, POLL, Kind::Poll),
-            Kind::CancelMulti => self.on_cancel_failed(done, MULTI, Kind::Multi),
-            Kind::CancelPollOut => self.on_cancel_failed(done, POLL_OUT, Kind::PollOut),
+            Kind::CancelPoll | Kind::CancelMulti | Kind::CancelPollOut | Kind::CancelDial => {
+                self.missed.push((done.kind, done.id()));
+            }
             Kind::Shutdown => self.on_shutdown(done),
             Kind::Close => self.on_close(ring, done),
             Kind::Refuse => self.freed(ring, u32::try_from(done.about).unwrap_or(0)),
             Kind::DialSocket | Kind::DialBind | Kind::Dial => self.on_dial(done),
-            Kind::CancelDial => self.on_cancel_failed(done, DIAL, Kind::Dial),
             Kind::Doorbell | Kind::Kick => {
                 let flag = if done.kind == Kind::Kick { &mut self.kicked } else { &mut self.rung };
                 *flag = true;
@@ -162,7 +160,7 @@ impl Uring {
         let accept = self.accept_deadline();
         let deadline = deadline.map_or(accept, |deadline| Some(accept.map_or(deadline, |accept| accept.min(deadline))));
         let mut timeout = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        if self.kicked || self.others_listed() {
+        if self.kicked || self.others_listed() || !self.missed.is_empty() {
             timeout = Some(Duration::ZERO);
         }
         self.listed.retain(|&ring| ring != PRIMARY);

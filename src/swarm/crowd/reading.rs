@@ -7,7 +7,7 @@ use super::opener::RETRY_AFTER_MAX;
 use super::{Crowd, Heard, Part};
 use crate::id::ConnId;
 use crate::io::{Dial, Lease};
-use crate::swarm::limits::Cause;
+use crate::swarm::limits::{Cause, Reason};
 use crate::swarm::peer::{Broken, Frame};
 use crate::swarm::tally::Count;
 
@@ -50,6 +50,7 @@ impl<B: Dial> Crowd<B> {
         let Some(member) = member.filter(|member| member.is_read()) else { return Ok(()) };
         let bytes: &[u8] = lease.map_or(&[], |lease| &*self.backend.bytes(lease));
         self.tally.add(Count::Bytes, bytes.len() as u64);
+        let was_heard = member.has(Member::HEARD);
         if !bytes.is_empty() {
             member.set(Member::HEARD);
         }
@@ -58,6 +59,10 @@ impl<B: Dial> Crowd<B> {
         let heard = Heard { now, tally: &mut self.tally, client, answer: &mut self.outgoing.bytes };
         let mut reader = Reader { index, member, heard, part, retry_after: None };
         let outcome = reader.take(bytes);
+        // What is not of the protocol says nothing for a connection.
+        if !was_heard && outcome.as_ref().is_err_and(|cause| cause.reason == Reason::Protocol) {
+            reader.member.clear(Member::HEARD);
+        }
         if let Some(age) = age.filter(|_| reader.member.phase == Phase::Open) {
             self.opener.in_flight = self.opener.in_flight.saturating_sub(1);
             self.connect.record(age);

@@ -42,6 +42,9 @@ pub enum Broken {
     /// It does not speak WebSocket.
     #[error("not a WebSocket server: {0}")]
     NotWebSocket(&'static str),
+    /// It speaks HTTP, where raw TCP is expected.
+    #[error("an HTTP server where raw TCP is asked for")]
+    Http,
     /// A frame that no server may send.
     #[error("the server sent {0}")]
     Frame(#[from] BadFrame),
@@ -70,6 +73,7 @@ impl Broken {
             Self::Declined { status: 503, .. } => "the server is full or drains: raise its --max-connections",
             Self::Declined { .. } => "look into the server's log",
             Self::NotWebSocket(_) => "check the port; raw TCP listeners are tcp://HOST:PORT",
+            Self::Http => "load it as ws://HOST:PORT/..., or take the port of a tcp:// listener",
             Self::Frame(_) | Self::Close(_) | Self::Fragmented => "check that the target's protocol is the server's",
             Self::TooLong(_) => "check the target's framing, and that nobody else publishes to its topic",
         }
@@ -174,6 +178,9 @@ impl Client {
 
     fn next_line<'a>(&self, bytes: &'a [u8]) -> Result<Option<(Frame<'a>, usize)>, Broken> {
         // A CR before the newline does not count.
+        if bytes.starts_with(b"HTTP/1.") {
+            return Err(Broken::Http);
+        }
         let window = &bytes[..bytes.len().min(self.message_bytes_max + 2)];
         let Some(newline) = memchr::memchr(b'\n', window) else {
             return if window.len() < bytes.len() { Err(Broken::TooLong(self.message_bytes_max)) } else { Ok(None) };
@@ -184,6 +191,9 @@ impl Client {
     }
 
     fn next_length<'a>(&self, bytes: &'a [u8]) -> Result<Option<(Frame<'a>, usize)>, Broken> {
+        if bytes.starts_with(b"HTTP") {
+            return Err(Broken::Http);
+        }
         let Some(declared) = length::declared(bytes) else { return Ok(None) };
         let end = length::HEADER_BYTES + self.check(declared)?;
         Ok(bytes.get(length::HEADER_BYTES..end).map(|payload| (bare(payload), end)))

@@ -41,6 +41,8 @@ pub struct Report {
     pub server: Option<Server>,
     /// What stopped the run short.
     pub limit: Option<Limit>,
+    /// Seconds from the start until the server had ended all connections, which ends a run.
+    pub deserted: Option<f64>,
     /// Whether a signal did.
     pub interrupted: bool,
 }

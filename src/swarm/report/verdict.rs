@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::{Limit, Report};
-use crate::swarm::limits::{Reason, mend_close};
-use crate::swarm::summary::grouped;
+use crate::swarm::limits::{Reason, in_words, mend_close};
+use crate::swarm::summary::{grouped, time};
 
 /// What is written: the report and the verdict.
 #[derive(Serialize)]
@@ -33,6 +33,10 @@ impl Report {
         if self.interrupted {
             faults.push("ended by a signal before its time: let it run".to_owned());
         }
+        if let Some(after) = self.deserted {
+            let after = time(after);
+            faults.push(format!("the server ended all connections after {after}, target {}: see its log", self.target));
+        }
         let [connections, opened] = [self.connections, self.opened].map(grouped);
         if let Some(Limit { what, at, mend }) = &self.limit {
             faults.push(format!("{what}: that stopped it at {} of {connections} connections: {mend}", grouped(*at)));
@@ -40,18 +44,17 @@ impl Report {
             let why = why(&self.connect.failures, mend_failure, LOG);
             faults.push(format!("only {opened} of {connections} connections opened: {why}"));
         }
-        // A run that was stopped has not asked all of them.
-        let was_stopped = self.limit.is_some() || self.interrupted;
+        let was_stopped = self.was_stopped();
         let unasked = |alive: u64| if was_stopped { 0 } else { self.opened.saturating_sub(alive) };
         let lost = self.hold.lost.max(unasked(self.hold.alive_at_end + self.hold.vanished));
-        if lost > 0 {
+        if lost > 0 && self.deserted.is_none() {
             let why = why(&self.hold.losses, mend_loss, LATE);
             faults.push(format!("{} of {opened} connections were not alive at the end: {why}", grouped(lost)));
         }
         let silent = unasked(self.hold.alive_at_start);
         if silent > 0 {
             let silent = grouped(silent);
-            faults.push(format!("{silent} of {opened} connections gave no sign of life when all were open: {LATE}"));
+            faults.push(format!("{silent} of {opened} connections brought no data when all were open: {LATE}"));
         }
         if !was_stopped && self.echo.as_ref().is_some_and(|echo| echo.messages == 0) {
             faults.push(format!("no message came back: measure with a longer --duration, or {LATE}"));
@@ -59,6 +62,12 @@ impl Report {
         let counted = self.counted().into_iter().filter(|(count, ..)| *count > 0);
         faults.extend(counted.map(|(count, what, mend)| format!("{} {what}: {mend}", grouped(count))));
         faults
+    }
+
+    /// Whether it ended before its time, and has not asked all of them.
+    #[must_use]
+    pub const fn was_stopped(&self) -> bool {
+        self.limit.is_some() || self.interrupted || self.deserted.is_some()
     }
 
     /// What has to be zero, and what mends it.
@@ -71,13 +80,14 @@ impl Report {
             push(broadcast.reordered, "deliveries came out of order", ORDER);
         }
         // Of a run that was stopped they may be under way.
-        let unless_stopped = |missing| if self.interrupted { 0 } else { missing };
+        let unless_stopped = |missing| if self.was_stopped() { 0 } else { missing };
         if let Some(echo) = &self.echo {
             push(unless_stopped(echo.missing), "messages did not come back", LATE);
             push(echo.wrong, "messages came back changed, twice or out of order", ORDER);
         }
         if let Some(churn) = &self.churn {
-            push(churn.held_lost, "held connections were lost", &why(&self.hold.losses, mend_loss, LOG));
+            let held_lost = if self.deserted.is_some() { 0 } else { churn.held_lost };
+            push(held_lost, "held connections were lost", &why(&self.hold.losses, mend_loss, LOG));
             push(churn.connects_failed, "connections could not come", &why(&churn.failures, mend_failure, LOG));
             push(churn.missing, "deliveries to healthy members are missing", LATE);
             push(churn.duplicates, "deliveries came twice", ORDER);
@@ -113,7 +123,8 @@ const MUTE: &str = "raise --half-open-for above the server's heartbeat interval 
 /// The reason that most have, and what mends it.
 fn why(reasons: &BTreeMap<String, u64>, mend: fn(&str) -> &'static str, unknown: &str) -> String {
     let most = reasons.iter().max_by_key(|(_, count)| **count);
-    most.map_or_else(|| unknown.to_owned(), |(why, count)| format!("{why} ({} times): {}", grouped(*count), mend(why)))
+    let told = |(why, count): (&String, &u64)| format!("{} ({} times): {}", in_words(why), grouped(*count), mend(why));
+    most.map_or_else(|| unknown.to_owned(), told)
 }
 
 /// What mends that connections do not open for a reason of this name.

@@ -41,6 +41,31 @@ fn rings_are_dialled_into_or_accepted_into() {
 }
 
 #[test]
+fn thousands_that_are_being_dialled_can_be_closed_at_once() {
+    const COUNT: u32 = 3000;
+    let mut shard = Shard::new(loopback(COUNT as usize, 4096));
+    shard.accepting = false;
+    let ids: Vec<_> = (0..COUNT).map(|index| shard.dial(1000 + index)).collect();
+    ids.iter().for_each(|id| shard.uring.close(*id, Ending::Graceful));
+    shard.until(|shard| shard.open.is_empty());
+    assert_eq!(shard.uring.dials.in_the_opening(), 0);
+}
+
+#[test]
+fn a_cancellation_that_found_nothing_is_not_repeated_among_completions() {
+    let mut shard = Shard::new(loopback(4, 4));
+    shard.accepting = false;
+    let id = shard.dial(1000);
+    shard.uring.close(id, Ending::Graceful);
+    let (listed, ring) = (std::mem::take(&mut shard.uring.listed), PRIMARY);
+    shard.uring.rings[ring].listed = false;
+    shard.uring.handle(ring, &Done::failed(Kind::CancelDial, id.bits(), libc::ENOENT));
+    assert_eq!((shard.uring.listed.as_slice(), shard.uring.missed.len()), (&[][..], 1));
+    shard.uring.listed = listed;
+    shard.until(|shard| shard.open.is_empty() && shard.uring.missed.is_empty());
+}
+
+#[test]
 fn the_limit_that_a_socket_met_is_told() {
     let limits = [
         (libc::ENFILE, ErrorKind::QuotaExceeded),
