@@ -33,16 +33,16 @@ impl Report {
         if self.interrupted {
             faults.push("ended by a signal before its time: let it run".to_owned());
         }
-        if let Some(after) = self.deserted {
-            let after = time(after);
-            faults.push(format!("the server ended all connections after {after}, target {}: see its log", self.target));
-        }
         let [connections, opened] = [self.connections, self.opened].map(grouped);
         if let Some(Limit { what, at, mend }) = &self.limit {
             faults.push(format!("{what}: that stopped it at {} of {connections} connections: {mend}", grouped(*at)));
         } else if self.opened < self.connections {
             let why = why(&self.connect.failures, mend_failure, LOG);
             faults.push(format!("only {opened} of {connections} connections opened: {why}"));
+        }
+        if let Some(after) = self.deserted {
+            let after = time(after);
+            faults.push(format!("the server ended all connections after {after}, target {}: see its log", self.target));
         }
         let was_stopped = self.was_stopped();
         let unasked = |alive: u64| if was_stopped { 0 } else { self.opened.saturating_sub(alive) };
