@@ -12,8 +12,9 @@ pub struct Config {
     pub connections_max: usize,
     /// Direct descriptors per ring; `None` for as many as RLIMIT_NOFILE allows.
     pub slots_per_ring: Option<u32>,
-    /// Small receives without a [`Backend::quieten`] between them after which a connection gets a multishot receive;
-    /// more than 3 for never, which suits clients: a multishot receive costs 600 bytes of kernel memory more.
+    /// Small receives without a [`quieten`](crate::io::Backend::quieten) between them after which a connection gets a
+    /// multishot receive; more than 3 for never, which suits clients: a multishot receive costs 600 bytes of kernel memory
+    /// more.
     pub promote_after: u32,
     /// Where dialled connections come from.
     pub sources: Sources,
