@@ -197,9 +197,4 @@ pub trait Dial: Backend {
     fn vanish(&mut self, id: ConnId) {
         self.close(id, Ending::Reset);
     }
-
-    /// Why the last dial failed that did, with the number that the kernel gave: more than [`Completion::Failed`] says.
-    fn dial_error(&self) -> Option<io::Error> {
-        None
-    }
 }

@@ -6,7 +6,7 @@ use super::latency::round;
 use super::live::Phase;
 use super::part::subscriber::Subscribers;
 use super::plan::Broadcast;
-use super::report::{self, Publication, Report, per_second};
+use super::report::{self, Report, per_second};
 use super::stage::Stage;
 use super::tally::{Count, Tally};
 use crate::time::Instant;
@@ -69,22 +69,16 @@ pub(super) fn publish(stage: &mut Stage<'_>, messages: u32, interval: Duration) 
 
 /// The report of publications of `size` bytes.
 pub(super) fn report(measured: &Measured, size: usize, messages: u32, heard: &Subscribers) -> report::Broadcast {
-    let all = Publication::new(&heard.overall);
     let counted = difference(measured, Count::Measured);
+    let took = heard.last.since(measured.start);
     report::Broadcast {
         messages: difference(measured, Count::Published),
-        size_bytes: size,
         deliveries: counted,
         missing: missing(&measured.before, &measured.after, measured.holders, messages.into(), measured.is_stopped),
         duplicates: difference(measured, Count::Duplicates),
         reordered: difference(measured, Count::Reordered),
-        first_ms: all.first_ms,
-        p50_ms: all.p50_ms,
-        p99_ms: all.p99_ms,
-        p99_9_ms: all.p99_9_ms,
-        last_ms: all.last_ms,
-        rate: per_second(counted, heard.last.since(measured.start)),
-        each: heard.messages.iter().map(Publication::new).collect(),
+        rate: per_second(counted, took),
+        ..report::Broadcast::new(size, &heard.overall, &heard.messages, took)
     }
 }
 

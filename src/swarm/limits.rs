@@ -1,6 +1,6 @@
 //! Why connections fail, which of these reasons pass by themselves, and how to mend the others.
 
-use std::io::{self, ErrorKind};
+use std::io::ErrorKind;
 
 use super::peer::Broken;
 
@@ -71,15 +71,6 @@ impl Reason {
             ErrorKind::OutOfMemory | ErrorKind::StorageFull => Self::Memory,
             ErrorKind::QuotaExceeded => Self::Descriptors,
             _ => Self::Other,
-        }
-    }
-
-    /// Why a dial failed, with the kernel's number, which says more than a kind.
-    pub(super) fn of_dial(error: &io::Error) -> Self {
-        match error.raw_os_error() {
-            Some(libc::EMFILE | libc::ENFILE) => Self::Descriptors,
-            Some(libc::ENOMEM | libc::ENOBUFS) => Self::Memory,
-            _ => Self::of(error.kind()),
         }
     }
 
@@ -282,9 +273,9 @@ mod tests {
     #[test]
     fn what_a_storm_does_is_tried_again_and_what_is_lacking_is_not() {
         assert!(Reason::of(ErrorKind::ConnectionReset).tries() > Reason::of(ErrorKind::ConnectionRefused).tries());
-        for errno in [libc::EADDRNOTAVAIL, libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM] {
-            let reason = Reason::of_dial(&io::Error::from_raw_os_error(errno));
-            assert!(reason != Reason::Other && reason.tries() == 1, "{errno}: {reason:?}");
+        for kind in [ErrorKind::AddrNotAvailable, ErrorKind::QuotaExceeded, ErrorKind::OutOfMemory] {
+            let reason = Reason::of(kind);
+            assert!(reason != Reason::Other && reason.tries() == 1, "{kind}: {reason:?}");
         }
     }
 }

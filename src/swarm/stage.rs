@@ -279,8 +279,6 @@ impl<'a> Stage<'a> {
             && vanish.get() > 0.0
         {
             self.tell(|_| Some(Order::Vanish(vanish.get())));
-            // The threads show what they have counted once a turn.
-            self.until(SETTLED, |_| 0, |_| false);
         }
         alive
     }

@@ -231,6 +231,8 @@ mod tests {
     fn good() -> Report {
         let mut each = Latencies::new();
         (1..=10).for_each(|n| each.record(n * 1_000_000));
+        let mut all = each.clone();
+        all.merge(&each);
         Report {
             scenario: "broadcast".to_owned(),
             target: "ws://127.0.0.1:8080/topics/load".to_owned(),
@@ -240,7 +242,7 @@ mod tests {
             opened: 10,
             connect: Connect::new(10, Duration::from_millis(500), &each, BTreeMap::new()),
             hold: Hold { seconds: 2.0, alive_at_start: 10, alive_at_end: 10, ..Hold::default() },
-            broadcast: Some(Broadcast::new(128, &[each.clone(), each], Duration::from_secs(1))),
+            broadcast: Some(Broadcast::new(128, &all, &[each.clone(), each], Duration::from_secs(1))),
             ..Report::default()
         }
     }

@@ -26,8 +26,8 @@ const UNCONTAINED: &str = "the kernel refuses a PID namespace for the server: pr
 const LOOK: Duration = Duration::from_millis(5);
 
 /// A process that writes `listening on URL` for each of its listeners to its standard output, and then `ready`, as
-/// `holdline serve` does, or one that starts such a process. What it writes to its
-/// standard error is written to ours, if it is to be shown, and the last line of it is in the error when it ends too early.
+/// `holdline serve` does, or one that starts such a process. What it writes to its standard error is written to ours, if
+/// it is to be shown, and the last line of it is in the error when it ends too early.
 ///
 /// It and all that it starts are asked to end (SIGTERM), and then made to, when this value is dropped, and they are
 /// killed by the kernel when this process ends first: they have a PID namespace of their own, and a `/proc` that shows

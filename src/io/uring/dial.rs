@@ -51,14 +51,12 @@ pub(super) struct Dials {
     ring: usize,
     /// Why the last socket could not be made.
     no_socket: i32,
-    /// Why the last dial failed, 0 for none.
-    errno: i32,
 }
 
 impl Dials {
     pub(super) fn new(sources: Sources) -> Self {
         let (pending, again) = (HashMap::new(), VecDeque::new());
-        Self { sources: Plan::new(sources), pending, again, ring: PRIMARY, no_socket: libc::EBADF, errno: 0 }
+        Self { sources: Plan::new(sources), pending, again, ring: PRIMARY, no_socket: libc::EBADF }
     }
 
     #[cfg(test)]
@@ -87,13 +85,9 @@ impl Dial for Uring {
             }
             Err(error) => {
                 self.table.attach(id, 0, NO_SLOT);
-                self.dial_failed(id, error.raw_os_error().unwrap_or(libc::ENOMEM));
+                self.fail(id, error.raw_os_error().unwrap_or(libc::ENOMEM));
             }
         }
-    }
-
-    fn dial_error(&self) -> Option<io::Error> {
-        (self.dials.errno != 0).then(|| io::Error::from_raw_os_error(self.dials.errno))
     }
 }
 
@@ -186,14 +180,9 @@ impl Uring {
             return self.close_slot(id);
         }
         if errno != 0 {
-            return self.dial_failed(id, errno);
+            return self.fail(id, errno);
         }
         self.done.push_back(Completion::Writable(id));
         self.settle(id);
-    }
-
-    fn dial_failed(&mut self, id: ConnId, errno: i32) {
-        self.dials.errno = errno;
-        self.fail(id, errno);
     }
 }

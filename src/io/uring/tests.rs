@@ -33,6 +33,8 @@ struct Shard {
     shorts: Vec<Short>,
     longest: u32,
     accept_failures: Vec<ErrorKind>,
+    /// Why the last of them failed that did.
+    why: Option<ErrorKind>,
 }
 
 impl Shard {
@@ -56,6 +58,7 @@ impl Shard {
             shorts: Vec::new(),
             longest: 0,
             accept_failures: Vec::new(),
+            why: None,
         }
     }
 
@@ -110,7 +113,10 @@ impl Shard {
             }
             Completion::PeerClosed(id) => self.note(id, "peer closed"),
             Completion::Writable(id) => self.note(id, "writable"),
-            Completion::Failed(id, _) => self.note(id, "failed"),
+            Completion::Failed(id, kind) => {
+                self.why = Some(kind);
+                self.note(id, "failed");
+            }
             Completion::Closed(id) => {
                 assert!(self.open.remove(&id), "{id} is closed once");
                 self.free.push(id);

@@ -249,7 +249,7 @@ impl<B: Dial> Crowd<B> {
                 Completion::Received(id, lease) => self.received(id, lease, part),
                 Completion::Writable(id) => self.writable(id, part),
                 Completion::PeerClosed(id) => self.end(id, Reason::Ended, part),
-                Completion::Failed(id, kind) => self.end(id, self.why(id, kind), part),
+                Completion::Failed(id, kind) => self.end(id, Reason::of(kind), part),
                 Completion::Closed(id) => self.closed(id),
                 // Nobody listens here.
                 Completion::Accepted(_) | Completion::AcceptFailed(..) => {}
@@ -257,13 +257,6 @@ impl<B: Dial> Crowd<B> {
         }
         self.end_broken(part);
         Ok(())
-    }
-
-    /// Why the transport of a connection is broken.
-    fn why(&self, id: ConnId, kind: io::ErrorKind) -> Reason {
-        let is_dialled = self.phase(id) == Phase::Dialing;
-        let error = self.backend.dial_error().filter(|error| is_dialled && error.kind() == kind);
-        error.map_or_else(|| Reason::of(kind), |error| Reason::of_dial(&error))
     }
 
     fn member(&mut self, id: ConnId) -> Option<&mut Member> {

@@ -170,13 +170,11 @@ impl Publication {
 }
 
 impl Broadcast {
-    /// From the deliveries of each message and the time from the first publication to the last delivery. What is missing
-    /// and what came twice is the caller's to count.
+    /// From all deliveries, those of each message, and the time from the first publication to the last delivery. What is
+    /// missing and what came twice is the caller's to count.
     #[must_use]
-    pub fn new(size_bytes: usize, each: &[Latencies], took: Duration) -> Self {
-        let mut all = Latencies::new();
-        each.iter().for_each(|one| all.merge(one));
-        let whole = Publication::new(&all);
+    pub fn new(size_bytes: usize, all: &Latencies, each: &[Latencies], took: Duration) -> Self {
+        let whole = Publication::new(all);
         Self {
             messages: each.len() as u64,
             size_bytes,
