@@ -79,8 +79,10 @@ fn a_server_inside_echoes_and_nothing_is_left_of_it() {
     assert!(is_running(pid), "the server holds its namespace");
     drop(server);
     assert!(!is_running(pid));
-    assert!(!is_inhabited(&inside));
-    assert_eq!((network(), setting(), devices().lines().count()), before);
+    // A thread that has been joined is in its namespace for a moment longer, and another test's namespace may get the
+    // number, and change the setting for as long as it is being made.
+    until("nobody is in the namespace", || !is_inhabited(&inside));
+    until("all is as before", || (network(), setting(), devices().lines().count()) == before);
 }
 
 #[test]
