@@ -20,7 +20,8 @@ use crate::time::{Clock, Instant, SystemClock};
 
 /// How often the conductor looks.
 const LOOK: Duration = Duration::from_millis(2);
-/// A call of the roll is repeated when nobody has answered for so long.
+/// The first call of the roll is repeated when nobody has answered for so long; each one after it waits twice as long, so
+/// that the network gets over one flood before the next.
 const CALM: Duration = Duration::from_millis(500);
 /// Time to look for messages that come twice.
 const AFTERMATH: Duration = Duration::from_millis(500);
@@ -298,20 +299,26 @@ impl<'a> Stage<'a> {
         answered
     }
 
-    /// The first calls reach those whom the server knows by then; the roll is called until all have heard one.
+    /// The first calls reach those whom the server knows by then; the roll is called until all have heard one, or nobody
+    /// has answered for the first time for as long as the plan is patient.
     fn call_holders(&mut self) -> u64 {
-        let deadline = self.now() + self.plan.patience;
+        let (mut calm, mut answered, mut since) = (CALM.min(self.plan.patience), 0, self.now());
         loop {
             self.publish(1, Duration::ZERO, None);
             let called = |tally: &Tally| {
                 self.live.advance(tally[Count::Called]);
                 tally[Count::Called] >= tally[Count::Standing] + tally[Count::Lost]
             };
-            let calm = CALM.min(self.plan.patience);
-            let wait = self.until(calm, |tally| tally[Count::Heard], called);
-            if wait != Wait::Stuck || self.now() >= deadline {
+            if self.until(calm, |tally| tally[Count::Heard], called) != Wait::Stuck {
                 break;
             }
+            let (now, called) = (self.now(), self.tally()[Count::Called]);
+            if called > answered {
+                (answered, since) = (called, now);
+            } else if now.since(since) >= self.plan.patience {
+                break;
+            }
+            calm = calm.saturating_mul(2).min(self.plan.patience);
         }
         // Those who had heard an earlier call hear the last one too, before anything is measured.
         self.quiet();
