@@ -148,6 +148,44 @@ impl Wants {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Offset(pub u64);
 
+/// Which past of a topic its offsets count in. It changes when the past is lost: when the topic is forgotten, or the
+/// process starts anew. Milliseconds of Unix time at which that past began, made greater than all before on its shard.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Epoch(pub u64);
+
+/// A place in a topic, for as long as its past is there: `epoch:offset`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Cursor {
+    /// The past that the offset counts in.
+    pub epoch: Epoch,
+    /// Everything up to this one has been seen.
+    pub offset: Offset,
+}
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.epoch.0, self.offset.0)
+    }
+}
+
+/// What is no [`Cursor`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a place in a topic is EPOCH:OFFSET, two numbers")]
+pub struct BadCursor;
+
+impl std::str::FromStr for Cursor {
+    type Err = BadCursor;
+
+    fn from_str(text: &str) -> Result<Self, BadCursor> {
+        // Digits only: `parse` alone would take a plus sign.
+        let number = |part: &str| {
+            part.bytes().all(|byte| byte.is_ascii_digit()).then(|| part.parse().ok()).flatten().ok_or(BadCursor)
+        };
+        let (epoch, offset) = text.split_once(':').ok_or(BadCursor)?;
+        Ok(Self { epoch: Epoch(number(epoch)?), offset: Offset(number(offset)?) })
+    }
+}
+
 /// Who published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Publisher {
@@ -200,6 +238,8 @@ impl From<Vec<u8>> for Image {
 pub struct Message {
     /// Where it belongs.
     pub topic: Topic,
+    /// Which past of the topic `offset` counts in, given by the topic's owner.
+    pub epoch: Epoch,
     /// Its place, given by the topic's owner.
     pub offset: Offset,
     /// When the owner took it, Unix time.
@@ -238,7 +278,13 @@ impl Message {
             bytes[head + payload.len()] = b'\n';
         }
         let head = u8::try_from(head).unwrap_or(u8::MAX);
-        Self { topic, offset: Offset(0), time_ms: 0, publisher, kind, head, wire, encoded: None }
+        Self { topic, epoch: Epoch(0), offset: Offset(0), time_ms: 0, publisher, kind, head, wire, encoded: None }
+    }
+
+    /// Where a subscriber stands who has seen it.
+    #[must_use]
+    pub const fn cursor(&self) -> Cursor {
+        Cursor { epoch: self.epoch, offset: self.offset }
     }
 
     /// Text or binary.

@@ -39,6 +39,8 @@ pub struct Limits {
     pub topic_bytes_max: usize,
     /// Topics of the whole process.
     pub topics_max: usize,
+    /// What is kept of topics' pasts.
+    pub history: History,
     /// Silence after which a peer is asked for a sign of life. Zero: never.
     pub heartbeat_interval: Duration,
     /// Time to answer.
@@ -47,6 +49,30 @@ pub struct Limits {
     pub idle_timeout: Duration,
     /// Items in one shard's mailbox.
     pub mailbox_capacity: usize,
+}
+
+/// How much of a topic's past is kept. A zero turns history off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct History {
+    /// Messages of one topic.
+    pub messages_max: usize,
+    /// Bytes of one topic's messages, with what it takes to keep them apart.
+    pub bytes_max: usize,
+    /// Age of a message. A topic without messages and subscribers is forgotten after the same time.
+    pub age_max: Duration,
+    /// Bytes of all topics' messages in the process.
+    pub bytes_total_max: usize,
+}
+
+impl Default for History {
+    fn default() -> Self {
+        Self {
+            messages_max: 256,
+            bytes_max: 1024 * 1024,
+            age_max: Duration::from_secs(5 * 60),
+            bytes_total_max: 256 * 1024 * 1024,
+        }
+    }
 }
 
 impl Default for Limits {
@@ -69,6 +95,7 @@ impl Default for Limits {
             subscriptions_max: 128,
             topic_bytes_max: 255,
             topics_max: 1_000_000,
+            history: History::default(),
             heartbeat_interval: Duration::from_secs(30),
             heartbeat_timeout: Duration::from_secs(10),
             idle_timeout: Duration::ZERO,

@@ -50,7 +50,7 @@ mod value;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-pub use limits::Limits;
+pub use limits::{History, Limits};
 pub(crate) use listen::parse_query as parse_tcp_query;
 pub use listen::{App, Framing, Listen, ListenError, Transport};
 pub use loader::Loader;

@@ -99,6 +99,15 @@ settings! {
     /// keep_latest.
     "topics.slow_consumer" => slow_consumer: Word<SlowConsumer>;
 
+    /// Messages of each topic that are kept for those who come later; 0: none.
+    "history.messages_max" => limits.history.messages_max: Count<usize>, Within(0, 1_000_000);
+    /// Bytes of each topic's messages that are kept; 0: none.
+    "history.bytes_max" => limits.history.bytes_max: Size, Within(0, GIB);
+    /// Age of a message that is kept; 0: none. A topic without messages and subscribers is forgotten after the same time.
+    "history.age_max" => limits.history.age_max: Period, ZeroOr(ms(100), hours(24 * 7));
+    /// Bytes that the process keeps for all topics. Where it is spent, the oldest messages go first.
+    "history.bytes_total_max" => limits.history.bytes_total_max: Size, Within(0, 1024 * GIB);
+
     /// Connections of the whole process.
     "limits.connections_max" => limits.connections_max: Count<usize>, Within(1, 100_000_000);
     /// Connections that are taken in within a second, as many at once after a quiet second; 0: no limit. Who comes beyond
