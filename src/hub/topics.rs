@@ -1,141 +1,482 @@
-//! The topics that a shard owns.
+//! The topics that a shard owns: their order, their audience and their past.
+//!
+//! A topic exists while a shard is interested in it, while it has history, and for some time after its last use. When it
+//! is forgotten, its next epoch is a greater one, so that nobody takes the new past for the old.
+//!
+//! Timers are lazy: a topic's is set when it has none and needs one, and looks at the topic when it fires. So
+//! publishing does not touch the wheel.
+
+use std::time::Duration;
 
 use hashbrown::HashMap;
-use hashbrown::hash_map::Entry;
+use slab::Slab;
 
-use super::members::Stay;
+use super::Group;
+use super::audience::Audience;
+pub use super::audience::Interested;
+use super::history::{Bounds, History};
+use crate::codec::websocket::deflate::Deflater;
+use crate::config;
 use crate::id::ShardId;
-use crate::message::{Message, Offset, Topic, Wants};
+use crate::message::{Cursor, Epoch, Message, Offset, Topic, Wants};
+use crate::wheel::{self, Store, Tick, Timer, Wheel};
+
+/// The present.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Now {
+    /// Monotonic, for ages.
+    pub tick: Tick,
+    /// Unix time, for messages and epochs.
+    pub unix_ms: u64,
+}
+
+/// The owner has as many topics as it may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no room for another topic")]
+pub struct NoRoom;
+
+/// What came of a publication.
+#[derive(Debug)]
+pub struct Published<'a> {
+    /// Its place; that of the first one when it is a duplicate.
+    pub cursor: Cursor,
+    /// Subscribers of the topic, those of groups included.
+    pub subscribers: u64,
+    /// A message with the same key is in history: nothing was published.
+    pub duplicate: bool,
+    /// Where it goes: all shards with plain subscribers and one shard of each group.
+    pub audience: &'a [Interested],
+}
+
+/// How much of the past a new subscriber asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// Nothing.
+    Now,
+    /// What came after this.
+    Since(Cursor),
+    /// So many messages, or all that are kept if those are fewer.
+    Last(u32),
+}
+
+/// What a new subscriber gets before the live stream.
+#[derive(Debug, Default)]
+pub struct Past {
+    /// After this the live stream goes on: the topic's newest message.
+    pub cursor: Cursor,
+    /// In order, the last one at `cursor`.
+    pub messages: Vec<Message>,
+    /// Some of what was asked for is not kept any more, or never was: there are no messages then.
+    pub reset: bool,
+}
+
+/// Part of a topic's history.
+#[derive(Debug, Default)]
+pub struct Page {
+    /// After this the next page begins; `None` when there is no such topic.
+    pub cursor: Option<Cursor>,
+    /// In order.
+    pub messages: Vec<Message>,
+    /// More follows.
+    pub more: bool,
+    /// Some of what was asked for is not kept any more, or never was: there are no messages then.
+    pub reset: bool,
+}
+
+/// What is known of a topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Info {
+    /// Its newest message; `None` when there is no such topic.
+    pub cursor: Option<Cursor>,
+    /// Subscribers, those of groups included.
+    pub subscribers: u64,
+    /// Messages that are kept.
+    pub messages: usize,
+    /// What they keep in memory, about.
+    pub bytes: usize,
+    /// The oldest of them.
+    pub first: Option<Offset>,
+    /// How much is kept at most.
+    pub bounds: config::History,
+}
+
+/// What a shard's topics hold and have lost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Messages in history now.
+    pub messages: usize,
+    /// What they keep in memory now, about.
+    pub bytes: usize,
+    /// Messages that were dropped for their age.
+    pub expired: u64,
+    /// Messages that were dropped because all topics together were over their bound.
+    pub evicted: u64,
+    /// Topics that were forgotten.
+    pub forgotten: u64,
+}
 
 /// The topics of one owner shard.
 #[derive(Debug)]
 pub struct Topics {
-    topics: HashMap<Topic, Owned>,
+    topics: Table,
+    keys: HashMap<Topic, u32>,
+    wheel: Wheel,
     topics_max: usize,
+    limits: config::History,
+    bounds: Bounds,
+    /// How long a topic stays after its last use.
+    linger_ticks: u32,
+    bytes_max: usize,
+    counts: Counts,
+    /// Topics that somebody is interested in.
+    interested: usize,
+    /// Topics with history, in no order: whose turn it is to give something up is found without a search.
+    keepers: Vec<u32>,
+    /// The place in `keepers` of the one whose turn it is.
+    hand: usize,
+    /// The newest epoch.
+    epoch: Epoch,
+    /// The audience of the last publication, where it had to be put together.
+    scratch: Vec<Interested>,
 }
 
-/// A shard with subscribers of a topic.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Interested {
-    /// Which one.
-    pub shard: ShardId,
-    /// The formats that it needs.
-    pub wants: Wants,
-    /// Since when, as it calls it.
-    pub stay: Stay,
+#[derive(Debug)]
+struct Table(Slab<Owned>);
+
+impl Store for Table {
+    fn timer(&mut self, key: u32) -> &mut Timer {
+        &mut self.0[key as usize].timer
+    }
 }
 
-/// One topic at its owner. It exists while a shard is interested.
+/// One topic at its owner.
 #[derive(Debug)]
 struct Owned {
-    last: Offset,
-    /// The shards with subscribers.
-    interested: Vec<Interested>,
-}
-
-/// Where a publication goes.
-#[derive(Debug)]
-pub struct Audience<'a> {
-    /// Its place in the topic.
-    pub offset: Offset,
-    /// The shards that want it.
-    pub shards: &'a [Interested],
+    name: Topic,
+    cursor: Cursor,
+    used: Tick,
+    timer: Timer,
+    /// Its place in `Topics::keepers` while it has history.
+    keeper: u32,
+    audience: Audience,
+    history: History,
 }
 
 impl Topics {
-    /// No topics, and room for so many.
+    /// How long a topic stays without use when there is no history.
+    const LINGER: Duration = Duration::from_secs(10);
+    /// Messages that one step of [`Topics::expire`] drops at most.
+    const EXPIRED_PER_STEP: usize = 256;
+    /// Topics whose places are kept when the last one has gone.
+    const ROOM_KEPT: usize = 1024;
+
+    /// No topics, room for so many, and for so many bytes of history of all of them.
     #[must_use]
-    pub fn new(topics_max: usize) -> Self {
-        Self { topics: HashMap::new(), topics_max }
+    pub fn new(topics_max: usize, history: config::History, bytes_max: usize) -> Self {
+        let wheel = Wheel::new(wheel::TICK);
+        let (messages_max, bytes) = (history.messages_max, history.bytes_max);
+        let bounds = Bounds { messages_max, bytes_max: bytes, age_ticks: wheel.ticks_in(history.age_max) };
+        let linger = if bounds.is_off() { Self::LINGER } else { history.age_max };
+        Self {
+            topics: Table(Slab::new()),
+            keys: HashMap::new(),
+            linger_ticks: wheel.ticks_in(linger),
+            wheel,
+            topics_max: topics_max.min(Wheel::KEYS_MAX as usize),
+            limits: history,
+            bounds,
+            bytes_max,
+            counts: Counts::default(),
+            interested: 0,
+            keepers: Vec::new(),
+            hand: 0,
+            epoch: Epoch(0),
+            scratch: Vec::new(),
+        }
     }
 
-    /// A shard wants a topic's messages in these formats (instead of those it named before). Returns whether there was
-    /// room for the topic.
-    pub fn interest(&mut self, topic: &Topic, interested: Interested) -> bool {
-        let room = self.topics.len() < self.topics_max;
-        match self.topics.entry(topic.clone()) {
-            Entry::Occupied(mut owned) => owned.get_mut().set(interested),
-            Entry::Vacant(vacant) if room => {
-                vacant.insert(Owned { last: Offset(0), interested: vec![interested] });
-            }
-            Entry::Vacant(_) => return false,
-        }
+    /// A shard wants a topic's messages, for its plain subscribers or those in a group, instead of what it said of the
+    /// same ones before. Returns whether there was room for the topic.
+    pub fn interest(&mut self, topic: &Topic, interested: Interested, now: Now) -> bool {
+        let Ok(key) = self.find_or_create(topic, now) else { return false };
+        let audience = &mut self.owned(key).audience;
+        let is_new = audience.is_empty();
+        audience.set(interested);
+        self.interested += usize::from(is_new);
         true
     }
 
-    /// A shard has no subscribers of this topic any more.
-    pub fn disinterest(&mut self, topic: &Topic, shard: ShardId) {
-        if let Entry::Occupied(mut owned) = self.topics.entry(topic.clone()) {
-            owned.get_mut().interested.retain(|interested| interested.shard != shard);
-            if owned.get().interested.is_empty() {
-                owned.remove();
-            }
+    /// A shard has no subscribers of this topic any more, outside of groups or in this one.
+    pub fn disinterest(&mut self, topic: &Topic, shard: ShardId, group: Option<&Group>, now: Now) {
+        let Some(&key) = self.keys.get(topic) else { return };
+        let owned = self.owned(key);
+        let was_empty = owned.audience.is_empty();
+        owned.audience.remove(shard, group);
+        if owned.audience.is_empty() && !was_empty {
+            owned.used = now.tick;
+            self.interested -= 1;
+            self.arm(key);
         }
     }
 
-    /// Gives a publication its offset; `None` when nobody listens.
-    pub fn publish(&mut self, message: &Message) -> Option<Audience<'_>> {
-        let owned = self.topics.get_mut(&message.topic)?;
-        owned.last = Offset(owned.last.0 + 1);
-        Some(Audience { offset: owned.last, shards: &owned.interested })
+    /// Gives a publication its place in its topic, encodes it for its audience, keeps it and says where it goes.
+    ///
+    /// # Errors
+    /// When the topic does not exist and there is no room for it.
+    pub fn publish(
+        &mut self,
+        message: &mut Message,
+        key: Option<&str>,
+        deflater: &mut Deflater,
+        now: Now,
+    ) -> Result<Published<'_>, NoRoom> {
+        let topic = self.find_or_create(&message.topic, now)?;
+        self.expire_messages(topic, now.tick, usize::MAX);
+        let owned = &mut self.topics.0[topic as usize];
+        owned.used = now.tick;
+        if let Some(offset) = key.and_then(|key| owned.history.keyed(key)) {
+            let (cursor, subscribers) = (Cursor { offset, ..owned.cursor }, owned.audience.subscribers());
+            return Ok(Published { cursor, subscribers, duplicate: true, audience: &[] });
+        }
+        owned.cursor.offset.0 += 1;
+        let cursor = owned.cursor;
+        (message.epoch, message.offset, message.time_ms) = (cursor.epoch, cursor.offset, now.unix_ms);
+        owned.audience.choose(&mut self.scratch);
+        let chosen = owned.audience.chosen(&self.scratch);
+        let wants = chosen.iter().fold(Wants::NONE, |all, to| all.union(to.wants));
+        message.prepare(wants, deflater);
+        if !self.bounds.is_off() {
+            self.keep(topic, message, key, now);
+        }
+        let owned = &self.topics.0[topic as usize];
+        let (subscribers, audience) = (owned.audience.subscribers(), owned.audience.chosen(&self.scratch));
+        Ok(Published { cursor, subscribers, duplicate: false, audience })
+    }
+
+    /// Whom to give a message that a group's shard has given back because its subscribers had gone.
+    pub fn pick(&mut self, topic: &Topic, group: &Group) -> Option<Interested> {
+        let key = *self.keys.get(topic)?;
+        self.owned(key).audience.pick(group).cloned()
+    }
+
+    /// What a new subscriber missed. The topic is created if it does not exist, so that the cursor means something.
+    ///
+    /// # Errors
+    /// When there is no room for the topic.
+    pub fn past(&mut self, topic: &Topic, start: Start, now: Now) -> Result<Past, NoRoom> {
+        let key = self.find_or_create(topic, now)?;
+        let owned = self.look(key, now);
+        let cursor = owned.cursor;
+        let (messages, reset) = match start {
+            Start::Now => (Vec::new(), false),
+            Start::Last(n) => {
+                let n = usize::try_from(n).unwrap_or(usize::MAX);
+                (owned.history.last(n).cloned().collect(), false)
+            }
+            Start::Since(since) => match owned.since(since) {
+                Some(messages) => (messages.cloned().collect(), false),
+                None => (Vec::new(), true),
+            },
+        };
+        Ok(Past { cursor, messages, reset })
+    }
+
+    /// Up to `limit` messages after `since`, or from the oldest that is kept.
+    pub fn page(&mut self, topic: &Topic, since: Option<Cursor>, limit: usize, now: Now) -> Page {
+        let Some(&key) = self.keys.get(topic) else { return Page { reset: since.is_some(), ..Page::default() } };
+        let owned = self.look(key, now);
+        let oldest = owned.history.first().map_or(owned.cursor.offset, |first| Offset(first.0 - 1));
+        let since = since.unwrap_or(Cursor { offset: oldest, ..owned.cursor });
+        let Some(found) = owned.since(since) else {
+            return Page { cursor: Some(owned.cursor), reset: true, ..Page::default() };
+        };
+        let more = found.len() > limit;
+        let messages: Vec<_> = found.take(limit).cloned().collect();
+        let cursor = messages.last().map_or(since, Message::cursor);
+        Page { cursor: Some(cursor), messages, more, reset: false }
+    }
+
+    /// What is known of a topic, also when it does not exist.
+    pub fn info(&mut self, topic: &Topic, now: Now) -> Info {
+        let bounds = self.limits;
+        let Some(&key) = self.keys.get(topic) else {
+            return Info { cursor: None, subscribers: 0, messages: 0, bytes: 0, first: None, bounds };
+        };
+        let Owned { cursor, audience, history, .. } = self.look(key, now);
+        let subscribers = audience.subscribers();
+        let (messages, bytes, first) = (history.len(), history.bytes(), history.first());
+        Info { cursor: Some(*cursor), subscribers, messages, bytes, first, bounds }
+    }
+
+    /// Drops what is too old, in steps of some microseconds, as long as `more` says that there is time. Returns whether
+    /// all was done.
+    pub fn expire(&mut self, now: Tick, mut more: impl FnMut() -> bool) -> bool {
+        while more() {
+            let Some(key) = self.wheel.pop(&mut self.topics, now) else { return true };
+            self.expire_messages(key, now, Self::EXPIRED_PER_STEP);
+            match self.deadline(key) {
+                Some(deadline) if deadline <= now && self.owned(key).history.is_empty() => self.forget(key),
+                Some(deadline) => self.wheel.arm(&mut self.topics, key, deadline),
+                None => {}
+            }
+        }
+        false
+    }
+
+    /// When [`Topics::expire`] wants to be called at the latest, as [`Wheel::next_expiry`] says it.
+    #[must_use]
+    pub fn next_expiry(&self) -> Option<Tick> {
+        self.wheel.next_expiry()
+    }
+
+    /// What is held now and was lost so far.
+    #[must_use]
+    pub const fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// How many topics somebody is interested in.
+    #[must_use]
+    pub const fn interested(&self) -> usize {
+        self.interested
     }
 
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.topics.len()
+        self.topics.0.len()
     }
 
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.topics.is_empty()
+        self.topics.0.is_empty()
+    }
+
+    fn owned(&mut self, key: u32) -> &mut Owned {
+        &mut self.topics.0[key as usize]
+    }
+
+    /// A topic that somebody asks about, without what is too old.
+    fn look(&mut self, key: u32, now: Now) -> &Owned {
+        self.expire_messages(key, now.tick, usize::MAX);
+        let owned = self.owned(key);
+        owned.used = now.tick;
+        owned
+    }
+
+    fn find_or_create(&mut self, topic: &Topic, now: Now) -> Result<u32, NoRoom> {
+        if let Some(&key) = self.keys.get(topic) {
+            return Ok(key);
+        }
+        if self.topics.0.len() >= self.topics_max {
+            return Err(NoRoom);
+        }
+        self.epoch = Epoch(now.unix_ms.max(self.epoch.0 + 1));
+        let key = u32::try_from(self.topics.0.insert(Owned {
+            name: topic.clone(),
+            cursor: Cursor { epoch: self.epoch, offset: Offset(0) },
+            used: now.tick,
+            timer: Timer::new(),
+            keeper: 0,
+            audience: Audience::default(),
+            history: History::default(),
+        }));
+        let key = key.expect("topics_max is a key");
+        self.keys.insert(topic.clone(), key);
+        self.arm(key);
+        Ok(key)
+    }
+
+    /// When a topic must be looked at; `None` when it stays as it is without us.
+    fn deadline(&self, key: u32) -> Option<Tick> {
+        let owned = &self.topics.0[key as usize];
+        let expiry = owned.history.expiry(&self.bounds);
+        let leave = || owned.audience.is_empty().then(|| owned.used.later(self.linger_ticks));
+        expiry.or_else(leave)
+    }
+
+    /// Sets a topic's timer if it has none. One that has is looked at in time: its deadline was not later.
+    fn arm(&mut self, key: u32) {
+        if !self.owned(key).timer.is_armed()
+            && let Some(deadline) = self.deadline(key)
+        {
+            self.wheel.arm(&mut self.topics, key, deadline);
+        }
+    }
+
+    fn forget(&mut self, key: u32) {
+        let owned = self.topics.0.remove(key as usize);
+        self.keys.remove(&owned.name);
+        self.counts.forgotten += 1;
+        if self.topics.0.is_empty() && self.topics.0.capacity() > Self::ROOM_KEPT {
+            self.topics = Table(Slab::new());
+            self.keys = HashMap::new();
+            self.keepers = Vec::new();
+        }
+    }
+
+    /// Puts a topic's newest message into its history.
+    fn keep(&mut self, topic: u32, message: &Message, key: Option<&str>, now: Now) {
+        let bounds = self.bounds;
+        self.change(topic, |history| history.push(message.clone(), key, now.tick, &bounds));
+        self.arm(topic);
+        while self.counts.bytes > self.bytes_max && self.evict(topic) {}
+    }
+
+    /// Takes the oldest message from the topic whose turn it is. The newest one of `spared` goes last.
+    fn evict(&mut self, spared: u32) -> bool {
+        if self.hand >= self.keepers.len() {
+            self.hand = 0;
+        }
+        let Some(&key) = self.keepers.get(self.hand) else { return false };
+        if key == spared && self.keepers.len() > 1 && self.owned(key).history.len() == 1 {
+            self.hand += 1;
+            return true;
+        }
+        self.change(key, History::pop_oldest);
+        self.counts.evicted += 1;
+        // Where a topic has given its last one, the next topic to have its turn is in its place.
+        self.hand += usize::from(self.keepers.get(self.hand) == Some(&key));
+        true
+    }
+
+    fn expire_messages(&mut self, key: u32, now: Tick, most: usize) {
+        let bounds = self.bounds;
+        if self.owned(key).history.expiry(&bounds).is_some_and(|expiry| expiry <= now) {
+            self.counts.expired += self.change(key, |history| history.expire(now, &bounds, most)) as u64;
+        }
+    }
+
+    /// Changes a topic's history, and the books with it.
+    fn change<T>(&mut self, key: u32, change: impl FnOnce(&mut History) -> T) -> T {
+        let owned = &mut self.topics.0[key as usize];
+        let (messages, bytes) = (owned.history.len(), owned.history.bytes());
+        let result = change(&mut owned.history);
+        self.counts.messages = self.counts.messages + owned.history.len() - messages;
+        self.counts.bytes = self.counts.bytes + owned.history.bytes() - bytes;
+        match (messages > 0, !owned.history.is_empty()) {
+            (false, true) => {
+                owned.keeper = u32::try_from(self.keepers.len()).expect("as many as topics at most");
+                self.keepers.push(key);
+            }
+            (true, false) => {
+                let place = owned.keeper;
+                self.keepers.swap_remove(place as usize);
+                if let Some(&moved) = self.keepers.get(place as usize) {
+                    self.owned(moved).keeper = place;
+                }
+            }
+            _ => {}
+        }
+        result
     }
 }
 
 impl Owned {
-    fn set(&mut self, new: Interested) {
-        match self.interested.iter_mut().find(|old| old.shard == new.shard) {
-            Some(old) => *old = new,
-            None => self.interested.push(new),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::message::{Kind, Wire};
-
-    fn message(topic: &Topic) -> Message {
-        Message::new(topic.clone(), Kind::Text, b"hi", None)
-    }
-
-    fn interested(shard: u16, wants: Wants) -> Interested {
-        Interested { shard: ShardId(shard), wants, stay: Stay(1) }
-    }
-
-    #[test]
-    fn offsets_count_from_one_while_anyone_listens() {
-        let topic = Topic::parse(b"t", 255).expect("a name");
-        let mut topics = Topics::new(1);
-        assert!(topics.publish(&message(&topic)).is_none());
-        assert!(topics.interest(&topic, interested(1, Wants::NONE.with(Wire::Line))));
-        assert!(topics.interest(&topic, interested(0, Wants::NONE)));
-        for offset in 1..=3 {
-            let audience = topics.publish(&message(&topic)).expect("listeners");
-            assert_eq!((audience.offset, audience.shards.len()), (Offset(offset), 2));
-        }
-        topics.disinterest(&topic, ShardId(1));
-        topics.disinterest(&topic, ShardId(0));
-        assert!(topics.is_empty());
-    }
-
-    #[test]
-    fn a_topic_too_many_is_refused() {
-        let mut topics = Topics::new(1);
-        let [one, two] = [b"1", b"2"].map(|name| Topic::parse(name, 255).expect("a name"));
-        assert!(topics.interest(&one, interested(0, Wants::NONE)));
-        assert!(!topics.interest(&two, interested(0, Wants::NONE)));
+    /// The messages after a cursor; `None` when it is none of this past's, or some are not kept any more.
+    fn since(&self, since: Cursor) -> Option<impl ExactSizeIterator<Item = &Message>> {
+        let is_ours = since.epoch == self.cursor.epoch;
+        is_ours.then(|| self.history.since(since.offset, self.cursor.offset)).flatten()
     }
 }

@@ -152,17 +152,21 @@ pub(super) struct Drain {
 }
 
 impl Core {
+    /// Bytes of messages that may wait for one group's members.
+    const GROUP_BYTES_MAX: usize = 4 * 1024 * 1024;
+
     pub(super) fn new(seed: Seed) -> Self {
         let Seed { id, limits, router, entrances, mail, control, metrics } = seed;
         let shards = u16::try_from(metrics.shards.len()).unwrap_or(u16::MAX);
         let topics_max = (limits.topics_max / usize::from(shards)).max(1);
+        let history_bytes_max = limits.history.bytes_total_max / usize::from(shards.max(1));
         Self {
             id,
             shards,
             table: Table::new(limits.connections_max.saturating_add(Control::SHED_MAX)),
             wheel: Wheel::new(crate::wheel::TICK),
-            members: Members::new(limits.topics_max),
-            topics: Topics::new(topics_max),
+            members: Members::new(limits.topics_max, Self::GROUP_BYTES_MAX),
+            topics: Topics::new(topics_max, limits.history, history_bytes_max),
             router,
             entrances,
             mail,
@@ -215,10 +219,10 @@ impl Core {
         self.table.len()
     }
 
-    /// Topics with subscribers here, topics owned here.
+    /// Topics with subscribers here, topics owned here that have subscribers somewhere. Of others the past is kept.
     #[must_use]
     pub fn topics(&self) -> (usize, usize) {
-        (self.members.len(), self.topics.len())
+        (self.members.len(), self.topics.interested())
     }
 
     pub(super) fn begin_turn(&mut self, now: Instant, unix_ms: u64) {

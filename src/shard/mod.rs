@@ -93,6 +93,8 @@ impl<B: Backend> Shard<B> {
         self.ingress(&mut Pace::new(clock, Part::INGRESS));
         self.core.take_mail(&mut Pace::new(clock, Part::MAIL));
         self.timers(&mut Pace::new(clock, self.timers_part()));
+        self.core.forget(&mut Pace::new(clock, Part::FORGET));
+        self.core.tell_changes(&mut Pace::new(clock, Part::TELL));
         self.core.publish(&mut Pace::new(clock, Part::PUBLISH));
         self.fan_out(&mut Pace::new(clock, Part::FAN_OUT));
         self.egress(&mut Pace::new(clock, Part::EGRESS));
@@ -124,7 +126,8 @@ impl<B: Backend> Shard<B> {
         if self.core.mail.requests_wait || self.core.mail.deliveries_wait {
             return Self::FULL_MAILBOX_WAIT;
         }
-        let next = self.core.wheel.next_expiry();
+        let nexts = [self.core.wheel.next_expiry(), self.core.topics.next_expiry()];
+        let next = nexts.into_iter().flatten().min();
         next.map_or(Self::WAIT_MAX, |tick: Tick| self.core.wheel.instant_of(tick).since(now)).min(Self::WAIT_MAX)
     }
 

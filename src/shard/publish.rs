@@ -3,9 +3,9 @@
 use super::core::Core;
 use super::mail::{Delivery, Request};
 use super::pace::Pace;
-use crate::hub::topics::Interested;
+use crate::hub::topics::{Interested, Now};
 use crate::id::{ConnId, ShardId};
-use crate::message::{Message, Topic, Wants};
+use crate::message::{Message, Topic};
 use crate::rule::Limit;
 use crate::time::Clock;
 
@@ -25,7 +25,7 @@ impl Core {
         while !self.is_congested() && pace.more() {
             match self.mail.deliveries.try_recv() {
                 Some(Delivery::Message(message, stay)) => {
-                    self.fan_outs.extend(self.members.deliver_during(stay, message));
+                    self.fan_outs.extend(self.members.deliver_during(stay, None, message).ok().flatten());
                 }
                 Some(Delivery::NoRoom(topic)) => self.evict(&topic),
                 None => break,
@@ -100,11 +100,15 @@ impl Core {
         match request {
             Request::Publish(message) => self.own(message),
             Request::Interest(topic, interested) => {
-                if !self.topics.interest(&topic, interested) {
-                    self.answer(interested.shard, Delivery::NoRoom(topic));
+                let (shard, now) = (interested.shard, self.time());
+                if !self.topics.interest(&topic, interested, now) {
+                    self.answer(shard, Delivery::NoRoom(topic));
                 }
             }
-            Request::Disinterest(topic, shard) => self.topics.disinterest(&topic, shard),
+            Request::Disinterest(topic, shard) => {
+                let now = self.time();
+                self.topics.disinterest(&topic, shard, None, now);
+            }
         }
     }
 
@@ -119,13 +123,12 @@ impl Core {
     /// Gives a publication its place and sends it to all shards that want it.
     fn own(&mut self, mut message: Message) {
         self.metrics.publications_total.add(1);
-        let Some(audience) = self.topics.publish(&message) else { return };
-        message.offset = audience.offset;
-        message.time_ms = self.unix_ms;
-        let wants = audience.shards.iter().fold(Wants::NONE, |all, to| all.union(to.wants));
-        message.prepare(wants, &mut self.deflater);
+        let now = self.time();
+        let Ok(published) = self.topics.publish(&mut message, None, &mut self.deflater, now) else {
+            return self.metrics.strike(Limit::TopicsMax);
+        };
         let mut here = false;
-        for &Interested { shard, stay, .. } in audience.shards {
+        for &Interested { shard, stay, .. } in published.audience {
             if shard == self.id {
                 here = true;
             } else {
@@ -135,6 +138,11 @@ impl Core {
         if here {
             self.deliver(message);
         }
+    }
+
+    /// The present, as the hub is told it.
+    pub(super) const fn time(&self) -> Now {
+        Now { tick: self.tick, unix_ms: self.unix_ms }
     }
 
     fn deliver(&mut self, message: Message) {
@@ -151,7 +159,7 @@ impl Core {
     /// A subscriber of a topic that its owner has no room for.
     pub(super) fn next_evicted(&mut self) -> Option<ConnId> {
         while let Some(topic) = self.evicted.last() {
-            let member = self.members.key(topic).and_then(|key| self.members.members(key).first());
+            let member = self.members.key(topic, None).and_then(|key| self.members.members(key).first());
             if let Some((id, _)) = member.and_then(|member| self.table.at(member.connection())) {
                 return Some(id);
             }

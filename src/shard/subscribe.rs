@@ -3,13 +3,14 @@
 use super::connection::{Extra, Membership};
 use super::core::Core;
 use super::mail::Request;
+use super::pace::Pace;
 use crate::app::Subscribe;
 use crate::close::CloseReason;
 use crate::hub::members::Interest;
-use crate::hub::topics::Interested;
 use crate::id::ConnId;
 use crate::message::Topic;
 use crate::rule::Limit;
+use crate::time::Clock;
 
 impl Core {
     /// Requests to one owner that wait for room, beyond which nobody subscribes to its topics. Each stay of a topic asks
@@ -18,7 +19,7 @@ impl Core {
 
     pub(super) fn subscribe(&mut self, id: ConnId, topic: &Topic, how: Subscribe) -> Result<(), CloseReason> {
         let Some(connection) = self.table.get(id) else { return Ok(()) };
-        let key = self.members.key(topic);
+        let key = self.members.key(topic, None);
         if key.is_some_and(|key| connection.memberships().any(|membership| membership.topic == key)) {
             return Ok(());
         }
@@ -36,7 +37,7 @@ impl Core {
             return Err(CloseReason::TryAgainLater);
         }
         let wire = connection.encoder().wire;
-        let Some(joined) = self.members.join(topic, id.index(), wire, how.echo) else {
+        let Some(joined) = self.members.join(topic, None, id.index(), wire, how.echo, false) else {
             self.metrics.strike(Limit::TopicsMax);
             return Err(CloseReason::TryAgainLater);
         };
@@ -54,7 +55,7 @@ impl Core {
     }
 
     pub(super) fn unsubscribe(&mut self, id: ConnId, topic: &Topic) {
-        let Some(key) = self.members.key(topic) else { return };
+        let Some(key) = self.members.key(topic, None) else { return };
         let Some(connection) = self.table.get_mut(id) else { return };
         let membership = if connection.membership.topic == key {
             let next = connection.extra.as_mut().and_then(|extra| extra.memberships.pop());
@@ -86,26 +87,45 @@ impl Core {
         let Some(wire) = self.table.get(id).map(|connection| connection.encoder().wire) else { return };
         let Some(topic) = self.members.name(membership.topic).cloned() else { return };
         let table = &mut self.table;
-        let interest = self.members.leave(membership.topic, membership.position, wire, |moved, position| {
+        let left = self.members.leave(membership.topic, membership.position, wire, |moved, position| {
             if let Some((_, connection)) = table.at(moved) {
                 connection.moved(Membership { topic: membership.topic, position });
             }
         });
         self.metrics.subscriptions.sub(1);
-        self.tell_owner(&topic, interest);
+        self.tell_owner(&topic, left.interest);
     }
 
     fn tell_owner(&mut self, topic: &Topic, interest: Interest) {
         self.metrics.topics.set(self.members.len() as u64);
-        let owner = topic.owner(self.shards);
         let request = match interest {
             Interest::Same => return,
-            Interest::Wants(wants) => {
-                let Some(stay) = self.members.stay(topic) else { return };
-                Request::Interest(topic.clone(), Interested { shard: self.id, wants, stay })
+            Interest::Wants(_) => {
+                let stake = self.members.key(topic, None).and_then(|key| self.members.stake(key));
+                let Some(stake) = stake else { return };
+                Request::Interest(topic.clone(), stake.of(self.id))
             }
             Interest::None => Request::Disinterest(topic.clone(), self.id),
         };
+        self.ask(topic, request);
+    }
+
+    /// Tells owners how many subscribers their topics have here, of those where that has changed. It waits while mailboxes
+    /// are full: so a topic that changes in every turn adds no more to what waits.
+    pub(super) fn tell_changes(&mut self, pace: &mut Pace<'_, impl Clock>) {
+        while pace.more() {
+            if self.mail.requests_wait {
+                return;
+            }
+            let Some((topic, stake)) = self.members.take_changed() else { return };
+            let request = Request::Interest(topic.clone(), stake.of(self.id));
+            self.ask(&topic, request);
+        }
+        self.unfinished = true;
+    }
+
+    fn ask(&mut self, topic: &Topic, request: Request) {
+        let owner = topic.owner(self.shards);
         if owner == self.id {
             self.take_request(request);
         } else {

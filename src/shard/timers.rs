@@ -230,6 +230,12 @@ impl Core {
         }
     }
 
+    /// Drops what is too old of the topics owned here.
+    pub(super) fn forget(&mut self, pace: &mut Pace<'_, impl Clock>) {
+        let done = self.topics.expire(self.tick, || pace.more());
+        self.unfinished |= !done;
+    }
+
     /// Follows the server's phase; whether the drain has just begun.
     pub(super) fn follow_phase(&mut self) -> bool {
         let phase = self.control.phase();

@@ -1,0 +1,189 @@
+//! Who gets the messages of one topic: all shards with plain subscribers, and of each group one shard, in turn.
+//!
+//! Shards take turns in proportion to their members of the group by smooth weighted round robin (nginx,
+//! `ngx_http_upstream_round_robin.c`): each turn every shard's credit grows by its members, the one with most credit is
+//! chosen and pays all members'. The credits of a group add up to 0, and each lies between minus and plus the number of
+//! its members.
+
+use super::Group;
+use super::members::Stay;
+use crate::id::ShardId;
+use crate::message::Wants;
+
+/// A shard with subscribers of a topic: of a group, or of none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interested {
+    /// Which one.
+    pub shard: ShardId,
+    /// The group that they are in. A shard's plain subscribers and those of each group are told apart.
+    pub group: Option<Group>,
+    /// The formats that they need.
+    pub wants: Wants,
+    /// Since when, as the shard calls it.
+    pub stay: Stay,
+    /// How many they are.
+    pub members: u32,
+}
+
+/// The shards that are interested in one topic.
+#[derive(Debug, Default)]
+pub(super) struct Audience {
+    plain: Vec<Interested>,
+    groups: Vec<Turns>,
+    subscribers: u64,
+}
+
+/// A group's shards, who take turns.
+#[derive(Debug)]
+struct Turns {
+    group: Group,
+    shards: Vec<Turn>,
+}
+
+#[derive(Debug)]
+struct Turn {
+    interested: Interested,
+    credit: i64,
+}
+
+impl Turn {
+    /// A shard that says it has none is there all the same.
+    fn weight(&self) -> i64 {
+        i64::from(self.interested.members).max(1)
+    }
+}
+
+impl Audience {
+    /// Adds a shard, or replaces what it said before.
+    pub(super) fn set(&mut self, new: Interested) {
+        self.subscribers += u64::from(new.members);
+        let old = match &new.group {
+            None => set_plain(&mut self.plain, new),
+            Some(group) => match self.groups.iter_mut().find(|turns| turns.group == *group) {
+                Some(turns) => turns.set(new),
+                None => {
+                    self.groups.push(Turns::new(group.clone(), new));
+                    0
+                }
+            },
+        };
+        self.subscribers -= u64::from(old);
+    }
+
+    /// Removes a shard's plain subscribers, or those in a group.
+    pub(super) fn remove(&mut self, shard: ShardId, group: Option<&Group>) {
+        let removed = match group {
+            None => {
+                let place = self.plain.iter().position(|interested| interested.shard == shard);
+                place.map_or(0, |place| self.plain.swap_remove(place).members)
+            }
+            Some(group) => {
+                let Some(place) = self.groups.iter().position(|turns| turns.group == *group) else { return };
+                let removed = self.groups[place].remove(shard);
+                if self.groups[place].shards.is_empty() {
+                    self.groups.swap_remove(place);
+                }
+                removed
+            }
+        };
+        self.subscribers -= u64::from(removed);
+    }
+
+    /// Whether nobody is interested.
+    pub(super) fn is_empty(&self) -> bool {
+        self.plain.is_empty() && self.groups.is_empty()
+    }
+
+    /// How many subscribers the shards have together.
+    pub(super) const fn subscribers(&self) -> u64 {
+        self.subscribers
+    }
+
+    /// Chooses who gets the next message. [`Audience::chosen`] says who that is.
+    pub(super) fn choose(&mut self, scratch: &mut Vec<Interested>) {
+        if self.groups.is_empty() {
+            return;
+        }
+        scratch.clear();
+        scratch.extend_from_slice(&self.plain);
+        scratch.extend(self.groups.iter_mut().filter_map(Turns::next).cloned());
+    }
+
+    /// Who gets the message that [`Audience::choose`] was called for. Plain subscribers need not be copied.
+    pub(super) fn chosen<'a>(&'a self, scratch: &'a [Interested]) -> &'a [Interested] {
+        if self.groups.is_empty() { &self.plain } else { scratch }
+    }
+
+    /// The shard whose turn it is in a group.
+    pub(super) fn pick(&mut self, group: &Group) -> Option<&Interested> {
+        self.groups.iter_mut().find(|turns| turns.group == *group)?.next()
+    }
+}
+
+/// Returns how many members the shard had before.
+fn set_plain(plain: &mut Vec<Interested>, new: Interested) -> u32 {
+    match plain.iter_mut().find(|old| old.shard == new.shard) {
+        Some(old) => std::mem::replace(old, new).members,
+        None => {
+            plain.push(new);
+            0
+        }
+    }
+}
+
+impl Turns {
+    fn new(group: Group, first: Interested) -> Self {
+        Self { group, shards: vec![Turn { interested: first, credit: 0 }] }
+    }
+
+    fn total(&self) -> i64 {
+        self.shards.iter().map(Turn::weight).sum()
+    }
+
+    /// Returns how many members the shard had before.
+    fn set(&mut self, new: Interested) -> u32 {
+        let before = self.total();
+        let old = match self.shards.iter_mut().find(|turn| turn.interested.shard == new.shard) {
+            Some(turn) => std::mem::replace(&mut turn.interested, new).members,
+            None => {
+                self.shards.push(Turn { interested: new, credit: 0 });
+                0
+            }
+        };
+        self.scale(before);
+        old
+    }
+
+    /// Returns how many members the shard had.
+    fn remove(&mut self, shard: ShardId) -> u32 {
+        let before = self.total();
+        let Some(place) = self.shards.iter().position(|turn| turn.interested.shard == shard) else { return 0 };
+        let removed = self.shards.swap_remove(place);
+        self.scale(before);
+        removed.interested.members
+    }
+
+    /// Brings the credits from shares of `before` members to shares of those that there are now: a shard that has lost
+    /// most of its members does not wait for as many turns as it took with them.
+    fn scale(&mut self, before: i64) {
+        let total = self.total();
+        for turn in &mut self.shards {
+            let credit = i128::from(turn.credit) * i128::from(total) / i128::from(before.max(1));
+            turn.credit = i64::try_from(credit).unwrap_or(0);
+        }
+        let rest: i64 = self.shards.iter().map(|turn| turn.credit).sum();
+        if let Some(first) = self.shards.first_mut() {
+            first.credit -= rest;
+        }
+    }
+
+    fn next(&mut self) -> Option<&Interested> {
+        let total = self.total();
+        for turn in &mut self.shards {
+            turn.credit += turn.weight();
+        }
+        let chosen = self.shards.iter_mut().max_by_key(|turn| turn.credit)?;
+        chosen.credit -= total;
+        Some(&chosen.interested)
+    }
+}

@@ -1,0 +1,252 @@
+//! What is kept of one topic's past.
+//!
+//! The messages are the ones that were fanned out: payloads and encoded frames are shared, not copied. They follow each
+//! other without a gap and end with the topic's newest, or there are none. Messages go from the oldest on: when they are
+//! over the topic's bounds, too old, or asked for by [`History::pop_oldest`].
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+
+use crate::message::{Message, Offset};
+use crate::wheel::Tick;
+
+/// How much of a topic's past is kept. A zero turns history off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Messages.
+    pub messages_max: usize,
+    /// Bytes of messages, with what it takes to keep them apart.
+    pub bytes_max: usize,
+    /// Age of a message.
+    pub age_ticks: u32,
+}
+
+impl Bounds {
+    /// Whether nothing is kept.
+    #[must_use]
+    pub const fn is_off(&self) -> bool {
+        self.messages_max == 0 || self.bytes_max == 0 || self.age_ticks == 0
+    }
+}
+
+/// The messages of a topic that are kept, and their idempotency keys.
+#[derive(Debug, Default)]
+pub struct History {
+    kept: VecDeque<Kept>,
+    bytes: usize,
+    /// The offsets of messages that have a key. There is a map only while there are any.
+    keys: Option<Box<HashMap<Arc<str>, Offset>>>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    message: Message,
+    at: Tick,
+    key: Option<Arc<str>>,
+}
+
+impl Kept {
+    /// What a key costs beside its bytes: its counts, its place in the map with room for growth.
+    const KEY_BYTES: usize = 64;
+
+    fn memory(&self) -> usize {
+        let key = self.key.as_ref().map_or(0, |key| key.len() + Self::KEY_BYTES);
+        self.message.memory() + size_of::<Self>() - size_of::<Message>() + key
+    }
+}
+
+impl History {
+    /// Places for messages that are kept when they are empty.
+    const ROOM_KEPT: usize = 64;
+
+    /// Adds the topic's newest message. A message that is over the bounds by itself is not kept, nor any before it.
+    pub fn push(&mut self, message: Message, key: Option<&str>, now: Tick, bounds: &Bounds) {
+        if bounds.is_off() {
+            return;
+        }
+        let key: Option<Arc<str>> = key.map(Into::into);
+        if let Some(key) = &key {
+            self.keys.get_or_insert_default().insert(Arc::clone(key), message.offset);
+        }
+        let kept = Kept { message, at: now, key };
+        self.bytes += kept.memory();
+        self.kept.push_back(kept);
+        while self.kept.len() > bounds.messages_max || self.bytes > bounds.bytes_max {
+            self.pop_oldest();
+        }
+    }
+
+    /// Drops the oldest message. Returns whether there was one.
+    pub fn pop_oldest(&mut self) -> bool {
+        let Some(kept) = self.kept.pop_front() else { return false };
+        self.bytes -= kept.memory();
+        if let (Some(key), Some(keys)) = (&kept.key, &mut self.keys) {
+            keys.remove(key);
+            if keys.is_empty() {
+                self.keys = None;
+            }
+        }
+        let len = self.kept.len();
+        if len == 0 {
+            self.kept = VecDeque::new();
+        } else if self.kept.capacity() > 4 * len.max(Self::ROOM_KEPT) {
+            self.kept.shrink_to(2 * len);
+        }
+        true
+    }
+
+    /// Drops messages whose age is over the bound at `now`, so many at most. Returns how many.
+    pub fn expire(&mut self, now: Tick, bounds: &Bounds, most: usize) -> usize {
+        let mut expired = 0;
+        while expired < most && self.expiry(bounds).is_some_and(|expiry| expiry <= now) {
+            self.pop_oldest();
+            expired += 1;
+        }
+        expired
+    }
+
+    /// When the oldest message is over its age.
+    #[must_use]
+    pub fn expiry(&self, bounds: &Bounds) -> Option<Tick> {
+        self.kept.front().map(|kept| kept.at.later(bounds.age_ticks))
+    }
+
+    /// The message that was published with this key.
+    #[must_use]
+    pub fn keyed(&self, key: &str) -> Option<Offset> {
+        self.keys.as_ref()?.get(key).copied()
+    }
+
+    /// The offset of the oldest message.
+    #[must_use]
+    pub fn first(&self) -> Option<Offset> {
+        self.kept.front().map(|kept| kept.message.offset)
+    }
+
+    /// How many messages there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.kept.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.kept.is_empty()
+    }
+
+    /// What they keep in memory, about.
+    #[must_use]
+    pub const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// All messages after `offset` of a topic whose newest is `last`; `None` when some of them are not kept any more, or
+    /// `offset` is none of the topic's.
+    #[must_use]
+    pub fn since(&self, offset: Offset, last: Offset) -> Option<impl ExactSizeIterator<Item = &Message>> {
+        let missed = usize::try_from(last.0.checked_sub(offset.0)?).ok()?;
+        (missed <= self.len()).then(|| self.last(missed))
+    }
+
+    /// The last `n` messages, or all when there are fewer.
+    #[must_use]
+    pub fn last(&self, n: usize) -> impl ExactSizeIterator<Item = &Message> {
+        let begin = self.len().saturating_sub(n);
+        self.kept.range(begin..).map(|kept| &kept.message)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use super::*;
+    use crate::hub::testing::{Random, message};
+
+    fn bounds(messages_max: usize, bytes_max: usize, age_ticks: u32) -> Bounds {
+        Bounds { messages_max, bytes_max, age_ticks }
+    }
+
+    fn push(history: &mut History, offset: u64, key: Option<&str>, now: u32, bounds: &Bounds) {
+        history.push(message("t", offset, b"hi"), key, Tick(now), bounds);
+    }
+
+    fn offsets<'a>(messages: impl Iterator<Item = &'a Message>) -> Vec<u64> {
+        messages.map(|message| message.offset.0).collect()
+    }
+
+    #[test]
+    fn a_zero_keeps_nothing() {
+        for off in [bounds(0, 9999, 9), bounds(9, 0, 9), bounds(9, 9999, 0)] {
+            let mut history = History::default();
+            push(&mut history, 1, Some("key"), 0, &off);
+            assert!(history.is_empty() && history.keyed("key").is_none() && history.bytes() == 0);
+        }
+    }
+
+    #[test]
+    fn payloads_are_shared() {
+        let mut history = History::default();
+        let sent = message("t", 1, b"hi");
+        history.push(sent.clone(), None, Tick(0), &bounds(9, 9999, 9));
+        assert_eq!(history.last(1).next().unwrap().payload().as_ptr(), sent.payload().as_ptr());
+    }
+
+    #[test]
+    fn what_is_too_large_leaves_nothing() {
+        let mut history = History::default();
+        let few = bounds(9, 1000, 9);
+        push(&mut history, 1, Some("small"), 0, &few);
+        history.push(message("t", 2, &[0; 1000]), Some("large"), Tick(0), &few);
+        assert!(history.is_empty() && history.bytes() == 0 && history.keys.is_none());
+        assert!(history.since(Offset(1), Offset(2)).is_none());
+        assert_eq!(history.since(Offset(2), Offset(2)).unwrap().len(), 0);
+    }
+
+    /// Against a list that nothing is ever taken from: what should be kept is found by walking it from its end.
+    #[test]
+    fn it_keeps_what_its_bounds_say() {
+        for seed in 0..200 {
+            let mut random = Random::new(seed);
+            let (one, age) = (message("t", 1, b"hi").memory() + 64, random.below(30) + 1);
+            let bounds = bounds(random.below(20) + 1, one * (random.below(20) + 1), u32::try_from(age).unwrap());
+            let (mut history, mut now) = (History::default(), 0);
+            let mut all: Vec<(u32, usize, Option<String>)> = Vec::new();
+            for offset in 1..=100 {
+                now += u32::try_from(random.below(4)).unwrap();
+                history.expire(Tick(now), &bounds, usize::MAX);
+                let key = (random.below(3) == 0).then(|| format!("key {offset}"));
+                let payload = vec![0; random.below(100)];
+                let message = message("t", offset, &payload);
+                let memory = message.memory() + size_of::<Kept>() - size_of::<Message>();
+                all.push((now, memory + key.as_ref().map_or(0, |key| key.len() + Kept::KEY_BYTES), key.clone()));
+                history.push(message, key.as_deref(), Tick(now), &bounds);
+
+                let (mut kept, mut bytes) = (0, 0);
+                for (at, memory, _) in all.iter().rev() {
+                    let fits = kept < bounds.messages_max && bytes + memory <= bounds.bytes_max;
+                    if !fits || at + bounds.age_ticks <= now {
+                        break;
+                    }
+                    (kept, bytes) = (kept + 1, bytes + memory);
+                }
+                assert!(history.len() <= kept, "seed {seed}: {} kept, {kept} allowed", history.len());
+                let lost = all.len() - history.len();
+                // What has gone stays away: it was over a bound when it went.
+                assert_eq!(history.bytes(), all[lost..].iter().map(|(_, memory, _)| memory).sum::<usize>());
+                let expected: Vec<u64> = (u64::try_from(lost).unwrap() + 1..=offset).collect();
+                assert_eq!(offsets(history.last(usize::MAX)), expected, "seed {seed}");
+                for (place, (.., key)) in all.iter().enumerate() {
+                    let Some(key) = key else { continue };
+                    assert_eq!(history.keyed(key).is_some(), place >= lost, "seed {seed}: {key}");
+                }
+                let since = Offset(u64::try_from(random.below(all.len() + 3)).unwrap());
+                let is_there = since.0 <= offset && usize::try_from(since.0).unwrap() >= lost;
+                let found = history.since(since, Offset(offset)).map(offsets);
+                assert_eq!(found, is_there.then(|| (since.0 + 1..=offset).collect()), "seed {seed}: {since:?}");
+            }
+        }
+    }
+}
