@@ -480,3 +480,6 @@ impl Owned {
         is_ours.then(|| self.history.since(since.offset, self.cursor.offset)).flatten()
     }
 }
+
+#[cfg(test)]
+mod tests;
