@@ -67,19 +67,29 @@ impl History {
             return;
         }
         let key: Option<Arc<str>> = key.map(Into::into);
-        if let Some(key) = &key {
-            self.keys.get_or_insert_default().insert(Arc::clone(key), message.offset);
-        }
         let kept = Kept { message, at: now, key };
-        self.bytes += kept.memory();
-        self.kept.push_back(kept);
-        while self.kept.len() > bounds.messages_max || self.bytes > bounds.bytes_max {
-            self.pop_oldest();
+        let bytes = kept.memory();
+        // Room is made first, so that a full history never grows its list.
+        while self.kept.len() >= bounds.messages_max || self.bytes + bytes > bounds.bytes_max {
+            if !self.drop_oldest() {
+                return self.give_memory_back();
+            }
         }
+        if let Some(key) = &kept.key {
+            self.keys.get_or_insert_default().insert(Arc::clone(key), kept.message.offset);
+        }
+        self.bytes += bytes;
+        self.kept.push_back(kept);
     }
 
     /// Drops the oldest message. Returns whether there was one.
     pub fn pop_oldest(&mut self) -> bool {
+        let dropped = self.drop_oldest();
+        self.give_memory_back();
+        dropped
+    }
+
+    fn drop_oldest(&mut self) -> bool {
         let Some(kept) = self.kept.pop_front() else { return false };
         self.bytes -= kept.memory();
         if let (Some(key), Some(keys)) = (&kept.key, &mut self.keys) {
@@ -88,22 +98,26 @@ impl History {
                 self.keys = None;
             }
         }
+        true
+    }
+
+    fn give_memory_back(&mut self) {
         let len = self.kept.len();
         if len == 0 {
             self.kept = VecDeque::new();
         } else if self.kept.capacity() > 4 * len.max(Self::ROOM_KEPT) {
             self.kept.shrink_to(2 * len);
         }
-        true
     }
 
     /// Drops messages whose age is over the bound at `now`, so many at most. Returns how many.
     pub fn expire(&mut self, now: Tick, bounds: &Bounds, most: usize) -> usize {
         let mut expired = 0;
         while expired < most && self.expiry(bounds).is_some_and(|expiry| expiry <= now) {
-            self.pop_oldest();
+            self.drop_oldest();
             expired += 1;
         }
+        self.give_memory_back();
         expired
     }
 
