@@ -36,6 +36,8 @@ labelled! {
         BareLineFeed = "bare_line_feed",
         /// HTTP: a head over `head_bytes_max`.
         HeadTooLarge = "head_too_large",
+        /// HTTP: a target over `target_bytes_max`.
+        TargetTooLong = "target_too_long",
         /// HTTP: more fields than `head_fields_max`.
         TooManyFields = "too_many_fields",
         /// HTTP: the request line.
@@ -74,6 +76,18 @@ labelled! {
         BodyNotTaken = "body_not_taken",
         /// HTTP: a body of unknown length.
         LengthRequired = "length_required",
+        /// HTTP: a body over `body_bytes_max`.
+        BodyTooLarge = "body_too_large",
+        /// HTTP: an Expect field that wants something unknown.
+        Expectation = "bad_expectation",
+        /// HTTP: the size of a chunk.
+        ChunkSize = "bad_chunk_size",
+        /// HTTP: a chunk without its CR LF.
+        ChunkEnd = "bad_chunk_end",
+        /// HTTP: a chunk's extension.
+        ChunkExtension = "bad_chunk_extension",
+        /// HTTP: a field behind the last chunk.
+        Trailer = "bad_trailer",
         /// Handshake: none, where only a WebSocket is served.
         UpgradeRequired = "upgrade_required",
         /// Handshake: in HTTP/1.0.
@@ -84,7 +98,7 @@ labelled! {
         WebSocketVersion = "bad_websocket_version",
         /// Handshake: the key.
         WebSocketKey = "bad_websocket_key",
-        /// Handshake: from a page of another site.
+        /// HTTP: from a page of another site.
         Origin = "origin_not_allowed",
         /// Handshake: the client did not wait for the answer.
         BytesBeforeSwitch = "bytes_before_switch",
@@ -108,7 +122,7 @@ labelled! {
         NothingToContinue = "nothing_to_continue",
         /// WebSocket: a message inside another.
         Interleaved = "interleaved_messages",
-        /// WebSocket: a message over `message_bytes_max`.
+        /// WebSocket, HTTP: a message over `message_bytes_max`.
         MessageTooBig = "message_too_big",
         /// WebSocket: more fragments than `fragments_max`.
         TooManyFragments = "too_many_fragments",
@@ -150,8 +164,20 @@ labelled! {
         HandshakeTimeout = "handshake_timeout",
         /// A request head was too large.
         HeadBytesMax = "head_bytes_max",
+        /// A request's target was too long.
+        TargetBytesMax = "target_bytes_max",
         /// A request head had too many fields.
         HeadFieldsMax = "head_fields_max",
+        /// A request's body was too large.
+        BodyBytesMax = "body_bytes_max",
+        /// A request's body stopped coming.
+        BodyTimeout = "body_timeout",
+        /// A request's body came too slowly.
+        BodyRateMin = "body_rate_min",
+        /// A connection had all the requests that it may have.
+        KeepAliveRequestsMax = "keep_alive_requests_max",
+        /// No further request came in its time.
+        KeepAliveTimeout = "keep_alive_timeout",
         /// A message was too big.
         MessageBytesMax = "message_bytes_max",
         /// A message had too many fragments.
@@ -189,6 +215,8 @@ impl Rule {
     pub const fn limit(self) -> Option<Limit> {
         Some(match self {
             Self::HeadTooLarge => Limit::HeadBytesMax,
+            Self::TargetTooLong => Limit::TargetBytesMax,
+            Self::BodyTooLarge => Limit::BodyBytesMax,
             Self::TooManyFields => Limit::HeadFieldsMax,
             Self::MessageTooBig | Self::InflatedTooBig | Self::LineTooLong | Self::FrameTooLong => {
                 Limit::MessageBytesMax

@@ -15,8 +15,21 @@ pub struct Limits {
     pub handshake_timeout: Duration,
     /// Bytes of a request head.
     pub head_bytes_max: usize,
+    /// Bytes of a request's target, its path and query.
+    pub target_bytes_max: usize,
     /// Fields of a request head.
     pub head_fields_max: usize,
+    /// Bytes of a request's body, where it is more than one message. A declared length is checked before the body is
+    /// read.
+    pub body_bytes_max: usize,
+    /// Time without a byte of a request's body.
+    pub body_timeout: Duration,
+    /// Bytes a second of a request's body, on average, once it has taken [`Limits::BODY_GRACE`]. Zero: no bound.
+    pub body_rate_min: usize,
+    /// Requests that are answered on one connection.
+    pub keep_alive_requests_max: u32,
+    /// Time from an answer to the next request.
+    pub keep_alive_timeout: Duration,
     /// Bytes of one message, after inflation. A declared length is checked before anything is allocated.
     pub message_bytes_max: usize,
     /// Fragments of one message.
@@ -51,6 +64,11 @@ pub struct Limits {
     pub mailbox_capacity: usize,
 }
 
+impl Limits {
+    /// Time that a request's body has before its rate is looked at.
+    pub const BODY_GRACE: Duration = Duration::from_secs(5);
+}
+
 /// How much of a topic's past is kept. A zero turns history off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct History {
@@ -83,7 +101,13 @@ impl Default for Limits {
             memory_free_bytes_min: 64 * 1024 * 1024,
             handshake_timeout: Duration::from_secs(10),
             head_bytes_max: 16 * 1024,
+            target_bytes_max: 8 * 1024,
             head_fields_max: 100,
+            body_bytes_max: 4 * 1024 * 1024,
+            body_timeout: Duration::from_secs(30),
+            body_rate_min: 1024,
+            keep_alive_requests_max: 1000,
+            keep_alive_timeout: Duration::from_secs(75),
             message_bytes_max: 1024 * 1024,
             fragments_max: 65_536,
             empty_fragments_max: 16,

@@ -120,8 +120,20 @@ settings! {
     "limits.handshake_timeout" => limits.handshake_timeout: Period, Within(ms(10), hours(1));
     /// Bytes of a request head.
     "limits.head_bytes_max" => limits.head_bytes_max: Size, Within(256, MIB);
+    /// Bytes of a request's target, its path and query.
+    "limits.target_bytes_max" => limits.target_bytes_max: Size, Within(64, MIB);
     /// Fields of a request head.
     "limits.head_fields_max" => limits.head_fields_max: Count<usize>, Within(8, 128);
+    /// Bytes of a request's body, where it is a batch of messages.
+    "limits.body_bytes_max" => limits.body_bytes_max: Size, Within(1, GIB);
+    /// Time without a byte of a request's body.
+    "limits.body_timeout" => limits.body_timeout: Period, Within(ms(10), hours(1));
+    /// Bytes a second of a request's body, on average, after its first 5 seconds; 0: no bound.
+    "limits.body_rate_min" => limits.body_rate_min: Size, Within(0, GIB);
+    /// Requests that are answered on one connection.
+    "limits.keep_alive_requests_max" => limits.keep_alive_requests_max: Count<u32>, Within(1, 1_000_000_000);
+    /// Time from an answer to the next request.
+    "limits.keep_alive_timeout" => limits.keep_alive_timeout: Period, Within(ms(10), hours(24));
     /// Bytes of one message, after inflation.
     "limits.message_bytes_max" => limits.message_bytes_max: Size, Within(1, GIB);
     /// Fragments of one message.

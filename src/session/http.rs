@@ -1,27 +1,37 @@
-//! HTTP/1.1 up to the point where a connection becomes something else.
+//! HTTP/1.1: whole requests out of bytes, up to the point where a connection becomes something else.
 //!
 //! ```text
-//!            bytes            whole head            upgrade()
-//!   waiting --------> partial ----------> on_head -----------> 101, then WebSocket
-//!      ^  \______________________________/   |
-//!      |            whole at once            | write_page, write_error
-//!      +-------------------------------------+
+//!            bytes            whole head             whole body
+//!   waiting --------> partial ----------> preflight ------------> answer ----> 101, then WebSocket
+//!      ^  \______________________________/  |    \_______________/   |
+//!      |            whole at once           |     whole at once      | write_page, write_error
+//!      |                                    v 100 Continue           |
+//!      +-------------------------------------------------------------+
 //! ```
 //!
-//! [`receive`] finds one head at a time and says where it ended; what the request means is the caller's to decide, with
-//! [`upgrade()`] for a WebSocket's opening handshake and [`refuse_body`] for what is not served. Every [`Violation`] is
-//! the last thing on its connection: where requests end is not certain any more.
+//! [`receive`] finds one request at a time and says where it ended; what it means is a [`Service`]'s to decide: first
+//! whether its body is taken, then the answer, with [`upgrade()`] for a WebSocket's opening handshake and [`refuse_body`]
+//! for what is not served. Every [`Violation`] is the last thing on its connection: where requests end is not certain any
+//! more.
 
+mod body;
 #[doc(hidden)]
 pub mod fuzz;
+mod origin;
 mod upgrade;
 
 use super::{Env, Partial, Violation as _};
 use crate::close::CloseReason;
 use crate::codec::http1::head::find_end;
+use crate::config::Limits;
 use crate::rule::Rule;
+use body::expects_continue;
 
-pub use crate::codec::http1::{Body, Head, Malformed, Query, Reply, write_error, write_page};
+pub use crate::codec::http1::{
+    BadChunk, Body, Date, Head, Malformed, Query, Reply, write_error, write_head, write_page,
+};
+pub use body::{Assembly, Preflight};
+pub use origin::{Caller, caller};
 pub use upgrade::{Upgrade, UpgradePolicy, upgrade, write_switching_protocols};
 
 /// How far [`receive`] came.
@@ -29,8 +39,31 @@ pub use upgrade::{Upgrade, UpgradePolicy, upgrade, write_switching_protocols};
 pub struct Progress<T> {
     /// Bytes that are done with. What lies behind them belongs to what comes after the head.
     pub consumed: usize,
-    /// What the head came to, `None` while it is unfinished.
+    /// What the request came to, `None` while it is unfinished.
     pub outcome: Option<T>,
+    /// The client waits for a `100 Continue`, see [`CONTINUE`].
+    pub expects: bool,
+}
+
+/// What a client that asked for it waits for before it sends a body.
+pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// What requests mean.
+pub trait Service {
+    /// What an answer comes to.
+    type Answer;
+
+    /// Says what is done with a request whose head is whole.
+    ///
+    /// # Errors
+    /// When it is refused.
+    fn preflight(&mut self, head: &Head<'_>) -> Result<Preflight, Violation>;
+
+    /// Answers a request. The body is `None` where there is one that [`Preflight::Now`] left unread.
+    ///
+    /// # Errors
+    /// When it is refused.
+    fn answer(&mut self, head: &Head<'_>, body: Option<&[u8]>) -> Result<Self::Answer, Violation>;
 }
 
 /// How a request broke the rules.
@@ -39,8 +72,20 @@ pub enum Violation {
     /// The head cannot be read.
     #[error(transparent)]
     Head(#[from] Malformed),
-    /// Not GET or HEAD.
-    #[error("this method is not allowed here; use GET")]
+    /// The body's chunks cannot be read.
+    #[error(transparent)]
+    Chunk(#[from] BadChunk),
+    /// Over the limit of a message.
+    #[error("the body has more than {0} bytes")]
+    MessageTooLarge(usize),
+    /// Over the limit.
+    #[error("the body has more than {0} bytes")]
+    BodyTooLarge(usize),
+    /// An expectation that nobody knows.
+    #[error("the Expect field has something else than 100-continue in it")]
+    Expectation,
+    /// Not a method of this path.
+    #[error("this method is not allowed here; see the Allow field")]
     MethodNotAllowed,
     /// A method that RFC 9110 does not know.
     #[error("this method is unknown")]
@@ -74,6 +119,9 @@ pub enum Violation {
     BytesBeforeSwitch,
 }
 
+/// The methods of a path that has nothing but pages or WebSockets.
+pub const METHODS: &str = "GET, HEAD, OPTIONS";
+
 impl Violation {
     /// The status of the answer.
     #[must_use]
@@ -82,25 +130,30 @@ impl Violation {
             Self::Head(malformed) => malformed.status(),
             Self::MethodNotAllowed => 405,
             Self::MethodUnknown => 501,
-            Self::BodyNotTaken => 413,
+            Self::BodyNotTaken | Self::MessageTooLarge(_) | Self::BodyTooLarge(_) => 413,
+            Self::Expectation => 417,
             Self::LengthRequired => 411,
             Self::UpgradeRequired | Self::WebSocketVersion => 426,
             Self::Origin => 403,
-            Self::UpgradeOldVersion | Self::ConnectionField | Self::WebSocketKey | Self::BytesBeforeSwitch => 400,
+            Self::Chunk(_)
+            | Self::UpgradeOldVersion
+            | Self::ConnectionField
+            | Self::WebSocketKey
+            | Self::BytesBeforeSwitch => 400,
         }
     }
 
     /// Appends the whole answer, the last one of its connection.
-    pub fn write(self, out: &mut Vec<u8>) {
+    pub fn write(self, date: Date, out: &mut Vec<u8>) {
         let extra: &[(&str, &str)] = match self {
-            Self::MethodNotAllowed => &[("Allow", "GET, HEAD")],
+            Self::MethodNotAllowed => &[("Allow", METHODS)],
             Self::UpgradeRequired => &[("Upgrade", "websocket"), ("Connection", "Upgrade, close")],
             Self::WebSocketVersion => {
                 &[("Sec-WebSocket-Version", "13"), ("Upgrade", "websocket"), ("Connection", "Upgrade, close")]
             }
             _ => &[],
         };
-        write_error(self.status(), self.rule().label(), &self.to_string(), extra, Reply::LAST, out);
+        write_error(self.status(), self.rule().label(), &self.to_string(), extra, Reply::last(date), out);
     }
 }
 
@@ -108,6 +161,10 @@ impl super::Violation for Violation {
     fn rule(&self) -> Rule {
         match self {
             Self::Head(malformed) => malformed.rule(),
+            Self::Chunk(bad) => bad.rule(),
+            Self::MessageTooLarge(_) => Rule::MessageTooBig,
+            Self::BodyTooLarge(_) => Rule::BodyTooLarge,
+            Self::Expectation => Rule::Expectation,
             Self::MethodNotAllowed => Rule::MethodNotAllowed,
             Self::MethodUnknown => Rule::MethodUnknown,
             Self::BodyNotTaken => Rule::BodyNotTaken,
@@ -127,72 +184,177 @@ impl super::Violation for Violation {
     }
 }
 
-/// Looks for one request head. One that is whole in `bytes` is read in place; an unfinished one is kept in `partial`.
+/// Looks for one request. One that is whole in `bytes` is read in place; an unfinished one is kept in `partial`: its head,
+/// then what has come of its body. Bytes of a body in chunks are moved together within `bytes`.
 ///
 /// No byte is looked at twice for the head's end, however they were cut (CVE-2023-43669), and no more than
-/// `head_bytes_max` are kept.
+/// `head_bytes_max` and what [`Service::preflight`] allows are kept.
 ///
 /// # Errors
-/// When the bytes are no head that is taken here; answer with [`Violation::write`] and close.
-pub fn receive<T>(
+/// When the bytes are no request that is taken here; answer with [`Violation::write`] and close.
+pub fn receive<S: Service>(
     partial: &mut Option<Box<Partial>>,
-    bytes: &[u8],
+    bytes: &mut [u8],
     env: &mut Env<'_>,
-    on_head: impl FnOnce(&Head<'_>) -> T,
-) -> Result<Progress<T>, Violation> {
-    let (bytes_max, fields_max) = (env.limits.head_bytes_max, env.limits.head_fields_max);
+    service: &mut S,
+) -> Result<Progress<S::Answer>, Violation> {
+    let bytes_max = env.limits.head_bytes_max;
     let Some(mut kept) = partial.take() else {
-        let Some(end) = head_end(bytes, 0, bytes_max)? else {
+        let Some(end) = head_end(bytes, 0, env.limits)? else {
             if !bytes.is_empty() {
                 let kept = partial.insert(env.partials.take());
                 kept.buf.extend_from_slice(bytes);
                 kept.scanned = bytes.len();
             }
-            return Ok(Progress { consumed: bytes.len(), outcome: None });
+            return Ok(Progress { consumed: bytes.len(), outcome: None, expects: false });
         };
-        let outcome = Head::parse(&bytes[..end], bytes.len() - end, fields_max, on_head)?;
-        return Ok(Progress { consumed: end, outcome: Some(outcome) });
+        let (head, behind) = bytes.split_at_mut(end);
+        let step = begin(head, behind, env.limits, service)?;
+        if let Step::More { assembly, written, .. } = &step {
+            let kept = partial.insert(env.partials.take());
+            kept.buf.extend_from_slice(head);
+            kept.buf.extend_from_slice(&behind[..*written]);
+            kept.http = *assembly;
+        }
+        return Ok(step.progress(end));
     };
+    if kept.http.head > 0 {
+        let progress = go_on(&mut kept, bytes, env.limits, service);
+        keep_or_give(partial, kept, env, &progress);
+        return progress;
+    }
     let before = kept.buf.len();
     let room = bytes_max.saturating_sub(before);
     kept.buf.extend_from_slice(&bytes[..bytes.len().min(room)]);
-    let progress = match head_end(&kept.buf, kept.scanned, bytes_max) {
+    let progress = match head_end(&kept.buf, kept.scanned, env.limits) {
         Ok(Some(end)) => {
-            let consumed = end - before;
-            Head::parse(&kept.buf[..end], bytes.len() - consumed, fields_max, on_head)
-                .map(|outcome| Progress { consumed, outcome: Some(outcome) })
+            kept.buf.truncate(end);
+            let behind = &mut bytes[end - before..];
+            begin(&kept.buf, behind, env.limits, service).map(|step| {
+                if let Step::More { assembly, written, .. } = &step {
+                    kept.buf.extend_from_slice(&behind[..*written]);
+                    kept.http = *assembly;
+                }
+                step.progress(end - before)
+            })
         }
         Ok(None) => {
             kept.scanned = kept.buf.len();
-            *partial = Some(kept);
-            return Ok(Progress { consumed: bytes.len(), outcome: None });
+            Ok(Progress { consumed: bytes.len(), outcome: None, expects: false })
         }
-        Err(malformed) => Err(malformed),
+        Err(malformed) => Err(malformed.into()),
     };
-    env.partials.give(kept);
-    Ok(progress?)
+    keep_or_give(partial, kept, env, &progress);
+    progress
+}
+
+/// Keeps what is unfinished.
+fn keep_or_give<T>(
+    partial: &mut Option<Box<Partial>>,
+    kept: Box<Partial>,
+    env: &mut Env<'_>,
+    progress: &Result<Progress<T>, Violation>,
+) {
+    if matches!(progress, Ok(Progress { outcome: None, .. })) {
+        *partial = Some(kept);
+    } else {
+        env.partials.give(kept);
+    }
+}
+
+/// What a whole head came to.
+enum Step<T> {
+    /// The request is whole, with so many bytes behind the head.
+    Answered { body: usize, answer: T },
+    /// More of the body is to come; so many bytes of it are at the start of what was behind the head.
+    More { assembly: Assembly, consumed: usize, written: usize, expects: bool },
+}
+
+impl<T> Step<T> {
+    fn progress(self, head: usize) -> Progress<T> {
+        match self {
+            Self::Answered { body, answer } => {
+                Progress { consumed: head + body, outcome: Some(answer), expects: false }
+            }
+            Self::More { consumed, expects, .. } => Progress { consumed: head + consumed, outcome: None, expects },
+        }
+    }
+}
+
+/// Takes a whole head, and what has come behind it.
+fn begin<S: Service>(
+    head: &[u8],
+    behind: &mut [u8],
+    limits: &Limits,
+    service: &mut S,
+) -> Result<Step<S::Answer>, Violation> {
+    let head_bytes = head.len();
+    Head::parse(head, behind.len(), limits, |head| {
+        let preflight = service.preflight(head)?;
+        let expects = expects_continue(head)?;
+        if preflight == Preflight::Now || head.body() == Body::None {
+            let body = if head.body() == Body::None { Some(&[][..]) } else { None };
+            return Ok(Step::Answered { body: 0, answer: service.answer(head, body)? });
+        }
+        let expects = expects && behind.is_empty();
+        let taken = Assembly::begin(head, head_bytes, preflight, limits)?.take(behind, limits)?;
+        Ok(match taken.more {
+            None => {
+                let answer = service.answer(head, Some(&behind[..taken.written]))?;
+                Step::Answered { body: taken.consumed, answer }
+            }
+            Some(assembly) => Step::More { assembly, consumed: taken.consumed, written: taken.written, expects },
+        })
+    })?
+}
+
+/// Takes more of a body whose head is kept.
+fn go_on<S: Service>(
+    kept: &mut Partial,
+    bytes: &mut [u8],
+    limits: &Limits,
+    service: &mut S,
+) -> Result<Progress<S::Answer>, Violation> {
+    let taken = kept.http.take(bytes, limits)?;
+    kept.buf.extend_from_slice(&bytes[..taken.written]);
+    let consumed = taken.consumed;
+    if let Some(assembly) = taken.more {
+        kept.http = assembly;
+        return Ok(Progress { consumed, outcome: None, expects: false });
+    }
+    let (head, body) = kept.buf.split_at(kept.http.head);
+    let answer = Head::parse(head, bytes.len() - consumed, limits, |head| service.answer(head, Some(body)))??;
+    Ok(Progress { consumed, outcome: Some(answer), expects: false })
 }
 
 /// Where the head ends, within the limit.
-fn head_end(bytes: &[u8], scanned: usize, bytes_max: usize) -> Result<Option<usize>, Malformed> {
+fn head_end(bytes: &[u8], scanned: usize, limits: &Limits) -> Result<Option<usize>, Malformed> {
+    let bytes_max = limits.head_bytes_max;
     let within = &bytes[..bytes.len().min(bytes_max)];
     let end = find_end(within, scanned)?;
     if end.is_none() && bytes.len() >= bytes_max {
-        return Err(Malformed::TooLarge(bytes_max));
+        // A request line that does not end is its target's fault.
+        let is_line = memchr::memchr(b'\n', &within[within.len().min(2)..]).is_none();
+        let target_max = limits.target_bytes_max;
+        return Err(if is_line && target_max < bytes_max {
+            Malformed::TargetTooLong(target_max)
+        } else {
+            Malformed::TooLarge(bytes_max)
+        });
     }
     Ok(end)
 }
 
-/// Refuses what is not served: every method but GET and HEAD, and every body.
+/// Refuses what is not served: every method but GET, HEAD and OPTIONS, and every body.
 ///
 /// # Errors
 /// When the request is such a one.
 pub fn refuse_body(head: &Head<'_>) -> Result<(), Violation> {
     match (head.method(), head.body()) {
-        ("GET" | "HEAD", Body::None) => Ok(()),
-        ("GET" | "HEAD", Body::Length(_)) => Err(Violation::BodyNotTaken),
-        ("GET" | "HEAD", Body::Chunked) => Err(Violation::LengthRequired),
-        ("POST" | "PUT" | "DELETE" | "PATCH" | "OPTIONS" | "TRACE" | "CONNECT", _) => Err(Violation::MethodNotAllowed),
+        ("GET" | "HEAD" | "OPTIONS", Body::None) => Ok(()),
+        ("GET" | "HEAD" | "OPTIONS", Body::Length(_)) => Err(Violation::BodyNotTaken),
+        ("GET" | "HEAD" | "OPTIONS", Body::Chunked) => Err(Violation::LengthRequired),
+        ("POST" | "PUT" | "DELETE" | "PATCH" | "TRACE" | "CONNECT", _) => Err(Violation::MethodNotAllowed),
         _ => Err(Violation::MethodUnknown),
     }
 }

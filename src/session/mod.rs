@@ -82,6 +82,8 @@ pub struct Partial {
     pub buf: Vec<u8>,
     /// WebSocket's own notes.
     pub websocket: websocket::Assembly,
+    /// HTTP's own notes.
+    pub http: http::Assembly,
     /// How much of `buf` the session has looked at already, so that no byte is looked at twice.
     pub scanned: usize,
     /// Bytes that [`Partials`] has counted it with.
@@ -125,6 +127,7 @@ impl Partials {
         if self.spare.len() < Self::SPARE_MAX && partial.buf.capacity() <= Self::SPARE_BYTES_MAX {
             partial.buf.clear();
             partial.websocket = websocket::Assembly::default();
+            partial.http = http::Assembly::default();
             partial.scanned = 0;
             self.spare.push(partial);
         }

@@ -108,13 +108,15 @@ impl Core {
             }
         }
         if let Some(partial) = &connection.partial {
-            let bound = self.limits.message_bytes_max.max(self.limits.head_bytes_max) + 256;
+            let limits = &self.limits;
+            let bound = limits.message_bytes_max.max(limits.body_bytes_max) + limits.head_bytes_max + 256;
             if partial.buf.len() > bound {
                 return Err(format!("{} bytes of something unfinished, {bound} allowed", partial.buf.len()));
             }
         }
         let resting = connection.outbox.as_ref().is_none_or(|outbox| outbox.is_empty()) && !flags.has(Flags::CLOSING);
-        if resting && flags.has(Flags::PAUSED) && !self.resumable.contains(&id) {
+        let waits = flags.has(Flags::WAITING);
+        if resting && !waits && flags.has(Flags::PAUSED) && !self.resumable.contains(&id) {
             return Err("it is paused and nothing will resume it".into());
         }
         if flags.has(Flags::STALLED) && !flags.has(Flags::CLOSING) && !self.stalled.contains(&id) {

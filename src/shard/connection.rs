@@ -10,6 +10,7 @@
 //!   awaited for `close_timeout`, then the backend is told to close (ENDED) and answers when nothing is left.
 //! ```
 
+use super::http::Later;
 use crate::app::RouteId;
 use crate::buf::Outbox;
 use crate::hub::TopicKey;
@@ -52,6 +53,9 @@ impl Flags {
     /// It has no place among the connections, and only hears that.
     pub(super) const SHED: Self = Self(1 << 13);
 
+    /// A request has been taken whose answer comes later; what comes meanwhile is held.
+    pub(super) const WAITING: Self = Self(1 << 14);
+
     pub(super) const fn has(self, flag: Self) -> bool {
         self.0 & flag.0 != 0
     }
@@ -87,6 +91,8 @@ pub(super) struct Extra {
     pub(super) memberships: Vec<Membership>,
     /// When the peer last sent a message; kept only when there is an idle timeout.
     pub(super) spoke: Tick,
+    /// How the answer that a request waits for has to be, while `WAITING`.
+    pub(super) later: Later,
 }
 
 /// The hot entry.
@@ -165,7 +171,7 @@ impl Connection {
 
     /// Whether its bytes are looked at, and not left in the kernel for a while.
     pub(super) const fn is_read(&self) -> bool {
-        !self.flags.has(Flags::PAUSED) && !self.flags.has(Flags::STALLED)
+        !self.flags.has(Flags::PAUSED) && !self.flags.has(Flags::STALLED) && !self.flags.has(Flags::WAITING)
     }
 
     /// All its subscriptions.

@@ -13,6 +13,7 @@ use super::table::Table;
 use crate::app::{Effect, Router, Subject};
 use crate::buf::{Outbox, Outboxes};
 use crate::close::CloseReason;
+use crate::codec::http1::date::Date;
 use crate::codec::websocket::deflate::Deflater;
 use crate::config::Limits;
 use crate::hub::{Members, TopicKey, Topics};
@@ -65,6 +66,8 @@ pub struct Core {
     pub(super) now: Instant,
     pub(super) tick: Tick,
     pub(super) unix_ms: u64,
+    /// The second of `unix_ms`, as HTTP writes it.
+    pub(super) date: Date,
     /// When all that had come was last read: whoever is silent since then has not merely waited for us.
     pub(super) listened: Tick,
     pub(super) phase: Phase,
@@ -182,6 +185,7 @@ impl Core {
             now: Instant::ZERO,
             tick: Tick(0),
             unix_ms: 0,
+            date: Date::from_unix(0),
             listened: Tick::default(),
             phase: Phase::Running,
             drain: None,
@@ -236,6 +240,9 @@ impl Core {
         self.now = now;
         self.tick = tick;
         self.unix_ms = unix_ms;
+        if unix_ms / 1000 != self.date.second() {
+            self.date = Date::from_unix(unix_ms / 1000);
+        }
         self.unfinished = false;
     }
 

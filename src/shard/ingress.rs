@@ -143,6 +143,10 @@ impl<B: Backend> Shard<B> {
 
     fn resume(&mut self, id: ConnId) {
         let Some(connection) = self.core.table.get_mut(id) else { return };
+        if connection.flags.has(Flags::WAITING) {
+            // It goes on when it has its answer.
+            connection.flags.set(Flags::PAUSED);
+        }
         if !connection.is_read() || connection.flags.has(Flags::CLOSING) {
             return;
         }
@@ -176,7 +180,7 @@ impl<B: Backend> Shard<B> {
         let held = connection.outbox.as_ref().is_some_and(|outbox| !outbox.held.is_empty());
         if connection.flags.has(Flags::CLOSING) {
             self.core.closing.push_back(id);
-        } else if !held {
+        } else if !held && !connection.flags.has(Flags::WAITING) {
             self.begin_close(id, CloseReason::PeerClosed, "");
         }
     }
@@ -250,9 +254,8 @@ impl Core {
         if connection.flags.has(Flags::DEAF) {
             return Fed::all(bytes);
         }
-        if let Some(outbox) = connection.outbox.as_deref()
-            && !outbox.held.is_empty()
-        {
+        let is_held = connection.outbox.as_deref().is_some_and(|outbox| !outbox.held.is_empty());
+        if is_held || connection.flags.has(Flags::WAITING) {
             return Fed { pressed: true, ..Fed::default() };
         }
         match connection.protocol {

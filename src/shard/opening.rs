@@ -1,21 +1,16 @@
-//! From an accepted socket to an open connection: the HTTP request or the first frame that says which route it takes.
+//! From an accepted socket to an open connection: the first frame of raw TCP that says which route it takes, and what is
+//! common to all. HTTP's way is in `http` and `requests`.
 
 use super::connection::Flags;
 use super::core::Core;
 use super::entrance::Kind;
 use super::ingress::reasoned;
-use super::shedding::write_shed;
-use crate::app::router::{Fault, Request};
-use crate::app::site::{SECURITY_FIELDS, Site};
-use crate::app::{Context, Refusal, RouteId, Router, Subject};
+use crate::app::router::Fault;
+use crate::app::{Context, RouteId};
 use crate::close::CloseReason;
-use crate::codec::http1::head::Head;
-use crate::codec::http1::response::{Reply, write_error, write_page};
 use crate::id::ConnId;
-use crate::message::Wire;
 use crate::rule::Rule;
-use crate::session::http::{self, UpgradePolicy};
-use crate::session::{Encoder, Env, Event, Flow, Protocol, tcp, websocket};
+use crate::session::{Env, Event, Flow, Protocol, tcp, websocket};
 
 /// What came of received bytes.
 #[derive(Debug, Default)]
@@ -39,28 +34,16 @@ impl Fed {
         Self { consumed: bytes.len(), ..Self::default() }
     }
 
-    fn closed(bytes: &[u8], reason: CloseReason, detail: String) -> Self {
+    pub(super) fn closed(bytes: &[u8], reason: CloseReason, detail: String) -> Self {
         Self { close: Some((reason, detail)), ..Self::all(bytes) }
     }
 }
 
 /// A connection that a handler has taken.
-struct Opened {
-    route: RouteId,
-    state: u32,
-    websocket: websocket::State,
-}
-
-/// What a request came to; the answer has been written.
-enum Answer {
-    /// It is a WebSocket now.
-    Opened(Opened),
-    /// More requests may follow.
-    KeepAlive,
-    /// It was the last one.
-    Last,
-    /// It was refused.
-    Refused(CloseReason, String),
+pub(super) struct Opened {
+    pub(super) route: RouteId,
+    pub(super) state: u32,
+    pub(super) websocket: websocket::State,
 }
 
 impl Core {
@@ -129,7 +112,7 @@ impl Core {
     }
 
     /// Notes that a handler has taken the connection.
-    fn opened(&mut self, id: ConnId, protocol: Protocol, opened: Opened) {
+    pub(super) fn opened(&mut self, id: ConnId, protocol: Protocol, opened: Opened) {
         self.metrics.handshakes_total.add(1);
         if let Some(connection) = self.table.get_mut(id) {
             connection.flags.clear(Flags::NAMELESS);
@@ -143,140 +126,10 @@ impl Core {
         }
         self.arm_open(id);
     }
-
-    /// Answers requests until one of them makes the connection something else.
-    pub(super) fn feed_http(&mut self, id: ConnId, bytes: &mut [u8]) -> Fed {
-        let mut consumed = 0;
-        while consumed < bytes.len() {
-            let (used, answer) = match self.request(id, &bytes[consumed..]) {
-                Ok((used, Some(answer))) => (used, answer),
-                Ok((_, None)) => return Fed::all(bytes),
-                Err(violation) => {
-                    violation.write(&mut self.out);
-                    self.metrics.http_errors_total.add(1);
-                    let (reason, detail) = reasoned(&violation, &self.metrics);
-                    return Fed::closed(bytes, reason, detail);
-                }
-            };
-            consumed += used;
-            self.metrics.http_requests_total.add(1);
-            match answer {
-                Answer::KeepAlive => {
-                    // The next request has its own time.
-                    if let Some(connection) = self.table.get_mut(id) {
-                        connection.heard = self.tick;
-                        connection.state = connection.state.saturating_add(1);
-                    }
-                    let deadline = self.after(self.limits.handshake_timeout);
-                    self.arm(id, deadline);
-                    if self.output().len() > self.limits.queue_bytes_max / 4 && consumed < bytes.len() {
-                        return Fed { consumed, pressed: true, ..Fed::default() };
-                    }
-                }
-                Answer::Last => return Fed::closed(bytes, CloseReason::Normal, String::new()),
-                Answer::Refused(reason, detail) => {
-                    self.metrics.http_errors_total.add(1);
-                    return Fed::closed(bytes, reason, detail);
-                }
-                Answer::Opened(opened) => {
-                    self.opened(id, Protocol::WebSocket, opened);
-                    return Fed { consumed, ..Fed::default() };
-                }
-            }
-        }
-        Fed::all(bytes)
-    }
-
-    fn request(&mut self, id: ConnId, bytes: &[u8]) -> Result<(usize, Option<Answer>), http::Violation> {
-        let Some(connection) = self.table.get_mut(id) else { return Ok((bytes.len(), None)) };
-        let is_shed = connection.flags.has(Flags::SHED);
-        let entrance = self.entrances.get(usize::from(connection.listener().0));
-        let Some(Kind::Http { policy, site, routes }) = entrance.map(|entrance| &entrance.kind) else {
-            return Ok((bytes.len(), None));
-        };
-        let mut env = Env { limits: &self.limits, tools: &mut self.tools, partials: &mut self.partials };
-        let subject = Subject {
-            id,
-            shard: self.id,
-            now: self.now,
-            protocol: Protocol::WebSocket,
-            encoder: Encoder { wire: Wire::WebSocket, window_bits: 0 },
-            topic: None,
-        };
-        let (router, deflater, topic_bytes_max) = (&mut self.router, &mut self.deflater, self.limits.topic_bytes_max);
-        let (out, effects, metrics) = (&mut self.out, &mut self.effects, &self.metrics);
-        let progress = http::receive(&mut connection.partial, bytes, &mut env, |head| {
-            if is_shed {
-                write_shed(id, out);
-                return Ok(Answer::Refused(CloseReason::TryAgainLater, String::new()));
-            }
-            let found = if *routes { router.find(head.path()) } else { None };
-            let start = out.len();
-            let Some((route, param)) = found else { return page(head, &**site, out).map(|reply| reply.into()) };
-            let (websocket, encoder) = switch(head, policy, out)?;
-            let request = Request { path: head.path(), query: head.raw_query(), param, topic_bytes_max };
-            let subject = Subject { encoder, ..subject };
-            let opened = open(router, route, &request, &mut Context::new(subject, deflater, out, effects));
-            Ok(match opened {
-                Ok(state) => Answer::Opened(Opened { route, state, websocket }),
-                Err(fault) => {
-                    effects.clear();
-                    out.truncate(start);
-                    refuse(&fault, out);
-                    let (reason, detail) = fault_reason(fault, metrics);
-                    Answer::Refused(reason, detail)
-                }
-            })
-        })?;
-        Ok((progress.consumed, progress.outcome.transpose()?))
-    }
 }
 
-impl From<Reply> for Answer {
-    fn from(reply: Reply) -> Self {
-        if reply.keep_alive { Self::KeepAlive } else { Self::Last }
-    }
-}
-
-/// Writes a page, or that there is none.
-fn page(head: &Head<'_>, site: &dyn Site, out: &mut Vec<u8>) -> Result<Reply, http::Violation> {
-    http::refuse_body(head)?;
-    let reply = head.reply();
-    match site.page(head.path()) {
-        Some(page) => write_page(page.status, page.content_type, &page.body, SECURITY_FIELDS, reply, out),
-        None => write_error(404, "not_found", "there is nothing at this path", &[], reply, out),
-    }
-    Ok(reply)
-}
-
-/// Writes the answer that turns the connection into a WebSocket.
-fn switch(
-    head: &Head<'_>,
-    policy: &UpgradePolicy,
-    out: &mut Vec<u8>,
-) -> Result<(websocket::State, Encoder), http::Violation> {
-    let upgrade = http::upgrade(head, policy)?;
-    http::write_switching_protocols(&upgrade, out);
-    let window_bits = upgrade.deflate.map_or(0, |agreement| agreement.window_bits);
-    let wire = if window_bits == 15 { Wire::WebSocketDeflate } else { Wire::WebSocket };
-    Ok((websocket::State::open(window_bits), Encoder { wire, window_bits }))
-}
-
-fn open(router: &mut Router, route: RouteId, request: &Request<'_>, context: &mut Context<'_>) -> Result<u32, Fault> {
-    router.open(route, request, context)
-}
-
-/// Writes why there is no connection.
-fn refuse(fault: &Fault, out: &mut Vec<u8>) {
-    match fault {
-        Fault::Refused(Refusal { status, code, message }) => {
-            write_error(*status, code, message, &[], Reply::LAST, out);
-        }
-        Fault::Panicked => write_error(500, "internal", "the handler failed", &[], Reply::LAST, out),
-    }
-}
-
-fn fault_reason(fault: Fault, metrics: &crate::metrics::ShardMetrics) -> (CloseReason, String) {
+/// How a connection ends that no handler takes, and what the log says.
+pub(super) fn fault_reason(fault: Fault, metrics: &crate::metrics::ShardMetrics) -> (CloseReason, String) {
     match fault {
         Fault::Refused(refusal) => {
             if refusal.code == Rule::TopicTooLong.label() {

@@ -10,6 +10,7 @@ use super::connection::Flags;
 use super::core::Core;
 use super::timers::spread;
 use crate::close::CloseReason;
+use crate::codec::http1::date::Date;
 use crate::codec::http1::response::{Reply, write_error};
 use crate::id::{ConnId, ListenerId};
 use crate::io::{Accepted, Backend};
@@ -63,15 +64,15 @@ impl Core {
 
     /// Writes the answer. Clients are spread over some seconds, so that they do not all come back at once.
     pub(super) fn write_shed(&mut self, id: ConnId) {
-        write_shed(id, &mut self.out);
+        write_shed(id, self.date, &mut self.out);
         self.metrics.http_errors_total.add(1);
     }
 }
 
 /// Writes that there is no place, and when to come back.
-pub(super) fn write_shed(id: ConnId, out: &mut Vec<u8>) {
+pub(super) fn write_shed(id: ConnId, date: Date, out: &mut Vec<u8>) {
     const SECONDS: [&str; 5] = ["1", "2", "3", "4", "5"];
     let seconds = SECONDS[usize::try_from(spread(id.bits(), SECONDS.len() as u64)).unwrap_or(0)];
     let message = "no more connections are taken in now; come back after the time in Retry-After";
-    write_error(503, "unavailable", message, &[("Retry-After", seconds)], Reply::LAST, out);
+    write_error(503, "unavailable", message, &[("Retry-After", seconds)], Reply::last(date), out);
 }

@@ -11,7 +11,6 @@ use super::control::Phase;
 use super::core::{Core, Drain};
 use super::pace::{Pace, Part};
 use crate::close::CloseReason;
-use crate::codec::http1::response::{Reply, write_error};
 use crate::id::ConnId;
 use crate::io::{Backend, Ending};
 use crate::rule::Limit;
@@ -29,6 +28,8 @@ enum Due {
     Heartbeat,
     /// Close it.
     Close(CloseReason),
+    /// End a request that has not come within this limit.
+    Request(Limit),
 }
 
 impl<B: Backend> Shard<B> {
@@ -82,7 +83,15 @@ impl<B: Backend> Shard<B> {
                 self.core.hear(id);
                 self.core.arm_next(id);
             }
-            Due::Close(CloseReason::HandshakeTimeout) => self.handshake_timeout(id),
+            Due::Request(limit) => {
+                let is_waiting = connection.flags.has(Flags::WAITING);
+                if connection.is_read() || is_waiting {
+                    self.request_timeout(id, limit);
+                } else {
+                    self.core.prolong_request(id);
+                    self.core.arm_next(id);
+                }
+            }
             Due::Close(reason) => {
                 limit_of(reason).into_iter().for_each(|limit| self.core.metrics.strike(limit));
                 self.begin_close(id, reason, "deadline passed");
@@ -92,24 +101,6 @@ impl<B: Backend> Shard<B> {
                 self.core.arm_next(id);
             }
         }
-    }
-
-    /// Nothing that counts as a handshake came in time. An HTTP client that has sent nothing since its last answer is
-    /// merely done.
-    fn handshake_timeout(&mut self, id: ConnId) {
-        let Some(connection) = self.core.table.get(id) else { return };
-        if connection.protocol == Protocol::Http && connection.partial.is_none() && connection.state > 0 {
-            self.begin_close(id, CloseReason::IdleTimeout, "");
-            return;
-        }
-        self.core.metrics.strike(Limit::HandshakeTimeout);
-        if connection.protocol == Protocol::Http {
-            self.begin_output(id);
-            let message = "no complete request came in time";
-            write_error(408, "request_timeout", message, &[], Reply::LAST, &mut self.core.out);
-            self.write(id);
-        }
-        self.begin_close(id, CloseReason::HandshakeTimeout, "no complete handshake in time");
     }
 
     fn heartbeat(&mut self, id: ConnId) {
@@ -157,8 +148,11 @@ impl Core {
             next = Some(next.map_or(due, |next: Tick| next.min(due)));
             now >= due
         };
-        if !flags.has(Flags::OPEN) && passed(connection.heard.later(ticks(limits.handshake_timeout))) {
-            return Due::Close(CloseReason::HandshakeTimeout);
+        if !flags.has(Flags::OPEN) {
+            let (deadline, limit) = self.request_due(connection);
+            if passed(deadline) {
+                return Due::Request(limit);
+            }
         }
         if let Some(outbox) = &connection.outbox
             && outbox.waits
@@ -225,7 +219,7 @@ impl Core {
                 Due::Later(tick) => self.arm(id, tick),
                 Due::Never => self.wheel.disarm(&mut self.table, id.index()),
                 // Due already, in a drain for one: the timer fires at once.
-                Due::Heartbeat | Due::Close(_) => self.arm(id, self.tick),
+                Due::Heartbeat | Due::Close(_) | Due::Request(_) => self.arm(id, self.tick),
             }
         }
     }

@@ -23,6 +23,13 @@ fn lower(limit: Limit, config: &mut Config) {
         Limit::HandshakeTimeout => limits.handshake_timeout = SOON,
         Limit::HeadBytesMax => limits.head_bytes_max = 1000,
         Limit::HeadFieldsMax => limits.head_fields_max = 12,
+        Limit::TargetBytesMax => limits.target_bytes_max = 100,
+        Limit::BodyBytesMax => limits.body_bytes_max = 1000,
+        Limit::BodyTimeout => limits.body_timeout = SOON,
+        // Its time does not begin before the first five seconds are over.
+        Limit::BodyRateMin => limits.body_rate_min = 1,
+        Limit::KeepAliveRequestsMax => limits.keep_alive_requests_max = 1,
+        Limit::KeepAliveTimeout => limits.keep_alive_timeout = SOON,
         Limit::MessageBytesMax => limits.message_bytes_max = 1000,
         Limit::FragmentsMax => limits.fragments_max = 2,
         Limit::EmptyFragmentsMax => limits.empty_fragments_max = 2,
@@ -55,7 +62,16 @@ fn run_into(limit: Limit, running: &Running, neighbour: &mut Neighbour) -> Vec<C
         client.send_raw(handshake(path, fields).as_bytes());
         vec![client]
     };
+    let posting = |length: usize| {
+        let mut client = running.connect(0);
+        client.send_raw(format!("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n").as_bytes());
+        vec![client]
+    };
     match limit {
+        Limit::TargetBytesMax => requesting(&format!("/echo?{}", "x".repeat(100)), ""),
+        Limit::BodyBytesMax => posting(1001),
+        Limit::BodyTimeout | Limit::BodyRateMin => posting(1000),
+        Limit::KeepAliveRequestsMax | Limit::KeepAliveTimeout => posting(0),
         Limit::ConnectionsMax => vec![running.connect(0), running.connect(0)],
         Limit::AcceptRate => vec![running.connect(0), running.connect(0)],
         Limit::MemoryFreeBytesMin => Vec::new(),

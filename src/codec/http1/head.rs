@@ -4,8 +4,10 @@
 use std::borrow::Cow;
 use std::mem::MaybeUninit;
 
+use super::date::Date;
 use super::response::Reply;
 use super::uri::{self, Query};
+use crate::config::Limits;
 use crate::rule::Rule;
 
 /// Fields that a head can have at most, whatever the limits say: their index lies on the stack, 32 bytes each.
@@ -23,6 +25,9 @@ pub enum Malformed {
     /// Over the limit.
     #[error("the request's head has more than {0} bytes")]
     TooLarge(usize),
+    /// Over the limit.
+    #[error("the request's target has more than {0} bytes")]
+    TargetTooLong(usize),
     /// Over the limit.
     #[error("the request's head has more than {0} fields")]
     TooManyFields(usize),
@@ -76,6 +81,7 @@ impl Malformed {
     pub const fn status(self) -> u16 {
         match self {
             Self::TooLarge(_) | Self::TooManyFields(_) => 431,
+            Self::TargetTooLong(_) => 414,
             Self::Version => 505,
             Self::EncodingUnknown => 501,
             _ => 400,
@@ -89,6 +95,7 @@ impl Malformed {
             Self::NotHttp => Rule::NotHttp,
             Self::BareLineFeed => Rule::BareLineFeed,
             Self::TooLarge(_) => Rule::HeadTooLarge,
+            Self::TargetTooLong(_) => Rule::TargetTooLong,
             Self::TooManyFields(_) => Rule::TooManyFields,
             Self::RequestLine => Rule::RequestLine,
             Self::Version => Rule::Version,
@@ -162,13 +169,13 @@ impl<'a> Head<'a> {
     pub fn parse<T>(
         bytes: &[u8],
         behind: usize,
-        fields_max: usize,
+        limits: &Limits,
         read: impl FnOnce(&Head<'_>) -> T,
     ) -> Result<T, Malformed> {
         // One empty line before a request is ignored (RFC 9112 section 2.2).
         let bytes = bytes.strip_prefix(b"\r\n").unwrap_or(bytes);
         let mut room = [const { MaybeUninit::uninit() }; FIELDS_MAX];
-        let fields_max = fields_max.min(FIELDS_MAX);
+        let fields_max = limits.head_fields_max.min(FIELDS_MAX);
         let mut request = httparse::Request::new(&mut []);
         let parsed = request
             .parse_with_uninit_headers(bytes, &mut room[..fields_max])
@@ -180,6 +187,9 @@ impl<'a> Head<'a> {
         let (Some(method), Some(target), Some(minor)) = (request.method, request.path, request.version) else {
             return Err(Malformed::RequestLine);
         };
+        if target.len() > limits.target_bytes_max {
+            return Err(Malformed::TargetTooLong(limits.target_bytes_max));
+        }
         Head::check(method, target, minor == 1, request.headers, behind).map(|head| read(&head))
     }
 
@@ -196,8 +206,9 @@ impl<'a> Head<'a> {
         uri::check_query(query).map_err(|_| Malformed::Encoding)?;
         let host = host(fields, modern, authority)?;
         let body = body(fields, modern)?;
-        let mut head = Self { method, path, query, host, fields, modern, keep_alive: modern, body, behind };
-        head.keep_alive = modern && !head.has_token("connection", "close");
+        let mut head = Self { method, path, query, host, fields, modern, keep_alive: false, body, behind };
+        let asked = modern || head.has_token("connection", "keep-alive");
+        head.keep_alive = asked && !head.has_token("connection", "close");
         Ok(head)
     }
 
@@ -257,8 +268,9 @@ impl<'a> Head<'a> {
 
     /// How the answer has to be.
     #[must_use]
-    pub fn reply(&self) -> Reply {
-        Reply { keep_alive: self.keep_alive, head_only: self.method == "HEAD" }
+    pub fn reply(&self, date: Date) -> Reply<'static> {
+        let (keep_alive, head_only) = (self.keep_alive, self.method == "HEAD");
+        Reply { keep_alive, head_only, modern: self.modern, date, origin: None }
     }
 
     /// The value of the first field of that name.
@@ -290,7 +302,7 @@ fn named<'f>(fields: &'f [httparse::Header<'f>], name: &str) -> impl Iterator<It
 }
 
 /// RFC 9110 section 5.6.2.
-const fn is_token(byte: u8) -> bool {
+pub(super) const fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric()
         || matches!(byte, b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~')
 }
@@ -356,10 +368,16 @@ fn host<'a>(
                 b'-' | b'.' | b'_' | b'~' | b'%' | b'!' | b'$' | b'&'..=b'+' | b';' | b'=' | b':' | b'[' | b']'
             )
     };
-    if host.is_empty() || !host.iter().all(is_host) {
+    if !host.iter().all(is_host) || !str::from_utf8(host).is_ok_and(is_authority) {
         return Err(Malformed::HostInvalid);
     }
     Ok(host)
+}
+
+/// Whether it is one host, with a port or without.
+fn is_authority(host: &str) -> bool {
+    let Some((name, _)) = uri::split_authority(host) else { return false };
+    !host.starts_with('[') || name.parse::<std::net::Ipv6Addr>().is_ok()
 }
 
 fn body(fields: &[httparse::Header<'_>], modern: bool) -> Result<Body, Malformed> {

@@ -1,9 +1,13 @@
 //! HTTP/1.1 messages, RFC 9110 and 9112: request heads in, responses out.
 
+pub mod chunked;
+pub mod date;
 pub mod head;
 pub mod response;
 pub mod uri;
 
+pub use chunked::{BadChunk, Chunks};
+pub use date::Date;
 pub use head::{Body, Head, Malformed};
-pub use response::{Reply, write_error, write_page};
+pub use response::{Reply, write_error, write_head, write_page};
 pub use uri::Query;

@@ -1,17 +1,28 @@
 //! Responses.
 
+use super::date::Date;
+
 /// How an answer has to be, given its request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Reply {
+pub struct Reply<'a> {
     /// The connection goes on after it.
     pub keep_alive: bool,
     /// The request was HEAD: everything but the body.
     pub head_only: bool,
+    /// The request was HTTP/1.1, so that to go on need not be said.
+    pub modern: bool,
+    /// When it is.
+    pub date: Date,
+    /// The other site whose page asks, and may read the answer (CORS).
+    pub origin: Option<&'a [u8]>,
 }
 
-impl Reply {
+impl Reply<'_> {
     /// The last answer of a connection.
-    pub const LAST: Self = Self { keep_alive: false, head_only: false };
+    #[must_use]
+    pub const fn last(date: Date) -> Self {
+        Self { keep_alive: false, head_only: false, modern: true, date, origin: None }
+    }
 }
 
 /// The phrase of a status, RFC 9110 section 15 and RFC 6585.
@@ -63,32 +74,63 @@ pub fn write_page(
     content_type: &str,
     body: &[u8],
     extra: &[(&str, &str)],
-    reply: Reply,
+    reply: Reply<'_>,
     out: &mut Vec<u8>,
 ) {
-    out.extend_from_slice(b"HTTP/1.1 ");
-    write_number(usize::from(status), out);
-    out.push(b' ');
-    out.extend_from_slice(phrase(status).as_bytes());
-    out.extend_from_slice(b"\r\n");
-    write_field("Content-Type", content_type, out);
+    write_status(status, out);
+    write_field("Content-Type", content_type.as_bytes(), out);
     out.extend_from_slice(b"Content-Length: ");
     write_number(body.len(), out);
     out.extend_from_slice(b"\r\n");
-    for (name, value) in extra {
-        write_field(name, value, out);
-    }
-    if !reply.keep_alive && !extra.iter().any(|(name, _)| name.eq_ignore_ascii_case("connection")) {
-        write_field("Connection", "close", out);
-    }
-    out.extend_from_slice(b"\r\n");
+    write_fields(extra, reply, out);
     if !reply.head_only {
         out.extend_from_slice(body);
     }
 }
 
+/// Appends a response's head that says nothing of a body, but what `extra` says: one without any (204, 304), or one
+/// whose length is not known yet.
+pub fn write_head(status: u16, extra: &[(&str, &str)], reply: Reply<'_>, out: &mut Vec<u8>) {
+    write_status(status, out);
+    write_fields(extra, reply, out);
+}
+
+fn write_status(status: u16, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"HTTP/1.1 ");
+    write_number(usize::from(status), out);
+    out.push(b' ');
+    out.extend_from_slice(phrase(status).as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+/// The fields that every response has, and the end of its head.
+fn write_fields(extra: &[(&str, &str)], reply: Reply<'_>, out: &mut Vec<u8>) {
+    for (name, value) in extra {
+        write_field(name, value.as_bytes(), out);
+    }
+    let is_said = extra.iter().any(|(name, _)| name.eq_ignore_ascii_case("connection"));
+    if !reply.keep_alive && !is_said {
+        out.extend_from_slice(b"Connection: close\r\n");
+    } else if !reply.modern && !is_said {
+        out.extend_from_slice(b"Connection: keep-alive\r\n");
+    }
+    if let Some(origin) = reply.origin {
+        write_field("Access-Control-Allow-Origin", origin, out);
+        out.extend_from_slice(b"Vary: Origin\r\nAccess-Control-Expose-Headers: Holdline-Cursor\r\n");
+    }
+    write_field("Date", reply.date.as_bytes(), out);
+    out.extend_from_slice(b"\r\n");
+}
+
 /// Appends an error: JSON `{"error":{"code","message"}}`.
-pub fn write_error(status: u16, code: &str, message: &str, extra: &[(&str, &str)], reply: Reply, out: &mut Vec<u8>) {
+pub fn write_error(
+    status: u16,
+    code: &str,
+    message: &str,
+    extra: &[(&str, &str)],
+    reply: Reply<'_>,
+    out: &mut Vec<u8>,
+) {
     let mut body = Vec::with_capacity(64 + code.len() + message.len());
     body.extend_from_slice(b"{\"error\":{\"code\":");
     write_json_string(code, &mut body);
@@ -118,10 +160,10 @@ pub fn write_json_string(text: &str, out: &mut Vec<u8>) {
     out.push(b'"');
 }
 
-fn write_field(name: &str, value: &str, out: &mut Vec<u8>) {
+fn write_field(name: &str, value: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b": ");
-    out.extend(value.bytes().filter(|byte| !byte.is_ascii_control()));
+    out.extend(value.iter().copied().filter(|byte| !byte.is_ascii_control()));
     out.extend_from_slice(b"\r\n");
 }
 
@@ -145,7 +187,16 @@ mod tests {
 
     use super::*;
 
-    const GOES_ON: Reply = Reply { keep_alive: true, head_only: false };
+    /// As the answer to a plain request.
+    fn goes_on() -> Reply<'static> {
+        Reply { keep_alive: true, ..last() }
+    }
+
+    fn last() -> Reply<'static> {
+        Reply::last(Date::from_unix(784_111_777))
+    }
+
+    const DATE: &str = "Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n";
 
     fn text(write: impl FnOnce(&mut Vec<u8>)) -> String {
         let mut out = Vec::new();
@@ -155,21 +206,22 @@ mod tests {
 
     #[test]
     fn a_page() {
-        let page = text(|out| write_page(200, "text/plain", b"hello", &[("X-A", "b")], GOES_ON, out));
-        assert_eq!(page, "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 5\r\nX-A: b\r\n\r\nhello");
+        let page = text(|out| write_page(200, "text/plain", b"hello", &[("X-A", "b")], goes_on(), out));
+        let head = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 5\r\nX-A: b\r\n";
+        assert_eq!(page, format!("{head}{DATE}\r\nhello"));
     }
 
     #[test]
     fn the_answer_to_head_has_everything_but_the_body() {
-        let reply = Reply { keep_alive: false, head_only: true };
+        let reply = Reply { head_only: true, ..last() };
         let page = text(|out| write_page(200, "text/plain", b"0123456789", &[], reply, out));
-        let head = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 10\r\nConnection: close\r\n\r\n";
-        assert_eq!(page, head);
+        let head = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 10\r\nConnection: close\r\n";
+        assert_eq!(page, format!("{head}{DATE}\r\n"));
     }
 
     #[test]
     fn an_error_is_escaped_json() {
-        let error = text(|out| write_error(404, "not_found", "no \"x\"\\\n\u{1}ü", &[], Reply::LAST, out));
+        let error = text(|out| write_error(404, "not_found", "no \"x\"\\\n\u{1}ü", &[], last(), out));
         assert!(error.starts_with("HTTP/1.1 404 Not Found\r\nContent-Type: application/json\r\n"), "{error}");
         let (_, body) = error.split_once("\r\n\r\n").unwrap();
         assert_eq!(body, "{\"error\":{\"code\":\"not_found\",\"message\":\"no \\\"x\\\"\\\\\\n\\u0001ü\"}}\n");
@@ -178,7 +230,27 @@ mod tests {
 
     #[test]
     fn a_value_cannot_become_a_field() {
-        let page = text(|out| write_page(200, "text/plain", b"", &[("Location", "/a\r\nSet-Cookie: b")], GOES_ON, out));
-        assert!(page.contains("Location: /aSet-Cookie: b\r\n\r\n"));
+        let page =
+            text(|out| write_page(200, "text/plain", b"", &[("Location", "/a\r\nSet-Cookie: b")], goes_on(), out));
+        assert!(page.contains("Location: /aSet-Cookie: b\r\nDate"));
+    }
+
+    #[test]
+    fn to_go_on_is_said_to_old_clients_only() {
+        let old = Reply { modern: false, ..goes_on() };
+        let head = format!("HTTP/1.1 204 No Content\r\nConnection: keep-alive\r\n{DATE}\r\n");
+        assert_eq!(text(|out| write_head(204, &[], old, out)), head);
+        let modern = text(|out| write_head(204, &[("Allow", "GET")], goes_on(), out));
+        assert_eq!(modern, format!("HTTP/1.1 204 No Content\r\nAllow: GET\r\n{DATE}\r\n"));
+        let own = text(|out| write_head(426, &[("Connection", "Upgrade, close")], last(), out));
+        assert_eq!(own.matches("Connection").count(), 1);
+    }
+
+    #[test]
+    fn a_page_of_another_site_may_read_the_answer() {
+        let reply = Reply { origin: Some(b"https://app.example"), ..goes_on() };
+        let page = text(|out| write_page(200, "text/plain", b"", &[], reply, out));
+        assert!(page.contains("\r\nAccess-Control-Allow-Origin: https://app.example\r\nVary: Origin\r\n"), "{page}");
+        assert!(page.contains("\r\nAccess-Control-Expose-Headers: Holdline-Cursor\r\n"), "{page}");
     }
 }

@@ -6,13 +6,28 @@ use crate::session::{Partials, Tools};
 
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 
+/// A service out of a closure that takes no body.
+struct Plain<F>(F);
+
+impl<T, F: FnMut(&Head<'_>) -> Result<T, Violation>> Service for Plain<F> {
+    type Answer = T;
+
+    fn preflight(&mut self, _head: &Head<'_>) -> Result<Preflight, Violation> {
+        Ok(Preflight::Now)
+    }
+
+    fn answer(&mut self, head: &Head<'_>, _body: Option<&[u8]>) -> Result<T, Violation> {
+        self.0(head)
+    }
+}
+
 /// What the server would answer to these pieces: the status that a violation has, `101` for a handshake, or the request
 /// in words; `None` while the head is unfinished.
 fn answer<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, limits: &Limits, policy: &UpgradePolicy) -> Option<String> {
     let (mut tools, mut partials, mut partial) = (Tools::default(), Partials::default(), None);
     for piece in pieces {
         let mut env = Env { limits, tools: &mut tools, partials: &mut partials };
-        let progress = receive(&mut partial, piece, &mut env, |head| {
+        let mut service = Plain(|head: &Head<'_>| {
             if head.has_token("upgrade", "websocket") {
                 return upgrade(head, policy).map(|_| "101".to_owned());
             }
@@ -20,7 +35,8 @@ fn answer<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, limits: &Limits, polic
             let (method, path, query) = (head.method(), head.path(), head.raw_query());
             Ok(format!("{method} {path}?{query} keep_alive={}", head.keep_alive()))
         });
-        match progress.and_then(|progress| progress.outcome.transpose()) {
+        let progress = receive(&mut partial, &mut piece.to_vec(), &mut env, &mut service);
+        match progress.map(|progress| progress.outcome) {
             Ok(None) => assert!(partial.as_ref().is_none_or(|kept| kept.buf.len() < limits.head_bytes_max)),
             Ok(Some(words)) => return Some(words),
             Err(violation) => {
@@ -70,6 +86,9 @@ fn good_requests() {
         (with("Host: [::1]:8080\r\nObs-Text: \u{e9}"), "GET /a? keep_alive=true"),
         ("\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n".into(), "GET /? keep_alive=true"),
         ("GET / HTTP/1.0\r\n\r\n".into(), "GET /? keep_alive=false"),
+        ("GET / HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n".into(), "GET /? keep_alive=true"),
+        ("GET / HTTP/1.0\r\nConnection: keep-alive, close\r\n\r\n".into(), "GET /? keep_alive=false"),
+        ("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n".into(), "OPTIONS *? keep_alive=true"),
         ("HEAD /%C3%BC?q=%20x HTTP/1.1\r\nHost: a\r\n\r\n".into(), "HEAD /ü?q=%20x keep_alive=true"),
         ("GET http://a:8080/b?c HTTP/1.1\r\nHost: A:8080\r\n\r\n".into(), "GET /b?c keep_alive=true"),
         ("GET HTTP://a HTTP/1.1\r\nHost: a\r\n\r\n".into(), "GET /? keep_alive=true"),
@@ -111,6 +130,14 @@ fn malformed_and_hostile_heads() {
         (400, with("Host: user@a")),
         (400, with("Host: a b")),
         (400, with("Host:")),
+        (400, with("Host: :80")),
+        (400, with("Host: a:b")),
+        (400, with("Host: a:80:80")),
+        (400, with("Host: a:0")),
+        (400, with("Host: a:65536")),
+        (400, with("Host: ::1")),
+        (400, with("Host: [::1")),
+        (400, with("Host: [a]")),
         (400, "GET http://b/ HTTP/1.1\r\nHost: a\r\n\r\n".into()),
         // Where the body ends.
         (400, with("Host: a\r\nContent-Length: 5\r\nContent-Length: 5")),
@@ -151,13 +178,13 @@ fn malformed_and_hostile_heads() {
         (505, "GET / HTTP/3.0\r\nHost: a\r\n\r\n".into()),
         // Bodies and methods that are not served.
         (405, "POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello".into()),
-        (405, "OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n".into()),
         (501, "BREW /pot HTTP/1.1\r\nHost: a\r\n\r\n".into()),
         (501, "get / HTTP/1.1\r\nHost: a\r\n\r\n".into()),
         (413, with("Host: a\r\nContent-Length: 5")),
         (411, with("Host: a\r\nTransfer-Encoding: chunked")),
         // Over the limits.
-        (431, format!("GET /{} HTTP/1.1\r\n", "a".repeat(16 * 1024))),
+        (414, format!("GET /{} HTTP/1.1\r\n", "a".repeat(16 * 1024))),
+        (414, format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "a".repeat(8 * 1024))),
         (431, with(&format!("Host: a\r\nCookie: {}", "c".repeat(16 * 1024)))),
         (431, with(&format!("Host: a{}", "\r\nX: b".repeat(100)))),
     ] {
@@ -228,16 +255,16 @@ fn bytes_before_the_101_are_refused() {
 #[test]
 fn a_plain_request_for_a_websocket_is_told_what_to_do() {
     let mut out = Vec::new();
-    Violation::UpgradeRequired.write(&mut out);
+    Violation::UpgradeRequired.write(Date::from_unix(0), &mut out);
     let text = String::from_utf8(out).unwrap();
     assert!(text.starts_with("HTTP/1.1 426 Upgrade Required\r\n"), "{text}");
     assert!(text.contains("\r\nUpgrade: websocket\r\nConnection: Upgrade, close\r\n"), "{text}");
     let mut out = Vec::new();
-    Violation::WebSocketVersion.write(&mut out);
+    Violation::WebSocketVersion.write(Date::from_unix(0), &mut out);
     assert!(String::from_utf8(out).unwrap().contains("\r\nSec-WebSocket-Version: 13\r\n"));
     let mut out = Vec::new();
-    Violation::MethodNotAllowed.write(&mut out);
-    assert!(String::from_utf8(out).unwrap().contains("\r\nAllow: GET, HEAD\r\n"));
+    Violation::MethodNotAllowed.write(Date::from_unix(0), &mut out);
+    assert!(String::from_utf8(out).unwrap().contains("\r\nAllow: GET, HEAD, OPTIONS\r\n"));
 }
 
 /// The whole 101 that a handshake gets.
@@ -245,10 +272,12 @@ fn switching(head: &str, policy: &UpgradePolicy) -> String {
     let (limits, mut tools, mut partials) = (Limits::default(), Tools::default(), Partials::default());
     let mut env = Env { limits: &limits, tools: &mut tools, partials: &mut partials };
     let mut out = Vec::new();
-    let progress = receive(&mut None, head.as_bytes(), &mut env, |head| {
-        write_switching_protocols(&upgrade(head, policy).unwrap(), &mut out);
+    let mut service = Plain(|head: &Head<'_>| {
+        write_switching_protocols(&upgrade(head, policy)?, &mut out);
+        Ok(())
     });
-    assert_eq!(progress, Ok(Progress { consumed: head.len(), outcome: Some(()) }));
+    let progress = receive(&mut None, &mut head.as_bytes().to_vec(), &mut env, &mut service);
+    assert_eq!(progress, Ok(Progress { consumed: head.len(), outcome: Some(()), expects: false }));
     String::from_utf8(out).unwrap()
 }
 
@@ -349,16 +378,17 @@ fn a_whole_head_keeps_nothing_and_leaves_what_follows() {
     let mut env = Env { limits: &limits, tools: &mut tools, partials: &mut partials };
     let two = with("Host: a") + &with("Host: b");
     let mut partial = None;
-    let progress = receive(&mut partial, two.as_bytes(), &mut env, |head| head.behind()).unwrap();
-    assert_eq!(progress, Progress { consumed: two.len() / 2, outcome: Some(two.len() / 2) });
+    let mut behind = Plain(|head: &Head<'_>| Ok(head.behind()));
+    let progress = receive(&mut partial, &mut two.as_bytes().to_vec(), &mut env, &mut behind).unwrap();
+    assert_eq!(progress, Progress { consumed: two.len() / 2, outcome: Some(two.len() / 2), expects: false });
     assert!(partial.is_none());
     // Cut inside the second: kept, and only its own bytes are consumed.
     let second = &two.as_bytes()[two.len() / 2..];
     let (first, rest) = second.split_at(10);
-    assert_eq!(receive(&mut partial, first, &mut env, |_| ()).unwrap().consumed, 10);
-    let rest = [rest, b"GET"].concat();
-    let progress = receive(&mut partial, &rest, &mut env, |head| head.behind()).unwrap();
-    assert_eq!(progress, Progress { consumed: rest.len() - 3, outcome: Some(3) });
+    assert_eq!(receive(&mut partial, &mut first.to_vec(), &mut env, &mut behind).unwrap().consumed, 10);
+    let mut rest = [rest, b"GET"].concat();
+    let progress = receive(&mut partial, &mut rest, &mut env, &mut behind).unwrap();
+    assert_eq!(progress, Progress { consumed: rest.len() - 3, outcome: Some(3), expects: false });
     assert!(partial.is_none());
 }
 
@@ -366,15 +396,122 @@ fn a_whole_head_keeps_nothing_and_leaves_what_follows() {
 fn a_dribbled_head_is_not_scanned_again() {
     // CVE-2023-43669: a byte a time must not cost the square of the head. A limit of 1 MiB makes it show: 5e11 steps
     // would not end.
-    let limits = Limits { head_bytes_max: 1 << 20, ..Limits::default() };
+    let limits = Limits { head_bytes_max: 1 << 20, target_bytes_max: 1 << 20, ..Limits::default() };
     let (mut tools, mut partials, mut partial) = (Tools::default(), Partials::default(), None);
     let start = b"GET / HTTP/1.1\r\nX: ".iter().chain(std::iter::repeat(&b'a'));
     for (count, byte) in start.enumerate() {
         let mut env = Env { limits: &limits, tools: &mut tools, partials: &mut partials };
-        let result = receive(&mut partial, &[*byte], &mut env, |_| ());
+        let result = receive(&mut partial, &mut [*byte], &mut env, &mut Plain(|_: &Head<'_>| Ok(())));
         if let Err(violation) = result {
             assert_eq!((count, violation.status()), ((1 << 20) - 1, 431));
             break;
         }
     }
+}
+
+/// Takes messages, or batches at `/batch`, and gives them back.
+struct Bodies;
+
+impl Service for Bodies {
+    type Answer = Option<Vec<u8>>;
+
+    fn preflight(&mut self, head: &Head<'_>) -> Result<Preflight, Violation> {
+        Ok(match head.path() {
+            "/now" => Preflight::Now,
+            "/batch" => Preflight::Batch,
+            _ => Preflight::Message,
+        })
+    }
+
+    fn answer(&mut self, _head: &Head<'_>, body: Option<&[u8]>) -> Result<Self::Answer, Violation> {
+        Ok(body.map(<[u8]>::to_vec))
+    }
+}
+
+/// All that comes of these pieces: bodies, whether a client was told to go on, and the violation's status.
+fn bodies<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (Vec<Option<Vec<u8>>>, usize, Option<u16>) {
+    let limits = Limits { message_bytes_max: 20, body_bytes_max: 40, ..Limits::default() };
+    let (mut tools, mut partials, mut partial) = (Tools::default(), Partials::default(), None);
+    let (mut found, mut told) = (Vec::new(), 0);
+    for piece in pieces {
+        let (mut piece, mut consumed) = (piece.to_vec(), 0);
+        while consumed < piece.len() {
+            let mut env = Env { limits: &limits, tools: &mut tools, partials: &mut partials };
+            match receive(&mut partial, &mut piece[consumed..], &mut env, &mut Bodies) {
+                Ok(progress) => {
+                    consumed += progress.consumed;
+                    told += usize::from(progress.expects);
+                    found.extend(progress.outcome);
+                }
+                Err(violation) => return (found, told, Some(violation.status())),
+            }
+        }
+    }
+    (found, told, None)
+}
+
+fn post(path: &str, fields: &str, body: &str) -> String {
+    format!("POST {path} HTTP/1.1\r\nHost: a\r\n{fields}\r\n\r\n{body}")
+}
+
+#[test]
+fn bodies_come_whole_whatever_the_cuts() {
+    let chunked = "Transfer-Encoding: chunked";
+    let stream = post("/a", "Content-Length: 5", "hello")
+        + &post("/b", chunked, "2\r\nhe\r\n3;x=y\r\nllo\r\n0\r\nX: y\r\n\r\n")
+        + &post("/c", "Content-Length: 0", "")
+        + &post("/d", chunked, "0\r\n\r\n")
+        + &post("/batch", "Content-Length: 40", &"x".repeat(40))
+        + &post("/e", "X: no body", "");
+    let expected: Vec<_> = ["hello", "hello", "", "", &"x".repeat(40), ""].map(|body| Some(body.into())).into();
+    let bytes = stream.as_bytes();
+    assert_eq!(bodies([bytes]), (expected.clone(), 0, None));
+    assert_eq!(bodies(bytes.chunks(1)).0, expected);
+    for cut in 0..bytes.len() {
+        let (first, second) = bytes.split_at(cut);
+        assert_eq!(bodies([first, second]), (expected.clone(), 0, None), "cut at {cut}");
+    }
+}
+
+#[test]
+fn a_body_over_its_limit_is_refused_before_it_is_read() {
+    for (request, expected) in [
+        (post("/a", "Content-Length: 20", &"x".repeat(20)), None),
+        (post("/a", "Content-Length: 21", ""), Some(413)),
+        (post("/a", "Content-Length: 18446744073709551615", ""), Some(413)),
+        (post("/batch", "Content-Length: 41", ""), Some(413)),
+        (post("/a", "Transfer-Encoding: chunked", "15\r\n"), Some(413)),
+        (post("/a", "Transfer-Encoding: chunked", "1\r\nx\r\n14\r\n"), Some(413)),
+        (post("/a", "Transfer-Encoding: chunked", "ffffffffffffffff\r\n"), Some(413)),
+        (post("/a", "Transfer-Encoding: chunked", "x\r\n"), Some(400)),
+        (post("/a", "Expect: 200-ok\r\nContent-Length: 5", ""), Some(417)),
+        (post("/a", "Expect: 100-continue, x\r\nContent-Length: 5", ""), Some(417)),
+        (post("/a", "Expect: 100-continue\r\nContent-Length: 21", ""), Some(413)),
+    ] {
+        let bytes = request.as_bytes();
+        assert_eq!(bodies([bytes]).2, expected, "{request:?}");
+        assert_eq!(bodies(bytes.chunks(1)).2, expected, "{request:?}");
+    }
+}
+
+#[test]
+fn who_waits_for_a_continue_is_told_once() {
+    let length = post("/a", "Expect: 100-Continue\r\nContent-Length: 5", "");
+    let chunked = post("/a", "Expect: 100-continue\r\nTransfer-Encoding: chunked", "");
+    let old = "POST /a HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n".to_owned();
+    let empty = post("/a", "Expect: 100-continue\r\nContent-Length: 0", "");
+    let unread = post("/now", "Expect: 100-continue\r\nContent-Length: 5", "");
+    for (head, body, told) in [
+        (&length, "hello", 1),
+        (&chunked, "5\r\nhello\r\n0\r\n\r\n", 1),
+        (&old, "hello", 0),
+        (&empty, "", 0),
+        (&unread, "", 0),
+    ] {
+        let (found, count, violation) = bodies([head.as_bytes(), body.as_bytes()]);
+        assert_eq!((found.len(), count, violation), (1, told, None), "{head}");
+        let at_once = head.to_owned() + body;
+        assert_eq!(bodies([at_once.as_bytes()]).1, 0, "it has begun: {head}");
+    }
+    assert_eq!(bodies([unread.as_bytes()]).0, [None], "a body that is left unread is none");
 }

@@ -1,33 +1,10 @@
 //! The opening handshake of a WebSocket, RFC 6455 section 4.2, from the server's side.
 
+use super::origin::{Caller, caller};
 use super::{Head, Violation};
 use crate::codec::websocket::deflate::{Agreement, negotiate};
 use crate::codec::websocket::handshake::{ACCEPT_BYTES, accept_key, is_key};
 use crate::config::Origins;
-
-/// Whether a handshake with this `Origin` and `Host` is allowed. `null`, the origin of pages that have none of their own,
-/// is only where any is.
-fn is_allowed(origins: &Origins, origin: &[u8], host: &[u8]) -> bool {
-    origins.any
-        || origins.same && is_same(origin, host)
-        || origins.list.iter().any(|listed| listed.as_bytes().eq_ignore_ascii_case(origin))
-}
-
-/// Whether `http://host` or `https://host`, the scheme's own port left out, is the origin. The scheme does not matter:
-/// TLS may have ended before us.
-fn is_same(origin: &[u8], host: &[u8]) -> bool {
-    fn bare<'n>(name: &'n [u8], port: &[u8]) -> &'n [u8] {
-        name.strip_suffix(port).unwrap_or(name)
-    }
-    let schemes: [(&[u8], &[u8]); 2] = [(b"http://", b":80"), (b"https://", b":443")];
-    schemes.into_iter().any(|(scheme, port)| {
-        origin.split_at_checked(scheme.len()).is_some_and(|(start, authority)| {
-            !authority.is_empty()
-                && start.eq_ignore_ascii_case(scheme)
-                && bare(authority, port).eq_ignore_ascii_case(bare(host, port))
-        })
-    })
-}
 
 /// What a listener agrees to in a handshake.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -73,7 +50,7 @@ pub fn upgrade<'p>(head: &Head<'_>, policy: &'p UpgradePolicy) -> Result<Upgrade
         return Err(Violation::WebSocketVersion);
     }
     let key = only(head.fields("sec-websocket-key")).filter(|key| is_key(key)).ok_or(Violation::WebSocketKey)?;
-    if head.fields("origin").any(|origin| !is_allowed(&policy.origins, origin, head.host())) {
+    if caller(head, &policy.origins) == Caller::Foreign {
         return Err(Violation::Origin);
     }
     if head.behind() > 0 {

@@ -1,0 +1,292 @@
+//! The way of HTTP/1.1 from received bytes to a whole request, and back to keep-alive: one request after the other, each
+//! in its time. What requests mean is in `requests`.
+//!
+//! ```text
+//!   head ----------> body ----------> answer -------> idle (keep-alive) ---> head
+//!   handshake_       body_timeout,      |    \            keep_alive_timeout
+//!   timeout          body_rate_min      |     \
+//!                                       v      +--> WebSocket, end
+//!                                    WAITING, until another shard has answered
+//! ```
+
+use super::Shard;
+use super::connection::{Connection, Flags};
+use super::core::Core;
+use super::entrance::Kind;
+use super::ingress::reasoned;
+use super::opening::{Fed, Opened};
+use super::requests::Requests;
+use crate::close::CloseReason;
+use crate::codec::http1::response::{Reply, write_error};
+use crate::config::Limits;
+use crate::id::ConnId;
+use crate::io::Backend;
+use crate::rule::Limit;
+use crate::session::http::{self, Progress};
+use crate::session::{Env, Protocol};
+use crate::wheel::Tick;
+
+/// What a request came to. But for [`Answer::Waits`] the answer has been written.
+pub(super) enum Answer {
+    /// It is a WebSocket now.
+    Opened(Opened),
+    /// More requests may follow.
+    KeepAlive,
+    /// It was the last one.
+    Last,
+    /// It was refused, and is the last one.
+    Refused(CloseReason, String),
+    /// The answer comes later, see [`Core::answered`].
+    #[expect(dead_code, reason = "no request depends on another shard yet")]
+    Waits(Later),
+}
+
+impl From<Reply<'_>> for Answer {
+    fn from(reply: Reply<'_>) -> Self {
+        if reply.keep_alive { Self::KeepAlive } else { Self::Last }
+    }
+}
+
+/// How an answer that comes later has to be: what a [`Reply`] says, without its date.
+#[derive(Debug, Default)]
+pub(super) struct Later {
+    keep_alive: bool,
+    modern: bool,
+    origin: Option<Box<[u8]>>,
+}
+
+impl Later {
+    /// Keeps what this says.
+    #[expect(dead_code, reason = "no request depends on another shard yet")]
+    pub(super) fn of(reply: Reply<'_>) -> Self {
+        Self { keep_alive: reply.keep_alive, modern: reply.modern, origin: reply.origin.map(Into::into) }
+    }
+}
+
+impl Core {
+    /// Time that another shard has for its part of an answer.
+    const ANSWER_TIME: std::time::Duration = std::time::Duration::from_secs(30);
+
+    /// Answers requests until one of them makes the connection something else, or has to wait.
+    pub(super) fn feed_http(&mut self, id: ConnId, bytes: &mut [u8]) -> Fed {
+        let mut consumed = 0;
+        while consumed < bytes.len() {
+            let Progress { consumed: used, outcome, expects } = match self.request(id, &mut bytes[consumed..]) {
+                Ok(progress) => progress,
+                Err(violation) => {
+                    violation.write(self.date, &mut self.out);
+                    self.metrics.http_errors_total.add(1);
+                    let (reason, detail) = reasoned(&violation, &self.metrics);
+                    return Fed::closed(bytes, reason, detail);
+                }
+            };
+            consumed += used;
+            let Some(answer) = outcome else {
+                if expects {
+                    self.out.extend_from_slice(http::CONTINUE);
+                }
+                return Fed::all(bytes);
+            };
+            self.metrics.http_requests_total.add(1);
+            match answer {
+                Answer::KeepAlive => {
+                    self.next_request(id);
+                    if self.output().len() > self.limits.queue_bytes_max / 4 && consumed < bytes.len() {
+                        return Fed { consumed, pressed: true, ..Fed::default() };
+                    }
+                }
+                Answer::Last => return Fed::closed(bytes, CloseReason::Normal, String::new()),
+                Answer::Refused(reason, detail) => {
+                    self.metrics.http_errors_total.add(1);
+                    return Fed::closed(bytes, reason, detail);
+                }
+                Answer::Waits(later) => {
+                    self.wait(id, later);
+                    return Fed { consumed, pressed: consumed < bytes.len(), ..Fed::default() };
+                }
+                Answer::Opened(opened) => {
+                    self.opened(id, Protocol::WebSocket, opened);
+                    return Fed { consumed, ..Fed::default() };
+                }
+            }
+        }
+        Fed::all(bytes)
+    }
+
+    /// Looks for one request, and answers it.
+    fn request(&mut self, id: ConnId, bytes: &mut [u8]) -> Result<Progress<Answer>, http::Violation> {
+        let nothing = Progress { consumed: bytes.len(), outcome: None, expects: false };
+        let Some(connection) = self.table.get_mut(id) else { return Ok(nothing) };
+        let entrance = self.entrances.get(usize::from(connection.listener().0));
+        let Some(Kind::Http { policy, site, routes }) = entrance.map(|entrance| &entrance.kind) else {
+            return Ok(nothing);
+        };
+        let mut env = Env { limits: &self.limits, tools: &mut self.tools, partials: &mut self.partials };
+        let mut requests = Requests {
+            id,
+            shard: self.id,
+            now: self.now,
+            date: self.date,
+            is_shed: connection.flags.has(Flags::SHED),
+            is_last: connection.state.saturating_add(1) >= self.limits.keep_alive_requests_max,
+            policy,
+            site: &**site,
+            routes: *routes,
+            topic_bytes_max: self.limits.topic_bytes_max,
+            router: &mut self.router,
+            deflater: &mut self.deflater,
+            out: &mut self.out,
+            effects: &mut self.effects,
+            metrics: &self.metrics,
+        };
+        let before = connection.partial.as_ref().map(|partial| partial.http.body_start());
+        let progress = http::receive(&mut connection.partial, bytes, &mut env, &mut requests)?;
+        connection.note_unfinished_request(before, self.tick);
+        if let Some(connection) = self.table.get(id)
+            && connection.partial.is_some()
+        {
+            let (deadline, _) = self.request_due(connection);
+            self.arm_by(id, deadline);
+        }
+        Ok(progress)
+    }
+
+    /// The next request has its own time.
+    fn next_request(&mut self, id: ConnId) {
+        if let Some(connection) = self.table.get_mut(id) {
+            connection.heard = self.tick;
+            connection.state = connection.state.saturating_add(1);
+        }
+        let deadline = self.after(self.limits.keep_alive_timeout);
+        self.arm(id, deadline);
+    }
+
+    /// Notes that the answer to a request comes later. Until then what the connection sends is held.
+    fn wait(&mut self, id: ConnId, later: Later) {
+        if let Some(connection) = self.table.get_mut(id) {
+            connection.flags.set(Flags::WAITING);
+            connection.heard = self.tick;
+            connection.extra.get_or_insert_default().later = later;
+        }
+        let deadline = self.after(Self::ANSWER_TIME);
+        self.arm(id, deadline);
+    }
+
+    /// Notes that a request which waited has its answer: what came behind it is looked at again.
+    pub(super) fn answered(&mut self, id: ConnId) {
+        let Some(connection) = self.table.get_mut(id) else { return };
+        if !connection.flags.has(Flags::WAITING) {
+            return;
+        }
+        connection.flags.clear(Flags::WAITING);
+        if connection.flags.has(Flags::CLOSING) {
+            return;
+        }
+        let is_held = connection.outbox.as_ref().is_some_and(|outbox| !outbox.held.is_empty());
+        if is_held || connection.flags.has(Flags::PAUSED) || connection.flags.has(Flags::PEER_DONE) {
+            self.resumable.push_back(id);
+        }
+        self.next_request(id);
+    }
+
+    /// The deadline of a connection that no handler has taken yet, and the limit that it is.
+    pub(super) fn request_due(&self, connection: &Connection) -> (Tick, Limit) {
+        let limits = &self.limits;
+        let after = |tick: Tick, duration| tick.later(self.wheel.ticks_in(duration));
+        if connection.flags.has(Flags::WAITING) {
+            return (after(connection.heard, Self::ANSWER_TIME), Limit::HandshakeTimeout);
+        }
+        let partial = connection.partial.as_deref();
+        if let Some(partial) = partial
+            && let Some(start) = partial.http.body_start()
+        {
+            let stalled = (after(partial.http.heard, limits.body_timeout), Limit::BodyTimeout);
+            let received = partial.buf.len().saturating_sub(start) as u64;
+            let Some(seconds) = received.checked_div(limits.body_rate_min as u64) else { return stalled };
+            let time = std::time::Duration::from_secs(seconds).max(Limits::BODY_GRACE);
+            let slow = (after(partial.http.began, time), Limit::BodyRateMin);
+            return if slow.0 < stalled.0 { slow } else { stalled };
+        }
+        if connection.protocol == Protocol::Http && partial.is_none() && connection.state > 0 {
+            return (after(connection.heard, limits.keep_alive_timeout), Limit::KeepAliveTimeout);
+        }
+        (after(connection.heard, limits.handshake_timeout), Limit::HandshakeTimeout)
+    }
+
+    /// Gives a request its time anew: it was not looked at.
+    pub(super) fn prolong_request(&mut self, id: ConnId) {
+        if let Some(connection) = self.table.get_mut(id) {
+            connection.heard = self.tick;
+            if let Some(partial) = &mut connection.partial {
+                (partial.http.began, partial.http.heard) = (self.tick, self.tick);
+            }
+        }
+    }
+}
+
+impl Connection {
+    /// Notes since when it has been sending a request. `before`: what was unfinished, and where its body began.
+    fn note_unfinished_request(&mut self, before: Option<Option<usize>>, now: Tick) {
+        let Some(partial) = self.partial.as_deref_mut() else { return };
+        if before.is_none() && self.state > 0 {
+            self.heard = now;
+        }
+        if partial.http.body_start().is_some() {
+            partial.http.heard = now;
+            if !matches!(before, Some(Some(_))) {
+                partial.http.began = now;
+            }
+        }
+    }
+}
+
+impl<B: Backend> Shard<B> {
+    /// Writes the answer of a request that waited for it. Nothing happens when the connection is not there any more.
+    #[expect(dead_code, reason = "no request depends on another shard yet")]
+    pub(super) fn answer(&mut self, id: ConnId, write: impl FnOnce(Reply<'_>, &mut Vec<u8>)) {
+        if !self.core.flag(id, Flags::WAITING) || self.core.flag(id, Flags::CLOSING) {
+            return;
+        }
+        self.begin_output(id);
+        let core = &mut self.core;
+        let Some(connection) = core.table.get_mut(id) else { return };
+        let later = connection.extra.as_mut().map(|extra| std::mem::take(&mut extra.later)).unwrap_or_default();
+        let Later { keep_alive, modern, origin } = later;
+        let reply = Reply { keep_alive, modern, head_only: false, date: core.date, origin: origin.as_deref() };
+        write(reply, &mut core.out);
+        core.answered(id);
+        self.write(id);
+        if !keep_alive {
+            self.begin_close(id, CloseReason::Normal, "");
+        }
+    }
+
+    /// A request did not come in its time, or nothing that counts as a handshake.
+    pub(super) fn request_timeout(&mut self, id: ConnId, limit: Limit) {
+        let Some(connection) = self.core.table.get(id) else { return };
+        let is_http = connection.protocol == Protocol::Http;
+        if connection.flags.has(Flags::WAITING) {
+            let message = "this took too long; try again";
+            self.last_words(id, 503, "unavailable", message, &[("Retry-After", "1")]);
+            return self.begin_close(id, CloseReason::TryAgainLater, "another shard did not answer in time");
+        }
+        self.core.metrics.strike(limit);
+        let (message, detail) = match limit {
+            // It is merely done.
+            Limit::KeepAliveTimeout => return self.begin_close(id, CloseReason::IdleTimeout, ""),
+            Limit::BodyTimeout => ("the request's body stopped coming", "no more of a body in time"),
+            Limit::BodyRateMin => ("the request's body comes too slowly", "a body came too slowly"),
+            _ => ("no complete request came in time", "no complete handshake in time"),
+        };
+        if is_http {
+            self.last_words(id, 408, "request_timeout", message, &[]);
+        }
+        self.begin_close(id, CloseReason::HandshakeTimeout, detail);
+    }
+
+    fn last_words(&mut self, id: ConnId, status: u16, code: &str, message: &str, extra: &[(&str, &str)]) {
+        self.begin_output(id);
+        write_error(status, code, message, extra, Reply::last(self.core.date), &mut self.core.out);
+        self.write(id);
+    }
+}
