@@ -67,9 +67,12 @@ need_python() {
     mark_fresh "$dir" "$list"
 }
 
-# The packages of tests/clients/package.json, for require() through NODE_PATH: $ENV_DIR/node/node_modules.
+# need_node [FOLDER]: the packages of tests/FOLDER/package.json, for require() through NODE_PATH: those of clients, when
+# none is named, in $ENV_DIR/node/node_modules, and of another folder in $ENV_DIR/node-FOLDER/node_modules.
 need_node() {
-    local dir=$ENV_DIR/node from=$REPO/tests/clients
+    local folder=${1:-clients} dir=$ENV_DIR/node from
+    from=$REPO/tests/$folder
+    [ "$folder" = clients ] || dir=$dir-$folder
     need_packages node:nodejs npm:npm
     is_fresh "$dir" "$from/package.json" "$from/package-lock.json" && [ -d "$dir/node_modules" ] && return
     rm -rf "$dir"
