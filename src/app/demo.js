@@ -4,6 +4,7 @@
 
 const LINES_MAX = 500;
 const PEOPLE_MAX = 200;
+const ROOM_CHARS_MAX = 60;
 const HISTORY = 20;
 const RETRY_FIRST_MS = 500;
 const RETRY_MAX_MS = 15000;
@@ -100,6 +101,8 @@ function hue(name) {
 function said(name, text, time) {
   const mine = name === me.name;
   const item = element("li", mine ? "mine" : "", "");
+  item.dataset.name = name;
+  item.classList.toggle("again", $("log").lastElementChild?.dataset.name === name);
   const who = element("b", mine ? "spoken" : "", mine ? "You" : name);
   who.style.setProperty("--hue", hue(name));
   item.append(who, element("span", "text", text));
@@ -239,7 +242,7 @@ function overSocket() {
 
 function overEvents() {
   const source = new EventSource(streamPath());
-  const link = { kind: "SSE", say: post, close: () => source.close() };
+  const link = { kind: forced ? "SSE" : "SSE fallback", say: post, close: () => source.close() };
   source.onopen = () => {
     if (isCurrent(link)) opened(link);
   };
@@ -359,9 +362,9 @@ function undelivered(text) {
 
 function join(event) {
   event?.preventDefault();
-  // A room's name has no spaces.
-  me.room = $("room").value.trim().replace(/\s+/g, "-");
-  me.name = $("name").value.trim() || "guest-" + Math.random().toString(36).slice(2, 6);
+  // A room's name has no spaces, and neither name has control characters.
+  me.room = $("room").value.trim().replace(/[\s\p{Cc}]+/gu, "-");
+  me.name = $("name").value.replace(/[\s\p{Cc}]+/gu, " ").trim() || "guest-" + Math.random().toString(36).slice(2, 6);
   if (!me.room) return;
   remember("holdline-name", $("name").value.trim());
   history.replaceState(null, "", "#" + encodeURIComponent(me.room));
@@ -396,7 +399,12 @@ function inRoom(yes) {
 }
 
 function roomOfUrl() {
-  try { return decodeURIComponent(location.hash.slice(1)) || "lobby"; } catch { return "lobby"; }
+  try {
+    const room = decodeURIComponent(location.hash.slice(1));
+    return [...room].slice(0, ROOM_CHARS_MAX).join("") || "lobby";
+  } catch {
+    return "lobby";
+  }
 }
 
 $("join").addEventListener("submit", join);

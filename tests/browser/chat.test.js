@@ -91,6 +91,14 @@ for (const kind of ['WebSocket', 'SSE']) {
       const bob = await join('Bob', { query });
       assert.deepEqual(await bob.messages(), [['Ann', 'first']]);
       await bob.here('Bob (you)', 'Ann');
+      // Her own earlier stay is in what she gets, and is no later news.
+      await ann.page.getByRole('button', { name: 'Leave' }).click();
+      await bob.line('Ann left the chat');
+      await ann.page.keyboard.press('Enter');
+      await ann.state('Connected');
+      await ann.here('Ann (you)', 'Bob');
+      await bob.here('Bob (you)', 'Ann');
+      assert.deepEqual(await ann.messages(), [['You', 'first']]);
     });
 
     test('the network goes away and comes back: all is caught up, once', async () => {
@@ -107,9 +115,11 @@ for (const kind of ['WebSocket', 'SSE']) {
       await ann.state('Connected');
       await bob.say('four');
       await ann.line('four');
-      assert.deepEqual(await heard(ann), ['one', 'two', 'three', 'four']);
       await ann.say('five');
       await bob.line('five');
+      await ann.line('five');
+      const before = ['Ann joined the chat', 'Bob joined the chat'];
+      assert.deepEqual(await ann.lines(), [...before, 'Resumed, 3 messages caught up', 'one', 'two', 'three', 'four', 'five']);
       await ann.here('Ann (you)', 'Bob');
       await picture(ann, `resumed-${kind}`);
     });
@@ -125,6 +135,7 @@ for (const kind of ['WebSocket', 'SSE']) {
         await post('Bob', text);
       }
       await ann.line(texts.at(-1));
+      await eventually('four times resumed', async () => (await ann.lines()).filter((line) => line.startsWith('Resumed')).length === 4);
       assert.deepEqual(await heard(ann), texts);
     });
 
@@ -162,7 +173,7 @@ test('a message that was lost on its way comes back to its writer', async () => 
 test('where no WebSocket gets through events do, until one does', async () => {
   proxy.blocksWebSocket = true;
   const ann = await join('Ann', { clock: true });
-  assert.equal(await ann.transport(), 'SSE');
+  assert.equal(await ann.transport(), 'SSE fallback');
   const bob = await join('Bob', { direct: true });
   assert.equal(await bob.transport(), 'WebSocket');
   await ann.say('over events');
@@ -197,6 +208,36 @@ test('a server that is away is no blocked WebSocket', async () => {
   await proxy.start();
   await ann.line('Resumed, nothing missed');
   assert.equal(await ann.transport(), 'WebSocket');
+});
+
+test('it waits as long as the server asks for', async () => {
+  const ann = await Window.open(browser, `${proxy.url}/#${room}`);
+  windows.push(ann);
+  let attempts = 0;
+  await ann.page.routeWebSocket(/\/chat\//, (socket) => {
+    attempts += 1;
+    socket.send(JSON.stringify({ topic: room, epoch: 1, offset: 1, time: 1, text: 'Ann joined the chat' }));
+    socket.close({ code: 1001, reason: 'retry after 7000 ms' });
+  });
+  await ann.page.reload();
+  await ann.start('Ann');
+  await ann.state('Reconnecting in 7 s');
+  assert.equal(attempts, 1);
+});
+
+test('a crowd of lines: the oldest go, and who reads above is not moved', async () => {
+  const ann = await join('Ann');
+  for (let number = 0; number < 300; number += 1) await post('Bob', `early ${number}`);
+  await ann.line('early 299');
+  await ann.page.locator('#log').evaluate((log) => { log.scrollTop = 100; });
+  await post('Bob', 'unseen');
+  const newest = ann.page.getByRole('button', { name: 'New messages' });
+  await newest.click();
+  await newest.waitFor({ state: 'hidden' });
+  for (let number = 0; number < 300; number += 1) await post('Bob', `late ${number}`);
+  await ann.line('late 299');
+  assert.equal((await ann.lines()).length, 500);
+  await newest.waitFor({ state: 'hidden' });
 });
 
 test('a name and a room are remembered, and the room is in the URL', async () => {

@@ -49,11 +49,15 @@ class Window {
     });
   }
 
-  // With the keyboard alone, as all else here.
   async join(name) {
+    await this.start(name);
+    await this.state('Connected');
+  }
+
+  // Gives a name, with the keyboard alone, as all else here.
+  async start(name) {
     await this.page.getByLabel('Your name').fill(name);
     await this.page.getByLabel('Your name').press('Enter');
-    await this.state('Connected');
   }
 
   async say(text) {
