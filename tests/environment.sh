@@ -67,12 +67,12 @@ need_python() {
     mark_fresh "$dir" "$list"
 }
 
-# need_node [FOLDER]: the packages of tests/FOLDER/package.json, for require() through NODE_PATH: those of clients, when
-# none is named, in $ENV_DIR/node/node_modules, and of another folder in $ENV_DIR/node-FOLDER/node_modules.
-need_node() {
-    local folder=${1:-clients} dir=$ENV_DIR/node from
-    from=$REPO/tests/$folder
-    [ "$folder" = clients ] || dir=$dir-$folder
+# The packages of tests/clients/package.json, for require() through NODE_PATH: $ENV_DIR/node/node_modules.
+need_node() { need_node_packages clients node; }
+
+# need_node_packages FOLDER NAME: those of tests/FOLDER/package.json, in $ENV_DIR/NAME/node_modules.
+need_node_packages() {
+    local from=$REPO/tests/$1 dir=$ENV_DIR/$2
     need_packages node:nodejs npm:npm
     is_fresh "$dir" "$from/package.json" "$from/package-lock.json" && [ -d "$dir/node_modules" ] && return
     rm -rf "$dir"

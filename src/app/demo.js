@@ -1,4 +1,4 @@
-// The built-in chat page: a stream of a room's lines over a WebSocket, or over server-sent events where no WebSocket gets
+// The built-in chat page: a room's lines over a WebSocket, or over server-sent events where no WebSocket gets
 // through. It comes back by itself and goes on where it was.
 "use strict";
 
@@ -212,8 +212,8 @@ async function choose() {
 
 async function answers() {
   try {
-    const answer = await fetch("/demo.js", { method: "HEAD", cache: "no-store", signal: AbortSignal.timeout(OPEN_MS_MAX) });
-    return answer.ok;
+    const signal = AbortSignal.timeout(OPEN_MS_MAX);
+    return (await fetch("/demo.js", { method: "HEAD", cache: "no-store", signal })).ok;
   } catch {
     return false;
   }
@@ -344,7 +344,8 @@ function say(text) {
 
 async function post(text) {
   const mine = session;
-  const answer = await fetch(roomPath(), { method: "POST", headers: { "Content-Type": "text/plain" }, body: text }).catch(() => null);
+  const request = { method: "POST", headers: { "Content-Type": "text/plain" }, body: text };
+  const answer = await fetch(roomPath(), request).catch(() => null);
   if (session !== mine || answer?.ok) return;
   const at = session.unheard.indexOf(text);
   if (at < 0) return;

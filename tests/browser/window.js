@@ -67,7 +67,8 @@ class Window {
 
   // Waits until the state begins so, whatever the transport.
   state(text) {
-    return eventually(`the state ${text}`, async () => (await this.page.locator('#state-text').textContent()).startsWith(text));
+    const state = this.page.locator('#state-text');
+    return eventually(`the state ${text}`, async () => (await state.textContent()).startsWith(text));
   }
 
   transport() {
@@ -87,7 +88,8 @@ class Window {
   // Waits until just these are here.
   here(...names) {
     const wanted = names.join(', ');
-    return eventually(`here: ${wanted}`, async () => (await this.page.locator('#people li').allTextContents()).join(', ') === wanted);
+    const people = this.page.locator('#people li');
+    return eventually(`here: ${wanted}`, async () => (await people.allTextContents()).join(', ') === wanted);
   }
 
   // What the window said, and what others did: [name, text].
