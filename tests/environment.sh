@@ -68,8 +68,11 @@ need_python() {
 }
 
 # The packages of tests/clients/package.json, for require() through NODE_PATH: $ENV_DIR/node/node_modules.
-need_node() {
-    local dir=$ENV_DIR/node from=$REPO/tests/clients
+need_node() { need_node_packages clients node; }
+
+# need_node_packages FOLDER NAME: those of tests/FOLDER/package.json, in $ENV_DIR/NAME/node_modules.
+need_node_packages() {
+    local from=$REPO/tests/$1 dir=$ENV_DIR/$2
     need_packages node:nodejs npm:npm
     is_fresh "$dir" "$from/package.json" "$from/package-lock.json" && [ -d "$dir/node_modules" ] && return
     rm -rf "$dir"
