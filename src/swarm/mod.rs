@@ -13,7 +13,7 @@
 //! Nothing but orders and counts passes between threads while it runs; what was measured is added up at the end.
 //!
 //! Those who hold a topic publish to it themselves, but for streams of events, which only hear: for these the first
-//! thread has one more connection, in a [role](crowd::Role) of its own, that is not counted.
+//! thread has one more connection, in a role of its own, that is not counted.
 
 mod broadcast;
 mod churn;
