@@ -32,7 +32,7 @@ impl Server {
 
     fn target(&self, protocol: Protocol, app: App) -> Target {
         let listener = match (protocol, app) {
-            (Protocol::WebSocket, _) => 0,
+            (Protocol::WebSocket | Protocol::Sse, _) => 0,
             (Protocol::Line, App::Topic) => 1,
             (Protocol::Length, App::Topic) => 2,
             (Protocol::Line, App::Echo) => 3,
@@ -40,13 +40,13 @@ impl Server {
         };
         let address: SocketAddrV4 = self.0.address(listener).parse().unwrap();
         let path = if app == App::Echo { "/echo" } else { "/topics/all" };
-        let is_websocket = protocol == Protocol::WebSocket;
+        let is_http = protocol.greets();
         Target {
             protocol,
             address,
             host: address.to_string(),
-            path: if is_websocket { path.to_owned() } else { String::new() },
-            first_frame: (!is_websocket && app == App::Topic).then(|| "all".to_owned()),
+            path: if is_http { path.to_owned() } else { String::new() },
+            first_frame: (!is_http && app == App::Topic).then(|| "all".to_owned()),
             app,
         }
     }

@@ -1,5 +1,6 @@
 //! Bytes to frames and back: pure, no state but what a codec needs between two calls.
 
+pub mod event_stream;
 pub mod http1;
 pub mod length;
 pub mod line;

@@ -7,7 +7,7 @@ use super::latency::{Latencies, round};
 use super::live::Phase;
 use super::part::Order;
 use super::part::guest::Invitation;
-use super::plan::{App, Churn, Rate};
+use super::plan::{App, Churn, Protocol, Rate};
 use super::report::{self, EchoTimes, Report, per_second};
 use super::stage::Stage;
 use super::tally::{Count, Tally};
@@ -145,13 +145,16 @@ fn see_off(stage: &Stage<'_>, churn: &Churn, deliveries: u64, before: Tally, pea
 }
 
 /// The report.
-pub(super) fn report(measured: &Measured, churn: &Churn, harvest: &Harvest) -> report::Churn {
+pub(super) fn report(measured: &Measured, churn: &Churn, harvest: &Harvest, protocol: Protocol) -> report::Churn {
     let count = |count: Count| measured.after[count].saturating_sub(measured.before[count]);
     let latencies = &harvest.actor.echoes.latencies;
     let times = |load: usize| latencies.get(load).map(EchoTimes::new);
     let answered = |load: usize| latencies.get(load).map_or(0, Latencies::count);
     let [idle, during] = measured.probes.map_or([None; 2], |probes| probes.map(Some));
     let Measured { holders, publications, is_stopped, .. } = *measured;
+    let overlooked = count(Count::Overlooked);
+    let [half_open_overlooked, half_open_unnoticeable] =
+        if protocol == Protocol::Sse { [0, overlooked] } else { [overlooked, 0] };
     let [memory_before, memory_peak, memory_after] = measured.memory;
     let mut failures = named(measured.after.failures());
     for (reason, before) in named(measured.before.failures()) {
@@ -173,7 +176,8 @@ pub(super) fn report(measured: &Measured, churn: &Churn, harvest: &Harvest) -> r
         abrupt: count(Count::Reset),
         half_open: count(Count::Muted),
         half_open_detected: count(Count::Detected),
-        half_open_overlooked: count(Count::Overlooked),
+        half_open_overlooked,
+        half_open_unnoticeable,
         slow: count(Count::Slowed),
         slow_ended: count(Count::Cut),
         publications: count(Count::Published),

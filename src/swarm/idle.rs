@@ -23,6 +23,7 @@ pub(super) fn run(stage: &mut Stage<'_>, idle: Idle, report: &mut Report) {
 pub(super) fn lived(stage: &Stage<'_>, hold: &mut Hold) {
     let tally = stage.tally();
     hold.pings_answered = tally[Count::Pings];
+    hold.heartbeats_heard = tally[Count::Heartbeats];
     hold.lost = tally[Count::Lost];
     hold.vanished = tally[Count::Vanished];
     hold.losses = super::named(tally.losses());

@@ -11,6 +11,9 @@
 //! ```
 //!
 //! Nothing but orders and counts passes between threads while it runs; what was measured is added up at the end.
+//!
+//! Those who hold a topic publish to it themselves, but for streams of events, which only hear: for these the first
+//! thread has one more connection, in a role of its own, that is not counted.
 
 mod broadcast;
 mod churn;
@@ -41,13 +44,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use self::crowd::{Manner, Route};
+use self::crowd::{Manner, Role, Route};
 use self::limits::Reason;
 use self::live::{Live, Phase};
 use self::network::Network;
 use self::part::{Actor, Order};
 use self::peer::Client;
-use self::plan::{MESSAGE_BYTES_MIN, Plan, Protocol, Scenario, Target};
+use self::plan::{MESSAGE_BYTES_MIN, Plan, Scenario, Target};
 use self::report::{Connect, Report, Server};
 use self::stage::{Stage, share};
 use self::tally::Count;
@@ -164,16 +167,24 @@ fn manner(plan: &Plan, index: usize) -> Manner {
     let threads = plan.threads;
     let route = |target: &Target| {
         let client = Client::new(target, random_bytes(), plan.message_bytes_max());
-        Route { client, address: target.address, greets: target.protocol == Protocol::WebSocket }
+        Route { client, address: target.address, greets: target.protocol.greets() }
     };
     let (main, echo) = (route(&plan.target), route(plan.echo_target()));
+    let publisher = plan.target.publisher();
+    let (publish, publishers) = match &publisher {
+        Some(target) => (route(target), Role::Publisher),
+        None => (main.clone(), Role::Holder),
+    };
     Manner {
-        // By role: holders, echo clients, guests.
-        routes: [main.clone(), echo, main],
-        places: 1 + match plan.probes() {
-            Some(probes) if index == threads => probes,
-            _ => share(plan.connections, threads, index) + plan.places_beside(threads),
-        },
+        // By role: holders, echo clients, guests, the publisher.
+        routes: [main.clone(), echo, main, publish],
+        publishers,
+        places: 1
+            + usize::from(publisher.is_some())
+            + match plan.probes() {
+                Some(probes) if index == threads => probes,
+                _ => share(plan.connections, threads, index) + plan.places_beside(threads),
+            },
         window: (WINDOW / threads).max(1),
         timeout: plan.connect_timeout,
         // A message may wait whole while another one is under way.
@@ -249,7 +260,9 @@ fn complete(stage: &Stage<'_>, report: &mut Report, harvest: &Harvest, outcome: 
                 .get(measured.load)
                 .map(|latencies| echo::report(&measured, echo, latencies, late));
         }
-        Outcome::Churned(measured, churn) => report.churn = Some(churn::report(&measured, &churn, harvest)),
+        Outcome::Churned(measured, churn) => {
+            report.churn = Some(churn::report(&measured, &churn, harvest, stage.plan.target.protocol));
+        }
     }
 }
 

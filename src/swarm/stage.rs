@@ -11,7 +11,7 @@ use super::live::{Live, Phase};
 use super::part::Order;
 use super::part::echo::{Load, Pace};
 use super::part::publisher::Series;
-use super::plan::{App, Plan, Protocol, TunPlan, Via};
+use super::plan::{App, Plan, TunPlan, Via};
 use super::report::{Limit, Usage};
 use super::tally::{Count, Tally};
 use super::usage;
@@ -221,12 +221,28 @@ impl<'a> Stage<'a> {
 
     /// Opens all connections of the plan; false when a limit or a stop came before.
     pub(super) fn open_all(&mut self) -> bool {
+        if !self.open_publisher() {
+            return false;
+        }
         self.look();
         self.live.enter(Phase::Open, self.plan.connections as u64);
         let (count, role) = (self.plan.connections, self.role());
         let is_open = self.open(role, count, |tally| tally[Count::Standing]);
         self.look();
         self.have_stood = is_open;
+        is_open
+    }
+
+    /// Opens the connection that publishes, where those who hold the target cannot. It is not one of theirs: neither
+    /// their number nor the time that they take is changed by it.
+    fn open_publisher(&mut self) -> bool {
+        let Some(target) = self.plan.target.publisher() else { return true };
+        let took = self.opening;
+        let is_open = self.open(Role::Publisher, 1, |tally| tally[Count::Publishers]);
+        self.opening = took;
+        if let Some(limit) = &mut self.limit {
+            limit.what = format!("{}, for the one that publishes at {target}", limit.what);
+        }
         is_open
     }
 
@@ -248,7 +264,7 @@ impl<'a> Stage<'a> {
         let mut wait = self.until(patience, progress, is_over);
         let opening = self.now().since(start);
         // Without a handshake some may stand only because the server has not yet come to refuse them.
-        while self.plan.target.protocol != Protocol::WebSocket && wait == Wait::Done && self.obstacle().is_none() {
+        while !self.plan.target.protocol.greets() && wait == Wait::Done && self.obstacle().is_none() {
             if self.until(SETTLED, &standing, |tally| standing(tally) < goal) != Wait::Done {
                 break;
             }
@@ -396,6 +412,9 @@ pub(super) const fn part_of(plan: &Plan, role: Role, count: usize, index: usize)
     match (plan.probes(), role) {
         (Some(_), Role::Echo) if index == plan.threads => count,
         (Some(_), Role::Echo) => 0,
+        // The first thread publishes.
+        (_, Role::Publisher) if index == 0 => count,
+        (_, Role::Publisher) => 0,
         _ if index < plan.threads => share(count, plan.threads, index),
         _ => 0,
     }
@@ -409,7 +428,7 @@ pub(super) const fn share(count: usize, threads: usize, index: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::swarm::plan::{Idle, Rate, Scenario, Target, Via};
+    use crate::swarm::plan::{Idle, Protocol, Rate, Scenario, Target, Via};
 
     #[test]
     fn a_slow_rate_is_not_a_slow_server() {

@@ -62,16 +62,17 @@ impl Rows {
             self.row("  failed", format!("{failed} connections; {retries} tries were repeated{}", reasons(failures)));
         }
         let hold = &report.hold;
-        let (start, end, pings) = (hold.alive_at_start, hold.alive_at_end, hold.pings_answered);
         let checked = |alive: u64| {
             if alive == 0 && report.was_stopped() { "not checked".to_owned() } else { grouped(alive) }
         };
-        let (start, end, pings) = (checked(start), checked(end), grouped(pings));
+        let [start, end] = [hold.alive_at_start, hold.alive_at_end].map(checked);
+        // Over SSE nobody can answer.
+        let heartbeats = match hold.heartbeats_heard {
+            0 => format!("{} pings answered", grouped(hold.pings_answered)),
+            heard => format!("{} heartbeats heard", grouped(heard)),
+        };
         let held = if hold.seconds > 0.0 { time(hold.seconds) } else { NONE.to_owned() };
-        self.row(
-            "  held",
-            format!("{held}; alive by data: {start} at the start, {end} at the end; {pings} pings answered"),
-        );
+        self.row("  held", format!("{held}; alive by data: {start} at the start, {end} at the end; {heartbeats}"));
         if hold.vanished > 0 {
             self.row("  vanished", format!("{}, as they were to", grouped(hold.vanished)));
         }
@@ -132,7 +133,11 @@ impl Rows {
         self.row("  delivered", format!("{deliveries} to healthy members, {missing} missing, {twice} twice"));
         if churn.half_open > 0 {
             let [noticed, missed] = [churn.half_open_detected, churn.half_open_overlooked].map(grouped);
-            self.row("  mute", format!("the server ended {noticed} of them in time, {missed} not"));
+            let text = match churn.half_open_unnoticeable {
+                0 => format!("the server ended {noticed} of them in time, {missed} not"),
+                rest => format!("the server ended {noticed} of them; {} stood, as over SSE they may", grouped(rest)),
+            };
+            self.row("  mute", text);
         }
         if churn.slow > 0 {
             let [ended, rest] = [churn.slow_ended, churn.slow.saturating_sub(churn.slow_ended)].map(grouped);

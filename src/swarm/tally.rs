@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::limits::{CLOSE_CODES, Cause, Reason};
 
-/// What is counted. All but [`Count::Open`], [`Count::Standing`] and [`Count::Guests`] only grow.
+/// What is counted. All but [`Count::Open`], [`Count::Standing`],
+/// [`Count::Publishers`] and [`Count::Guests`] only grow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
 pub(super) enum Count {
@@ -27,6 +28,10 @@ pub(super) enum Count {
     Vanished,
     /// Heartbeats answered.
     Pings,
+    /// Heartbeats heard where nobody can answer.
+    Heartbeats,
+    /// Connections that publish for those who only hear, and are open (it shrinks, too).
+    Publishers,
     /// Bytes that came.
     Bytes,
     /// Bytes that were sent, behind the first ones of each connection.

@@ -16,11 +16,11 @@ pub struct Target {
     pub address: SocketAddrV4,
     /// `HOST:PORT` as the URL has it, for the `Host` field.
     pub host: String,
-    /// Path and query, for WebSocket; else empty.
+    /// Path and query, over HTTP; else empty.
     pub path: String,
     /// What a connection sends first over raw TCP, where the listener does not fix the topic.
     pub first_frame: Option<String>,
-    /// What the server does with a message.
+    /// What the server does with a message. Over SSE it is a topic: a client there can only hear.
     pub app: App,
 }
 
@@ -29,6 +29,8 @@ pub struct Target {
 pub enum Protocol {
     /// RFC 6455 over HTTP/1.1.
     WebSocket,
+    /// Server-sent events over HTTP/1.1: the server speaks, and the client only hears.
+    Sse,
     /// Frames that end in a newline, over TCP.
     Line,
     /// Frames behind a 4-byte length, over TCP.
@@ -36,14 +38,21 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    /// `"websocket"`, `"line"` or `"length"`.
+    /// `"websocket"`, `"sse"`, `"line"` or `"length"`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::WebSocket => "websocket",
+            Self::Sse => "sse",
             Self::Line => "line",
             Self::Length => "length",
         }
+    }
+
+    /// Whether the server answers before its first message: until then a connection is not open.
+    #[must_use]
+    pub const fn greets(self) -> bool {
+        matches!(self, Self::WebSocket | Self::Sse)
     }
 }
 
@@ -70,12 +79,15 @@ impl App {
 /// How names become addresses.
 pub(crate) type Resolve<'a> = &'a dyn Fn(&str, u16) -> io::Result<Vec<SocketAddr>>;
 
-const MEND: &str =
-    "write ws://HOST:PORT/echo, ws://HOST:PORT/topics/NAME or tcp://HOST:PORT?framing=line&app=topic&topic=NAME";
+const MEND: &str = "write ws://HOST:PORT/echo, ws://HOST:PORT/topics/NAME, http://HOST:PORT/topics/NAME for SSE, or \
+                    tcp://HOST:PORT?framing=line&app=topic&topic=NAME";
+
+/// Parameters that say how a stream is to be, which is not a publisher's business.
+const STREAM_PARAMETERS: [&str; 7] = ["echo", "format", "group", "history", "since", "stream", "wait"];
 
 impl Target {
-    /// Reads `ws://HOST:PORT/PATH?QUERY` (`http://` is the same) or
-    /// `tcp://HOST:PORT?framing=line|length&app=echo|topic&topic=NAME`. `app` overrules what a WebSocket's path says.
+    /// Reads `ws://HOST:PORT/PATH?QUERY`, `http://HOST:PORT/PATH?QUERY` for SSE (`sse://` is the same) or
+    /// `tcp://HOST:PORT?framing=line|length&app=echo|topic&topic=NAME`. `app` overrules what a path says.
     ///
     /// # Errors
     /// What is wrong, and how to mend it.
@@ -89,7 +101,11 @@ impl Target {
         let rest = rest.split('#').next().unwrap_or(rest);
         let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
         match scheme {
-            "ws" | "http" => Self::websocket(authority, path, app, resolve),
+            "ws" => Self::http(Protocol::WebSocket, authority, path, app, resolve),
+            "http" | "sse" => {
+                only_hears(path, app)?;
+                Self::http(Protocol::Sse, authority, path, app, resolve)
+            }
             "tcp" => Self::tcp(authority, path, app, resolve),
             "wss" | "https" | "tls" => {
                 let mend = "load a ws://, http:// or tcp:// listener of the same server";
@@ -99,7 +115,13 @@ impl Target {
         }
     }
 
-    fn websocket(authority: &str, path: &str, app: Option<App>, resolve: Resolve<'_>) -> Result<Self, Wrong> {
+    fn http(
+        protocol: Protocol,
+        authority: &str,
+        path: &str,
+        app: Option<App>,
+        resolve: Resolve<'_>,
+    ) -> Result<Self, Wrong> {
         let bare = path.split('?').next().unwrap_or(path);
         let app = match (app, bare) {
             (Some(app), _) => app,
@@ -108,7 +130,7 @@ impl Target {
             (None, path) => return Err(unknown_path(path)),
         };
         Ok(Self {
-            protocol: Protocol::WebSocket,
+            protocol,
             address: find(authority, Some(80), resolve)?,
             host: authority.to_owned(),
             path: if path.starts_with('/') { path.to_owned() } else { format!("/{path}") },
@@ -135,6 +157,36 @@ impl Target {
         let (address, host) = (find(authority, None, resolve)?, authority.to_owned());
         Ok(Self { protocol, address, host, path: String::new(), first_frame: topic, app: app.unwrap_or(served) })
     }
+
+    /// Where to publish to those who only hear: a WebSocket to the same topic, which does not hear itself. `None` where
+    /// those who hold the target publish themselves.
+    #[must_use]
+    pub fn publisher(&self) -> Option<Self> {
+        if self.protocol != Protocol::Sse {
+            return None;
+        }
+        let (path, query) = self.path.split_once('?').unwrap_or((&self.path, ""));
+        let is_kept = |parameter: &&str| {
+            let name = parameter.split('=').next().unwrap_or_default();
+            !name.is_empty() && !STREAM_PARAMETERS.contains(&name)
+        };
+        let kept: Vec<&str> = query.split('&').filter(is_kept).chain(["echo=0"]).collect();
+        let path = format!("{path}?{}", kept.join("&"));
+        Some(Self { protocol: Protocol::WebSocket, path, ..self.clone() })
+    }
+}
+
+/// Refuses what makes no sense over SSE.
+fn only_hears(path: &str, app: Option<App>) -> Result<(), Wrong> {
+    let bare = path.split('?').next().unwrap_or(path);
+    if app == Some(App::Echo) || (app.is_none() && bare == "/echo") {
+        let mend = "write ws://HOST:PORT/echo, or http://HOST:PORT/topics/NAME";
+        return Err(Wrong::new("echoes, and over SSE a client only hears: it has nothing that could come back", mend));
+    }
+    if bare.strip_prefix("/topics/").is_some_and(|topics| topics.contains(',')) {
+        return Err(Wrong::new("is a stream of several topics, whose messages come inside of JSON", "write one topic"));
+    }
+    Ok(())
 }
 
 fn unknown_path(path: &str) -> Wrong {
@@ -187,6 +239,7 @@ impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let framing = match self.protocol {
             Protocol::WebSocket => return write!(f, "ws://{}{}", self.host, self.path),
+            Protocol::Sse => return write!(f, "http://{}{}", self.host, self.path),
             Protocol::Line => "line",
             Protocol::Length => "length",
         };
@@ -216,7 +269,9 @@ mod tests {
     fn urls_become_targets() {
         for (url, expected, address) in [
             ("ws://127.0.0.1:8080/echo", "ws://127.0.0.1:8080/echo", "127.0.0.1:8080"),
-            ("http://localhost:1/topics/a/b?echo=0", "ws://localhost:1/topics/a/b?echo=0", "127.0.0.1:1"),
+            ("ws://localhost:1/topics/a/b?echo=0", "ws://localhost:1/topics/a/b?echo=0", "127.0.0.1:1"),
+            ("http://localhost:1/topics/a/b?history=1", "http://localhost:1/topics/a/b?history=1", "127.0.0.1:1"),
+            ("sse://localhost/topics/a", "http://localhost/topics/a", "127.0.0.1:80"),
             ("ws://both.example/echo#top", "ws://both.example/echo", "192.0.2.1:80"),
             ("tcp://127.0.0.1:7000", "tcp://127.0.0.1:7000?framing=line&app=echo", "127.0.0.1:7000"),
             (
@@ -240,6 +295,24 @@ mod tests {
     }
 
     #[test]
+    fn who_only_hears_has_a_publisher_beside() {
+        for (path, expected) in [
+            ("topics/t", "topics/t?echo=0"),
+            ("topics/t?group=g&token=x&since=1:2&history=3&format=json", "topics/t?token=x&echo=0"),
+        ] {
+            let publisher = parse(&format!("http://127.0.0.1:1/{path}")).unwrap().publisher().unwrap();
+            assert_eq!(publisher, parse(&format!("ws://127.0.0.1:1/{expected}")).unwrap());
+        }
+        for url in ["ws://127.0.0.1:1/topics/t", "tcp://127.0.0.1:7?app=topic"] {
+            assert_eq!(parse(url).unwrap().publisher(), None, "{url}");
+        }
+        let echo = Target::parse("http://127.0.0.1:1/own", Some(App::Echo), &|_, _| Ok(Vec::new())).unwrap_err();
+        assert!(echo.what.contains("a client only hears"), "{}", echo.what);
+        let own = Target::parse("http://127.0.0.1:1/own", Some(App::Topic), &|_, _| Ok(Vec::new())).unwrap();
+        assert_eq!(own.publisher().unwrap().path, "/own?echo=0");
+    }
+
+    #[test]
     fn what_is_no_target_is_refused_with_the_reason() {
         for (url, expected) in [
             ("", "is \"\", not a URL"),
@@ -259,6 +332,9 @@ mod tests {
             ("ws://127.0.0.1:1", "has no path"),
             ("ws://127.0.0.1:1/topics/", "only your server knows"),
             ("ws://127.0.0.1:1/chat/lobby", "chat room"),
+            ("http://127.0.0.1:1/chat/lobby", "chat room"),
+            ("http://127.0.0.1:1/echo", "over SSE a client only hears"),
+            ("sse://127.0.0.1:1/topics/a,b", "several topics"),
             ("ws://127.0.0.1:1/a b", "has a space"),
             ("ws://127.0.0.1:1/\r\nX: y", "has a space, a control character"),
             ("ws://127.0.0.1:1/é", "a letter beyond ASCII"),

@@ -16,7 +16,7 @@ use crate::swarm::plan::{
 /// What all scenarios take.
 #[derive(Debug, clap::Args)]
 pub(super) struct Common {
-    /// ws://HOST:PORT/echo, ws://HOST:PORT/topics/NAME (http:// is the same), or
+    /// ws://HOST:PORT/echo, ws://HOST:PORT/topics/NAME, http://HOST:PORT/topics/NAME for server-sent events (SSE), or
     /// tcp://HOST:PORT?framing=line|length&app=echo|topic&topic=NAME, where topic= is what each connection sends first
     #[arg(long, value_name = "URL")]
     target: String,
@@ -351,7 +351,7 @@ impl BroadcastArgs {
         match plan.target.app {
             App::Topic => Ok(plan),
             App::Echo => {
-                let mend = "write ws://HOST:PORT/topics/NAME, or tcp://HOST:PORT?app=topic&topic=NAME";
+                let mend = "write ws:// or http://HOST:PORT/topics/NAME, or tcp://HOST:PORT?app=topic&topic=NAME";
                 Err(Wrong::new("echoes, and nobody hears what others say there", mend)).at("target", "--target")
             }
         }

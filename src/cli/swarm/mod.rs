@@ -29,6 +29,7 @@ const AFTER_HELP: &str = "\
 Examples:
   holdline swarm idle --target ws://127.0.0.1:8080/echo --connections 100k --hold 1m
   holdline swarm broadcast --target ws://127.0.0.1:8080/topics/load --connections 100k
+  holdline swarm broadcast --target http://127.0.0.1:8080/topics/load --connections 100k    (SSE)
   holdline swarm echo --target ws://127.0.0.1:8080/echo --message-rate 50k/s --pid 4711
   holdline swarm churn --target ws://127.0.0.1:8080/topics/load --churn 500/s --abrupt 20%
   holdline swarm idle --target ws://198.18.0.1:8080/echo --connections 1M --via tun --rtt 20ms \\
@@ -40,6 +41,9 @@ the time at which a message was due, not from when it could leave: a server that
 While it runs, in/s and out/s are messages received and sent per second, heartbeats not among them. The memory per \
 connection is what the server grew by while all were held: one that has held as many before keeps the pages, and \
 grows by less or nothing. Start it anew to measure that.
+
+A target http://HOST:PORT/topics/NAME is held over SSE, where clients only hear: one WebSocket to ws://HOST:PORT/topics/NAME \
+beside them publishes, and is not counted. A server cannot notice who goes mute there: --half-open tells, and is no fault.
 
 A target in 127.0.0.0/8 is reached from many source addresses, and the connections take no descriptors of this \
 process: millions fit. Start the server with a --max-connections above --connections.
@@ -206,8 +210,16 @@ mod tests {
 
     #[test]
     fn defaults_are_a_plan_for_each_scenario() {
-        for (scenario, path) in [("idle", "echo"), ("broadcast", "topics/t"), ("echo", "echo"), ("churn", "topics/t")] {
-            let plan = plan(&format!("{scenario} --target ws://127.0.0.1:1/{path} --connections 3")).unwrap();
+        for (scenario, path) in [
+            ("idle", "ws://127.0.0.1:1/echo"),
+            ("broadcast", "ws://127.0.0.1:1/topics/t"),
+            ("echo", "ws://127.0.0.1:1/echo"),
+            ("churn", "ws://127.0.0.1:1/topics/t"),
+            ("idle", "http://127.0.0.1:1/topics/t"),
+            ("broadcast", "http://127.0.0.1:1/topics/t"),
+            ("churn", "sse://127.0.0.1:1/topics/t"),
+        ] {
+            let plan = plan(&format!("{scenario} --target {path} --connections 3")).unwrap();
             assert_eq!((plan.scenario.name(), plan.connections), (scenario, 3));
             assert!((1..=3).contains(&plan.threads) && matches!(plan.via, Via::Loopback));
         }
@@ -246,6 +258,9 @@ mod tests {
             (&*format!("idle {echo} --app chat"), "app is \"chat\", flag --app: write echo or topic"),
             (&*format!("idle {echo} --patience 0"), "patience is 0s, below 1ms, flag --patience"),
             (&*format!("broadcast {echo}"), "target echoes, and nobody hears"),
+            ("idle --target http://127.0.0.1:1/echo", "target echoes, and over SSE a client only hears"),
+            ("echo --target http://127.0.0.1:1/topics/t", "target is a topic, and echoes come from an echo"),
+            ("idle --target http://127.0.0.1:1/own --app echo", "over SSE a client only hears"),
             (&*format!("broadcast {topic} --size 1"), "size is 1, below 64, flag --size"),
             (&*format!("broadcast {topic} --messages 0"), "messages is 0, below 1, flag --messages"),
             (&*format!("echo {topic}"), "target is a topic, and echoes come from an echo, flag --target"),

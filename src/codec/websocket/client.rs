@@ -106,7 +106,7 @@ pub fn check_answer(bytes: &[u8], accept: &[u8; ACCEPT_BYTES]) -> Result<Option<
     Ok(Some(head))
 }
 
-fn field<'a>(response: &httparse::Response<'_, 'a>, name: &str) -> Option<&'a str> {
+pub(in crate::codec) fn field<'a>(response: &httparse::Response<'_, 'a>, name: &str) -> Option<&'a str> {
     let found = response.headers.iter().find(|field| field.name.eq_ignore_ascii_case(name));
     found.and_then(|field| std::str::from_utf8(field.value).ok()).map(str::trim)
 }

@@ -30,6 +30,10 @@ impl<B: Dial> Crowd<B> {
                 self.tell_gone(id, Some(reason), part);
                 self.failed(id, cause, part);
             }
+            Phase::Open if role == Role::Publisher => {
+                self.no_longer_open(role);
+                self.failed(id, cause, part);
+            }
             Phase::Open => {
                 self.no_longer_open(role);
                 if role != Role::Guest {
@@ -48,9 +52,16 @@ impl<B: Dial> Crowd<B> {
         self.manner.routes[role as usize].greets
     }
 
+    fn says_good_bye(&self, role: Role) -> bool {
+        self.manner.routes[role as usize].client.says_good_bye()
+    }
+
     fn no_longer_open(&mut self, role: Role) {
+        if role == Role::Publisher {
+            return self.tally.less(Count::Publishers);
+        }
         self.tally.less(Count::Open);
-        if role != Role::Guest {
+        if role.stays() {
             self.tally.less(Count::Standing);
         }
     }
@@ -65,11 +76,14 @@ impl<B: Dial> Crowd<B> {
     fn failed(&mut self, id: ConnId, cause: Cause, part: &mut impl Part) {
         let reason = cause.reason;
         self.tally.failed(reason);
+        // Without a publisher a run that has begun would have to end: it comes back as long as others stay.
+        let has_published = self.tally[Count::Published] > 0;
         let Some(member) = self.member(id) else { return };
         member.tries = member.tries.saturating_add(1);
+        let is_needed = member.role == Role::Publisher && has_published;
         if member.role == Role::Guest {
             self.tell_gone(id, Some(reason), part);
-        } else if member.tries < reason.tries() {
+        } else if is_needed || member.tries < reason.tries() {
             member.set(Member::AGAIN);
             self.tally.one(Count::Retries);
         } else {
@@ -115,7 +129,7 @@ impl<B: Dial> Crowd<B> {
         let Some(member) = self.member(id).filter(|member| member.phase == Phase::Open) else { return };
         let role = member.role;
         self.send(id.index(), |_, client, out| client.close(out));
-        if !self.greets(role) {
+        if !self.says_good_bye(role) {
             self.flush();
             self.backend.shutdown(id);
         }
@@ -144,7 +158,7 @@ impl<B: Dial> Crowd<B> {
     pub(in crate::swarm) fn vanish(&mut self, share: f64) {
         let mut due = 0.5;
         for index in 0..self.places() {
-            let Some(member) = self.standing(index).filter(|member| member.role != Role::Guest) else { continue };
+            let Some(member) = self.standing(index).filter(|member| member.role.stays()) else { continue };
             let (id, role) = (member.id(index), member.role);
             due += share;
             if due >= 1.0 {
@@ -195,7 +209,7 @@ impl<B: Dial> Crowd<B> {
             let (id, phase, role) = (member.id(index), member.phase, member.role);
             match phase {
                 Phase::Free | Phase::Waiting | Phase::Closing => continue,
-                Phase::Open if self.greets(role) && !member.has(Member::PAUSED) => {
+                Phase::Open if self.says_good_bye(role) && !member.has(Member::PAUSED) => {
                     self.leave(id);
                     continue;
                 }

@@ -1,5 +1,6 @@
 //! What a connection costs here: 24 bytes.
 
+use crate::codec::event_stream::Body;
 use crate::id::ConnId;
 use crate::time::Instant;
 
@@ -41,10 +42,17 @@ pub(in crate::swarm) enum Role {
     Echo,
     /// Comes and goes.
     Guest,
+    /// Publishes to holders that cannot, and is none of those that are counted.
+    Publisher,
 }
 
 impl Role {
-    pub(in crate::swarm) const COUNT: usize = 3;
+    pub(in crate::swarm) const COUNT: usize = 4;
+
+    /// Whether it is one of the connections that the run is about, and stays.
+    pub(in crate::swarm) const fn stays(self) -> bool {
+        matches!(self, Self::Holder | Self::Echo)
+    }
 }
 
 /// One connection.
@@ -55,7 +63,8 @@ pub(in crate::swarm) struct Member {
     pub(super) spill: Option<Box<Vec<u8>>>,
     /// The number of the next message to come, 0 while none has come.
     pub(in crate::swarm) next: u32,
-    /// Messages sent. With [`Member::DUE`]: when its first dial was due, in units of [`Member::UNIT_NS`].
+    /// Messages sent. With [`Member::DUE`]: when its first dial was due, in units of [`Member::UNIT_NS`]. In a stream of
+    /// events, where nothing is sent, its [`Body`].
     pub(in crate::swarm) sent: u32,
     pub(super) generation: u32,
     pub(super) phase: Phase,
@@ -143,6 +152,16 @@ impl Member {
     pub(in crate::swarm) const fn count_anew(&mut self) {
         self.clear(Self::DUE);
         (self.sent, self.next) = (0, 1);
+    }
+
+    /// Where its stream of events is, once it is open.
+    pub(super) fn body(&self) -> Body {
+        Body::unpack(self.sent)
+    }
+
+    pub(super) const fn set_body(&mut self, body: Body) {
+        self.clear(Self::DUE);
+        self.sent = body.pack();
     }
 
     /// Whether bytes that come are of interest.

@@ -56,6 +56,8 @@ pub(super) struct Route {
 pub(super) struct Manner {
     /// By role.
     pub(super) routes: [Route; Role::COUNT],
+    /// Who publishes.
+    pub(super) publishers: Role,
     /// Connections at most.
     pub(super) places: usize,
     /// Handshakes in flight at most.
@@ -138,6 +140,11 @@ impl<B: Dial> Crowd<B> {
     /// Opens no more.
     pub(super) fn stop_opening(&mut self) {
         self.opener.stop();
+    }
+
+    /// Who publishes.
+    pub(super) const fn publishers(&self) -> Role {
+        self.manner.publishers
     }
 
     /// Reads the clock; what happens until the next turn happens then.

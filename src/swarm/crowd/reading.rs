@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::member::{Member, Phase, Role};
 use super::opener::RETRY_AFTER_MAX;
 use super::{Crowd, Heard, Part};
+use crate::codec::event_stream::Body;
 use crate::id::ConnId;
 use crate::io::{Dial, Lease};
 use crate::swarm::limits::{Cause, Reason};
@@ -65,7 +66,9 @@ impl<B: Dial> Crowd<B> {
         }
         if let Some(age) = age.filter(|_| reader.member.phase == Phase::Open) {
             self.opener.in_flight = self.opener.in_flight.saturating_sub(1);
-            self.connect.record(age);
+            if reader.member.role != Role::Publisher {
+                self.connect.record(age);
+            }
             self.retry_after = Duration::ZERO;
         } else if let Some(seconds) = reader.retry_after {
             self.retry_after = Duration::from_secs(u64::from(seconds)).min(RETRY_AFTER_MAX);
@@ -76,6 +79,28 @@ impl<B: Dial> Crowd<B> {
 
 impl<P: Part> Reader<'_, P> {
     fn take(&mut self, bytes: &[u8]) -> Result<(), Cause> {
+        if self.member.phase != Phase::Greeting && self.heard.client.has_body() {
+            self.unwrap_body(self.member.body(), bytes)
+        } else {
+            self.put(bytes)
+        }
+    }
+
+    /// Takes the next bytes of a body, which may end.
+    fn unwrap_body(&mut self, mut body: Body, mut bytes: &[u8]) -> Result<(), Cause> {
+        loop {
+            let piece = body.next(&mut bytes).map_err(Broken::from)?;
+            if piece.is_empty() {
+                break;
+            }
+            self.put(piece)?;
+        }
+        self.member.set_body(body);
+        if body.is_over() { Err(Reason::Ended.into()) } else { Ok(()) }
+    }
+
+    /// Takes bytes of frames, behind those that have been kept.
+    fn put(&mut self, bytes: &[u8]) -> Result<(), Cause> {
         let Some(mut spill) = self.member.spill.take() else {
             let used = self.frames(bytes)?;
             let rest = bytes.get(used..).unwrap_or_default();
@@ -101,8 +126,12 @@ impl<P: Part> Reader<'_, P> {
             let Some(welcome) = self.heard.client.open(bytes).map_err(|broken| self.refused(broken))? else {
                 return Ok(0);
             };
-            used = welcome;
+            used = welcome.bytes;
             self.open();
+            if let Some(body) = welcome.body {
+                self.unwrap_body(body, bytes.get(used..).unwrap_or_default())?;
+                return Ok(bytes.len());
+            }
         }
         loop {
             let rest = bytes.get(used..).unwrap_or_default();
@@ -112,11 +141,17 @@ impl<P: Part> Reader<'_, P> {
             used += length;
             match frame {
                 Frame::Message(payload) => self.part.message(self.index, self.member, payload, &mut self.heard),
+                Frame::Event(event) => {
+                    if let Some(data) = event.data() {
+                        self.part.message(self.index, self.member, &data, &mut self.heard);
+                    }
+                }
                 Frame::Ping(payload) => {
-                    self.heard.tally.one(Count::Pings);
+                    self.heard.tally.add(Count::Pings, u64::from(self.member.role != Role::Publisher));
                     self.heard.client.pong(payload, self.heard.answer);
                 }
-                Frame::Pong => {}
+                Frame::Comment => self.heard.tally.one(Count::Heartbeats),
+                Frame::Pong | Frame::Blank => {}
                 Frame::Close(code, _) => return Err(Cause::closed(code)),
             }
         }
@@ -131,9 +166,13 @@ impl<P: Part> Reader<'_, P> {
 
     fn open(&mut self) {
         self.member.phase = Phase::Open;
+        if self.member.role == Role::Publisher {
+            self.heard.tally.one(Count::Publishers);
+            return;
+        }
         self.heard.tally.one(Count::Open);
         self.heard.tally.one(Count::Opened);
-        if self.member.role != Role::Guest {
+        if self.member.role.stays() {
             self.heard.tally.one(Count::Standing);
         }
         self.part.opened(self.index, self.member, &mut self.heard);

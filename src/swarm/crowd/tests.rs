@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod script;
+mod streams;
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -50,10 +51,11 @@ fn target(protocol: Protocol) -> Target {
 pub(in crate::swarm) fn crowd(protocol: Protocol, places: usize) -> Crowd<Script> {
     let target = target(protocol);
     let client = crate::swarm::peer::Client::new(&target, [7; 16], 1000);
-    let route = Route { client, address: target.address, greets: protocol == Protocol::WebSocket };
-    let routes = [route.clone(), route.clone(), route];
+    let route = Route { client, address: target.address, greets: protocol.greets() };
+    let routes = [route.clone(), route.clone(), route.clone(), route];
     let timeout = Duration::from_secs(1);
-    let manner = Manner { routes, places, window: 100, timeout, backlog_bytes_max: 1 << 20 };
+    let publishers = Role::Holder;
+    let manner = Manner { routes, publishers, places, window: 100, timeout, backlog_bytes_max: 1 << 20 };
     Crowd::new(Script::default(), manner)
 }
 

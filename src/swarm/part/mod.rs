@@ -124,7 +124,7 @@ impl Part for Actor {
         match member.role() {
             Role::Guest => self.guests.gone(index, member, reason, tally),
             Role::Echo => self.echoes.gone(index, member),
-            Role::Holder => {}
+            Role::Holder | Role::Publisher => {}
         }
     }
 
@@ -133,7 +133,8 @@ impl Part for Actor {
         match member.role() {
             Role::Holder => self.subscribers.hear(index, member, payload, heard),
             Role::Echo => self.echoes.hear(index, member, payload, heard),
-            Role::Guest => {}
+            // What it hears is its own, from a server that does not know echo=0.
+            Role::Guest | Role::Publisher => {}
         }
     }
 }

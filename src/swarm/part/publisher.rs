@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::crowd::{Crowd, Role};
+use super::super::crowd::Crowd;
 use super::super::stamp::Template;
 use super::super::tally::Count;
 use crate::io::Dial;
@@ -81,8 +81,9 @@ impl Publisher {
         let places = crowd.places();
         let from = self.place;
         // The same one as long as it lives, so that there is one order.
-        let mut holders = (0..places).map(|step| (from + step) % places);
-        let open = holders.find(|index| crowd.standing(*index).is_some_and(|member| member.role() == Role::Holder));
+        let role = crowd.publishers();
+        let mut all = (0..places).map(|step| (from + step) % places);
+        let open = all.find(|index| crowd.standing(*index).is_some_and(|member| member.role() == role));
         let Some(place) = open else { return false };
         self.place = place;
         let payload = self.template.stamp(number, due);

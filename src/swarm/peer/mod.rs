@@ -1,7 +1,7 @@
 //! The client's side of each protocol: bytes of a server in, frames out, and back.
 //!
 //! No socket, no clock, and nothing kept per connection: what is not whole yet stays with the caller, who shows it again
-//! with what came behind it. A server is not trusted; whatever it sends is a frame, a reason to wait, or [`Broken`].
+//! with what came behind it, and so does the [`Body`] of a stream of events. A server is not trusted; whatever it sends is a frame, a reason to wait, or [`Broken`].
 
 #[cfg(test)]
 mod tests;
@@ -9,6 +9,8 @@ mod tests;
 use std::sync::Arc;
 
 use super::target::{Protocol, Target};
+use crate::codec::event_stream::event::{self, Event, Item};
+use crate::codec::event_stream::{self, BadBody, Body};
 use crate::codec::websocket::client::{self, BadAnswer, BadFrame, ServerHeader};
 use crate::codec::websocket::close::{self, CloseError};
 use crate::codec::websocket::frame::Opcode;
@@ -20,10 +22,16 @@ use crate::codec::{http1::response, length, line};
 pub enum Frame<'a> {
     /// A message.
     Message(&'a [u8]),
+    /// A server-sent event, or a block without data.
+    Event(Event<'a>),
     /// A heartbeat: [`Client::pong`] is due, with these bytes.
     Ping(&'a [u8]),
+    /// A heartbeat that nobody can answer: a comment in a stream of events.
+    Comment,
     /// A sign of life that nobody has to answer.
     Pong,
+    /// Nothing: an empty line between events.
+    Blank,
     /// Good-bye: code and reason. [`Client::close`] answers.
     Close(Option<u16>, &'a str),
 }
@@ -42,6 +50,12 @@ pub enum Broken {
     /// It does not speak WebSocket.
     #[error("not a WebSocket server: {0}")]
     NotWebSocket(&'static str),
+    /// It does not serve a stream of events.
+    #[error("no event stream: {0}")]
+    NotEventStream(&'static str),
+    /// A stream that is not in chunks, though its head says so.
+    #[error("the server sent {0}")]
+    Body(#[from] BadBody),
     /// It speaks HTTP, where raw TCP is expected.
     #[error("an HTTP server where raw TCP is asked for")]
     Http,
@@ -73,8 +87,11 @@ impl Broken {
             Self::Declined { status: 503, .. } => "the server is full or drains: raise its --max-connections",
             Self::Declined { .. } => "look into the server's log",
             Self::NotWebSocket(_) => "check the port; raw TCP listeners are tcp://HOST:PORT",
+            Self::NotEventStream(_) => "check the target's path: SSE is served at http://HOST:PORT/topics/NAME",
             Self::Http => "load it as ws://HOST:PORT/..., or take the port of a tcp:// listener",
-            Self::Frame(_) | Self::Close(_) | Self::Fragmented => "check that the target's protocol is the server's",
+            Self::Frame(_) | Self::Close(_) | Self::Fragmented | Self::Body(_) => {
+                "check that the target's protocol is the server's"
+            }
             Self::TooLong(_) => "check the target's framing, and that nobody else publishes to its topic",
         }
     }
@@ -90,6 +107,27 @@ impl From<BadAnswer> for Broken {
         }
     }
 }
+
+impl From<event_stream::BadAnswer> for Broken {
+    fn from(bad: event_stream::BadAnswer) -> Self {
+        match bad {
+            event_stream::BadAnswer::Status { status, retry_after } => Self::Declined { status, retry_after },
+            event_stream::BadAnswer::Broken(why) => Self::NotEventStream(why),
+        }
+    }
+}
+
+/// The welcome of a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Welcome {
+    /// Its bytes; frames follow.
+    pub bytes: usize,
+    /// How what follows is wrapped, in a stream of events.
+    pub body: Option<Body>,
+}
+
+/// Bytes of an event's other fields, and of their names, at most.
+const FIELDS_BYTES_MAX: usize = 1024;
 
 /// What all clients of a target have in common.
 #[derive(Clone, Debug)]
@@ -111,6 +149,7 @@ impl Client {
         let mut hello = Vec::new();
         match (target.protocol, &target.first_frame) {
             (Protocol::WebSocket, _) => client::write_request(&target.path, &target.host, &key, &mut hello),
+            (Protocol::Sse, _) => event_stream::write_request(&target.path, &target.host, &mut hello),
             (Protocol::Line, Some(topic)) => line::encode(topic.as_bytes(), &mut hello),
             (Protocol::Length, Some(topic)) => length::encode(topic.as_bytes(), &mut hello),
             (Protocol::Line | Protocol::Length, None) => {}
@@ -127,15 +166,34 @@ impl Client {
         &self.hello
     }
 
-    /// Bytes of the welcome at the beginning of `bytes` when it is whole. Raw TCP has none: 0 at once.
+    /// The welcome at the beginning of `bytes` when it is whole. Raw TCP has none: 0 bytes at once.
     ///
     /// # Errors
     /// When it is no welcome.
-    pub fn open(&self, bytes: &[u8]) -> Result<Option<usize>, Broken> {
+    pub fn open(&self, bytes: &[u8]) -> Result<Option<Welcome>, Broken> {
         match self.protocol {
-            Protocol::WebSocket => Ok(client::check_answer(bytes, &self.accept)?),
-            Protocol::Line | Protocol::Length => Ok(Some(0)),
+            Protocol::WebSocket => {
+                let head = client::check_answer(bytes, &self.accept)?;
+                Ok(head.map(|bytes| Welcome { bytes, body: None }))
+            }
+            Protocol::Sse => {
+                let head = event_stream::check_answer(bytes)?;
+                Ok(head.map(|head| Welcome { bytes: head.head_bytes, body: Some(head.body) }))
+            }
+            Protocol::Line | Protocol::Length => Ok(Some(Welcome { bytes: 0, body: None })),
         }
+    }
+
+    /// Whether what follows the welcome is a [`Body`], which the caller unwraps before it shows it to [`Client::next`].
+    #[must_use]
+    pub const fn has_body(&self) -> bool {
+        matches!(self.protocol, Protocol::Sse)
+    }
+
+    /// Whether [`Client::close`] says good-bye; else the end of the stream does.
+    #[must_use]
+    pub const fn says_good_bye(&self) -> bool {
+        matches!(self.protocol, Protocol::WebSocket)
     }
 
     /// The frame at the beginning of `bytes` and how many bytes it has; `None` while it is not whole.
@@ -147,6 +205,7 @@ impl Client {
     pub fn next<'a>(&self, bytes: &'a [u8]) -> Result<Option<(Frame<'a>, usize)>, Broken> {
         match self.protocol {
             Protocol::WebSocket => self.next_websocket(bytes),
+            Protocol::Sse => self.next_item(bytes),
             Protocol::Line => self.next_line(bytes),
             Protocol::Length => self.next_length(bytes),
         }
@@ -155,8 +214,13 @@ impl Client {
     /// Bytes for which [`Client::next`] may still say that they are not whole.
     #[must_use]
     pub const fn kept_bytes_max(&self) -> usize {
-        let head = if matches!(self.protocol, Protocol::WebSocket) { client::HEAD_BYTES_MAX } else { 16 };
-        if self.message_bytes_max + 16 > head { self.message_bytes_max + 16 } else { head }
+        let head = if self.protocol.greets() { client::HEAD_BYTES_MAX } else { 16 };
+        let frame = if self.has_body() { self.item_bytes_max() } else { self.message_bytes_max + 16 };
+        if frame > head { frame } else { head }
+    }
+
+    const fn item_bytes_max(&self) -> usize {
+        self.message_bytes_max + FIELDS_BYTES_MAX
     }
 
     fn next_websocket<'a>(&self, bytes: &'a [u8]) -> Result<Option<(Frame<'a>, usize)>, Broken> {
@@ -174,6 +238,18 @@ impl Client {
             Opcode::Text | Opcode::Binary | Opcode::Continuation => Frame::Message(payload),
         };
         Ok(Some((frame, end)))
+    }
+
+    fn next_item<'a>(&self, bytes: &'a [u8]) -> Result<Option<(Frame<'a>, usize)>, Broken> {
+        let item = event::parse(bytes);
+        if item.as_ref().map_or(bytes.len(), |(_, length)| *length) > self.item_bytes_max() {
+            return Err(Broken::TooLong(self.message_bytes_max));
+        }
+        Ok(item.map(|(item, length)| match item {
+            Item::Event(event) => (Frame::Event(event), length),
+            Item::Comment(_) => (Frame::Comment, length),
+            Item::Blank => (Frame::Blank, length),
+        }))
     }
 
     fn next_line<'a>(&self, bytes: &'a [u8]) -> Result<Option<(Frame<'a>, usize)>, Broken> {
@@ -205,10 +281,12 @@ impl Client {
     }
 
     /// Appends a message, text over WebSocket. Over raw TCP it must not be empty, and as a line not have breaks in it.
+    /// Over SSE a client says nothing.
     #[inline]
     pub fn message(&mut self, payload: &[u8], out: &mut Vec<u8>) {
         match self.protocol {
             Protocol::WebSocket => client::write_frame(Opcode::Text, payload, self.next_mask(), out),
+            Protocol::Sse => {}
             Protocol::Line => line::encode(payload, out),
             Protocol::Length => length::encode(payload, out),
         }
@@ -218,14 +296,15 @@ impl Client {
     pub fn pong(&mut self, payload: &[u8], out: &mut Vec<u8>) {
         match self.protocol {
             Protocol::WebSocket => client::write_frame(Opcode::Pong, payload, self.next_mask(), out),
+            Protocol::Sse => {}
             Protocol::Line => line::encode(b"", out),
             Protocol::Length => length::encode(b"", out),
         }
     }
 
-    /// Appends a good-bye, code 1000. Raw TCP has none: there the end of the stream is one.
+    /// Appends a good-bye, code 1000. Raw TCP and SSE have none: there the end of the stream is one.
     pub fn close(&mut self, out: &mut Vec<u8>) {
-        if self.protocol == Protocol::WebSocket {
+        if self.says_good_bye() {
             client::write_frame(Opcode::Close, &1000_u16.to_be_bytes(), self.next_mask(), out);
         }
     }

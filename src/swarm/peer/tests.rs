@@ -27,7 +27,7 @@ fn client(protocol: Protocol) -> Client {
 }
 
 fn any_protocol() -> impl Strategy<Value = Protocol> {
-    prop_oneof![Just(Protocol::WebSocket), Just(Protocol::Line), Just(Protocol::Length)]
+    prop_oneof![Just(Protocol::WebSocket), Just(Protocol::Sse), Just(Protocol::Line), Just(Protocol::Length)]
 }
 
 /// What a server may say, with the bytes it says it in.
@@ -63,10 +63,22 @@ fn encode(protocol: Protocol, said: &Said, out: &mut Vec<u8>) {
         (Protocol::WebSocket, Said::Close(code, reason)) => {
             control(Opcode::Close, &[&code.to_be_bytes(), reason.as_bytes()].concat(), out);
         }
+        (Protocol::Sse, Said::Message(text)) => {
+            out.extend_from_slice(format!("id: 1:7\r\ndata: {text}\r\n\r\n").as_bytes());
+        }
+        (Protocol::Sse, _) => out.extend_from_slice(b":\n"),
         (Protocol::Line, Said::Message(text)) => line::encode(text.as_bytes(), out),
         (Protocol::Line, _) => out.push(b'\n'),
         (Protocol::Length, Said::Message(text)) => length::encode(text.as_bytes(), out),
         (Protocol::Length, _) => length::encode(b"", out),
+    }
+}
+
+/// A frame in words. Over SSE a message is an event, which is told by its data.
+fn told(frame: Frame<'_>) -> String {
+    match frame {
+        Frame::Event(event) => event.data().map_or("no data".to_owned(), |data| format!("{:?}", Frame::Message(&data))),
+        frame => format!("{frame:?}"),
     }
 }
 
@@ -75,6 +87,7 @@ fn expected(protocol: Protocol, said: &Said) -> String {
         "{:?}",
         match (protocol, said) {
             (_, Said::Message(text)) => Frame::Message(text.as_bytes()),
+            (Protocol::Sse, _) => Frame::Comment,
             (Protocol::WebSocket, Said::Heartbeat) => Frame::Ping(b"p"),
             (Protocol::WebSocket, Said::Pong) => Frame::Pong,
             (Protocol::WebSocket, Said::Close(code, reason)) => Frame::Close(Some(*code), reason),
@@ -93,7 +106,10 @@ fn read(client: &Client, pieces: &[&[u8]]) -> (Vec<String>, Option<Broken>) {
             match client.next(&kept[done..]) {
                 Ok(Some((frame, bytes))) => {
                     assert!(bytes > 0 && bytes <= kept.len() - done, "a frame lies inside of what was shown");
-                    seen.push(format!("{frame:?}"));
+                    // A newline may come after its carriage return.
+                    if frame != Frame::Blank {
+                        seen.push(told(frame));
+                    }
                     done += bytes;
                 }
                 Ok(None) => break,
@@ -130,7 +146,7 @@ proptest! {
         protocol in any_protocol(),
         // Bytes that begin frames more often than chance would.
         bytes in prop::collection::vec(prop_oneof![
-            any::<u8>(), prop::sample::select(&b"\x81\x82\x88\x89\x8a\x7e\x7f\0\n\r\x02\x01"[..])
+            any::<u8>(), prop::sample::select(&b"\x81\x82\x88\x89\x8a\x7e\x7f\0\n\r\x02\x01data:"[..])
         ], 0..2000),
         cuts: Vec<prop::sample::Index>,
     ) {
@@ -148,6 +164,9 @@ fn what_a_client_sends_first() {
     let hello = |protocol, topic| Client::new(&target(protocol, topic), [1; 16], LIMIT).hello().to_vec();
     let request = String::from_utf8(hello(Protocol::WebSocket, None)).unwrap();
     assert!(request.starts_with("GET /topics/load HTTP/1.1\r\nHost: 127.0.0.1:8080\r\n"), "{request}");
+    let request = String::from_utf8(hello(Protocol::Sse, None)).unwrap();
+    assert!(request.starts_with("GET /topics/load HTTP/1.1\r\nHost: 127.0.0.1:8080\r\n"), "{request}");
+    assert!(request.contains("\r\nAccept: text/event-stream\r\n") && request.ends_with("\r\n\r\n"), "{request}");
     assert_eq!(hello(Protocol::Line, Some("load")), b"load\n");
     assert_eq!(hello(Protocol::Length, Some("load")), b"\0\0\0\x04load");
     assert_eq!(hello(Protocol::Line, None), b"");
@@ -164,10 +183,25 @@ fn only_the_proof_for_our_key_opens() {
     for end in 0..good.len() {
         assert_eq!(client.open(&good[..end]), Ok(None));
     }
-    assert_eq!(client.open(&[&good[..], b"\x81\x01a"].concat()), Ok(Some(good.len())));
+    assert_eq!(client.open(&[&good[..], b"\x81\x01a"].concat()), Ok(Some(Welcome { bytes: good.len(), body: None })));
     let bad = client.open(&welcome(&accept_key(&client::key([8; 16])))).unwrap_err();
     assert!(matches!(bad, Broken::NotWebSocket(_)), "{bad}");
-    assert_eq!(self::client(Protocol::Line).open(b""), Ok(Some(0)));
+    assert_eq!(self::client(Protocol::Line).open(b""), Ok(Some(Welcome { bytes: 0, body: None })));
+}
+
+#[test]
+fn only_an_endless_stream_of_events_opens() {
+    let client = client(Protocol::Sse);
+    for (fields, body) in [("", Body::until_close()), ("Transfer-Encoding: chunked\r\n", Body::chunked())] {
+        let good = format!("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n{fields}\r\n");
+        assert_eq!(client.open(&good.as_bytes()[..good.len() - 1]), Ok(None));
+        let welcome = Welcome { bytes: good.len(), body: Some(body) };
+        assert_eq!(client.open(format!("{good}data").as_bytes()), Ok(Some(welcome)));
+    }
+    let bad = client.open(b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n").unwrap_err();
+    assert!(matches!(bad, Broken::NotEventStream(_)) && !bad.mend().is_empty(), "{bad}");
+    let no = client.open(b"HTTP/1.1 503 X\r\nRetry-After: 3\r\n\r\n");
+    assert_eq!(no, Err(Broken::Declined { status: 503, retry_after: Some(3) }));
 }
 
 #[test]
@@ -200,10 +234,13 @@ fn what_no_server_may_send_is_told() {
         (Protocol::Length, &[0, 0, 1, 45], Broken::TooLong(LIMIT)),
         (Protocol::Length, &[255, 255, 255, 255], Broken::TooLong(LIMIT)),
         (Protocol::Line, &[b'a'; 303], Broken::TooLong(LIMIT)),
+        (Protocol::Sse, &[b':'; 1325], Broken::TooLong(LIMIT)),
+        (Protocol::Sse, &[&b"data:"[..], &[b'a'; 1318], b"\n\n"].concat(), Broken::TooLong(LIMIT)),
     ] {
         assert_eq!(client(protocol).next(bytes), Err(expected), "{bytes:?}");
     }
     assert_eq!(client(Protocol::Line).next(&[b'a'; 302]), Ok(None), "a CR and a newline may follow");
+    assert_eq!(client(Protocol::Sse).next(&[b':'; 1324]), Ok(None), "an id and other fields may stand in an event");
 }
 
 #[test]
@@ -218,6 +255,16 @@ fn masks_differ_from_message_to_message() {
         .collect();
     assert_eq!(masks.len(), 1000);
     assert!(!masks.contains(&vec![0; 4]));
+}
+
+#[test]
+fn over_sse_a_client_says_nothing() {
+    let (mut client, mut out) = (client(Protocol::Sse), Vec::new());
+    client.message(b"a message", &mut out);
+    client.pong(b"", &mut out);
+    client.close(&mut out);
+    assert_eq!((out, client.says_good_bye()), (Vec::new(), false));
+    assert_eq!(client.next(b": heartbeat\n\n"), Ok(Some((Frame::Comment, 12))));
 }
 
 #[test]

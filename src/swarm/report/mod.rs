@@ -93,6 +93,8 @@ pub struct Hold {
     pub seconds: f64,
     /// Heartbeats of the server that were answered.
     pub pings_answered: u64,
+    /// Heartbeats of the server that cannot be answered: comments in streams of events.
+    pub heartbeats_heard: u64,
     /// Connections that had proven by data that they live when all were open: a message there and back, or a
     /// publication received.
     pub alive_at_start: u64,
@@ -279,6 +281,8 @@ pub struct Churn {
     pub half_open_detected: u64,
     /// Mute ones that it had not ended in the time that it was given.
     pub half_open_overlooked: u64,
+    /// The same over SSE, where no answer is ever due: nothing tells a server of them before what it sends has no room.
+    pub half_open_unnoticeable: u64,
     /// Connections that stopped to read.
     pub slow: u64,
     /// Those of them that the server ended.

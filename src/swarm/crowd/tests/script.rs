@@ -16,6 +16,8 @@ pub(in crate::swarm) struct Script {
     lent: Vec<u8>,
     pub(in crate::swarm) dialled: Vec<ConnId>,
     pub(in crate::swarm) closed: Vec<(ConnId, Ending)>,
+    /// Whose end of the stream was closed.
+    pub(in crate::swarm) shut: Vec<ConnId>,
     /// What each send brought, in order.
     pub(in crate::swarm) sent: Vec<(ConnId, Vec<u8>)>,
     pub(in crate::swarm) wanted: Vec<ConnId>,
@@ -132,7 +134,9 @@ impl Backend for Script {
 
     fn resume(&mut self, _id: ConnId) {}
 
-    fn shutdown(&mut self, _id: ConnId) {}
+    fn shutdown(&mut self, id: ConnId) {
+        self.shut.push(id);
+    }
 
     fn close(&mut self, id: ConnId, ending: Ending) {
         self.closed.push((id, ending));
