@@ -9,9 +9,10 @@ use std::iter::repeat_n;
 use std::sync::Arc;
 
 pub use crate::codec::Kind;
+use crate::codec::http1::stream::write_chunk;
 use crate::codec::websocket::deflate::Deflater;
 use crate::codec::websocket::frame;
-use crate::codec::{length, line};
+use crate::codec::{json, length, line, sse};
 use crate::id::{ConnId, ShardId};
 
 /// A topic's name: 1 to 255 bytes of UTF-8 without control characters or spaces.
@@ -97,23 +98,49 @@ pub enum Wire {
     WebSocket,
     /// A WebSocket frame compressed with permessage-deflate and a window of 15 bits.
     WebSocketDeflate,
+    /// A WebSocket text frame with the message's JSON.
+    WebSocketJson,
     /// Bytes up to a newline.
     Line,
     /// A length, then bytes.
     Length,
+    /// A server-sent event of a stream of one topic.
+    Sse,
+    /// A server-sent event of a stream of several topics, without its id: that is each stream's own.
+    SseMany,
+    /// A chunk with a line of JSON.
+    JsonStream,
+    /// JSON without anything around it, an item of a long poll's array.
+    Json,
 }
 
 impl Wire {
     /// How many there are.
-    pub const COUNT: usize = 4;
+    pub const COUNT: usize = 9;
 
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; Self::COUNT] = [Self::WebSocket, Self::WebSocketDeflate, Self::Line, Self::Length];
+    pub const ALL: [Self; Self::COUNT] = [
+        Self::WebSocket,
+        Self::WebSocketDeflate,
+        Self::WebSocketJson,
+        Self::Line,
+        Self::Length,
+        Self::Sse,
+        Self::SseMany,
+        Self::JsonStream,
+        Self::Json,
+    ];
+
+    /// Whether something of the connection's own stands around each message, so that it cannot be sent as it is.
+    #[must_use]
+    pub const fn is_private(self) -> bool {
+        matches!(self, Self::SseMany | Self::Json)
+    }
 }
 
 /// A set of [`Wire`]s.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Wants(u8);
+pub struct Wants(u16);
 
 impl Wants {
     /// Nobody wants anything.
@@ -122,7 +149,7 @@ impl Wants {
     /// This set and `wire`.
     #[must_use]
     pub const fn with(self, wire: Wire) -> Self {
-        Self(self.0 | 1 << wire as u8)
+        Self(self.0 | 1 << wire as u16)
     }
 
     /// All that is in either.
@@ -134,7 +161,7 @@ impl Wants {
     /// Whether `wire` is in it.
     #[must_use]
     pub const fn has(self, wire: Wire) -> bool {
-        self.0 & 1 << wire as u8 != 0
+        self.0 & 1 << wire as u16 != 0
     }
 
     /// Whether all of `other` is in it.
@@ -255,13 +282,12 @@ pub struct Message {
     encoded: Option<Arc<Encoded>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Encoded {
     /// Which formats need no more work, here or in `wire`.
     done: Wants,
-    deflated: Option<Image>,
-    line: Option<Image>,
-    length: Option<Image>,
+    /// By [`Wire`].
+    images: [Option<Image>; Wire::COUNT],
 }
 
 impl Message {
@@ -311,22 +337,66 @@ impl Message {
         if done.covers(wants) {
             return;
         }
-        let mut encoded = Encoded { done: done.union(wants), ..Encoded::default() };
-        if let Some(old) = &self.encoded {
-            encoded.deflated.clone_from(&old.deflated);
-            encoded.line.clone_from(&old.line);
-            encoded.length.clone_from(&old.length);
-        }
-        if wants.has(Wire::WebSocketDeflate) && !done.has(Wire::WebSocketDeflate) {
-            encoded.deflated = frame::deflated(self.kind, self.payload(), deflater).map(Image::from);
-        }
-        if wants.has(Wire::Line) && !line::fits(self.payload()) {
-            encoded.line = Some(Image::from(line::frame(self.payload())));
-        }
-        if wants.has(Wire::Length) && encoded.length.is_none() {
-            encoded.length = Some(Image::from(length::frame(self.payload())));
+        let mut encoded = self.encoded.as_deref().cloned().unwrap_or_default();
+        encoded.done = done.union(wants);
+        for wire in Wire::ALL.into_iter().filter(|&wire| wants.has(wire) && !done.has(wire)) {
+            encoded.images[wire as usize] = self.encode(wire, deflater).map(Image::from);
         }
         self.encoded = Some(Arc::new(encoded));
+    }
+
+    /// The frame for this format; `None` when it lies in `self.wire`.
+    fn encode(&self, wire: Wire, deflater: &mut Deflater) -> Option<Vec<u8>> {
+        let mut out = Vec::new();
+        match wire {
+            Wire::WebSocket => return None,
+            Wire::WebSocketDeflate => return frame::deflated(self.kind, self.payload(), deflater),
+            Wire::Line if line::fits(self.payload()) => return None,
+            Wire::Line => line::encode(self.payload(), &mut out),
+            Wire::Length => length::encode(self.payload(), &mut out),
+            Wire::Json => self.write_json(&mut out),
+            Wire::WebSocketJson => {
+                let mut json = Vec::new();
+                self.write_json(&mut json);
+                out.extend_from_slice(frame::Header::message(Kind::Text, json.len(), false).as_slice());
+                out.extend_from_slice(&json);
+            }
+            Wire::JsonStream => write_chunk(
+                |out| {
+                    self.write_json(out);
+                    out.push(b'\n');
+                },
+                &mut out,
+            ),
+            Wire::Sse => {
+                sse::write_id(self.cursor(), &mut out);
+                if self.is_text() {
+                    sse::write_data(self.payload(), &mut out);
+                } else {
+                    sse::write_event("binary", &mut out);
+                    self.write_json_event(&mut out);
+                }
+            }
+            Wire::SseMany => self.write_json_event(&mut out),
+        }
+        Some(out)
+    }
+
+    /// Whether it can be sent as text: what raw TCP calls text need not be.
+    fn is_text(&self) -> bool {
+        self.kind == Kind::Text && simdutf8::basic::from_utf8(self.payload()).is_ok()
+    }
+
+    fn write_json_event(&self, out: &mut Vec<u8>) {
+        let mut json = Vec::new();
+        self.write_json(&mut json);
+        sse::write_data(&json, out);
+    }
+
+    /// Appends its JSON, without a line break.
+    pub fn write_json(&self, out: &mut Vec<u8>) {
+        let place = json::Place { topic: self.topic.as_str(), epoch: self.epoch.0, offset: self.offset.0 };
+        place.message(self.time_ms, self.kind, self.payload(), out);
     }
 
     /// The frame for this format, encoded now if nobody has prepared it.
@@ -344,11 +414,9 @@ impl Message {
             return Some(websocket());
         }
         let encoded = self.encoded.as_ref().filter(|encoded| encoded.done.has(wire))?;
-        match wire {
-            Wire::WebSocket => Some(websocket()),
-            Wire::WebSocketDeflate => Some(encoded.deflated.clone().unwrap_or_else(websocket)),
-            Wire::Line => Some(encoded.line.clone().unwrap_or_else(|| plain(usize::from(self.head), self.wire.len()))),
-            Wire::Length => encoded.length.clone(),
-        }
+        Some(encoded.images[wire as usize].clone().unwrap_or_else(|| match wire {
+            Wire::Line => plain(usize::from(self.head), self.wire.len()),
+            _ => websocket(),
+        }))
     }
 }

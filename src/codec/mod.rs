@@ -2,8 +2,10 @@
 
 pub mod event_stream;
 pub mod http1;
+pub mod json;
 pub mod length;
 pub mod line;
+pub mod sse;
 pub mod websocket;
 
 /// What a payload is.

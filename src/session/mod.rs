@@ -11,8 +11,9 @@ pub(crate) mod testing;
 pub mod websocket;
 
 use crate::close::CloseReason;
+use crate::codec::http1::stream::write_chunk;
 use crate::codec::websocket::deflate::{Deflater, Inflater};
-use crate::codec::{length, line};
+use crate::codec::{json, length, line, sse};
 use crate::config::Limits;
 use crate::message::{Kind, Wire};
 use crate::rule::Rule;
@@ -29,6 +30,29 @@ pub enum Protocol {
     Line,
     /// Raw TCP, frames behind a length.
     Length,
+    /// A response that is a stream of server-sent events of one topic.
+    Sse,
+    /// The same of several topics.
+    SseMany,
+    /// A response in chunks, a line of JSON each.
+    JsonStream,
+    /// A request that is answered when there is something to tell.
+    Poll,
+}
+
+impl Protocol {
+    /// Whether it is a response that goes on and on: what comes from the peer means nothing, and it is never asked for a
+    /// sign of life.
+    #[must_use]
+    pub const fn is_stream(self) -> bool {
+        matches!(self, Self::Sse | Self::SseMany | Self::JsonStream)
+    }
+
+    /// Whether it is HTTP, in whatever state.
+    #[must_use]
+    pub const fn is_http(self) -> bool {
+        matches!(self, Self::Http | Self::Poll) || self.is_stream()
+    }
 }
 
 /// What a session found in the bytes.
@@ -161,14 +185,53 @@ pub fn encode_message(encoder: Encoder, kind: Kind, payload: &[u8], deflater: &m
         Wire::WebSocket | Wire::WebSocketDeflate => websocket::encode_message(encoder, kind, payload, deflater, out),
         Wire::Line => line::encode(payload, out),
         Wire::Length => length::encode(payload, out),
+        _ => encode_aside(encoder, kind, payload, deflater, out),
     }
 }
 
-/// Appends what asks a silent peer for a sign of life: a WebSocket ping, on raw TCP an empty frame.
+/// The same where messages have a place in their topic: this one has none.
+#[cold]
+fn encode_aside(encoder: Encoder, kind: Kind, payload: &[u8], deflater: &mut Deflater, out: &mut Vec<u8>) {
+    let mut aside = Vec::new();
+    json::write_aside(kind, payload, &mut aside);
+    match encoder.wire {
+        Wire::WebSocketJson => websocket::encode_message(encoder, Kind::Text, &aside, deflater, out),
+        Wire::Sse if kind == Kind::Text => sse::write_data(payload, out),
+        Wire::Sse | Wire::SseMany => sse::write_data(&aside, out),
+        Wire::JsonStream => write_chunk(|out| out.extend_from_slice(&[&aside[..], b"\n"].concat()), out),
+        // A poll is answered with messages of its topics and nothing else.
+        _ => {}
+    }
+}
+
+/// Appends that what was asked for is lost, and where the stream goes on: JSON, in a frame of the format.
+pub fn encode_reset(encoder: Encoder, place: json::Place<'_>, deflater: &mut Deflater, out: &mut Vec<u8>) {
+    let mut reset = Vec::new();
+    place.reset(&mut reset);
+    match encoder.wire {
+        Wire::WebSocket | Wire::WebSocketDeflate | Wire::WebSocketJson => {
+            websocket::encode_message(encoder, Kind::Text, &reset, deflater, out);
+        }
+        Wire::Line => line::encode(&reset, out),
+        Wire::Length => length::encode(&reset, out),
+        Wire::Sse | Wire::SseMany => {
+            sse::write_event("reset", out);
+            sse::write_data(&reset, out);
+        }
+        Wire::JsonStream => write_chunk(|out| out.extend_from_slice(&[&reset[..], b"\n"].concat()), out),
+        Wire::Json => out.extend_from_slice(&reset),
+    }
+}
+
+/// Appends what shows a silent peer that we live, and asks it for a sign of life where it can give one: a WebSocket ping, an
+/// empty frame on raw TCP, a comment among events, an empty line among lines of JSON.
 pub fn encode_heartbeat(wire: Wire, out: &mut Vec<u8>) {
     match wire {
-        Wire::WebSocket | Wire::WebSocketDeflate => websocket::encode_ping(&[], out),
+        Wire::WebSocket | Wire::WebSocketDeflate | Wire::WebSocketJson => websocket::encode_ping(&[], out),
         Wire::Line => line::encode(&[], out),
         Wire::Length => length::encode(&[], out),
+        Wire::Sse | Wire::SseMany => out.extend_from_slice(sse::HEARTBEAT),
+        Wire::JsonStream => write_chunk(|out| out.push(b'\n'), out),
+        Wire::Json => {}
     }
 }

@@ -40,11 +40,24 @@ impl State {
     const WINDOW_BITS: u8 = 0x0f;
     const CLOSE_SENT: u8 = 0x10;
     const CLOSE_RECEIVED: u8 = 0x20;
+    const JSON: u8 = 0x40;
 
     /// A connection that is open. `window_bits` are permessage-deflate's for what we send, 9 to 15; 0 without it.
     #[must_use]
     pub const fn open(window_bits: u8) -> Self {
         Self(window_bits & Self::WINDOW_BITS)
+    }
+
+    /// The same, where the client wants messages as JSON, with their places in their topics.
+    #[must_use]
+    pub const fn as_json(self) -> Self {
+        Self(self.0 | Self::JSON)
+    }
+
+    /// Whether it wants them as JSON.
+    #[must_use]
+    pub const fn is_json(self) -> bool {
+        self.0 & Self::JSON != 0
     }
 
     /// permessage-deflate's window for what we send; 0 without it.

@@ -131,6 +131,7 @@ pub enum Body {
 pub struct Head<'a> {
     method: &'a str,
     path: Cow<'a, str>,
+    raw_path: &'a str,
     query: &'a str,
     host: &'a [u8],
     fields: &'a [httparse::Header<'a>],
@@ -202,11 +203,12 @@ impl<'a> Head<'a> {
     ) -> Result<Self, Malformed> {
         let (authority, target) = split_target(method, target)?;
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
-        let path = uri::decode_path(path).map_err(|_| Malformed::Encoding)?;
+        let raw_path = path;
+        let path = uri::decode_path(raw_path).map_err(|_| Malformed::Encoding)?;
         uri::check_query(query).map_err(|_| Malformed::Encoding)?;
         let host = host(fields, modern, authority)?;
         let body = body(fields, modern)?;
-        let mut head = Self { method, path, query, host, fields, modern, keep_alive: false, body, behind };
+        let mut head = Self { method, path, raw_path, query, host, fields, modern, keep_alive: false, body, behind };
         let asked = modern || head.has_token("connection", "keep-alive");
         head.keep_alive = asked && !head.has_token("connection", "close");
         Ok(head)
@@ -222,6 +224,12 @@ impl<'a> Head<'a> {
     #[must_use]
     pub fn path(&self) -> &str {
         &self.path
+    }
+
+    /// The path as it was sent, with its percent encodings.
+    #[must_use]
+    pub const fn raw_path(&self) -> &str {
+        self.raw_path
     }
 
     /// The raw query, without the question mark.

@@ -4,6 +4,7 @@ pub mod chunked;
 pub mod date;
 pub mod head;
 pub mod response;
+pub mod stream;
 pub mod uri;
 
 pub use chunked::{BadChunk, Chunks};
