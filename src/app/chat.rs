@@ -1,7 +1,10 @@
 //! The `chat` application: rooms where everyone has a name.
 
+use std::borrow::Cow;
+
+use super::parameters::only_start;
 use super::topic::refusal;
-use super::{Context, Handler, Refusal, Request, Subscribe};
+use super::{Context, Handler, Offers, Publication, Refusal, Request, Subscribe};
 use crate::close::CloseReason;
 use crate::codec::http1::Query;
 use crate::message::{Kind, Topic};
@@ -37,14 +40,34 @@ impl Handler for Chat {
     type State = Box<str>;
 
     fn open(&mut self, name: &mut Box<str>, request: &Request<'_>, context: &mut Context<'_>) -> Result<(), Refusal> {
-        let topic = request.topic(&["chat/", request.param].concat())?;
+        let topic = room(request)?;
         *name = match Query::new(request.query).get("name").as_deref().map(str::trim) {
             None | Some("") => guest(context),
             Some(name) => parse_name(name)?,
         };
-        context.subscribe(topic.clone(), Subscribe::default());
+        let start = only_start(request)?;
+        context.subscribe(topic.clone(), Subscribe { start, ..Subscribe::default() });
         self.say_to(topic, &[name.as_bytes(), b" joined the chat"], context);
         Ok(())
+    }
+
+    fn offers(&self) -> Offers {
+        Offers { streams: true, posts: true, ..Offers::default() }
+    }
+
+    /// `POST /chat/{room}?name=N`: for those whose connection only reads. Saying something does not join the room.
+    fn post<'b>(&mut self, request: &Request<'_>, kind: Kind, body: &'b [u8]) -> Result<Publication<'b>, Refusal> {
+        let topic = room(request)?;
+        let name = Query::new(request.query).get("name").unwrap_or_default();
+        let name = match name.trim() {
+            "" => "guest".into(),
+            name => parse_name(name)?,
+        };
+        if kind == Kind::Binary {
+            let message = "a chat takes text; say so with Content-Type: text/plain".to_owned();
+            return Err(Refusal { status: 415, code: "unsupported_media_type", message });
+        }
+        Ok(Publication { topic, kind, payload: Cow::Owned([name.as_bytes(), b": ", body].concat()) })
     }
 
     fn message(&mut self, name: &mut Box<str>, kind: Kind, payload: &[u8], context: &mut Context<'_>) {
@@ -57,6 +80,10 @@ impl Handler for Chat {
     fn close(&mut self, name: &mut Box<str>, _reason: CloseReason, context: &mut Context<'_>) {
         self.say(&[name.as_bytes(), b" left the chat"], context);
     }
+}
+
+fn room(request: &Request<'_>) -> Result<Topic, Refusal> {
+    request.topic(&["chat/", request.param].concat())
 }
 
 fn parse_name(name: &str) -> Result<Box<str>, Refusal> {
@@ -106,6 +133,25 @@ mod tests {
         bench.close(&mut chat, &mut name, CloseReason::PeerClosed);
         assert_eq!(bench.effects(), ["publish chat/lobby Text Ann Lee left the chat"]);
         assert_eq!(bench.out, b"");
+    }
+
+    #[test]
+    fn a_room_has_a_past() {
+        let (opened, effects, _) = open("name=ann&history=5");
+        assert_eq!((opened, effects[0].as_str()), (Ok(()), "subscribe chat/lobby echo=true history=5"));
+        assert!(open("name=ann&since=x").0.is_err());
+    }
+
+    #[test]
+    fn who_only_reads_speaks_by_post() {
+        let post = |query, kind, body: &'static [u8]| {
+            Chat::default().post(&Request { param: "lobby", query, ..Request::default() }, kind, body)
+        };
+        let said = post("name=ann", Kind::Text, b"hi").unwrap();
+        assert_eq!((said.topic.as_str(), &said.payload[..]), ("chat/lobby", &b"ann: hi"[..]));
+        assert_eq!(post("", Kind::Text, b"hi").unwrap().payload[..], b"guest: hi"[..]);
+        assert_eq!(post("name=ann", Kind::Binary, b"\xff").unwrap_err().status, 415);
+        assert_eq!(post("name=a%0Ab", Kind::Text, b"hi").unwrap_err().code, "bad_name");
     }
 
     #[test]

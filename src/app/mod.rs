@@ -35,7 +35,7 @@
 //!         let lot = request.topic(request.param)?;
 //!         let name = Query::new(request.query).get("name").ok_or_else(|| refuse("give a name".to_owned()))?;
 //!         bidder.name = name.into_owned();
-//!         context.subscribe(lot, Subscribe { echo: true });
+//!         context.subscribe(lot, Subscribe::default());
 //!         context.send_text(&format!("welcome, {}", bidder.name));
 //!         Ok(())
 //!     }
@@ -65,17 +65,22 @@
 //!
 //! [`Server::start`](crate::server::Server::start) serves such a router.
 
+pub mod batch;
 pub mod chat;
 pub mod echo;
 pub mod opening;
+pub mod parameters;
 pub mod router;
 pub mod site;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod topic;
 
+use std::borrow::Cow;
+
 use crate::close::CloseReason;
 use crate::codec::websocket::deflate::Deflater;
+use crate::hub::{Group, Start};
 use crate::id::{ConnId, ShardId};
 use crate::message::{Kind, Message, Publisher, Topic, TopicError};
 use crate::rule::Rule;
@@ -85,7 +90,8 @@ use crate::time::Instant;
 pub use crate::config::SlowConsumer;
 pub use router::{Request, RouteId, Router};
 
-/// The built-in applications on their paths: `/echo`, `/chat/{room}` and `/topics/{topic}`.
+/// The built-in applications on their paths: `/echo`, `/chat/{room}`, `/topics/{topic}` and, for batches,
+/// `/topics`.
 #[must_use]
 pub fn standard_routes() -> Router {
     standard_routes_with(SlowConsumer::default())
@@ -98,6 +104,7 @@ pub fn standard_routes_with(slow_consumer: SlowConsumer) -> Router {
         .route("/echo", echo::Echo)
         .route_with("/chat/{room}", chat::Chat::default(), slow_consumer)
         .route_with("/topics/{topic}", topic::Topics, slow_consumer)
+        .route("/topics", topic::Batch)
 }
 
 /// An application: one value per shard, cloned from the one that was given to the router.
@@ -117,6 +124,20 @@ pub trait Handler: Clone + Send + 'static {
         request: &Request<'_>,
         context: &mut Context<'_>,
     ) -> Result<(), Refusal>;
+
+    /// What a route offers beside WebSocket and raw TCP; by default nothing.
+    fn offers(&self) -> Offers {
+        Offers::default()
+    }
+
+    /// What a `POST` to this route publishes. It is called only where [`Offers::posts`] is set.
+    ///
+    /// # Errors
+    /// A [`Refusal`] goes back to the client, and nothing is published.
+    fn post<'b>(&mut self, request: &Request<'_>, kind: Kind, body: &'b [u8]) -> Result<Publication<'b>, Refusal> {
+        let _ = (request, kind, body);
+        Err(Refusal { status: 405, code: "method_not_allowed", message: "nothing is published here".to_owned() })
+    }
 
     /// A whole message came.
     fn message(&mut self, state: &mut Self::State, kind: Kind, payload: &[u8], context: &mut Context<'_>);
@@ -146,16 +167,48 @@ impl From<TopicError> for Refusal {
     }
 }
 
+/// Ways to reach a route that are plain HTTP.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Offers {
+    /// It can be read as a response without an end: server-sent events, or lines of JSON. The handler is opened as for a
+    /// WebSocket, but no messages come from the client.
+    pub streams: bool,
+    /// It can be read by long polls, each of which opens the handler and closes it. Leave this to handlers that do nothing but
+    /// subscribe.
+    pub polls: bool,
+    /// `POST` publishes, see [`Handler::post`].
+    pub posts: bool,
+    /// `POST` publishes a batch: lines of JSON, each with its topic.
+    pub batches: bool,
+    /// The topic that the parameter names can be asked for its history and its state: `PATH/history`, `PATH/info`.
+    pub queries: bool,
+}
+
+/// A message that is to be published.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Publication<'b> {
+    /// Where.
+    pub topic: Topic,
+    /// Text or binary.
+    pub kind: Kind,
+    /// What; the request's body itself, where that is it.
+    pub payload: Cow<'b, [u8]>,
+}
+
 /// How a subscription behaves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subscribe {
     /// Whether the connection gets its own messages too.
     pub echo: bool,
+    /// The queue group that shares the messages: each goes to one of its members.
+    pub group: Option<Group>,
+    /// Where it begins.
+    pub start: Start,
 }
 
 impl Default for Subscribe {
     fn default() -> Self {
-        Self { echo: true }
+        Self { echo: true, group: None, start: Start::Now }
     }
 }
 

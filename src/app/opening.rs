@@ -5,7 +5,7 @@
 //! |---|---|---|
 //! | `echo` | | is a message |
 //! | `topic` | yes | is a message |
-//! | `topic` | no | is the topic |
+//! | `topic` | no | is the topic; behind a space, parameters as in a URL's query: `jobs group=workers` |
 //! | `chat` | yes: the room | is the name |
 //! | `chat` | no | is the room; behind a space, the name |
 //!
@@ -13,10 +13,10 @@
 
 use std::borrow::Cow;
 
-use super::Router;
 use super::router::{Request, RouteId};
+use super::{Router, parameters};
 use crate::close::CloseReason;
-use crate::codec::http1::uri::encode_value;
+use crate::codec::http1::uri::{check_query, encode_value};
 use crate::config::App;
 use crate::message::{Topic, TopicError};
 use crate::rule::Rule;
@@ -28,8 +28,8 @@ pub enum BadFirstFrame {
     /// It should be a topic or a room.
     #[error(transparent)]
     Topic(#[from] TopicError),
-    /// It should be a name.
-    #[error("the first frame is not UTF-8")]
+    /// It should be a name or parameters.
+    #[error("the first frame is not well-encoded UTF-8")]
     NotUtf8,
 }
 
@@ -89,9 +89,13 @@ impl Opening {
             (Some(path), App::Chat) => (Cow::Borrowed(path), first_frame),
             (Some(path), _) => (Cow::Borrowed(path), b""),
             (None, app) => {
-                let space = memchr::memchr(b' ', first_frame).filter(|_| app == App::Chat);
-                let (place, name) = first_frame.split_at(space.unwrap_or(first_frame.len()));
-                (path(app, Topic::parse(place, topic_bytes_max)?.as_str()).into(), name)
+                let space = memchr::memchr(b' ', first_frame);
+                let (place, rest) = first_frame.split_at(space.unwrap_or(first_frame.len()));
+                let place = Cow::Owned(path(app, Topic::parse(place, topic_bytes_max)?.as_str()));
+                if app == App::Topic {
+                    return Ok(Target { path: place, query: parameters(rest)? });
+                }
+                (place, rest)
             }
         };
         let name = simdutf8::basic::from_utf8(name).map_err(|_| BadFirstFrame::NotUtf8)?.trim();
@@ -104,6 +108,20 @@ impl Opening {
     }
 }
 
+/// The parameters behind a topic. Others than those of a stream are none: then it is a topic with a space in it.
+fn parameters(text: &[u8]) -> Result<String, BadFirstFrame> {
+    let text = simdutf8::basic::from_utf8(text).map_err(|_| BadFirstFrame::NotUtf8)?.trim();
+    check_query(text).map_err(|_| BadFirstFrame::NotUtf8)?;
+    let is_known = |parameter: &str| {
+        let name = parameter.split('=').next().unwrap_or_default();
+        parameters::NAMES.contains(&name) && name.len() < parameter.len()
+    };
+    if !text.is_empty() && !text.split('&').all(is_known) {
+        return Err(TopicError::BadCharacter.into());
+    }
+    Ok(text.to_owned())
+}
+
 fn path(app: App, topic: &str) -> String {
     let prefix = if app == App::Chat { "/chat/" } else { "/topics/" };
     [prefix, topic].concat()
@@ -114,7 +132,8 @@ impl Target<'_> {
     #[must_use]
     pub fn find(&self, router: &Router, topic_bytes_max: usize) -> Option<(RouteId, Request<'_>)> {
         let (route, param) = router.find(&self.path)?;
-        Some((route, Request { path: &self.path, query: &self.query, param, topic_bytes_max }))
+        let request = Request { path: &self.path, query: &self.query, param, topic_bytes_max, ..Request::default() };
+        Some((route, request))
     }
 }
 
@@ -137,6 +156,8 @@ mod tests {
             ("echo", "ignored", None, "/echo", ""),
             ("topic", "news", None, "/topics/news", ""),
             ("topic", "", Some("news/local"), "/topics/news/local", ""),
+            ("topic", "", Some("jobs group=workers&echo=0"), "/topics/jobs", "group=workers&echo=0"),
+            ("topic", "", Some("news since=5:7"), "/topics/news", "since=5:7"),
             ("chat", "lobby", Some("Ann & Bob"), "/chat/lobby", "name=Ann%20%26%20Bob"),
             ("chat", "", Some("lobby"), "/chat/lobby", ""),
             ("chat", "", Some("lobby ann"), "/chat/lobby", "name=ann"),
@@ -155,6 +176,9 @@ mod tests {
     fn bad_first_frames() {
         for (app, topic, first_frame) in [
             ("topic", "", &b"two words"[..]),
+            ("topic", "", b"t name=ann"),
+            ("topic", "", b"t since"),
+            ("topic", "", b"t group=%ff"),
             ("topic", "", b"\xff"),
             ("topic", "", &[b't'; 256]),
             ("chat", "", b" ann"),

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use slab::Slab;
 
-use super::{Context, Handler, Refusal, SlowConsumer};
+use super::{Context, Handler, Offers, Publication, Refusal, SlowConsumer};
 use crate::close::CloseReason;
 use crate::message::{Kind, Topic};
 
@@ -22,8 +22,19 @@ pub struct Request<'a> {
     pub query: &'a str,
     /// The part of the path that the route's `{name}` stands for, empty when it has none.
     pub param: &'a str,
+    /// The same with its percent encodings, where the request came in a URL: a comma in it is a comma between names.
+    pub raw_param: Option<&'a str>,
+    /// The place that the client says it has seen last.
+    pub last_event_id: Option<&'a str>,
     /// Bytes of a topic's name, see [`Request::topic`].
     pub topic_bytes_max: usize,
+}
+
+impl Default for Request<'_> {
+    fn default() -> Self {
+        let topic_bytes_max = Topic::BYTES_MAX;
+        Self { path: "/", query: "", param: "", raw_param: None, last_event_id: None, topic_bytes_max }
+    }
 }
 
 impl Request<'_> {
@@ -69,6 +80,8 @@ struct Route {
 trait AnyHandler: Send {
     fn fresh(&self) -> Box<dyn AnyHandler>;
     fn open(&mut self, request: &Request<'_>, context: &mut Context<'_>) -> Result<u32, Refusal>;
+    fn offers(&self) -> Offers;
+    fn post<'b>(&mut self, request: &Request<'_>, kind: Kind, body: &'b [u8]) -> Result<Publication<'b>, Refusal>;
     fn message(&mut self, state: u32, kind: Kind, payload: &[u8], context: &mut Context<'_>);
     fn close(&mut self, state: u32, reason: CloseReason, context: &mut Context<'_>);
     fn forget(&mut self, state: u32);
@@ -95,6 +108,14 @@ impl<H: Handler> AnyHandler for Typed<H> {
             return Ok(0);
         }
         Ok(u32::try_from(self.states.insert(state)).expect("connections of a shard are counted in 32 bits"))
+    }
+
+    fn offers(&self) -> Offers {
+        self.handler.offers()
+    }
+
+    fn post<'b>(&mut self, request: &Request<'_>, kind: Kind, body: &'b [u8]) -> Result<Publication<'b>, Refusal> {
+        self.handler.post(request, kind, body)
     }
 
     fn message(&mut self, state: u32, kind: Kind, payload: &[u8], context: &mut Context<'_>) {
@@ -179,6 +200,29 @@ impl Router {
     pub fn open(&mut self, route: RouteId, request: &Request<'_>, context: &mut Context<'_>) -> Result<u32, Fault> {
         let handler = &mut self.routes[usize::from(route.0)].handler;
         guarded(|| handler.open(request, context))?.map_err(Fault::Refused)
+    }
+
+    /// What the route offers beside WebSocket and raw TCP.
+    ///
+    /// # Errors
+    /// When the handler panics.
+    pub fn offers(&self, route: RouteId) -> Result<Offers, Fault> {
+        guarded(|| self.routes[usize::from(route.0)].handler.offers())
+    }
+
+    /// Calls the handler's `post`.
+    ///
+    /// # Errors
+    /// When the handler refuses or panics.
+    pub fn post<'b>(
+        &mut self,
+        route: RouteId,
+        request: &Request<'_>,
+        kind: Kind,
+        body: &'b [u8],
+    ) -> Result<Publication<'b>, Fault> {
+        let handler = &mut self.routes[usize::from(route.0)].handler;
+        guarded(|| handler.post(request, kind, body))?.map_err(Fault::Refused)
     }
 
     /// Calls the handler's `message`.
@@ -297,7 +341,8 @@ mod tests {
     fn open(router: &mut Router, bench: &mut Bench, query: &str) -> Result<u32, Fault> {
         let (route, param) = router.find("/touchy").unwrap();
         bench.call(|context| {
-            router.open(route, &Request { path: "/touchy", query, param, topic_bytes_max: Topic::BYTES_MAX }, context)
+            let request = Request { path: "/touchy", query, param, ..Request::default() };
+            router.open(route, &request, context)
         })
     }
 
@@ -315,6 +360,7 @@ mod tests {
             ("/chat", None),
             ("/topics/a/b c", Some((2, "a/b c"))),
             ("/topics//", Some((2, "/"))),
+            ("/topics", Some((3, ""))),
             ("/", None),
             ("", None),
             ("*", None),
@@ -329,9 +375,9 @@ mod tests {
     fn the_first_pattern_that_matches_wins_and_policies_belong_to_routes() {
         let router = standard_routes().route_with("/{all}", super::super::echo::Echo, SlowConsumer::DropOldest);
         assert_eq!(router.find("/echo"), Some((RouteId(0), "")));
-        assert_eq!(router.find("/other"), Some((RouteId(3), "other")));
-        assert_eq!(router.slow_consumer(RouteId(3)), SlowConsumer::DropOldest);
-        assert_eq!(router.fresh().slow_consumer(RouteId(3)), SlowConsumer::DropOldest);
+        assert_eq!(router.find("/other"), Some((RouteId(4), "other")));
+        assert_eq!(router.slow_consumer(RouteId(4)), SlowConsumer::DropOldest);
+        assert_eq!(router.fresh().slow_consumer(RouteId(4)), SlowConsumer::DropOldest);
         assert_eq!(router.slow_consumer(RouteId(0)), SlowConsumer::Close);
     }
 

@@ -3,6 +3,7 @@
 use super::{Context, Effect, Handler, Refusal, Request, Subject};
 use crate::close::CloseReason;
 use crate::codec::websocket::deflate::Deflater;
+use crate::hub::Start;
 use crate::id::{ConnId, ShardId};
 use crate::message::{Kind, Topic, Wire};
 use crate::session::{Encoder, Protocol};
@@ -27,9 +28,13 @@ impl Bench {
     /// Calls with a context.
     pub(crate) fn call<T>(&mut self, call: impl FnOnce(&mut Context<'_>) -> T) -> T {
         let protocol = match self.encoder.wire {
-            Wire::WebSocket | Wire::WebSocketDeflate => Protocol::WebSocket,
+            Wire::WebSocket | Wire::WebSocketDeflate | Wire::WebSocketJson => Protocol::WebSocket,
             Wire::Line => Protocol::Line,
             Wire::Length => Protocol::Length,
+            Wire::Sse => Protocol::Sse,
+            Wire::SseMany => Protocol::SseMany,
+            Wire::JsonStream => Protocol::JsonStream,
+            Wire::Json => Protocol::Poll,
         };
         let subject = Subject {
             id: ConnId::new(7, 1),
@@ -55,8 +60,16 @@ impl Bench {
         query: &str,
         param: &str,
     ) -> Result<(), Refusal> {
-        let request = Request { path, query, param, topic_bytes_max: Topic::BYTES_MAX };
-        self.call(|context| handler.open(state, &request, context))
+        self.open_request(handler, state, &Request { path, query, param, ..Request::default() })
+    }
+
+    pub(crate) fn open_request<H: Handler>(
+        &mut self,
+        handler: &mut H,
+        state: &mut H::State,
+        request: &Request<'_>,
+    ) -> Result<(), Refusal> {
+        self.call(|context| handler.open(state, request, context))
     }
 
     pub(crate) fn message<H: Handler>(&mut self, handler: &mut H, state: &mut H::State, kind: Kind, payload: &[u8]) {
@@ -70,7 +83,15 @@ impl Bench {
     /// What was wished for since the last call.
     pub(crate) fn effects(&mut self) -> Vec<String> {
         let words = |effect: Effect| match effect {
-            Effect::Subscribe(topic, how) => format!("subscribe {topic} echo={}", how.echo),
+            Effect::Subscribe(topic, how) => {
+                let group = how.group.map_or(String::new(), |group| format!(" group={}", group.as_str()));
+                let start = match how.start {
+                    Start::Now => String::new(),
+                    Start::Since(cursor) => format!(" since={cursor}"),
+                    Start::Last(count) => format!(" history={count}"),
+                };
+                format!("subscribe {topic} echo={}{group}{start}", how.echo)
+            }
             Effect::Unsubscribe(topic) => format!("unsubscribe {topic}"),
             Effect::Publish(message) => {
                 let text = String::from_utf8_lossy(message.payload());

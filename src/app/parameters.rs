@@ -1,0 +1,178 @@
+//! What the query of a stream asks for, in whatever transport: `since=EPOCH:OFFSET` or `history=N`, `echo=0`, `group=NAME`.
+//!
+//! `/topics/a,b,c` over server-sent events, as lines of JSON and by long polls are three topics; a comma that belongs to a
+//! name is written `%2C`. Their cursors stand in the same order, with commas between them.
+
+use std::time::Duration;
+
+use super::router::Request;
+use super::topic::refusal;
+use super::{Context, Refusal, Subscribe};
+use crate::codec::http1::Query;
+use crate::codec::http1::uri::decode_path;
+use crate::hub::{Group, Start};
+use crate::message::{BadCursor, Cursor, Topic};
+use crate::session::Protocol;
+
+/// Their names.
+pub const NAMES: [&str; 4] = ["since", "history", "echo", "group"];
+
+/// Messages of a page of history that does not say how many.
+const PAGE_MESSAGES: usize = 256;
+/// Messages of a page of history at most.
+const PAGE_MESSAGES_MAX: usize = 10_000;
+
+/// Whether a stream in this protocol can have several topics.
+const fn takes_several(protocol: Protocol) -> bool {
+    protocol.is_stream() || matches!(protocol, Protocol::Poll)
+}
+
+/// The topics that a request names, each with how it is to be subscribed to.
+///
+/// # Errors
+/// When a parameter is not what it should be.
+pub fn subscriptions(request: &Request<'_>, context: &Context<'_>) -> Result<Vec<(Topic, Subscribe)>, Refusal> {
+    let topics = topics(request, context.protocol())?;
+    let query = Query::new(request.query);
+    let starts = starts(request, &query, topics.len())?;
+    let group = group(&query)?;
+    if group.is_some() && starts.iter().any(|start| *start != Start::Now) {
+        let message = "a queue group begins with now: leave out since and history".to_owned();
+        return Err(refusal("bad_parameter", message));
+    }
+    let echo = flag(&query, "echo")?;
+    let how = |start| Subscribe { echo, group: group.clone(), start };
+    Ok(topics.into_iter().zip(starts.into_iter().map(how)).collect())
+}
+
+/// Where the only subscription of a request begins.
+///
+/// # Errors
+/// When a parameter is not what it should be.
+pub fn only_start(request: &Request<'_>) -> Result<Start, Refusal> {
+    let starts = starts(request, &Query::new(request.query), 1)?;
+    Ok(starts.into_iter().next().unwrap_or_default())
+}
+
+fn topics(request: &Request<'_>, protocol: Protocol) -> Result<Vec<Topic>, Refusal> {
+    let raw = request.raw_param.filter(|raw| takes_several(protocol) && raw.contains(','));
+    let Some(raw) = raw else { return Ok(vec![request.topic(request.param)?]) };
+    let mut topics: Vec<Topic> = Vec::new();
+    for name in raw.split(',') {
+        let name = decode_path(name).map_err(|_| refusal("bad_topic", "a topic's name is not UTF-8".to_owned()))?;
+        let topic = request.topic(&name)?;
+        if topics.contains(&topic) {
+            return Err(refusal("bad_topic", format!("the topic {topic} is there twice")));
+        }
+        topics.push(topic);
+    }
+    Ok(topics)
+}
+
+/// Where each of so many subscriptions begins. What the client has seen last counts more than the URL: a browser comes again
+/// with the URL of its first request.
+fn starts(request: &Request<'_>, query: &Query<'_>, count: usize) -> Result<Vec<Start>, Refusal> {
+    if let Some(seen) = request.last_event_id.filter(|seen| !seen.is_empty()) {
+        // One that is none of ours is a place that is lost: the client is told so and goes on.
+        let lost = || vec![Start::Since(Cursor::default()); count];
+        return Ok(cursors(seen, count).unwrap_or_else(lost));
+    }
+    if let Some(since) = query.get("since") {
+        let message = || format!("since is EPOCH:OFFSET, {count} of them, commas between");
+        return cursors(&since, count).ok_or_else(|| refusal("bad_parameter", message()));
+    }
+    let Some(last) = query.get("history") else { return Ok(vec![Start::Now; count]) };
+    let number = if last.bytes().all(|byte| byte.is_ascii_digit()) { last.parse().ok() } else { None };
+    let number = number.ok_or_else(|| refusal("bad_parameter", "history is a number of messages".to_owned()))?;
+    Ok(vec![if number == 0 { Start::Now } else { Start::Last(number) }; count])
+}
+
+fn cursors(list: &str, count: usize) -> Option<Vec<Start>> {
+    let cursors: Option<Vec<Start>> = list.split(',').map(|one| one.parse().ok().map(Start::Since)).collect();
+    cursors.filter(|cursors| cursors.len() == count)
+}
+
+fn group(query: &Query<'_>) -> Result<Option<Group>, Refusal> {
+    let Some(name) = query.get("group") else { return Ok(None) };
+    let group = Group::parse(name.as_bytes());
+    group
+        .map(Some)
+        .map_err(|_| refusal("bad_parameter", "group is a name of 1 to 255 bytes, without spaces".to_owned()))
+}
+
+/// How long a long poll waits: seconds, or a number with `s`, `ms` or `m` behind it.
+///
+/// # Errors
+/// When it is none.
+pub fn wait(text: &str) -> Result<Duration, Refusal> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let millis = match unit {
+        "" | "s" => 1000,
+        "ms" => 1,
+        "m" => 60_000,
+        _ => 0,
+    };
+    let number: Option<u64> = number.parse().ok().filter(|_| millis > 0);
+    let wait = number.map(|number| Duration::from_millis(number.saturating_mul(millis)));
+    wait.ok_or_else(|| refusal("bad_parameter", "wait is a time, such as 30s or 500ms".to_owned()))
+}
+
+/// What a page of history is asked for: after which place, and how many messages at most.
+///
+/// # Errors
+/// When a parameter is not what it should be.
+pub fn page(query: &Query<'_>) -> Result<(Option<Cursor>, usize), Refusal> {
+    let since = match query.get("since") {
+        None => None,
+        Some(since) => {
+            Some(since.parse().map_err(|error: BadCursor| refusal("bad_parameter", format!("since: {error}")))?)
+        }
+    };
+    let limit = query.get("limit").map_or(Some(PAGE_MESSAGES), |limit| limit.parse().ok());
+    let limit = limit.ok_or_else(|| refusal("bad_parameter", "limit is a number of messages".to_owned()))?;
+    Ok((since, limit.min(PAGE_MESSAGES_MAX)))
+}
+
+/// Whether a parameter that is 0 or 1, and 0 where it is not there, is 1.
+///
+/// # Errors
+/// When it is something else.
+pub fn is_set(query: &Query<'_>, name: &str) -> Result<bool, Refusal> {
+    if query.get(name).is_some() { flag(query, name) } else { Ok(false) }
+}
+
+/// A parameter that is 0 or 1, and 1 where it is not there.
+fn flag(query: &Query<'_>, name: &str) -> Result<bool, Refusal> {
+    match query.get(name).as_deref() {
+        None | Some("1" | "true") => Ok(true),
+        Some("0" | "false") => Ok(false),
+        Some(_) => Err(refusal("bad_parameter", format!("{name} is 0 or 1"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_has_a_unit_or_is_in_seconds() {
+        for (text, millis) in [("30s", 30_000), ("500ms", 500), ("2m", 120_000), ("7", 7000), ("0", 0)] {
+            assert_eq!(wait(text), Ok(Duration::from_millis(millis)), "{text}");
+        }
+        assert_eq!(wait(&u64::MAX.to_string()).map(|wait| wait > Duration::from_secs(1 << 40)), Ok(true));
+        for text in ["", "s", "-1", "+1", "1h", "1.5s", "99999999999999999999"] {
+            assert!(wait(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_page_has_a_beginning_and_a_length() {
+        let read = |query| page(&Query::new(query));
+        let cursor = "5:7".parse().ok();
+        assert_eq!(read("since=5:7&limit=3"), Ok((cursor, 3)));
+        assert_eq!(read(""), Ok((None, PAGE_MESSAGES)));
+        assert_eq!(read("limit=99999999"), Ok((None, PAGE_MESSAGES_MAX)));
+        assert!(read("since=x").is_err() && read("limit=-1").is_err() && read("limit=").is_err());
+    }
+}
