@@ -3,11 +3,12 @@
 
 use std::io::{Error, ErrorKind};
 use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::StartError;
-use crate::config::Listen;
+use crate::config::{Limits, Listen};
 use crate::host::BACKLOG;
 
 /// A listener of the configuration, bound.
@@ -23,14 +24,17 @@ impl Bound {
     /// nothing but that should bound it.
     const BACKLOG: i32 = i32::MAX;
 
-    pub(super) fn new(listen: &Listen, shards: usize) -> Result<Self, StartError> {
+    /// Binds for so many shards. Whoever takes no data for `silence` is given up by the kernel: a stream that its reader never
+    /// answers has no other sign that the reader is gone.
+    pub(super) fn new(listen: &Listen, shards: usize, silence: Option<Duration>) -> Result<Self, StartError> {
         let failed = |error: Error| StartError::Bind { url: listen.to_string(), mend: mend(&error), error };
         // A socket that shares with nobody finds out whether anybody else is there, another Holdline included.
         let probe = bound(listen.address, false).map_err(failed)?;
         probe.listen(1).map_err(failed)?;
         let address = probe.local_addr().map_err(failed)?.as_socket().unwrap_or(listen.address);
         drop(probe);
-        let sockets = (0..shards).map(|_| listening(address)).collect::<Result<_, _>>().map_err(failed)?;
+        let socket = |_| listening(address, silence);
+        let sockets = (0..shards).map(socket).collect::<Result<_, _>>().map_err(failed)?;
         Ok(Self { url: listen.at(address).to_string(), sockets })
     }
 }
@@ -73,8 +77,18 @@ fn bound(address: SocketAddr, shared: bool) -> Result<Socket, Error> {
     Ok(socket)
 }
 
-fn listening(address: SocketAddr) -> Result<TcpListener, Error> {
+/// How long a connection may take no data: long enough for a heartbeat to have shown that nobody is there, and for a slow
+/// reader to be told so.
+pub(super) fn silence(limits: &Limits) -> Option<Duration> {
+    let heartbeat = limits.heartbeat_interval + limits.heartbeat_timeout;
+    let stalled = limits.queue_stall_timeout + limits.close_timeout + Duration::from_secs(5);
+    (!limits.heartbeat_interval.is_zero()).then(|| heartbeat.max(stalled))
+}
+
+fn listening(address: SocketAddr, silence: Option<Duration>) -> Result<TcpListener, Error> {
     let socket = bound(address, true)?;
+    // Accepted sockets inherit this too (Linux 2.6.37).
+    socket.set_tcp_user_timeout(silence)?;
     socket.listen(Bound::BACKLOG)?;
     socket.set_nonblocking(true)?;
     Ok(socket.into())
@@ -92,6 +106,17 @@ fn mend(error: &Error) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_connection_inherits_how_long_it_may_be_silent() {
+        let silence = silence(&Limits::default());
+        assert_eq!(silence, Some(Duration::from_secs(40)));
+        let listener = listening(SocketAddr::from(([127, 0, 0, 1], 0)), silence).expect("a free port");
+        listener.set_nonblocking(false).expect("it can wait");
+        let _client = std::net::TcpStream::connect(listener.local_addr().expect("bound")).expect("it listens");
+        let accepted = Socket::from(listener.accept().expect("the client").0);
+        assert_eq!(accepted.tcp_user_timeout().expect("an option"), silence);
+    }
 
     #[test]
     fn a_backlog_is_small_only_beside_many_connections() {

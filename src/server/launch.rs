@@ -200,7 +200,7 @@ mod tests {
     #[test]
     fn a_shard_that_panics_ends_all_of_them() {
         let shards = 3;
-        let bound = Bound::new(&Listen::http(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))), shards).unwrap();
+        let bound = Bound::new(&Listen::http(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))), shards, None).unwrap();
         let address = bound.url.trim_start_matches("http://").trim_end_matches('/').to_owned();
         let kind = EntranceKind::Http { policy: UpgradePolicy::default(), site: Arc::new(Faulty), routes: false };
         let launch = Launch {

@@ -146,7 +146,7 @@ impl Server {
         let phase = Arc::new(PhaseCell::default());
         let mut bound = Vec::new();
         for listen in &config.listeners {
-            bound.push(Bound::new(listen, usize::from(shards))?);
+            bound.push(Bound::new(listen, usize::from(shards), bind::silence(&config.limits))?);
         }
         let mut listening: Vec<String> = bound.iter().map(|bound| bound.url.clone()).collect();
         let site: Arc<dyn Site> = Arc::new(DemoSite);
@@ -306,7 +306,7 @@ fn start_admin(
     listening: &[String],
 ) -> Result<(Group, String), StartError> {
     const CONNECTIONS_MAX: usize = 64;
-    let bound = Bound::new(&Listen::http(address), 1)?;
+    let bound = Bound::new(&Listen::http(address), 1, None)?;
     let url = bound.url.clone();
     let about = vec![("backend", backend.name().to_owned()), ("listeners", listening.join("\n"))];
     let kind = EntranceKind::Http {
