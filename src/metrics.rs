@@ -113,6 +113,22 @@ shard_metrics! {
     deliveries_total: Counter,
     /// Messages that could not be delivered because the subscriber was too slow.
     deliveries_dropped_total: Counter,
+    /// Messages of topics' pasts handed to subscribers who came later, or came again.
+    replayed_total: Counter,
+    /// Subscribers who asked for a past that was not there any more.
+    resets_total: Counter,
+    /// Messages that topics of this shard keep of their past now.
+    history_messages: Gauge,
+    /// Bytes of them.
+    history_bytes: Gauge,
+    /// Messages of the past that became too old.
+    history_expired_total: Counter,
+    /// Messages of the past that went because all topics together kept too much.
+    history_evicted_total: Counter,
+    /// Topics that were forgotten: nobody had used them for so long.
+    topics_forgotten_total: Counter,
+    /// Topics owned by this shard, with subscribers or a past.
+    topics_owned: Gauge,
     /// Subscriptions held now.
     subscriptions: Gauge,
     /// Topics with subscribers on this shard.

@@ -49,7 +49,7 @@ impl Handler for GuestBook {
             return Err(Refusal { status: 401, code: "who_are_you", message: "sign with your name".to_owned() });
         }
         context.send_text(&format!("welcome to {}, {name}", request.param));
-        context.subscribe(topic(request.param), Subscribe { echo: false });
+        context.subscribe(topic(request.param), Subscribe { echo: false, ..Subscribe::default() });
         guest.name = name;
         Ok(())
     }

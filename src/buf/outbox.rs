@@ -73,6 +73,8 @@ pub struct Outbox {
     pub control_replies: u32,
     /// Received bytes that were not looked at because the answers to those before them have no room.
     pub held: Vec<u8>,
+    /// What it may cost beyond its bound: a past that was asked for, as far as it has not been sent.
+    allowance: usize,
 }
 
 impl Outbox {
@@ -115,6 +117,17 @@ impl Outbox {
     #[must_use]
     pub const fn cost_of(bytes: usize) -> usize {
         bytes + size_of::<Piece>()
+    }
+
+    /// What it may cost beyond its bound.
+    #[must_use]
+    pub fn allowance(&self) -> usize {
+        self.allowance.min(self.cost())
+    }
+
+    /// Lets it cost so much more, until as much has been sent.
+    pub const fn allow(&mut self, cost: usize) {
+        self.allowance += cost;
     }
 
     /// Queues frames of the connection's own.
@@ -201,6 +214,7 @@ impl Outbox {
     pub fn advance(&mut self, mut sent: usize) {
         debug_assert!(sent <= self.bytes);
         self.bytes -= sent;
+        self.allowance = self.allowance.saturating_sub(sent);
         while sent > 0 {
             let Some(front) = self.pieces.front_mut() else { break };
             let taken = sent.min(front.len());

@@ -158,6 +158,8 @@ settings! {
     "limits.topics_max" => limits.topics_max: Count<usize>, Within(1, 100_000_000);
     /// Time without a message, heartbeats not counted, after which a connection is closed; 0: never.
     "limits.idle_timeout" => limits.idle_timeout: Period, ZeroOr(ms(10), hours(24 * 365));
+    /// Time that a long poll may wait for a message, whatever it asks for.
+    "limits.poll_wait_max" => limits.poll_wait_max: Period, Within(ms(0), hours(1));
     /// Items in one shard's mailbox.
     "limits.mailbox_capacity" => limits.mailbox_capacity: Count<usize>, Within(16, 1 << 20);
 }

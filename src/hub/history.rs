@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
-use crate::message::{Message, Offset};
+use crate::codec::websocket::deflate::Deflater;
+use crate::message::{Message, Offset, Wants};
 use crate::wheel::Tick;
 
 /// How much of a topic's past is kept. A zero turns history off.
@@ -67,29 +68,19 @@ impl History {
             return;
         }
         let key: Option<Arc<str>> = key.map(Into::into);
+        if let Some(key) = &key {
+            self.keys.get_or_insert_default().insert(Arc::clone(key), message.offset);
+        }
         let kept = Kept { message, at: now, key };
-        let bytes = kept.memory();
-        // Room is made first, so that a full history never grows its list.
-        while self.kept.len() >= bounds.messages_max || self.bytes + bytes > bounds.bytes_max {
-            if !self.drop_oldest() {
-                return self.give_memory_back();
-            }
-        }
-        if let Some(key) = &kept.key {
-            self.keys.get_or_insert_default().insert(Arc::clone(key), kept.message.offset);
-        }
-        self.bytes += bytes;
+        self.bytes += kept.memory();
         self.kept.push_back(kept);
+        while self.kept.len() > bounds.messages_max || self.bytes > bounds.bytes_max {
+            self.pop_oldest();
+        }
     }
 
     /// Drops the oldest message. Returns whether there was one.
     pub fn pop_oldest(&mut self) -> bool {
-        let dropped = self.drop_oldest();
-        self.give_memory_back();
-        dropped
-    }
-
-    fn drop_oldest(&mut self) -> bool {
         let Some(kept) = self.kept.pop_front() else { return false };
         self.bytes -= kept.memory();
         if let (Some(key), Some(keys)) = (&kept.key, &mut self.keys) {
@@ -98,26 +89,22 @@ impl History {
                 self.keys = None;
             }
         }
-        true
-    }
-
-    fn give_memory_back(&mut self) {
         let len = self.kept.len();
         if len == 0 {
             self.kept = VecDeque::new();
         } else if self.kept.capacity() > 4 * len.max(Self::ROOM_KEPT) {
             self.kept.shrink_to(2 * len);
         }
+        true
     }
 
     /// Drops messages whose age is over the bound at `now`, so many at most. Returns how many.
     pub fn expire(&mut self, now: Tick, bounds: &Bounds, most: usize) -> usize {
         let mut expired = 0;
         while expired < most && self.expiry(bounds).is_some_and(|expiry| expiry <= now) {
-            self.drop_oldest();
+            self.pop_oldest();
             expired += 1;
         }
-        self.give_memory_back();
         expired
     }
 
@@ -163,6 +150,12 @@ impl History {
     pub fn since(&self, offset: Offset, last: Offset) -> Option<impl ExactSizeIterator<Item = &Message>> {
         let missed = usize::try_from(last.0.checked_sub(offset.0)?).ok()?;
         (missed <= self.len()).then(|| self.last(missed))
+    }
+
+    /// Encodes the last `n` messages for those who read these formats, so that it is done once for all of them.
+    pub fn prepare_last(&mut self, n: usize, wants: Wants, deflater: &mut Deflater) {
+        let begin = self.len().saturating_sub(n);
+        self.kept.range_mut(begin..).for_each(|kept| kept.message.prepare(wants, deflater));
     }
 
     /// The last `n` messages, or all when there are fewer.
@@ -226,7 +219,7 @@ mod tests {
             let mut random = Random::new(seed);
             let (one, age) = (message("t", 1, b"hi").memory() + 64, random.below(30) + 1);
             let bounds = bounds(random.below(20) + 1, one * (random.below(20) + 1), u32::try_from(age).unwrap());
-            let (mut history, mut now, mut lost) = (History::default(), 0, 0);
+            let (mut history, mut now) = (History::default(), 0);
             let mut all: Vec<(u32, usize, Option<String>)> = Vec::new();
             for offset in 1..=100 {
                 now += u32::try_from(random.below(4)).unwrap();
@@ -246,8 +239,9 @@ mod tests {
                     }
                     (kept, bytes) = (kept + 1, bytes + memory);
                 }
-                // What has gone stays away.
-                lost = lost.max(all.len() - kept);
+                assert!(history.len() <= kept, "seed {seed}: {} kept, {kept} allowed", history.len());
+                let lost = all.len() - history.len();
+                // What has gone stays away: it was over a bound when it went.
                 assert_eq!(history.bytes(), all[lost..].iter().map(|(_, memory, _)| memory).sum::<usize>());
                 let expected: Vec<u64> = (u64::try_from(lost).unwrap() + 1..=offset).collect();
                 assert_eq!(offsets(history.last(usize::MAX)), expected, "seed {seed}");

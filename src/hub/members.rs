@@ -305,6 +305,12 @@ impl Members {
         self.topics.get(key.0 as usize).filter(|local| local.is_group())
     }
 
+    /// Messages that wait for a group's members.
+    #[must_use]
+    pub fn waiting(&self, group: TopicKey) -> usize {
+        self.group_of(group).map_or(0, |local| local.pending.len())
+    }
+
     /// The message that a group's next member gets.
     #[must_use]
     pub fn next_for_group(&self, group: TopicKey) -> Option<&Message> {

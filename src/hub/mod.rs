@@ -10,7 +10,6 @@ pub mod history;
 mod local;
 pub mod member;
 pub mod members;
-mod past;
 #[cfg(test)]
 mod testing;
 pub mod topics;
@@ -18,4 +17,4 @@ pub mod topics;
 pub use group::Group;
 pub use member::Member;
 pub use members::{Members, TopicKey};
-pub use topics::Topics;
+pub use topics::{Start, Topics};

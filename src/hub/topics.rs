@@ -15,7 +15,6 @@ use super::Group;
 use super::audience::Audience;
 pub use super::audience::Interested;
 use super::history::{Bounds, History};
-pub use super::past::{Info, Page, Past, Start};
 use crate::codec::websocket::deflate::Deflater;
 use crate::config;
 use crate::id::ShardId;
@@ -47,6 +46,59 @@ pub struct Published<'a> {
     pub duplicate: bool,
     /// Where it goes: all shards with plain subscribers and one shard of each group.
     pub audience: &'a [Interested],
+}
+
+/// How much of the past a new subscriber asks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Start {
+    /// Nothing.
+    #[default]
+    Now,
+    /// What came after this.
+    Since(Cursor),
+    /// So many messages, or all that are kept if those are fewer.
+    Last(u32),
+}
+
+/// What a new subscriber gets before the live stream.
+#[derive(Debug, Default)]
+pub struct Past {
+    /// After this the live stream goes on: the topic's newest message.
+    pub cursor: Cursor,
+    /// In order, the last one at `cursor`.
+    pub messages: Vec<Message>,
+    /// Some of what was asked for is not kept any more, or never was: there are no messages then.
+    pub reset: bool,
+}
+
+/// Part of a topic's history.
+#[derive(Debug, Default)]
+pub struct Page {
+    /// After this the next page begins; `None` when there is no such topic.
+    pub cursor: Option<Cursor>,
+    /// In order.
+    pub messages: Vec<Message>,
+    /// More follows.
+    pub more: bool,
+    /// Some of what was asked for is not kept any more, or never was: there are no messages then.
+    pub reset: bool,
+}
+
+/// What is known of a topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Info {
+    /// Its newest message; `None` when there is no such topic.
+    pub cursor: Option<Cursor>,
+    /// Subscribers, those of groups included.
+    pub subscribers: u64,
+    /// Messages that are kept.
+    pub messages: usize,
+    /// What they keep in memory, about.
+    pub bytes: usize,
+    /// The oldest of them.
+    pub first: Option<Offset>,
+    /// How much is kept at most.
+    pub bounds: config::History,
 }
 
 /// What a shard's topics hold and have lost.
@@ -208,26 +260,31 @@ impl Topics {
         self.owned(key).audience.pick(group).cloned()
     }
 
-    /// What a new subscriber missed. The topic is created if it does not exist, so that the cursor means something.
+    /// What a new subscriber missed, in the formats that it reads: encoded once for all who ask, in history itself. The
+    /// topic is created if it does not exist, so that the cursor means something.
     ///
     /// # Errors
     /// When there is no room for the topic.
-    pub fn past(&mut self, topic: &Topic, start: Start, now: Now) -> Result<Past, NoRoom> {
+    pub fn past(
+        &mut self,
+        topic: &Topic,
+        start: Start,
+        wants: Wants,
+        deflater: &mut Deflater,
+        now: Now,
+    ) -> Result<Past, NoRoom> {
         let key = self.find_or_create(topic, now)?;
-        let owned = self.look(key, now);
+        self.look(key, now);
+        let owned = &mut self.topics.0[key as usize];
         let cursor = owned.cursor;
-        let (messages, reset) = match start {
-            Start::Now => (Vec::new(), false),
-            Start::Last(n) => {
-                let n = usize::try_from(n).unwrap_or(usize::MAX);
-                (owned.history.last(n).cloned().collect(), false)
-            }
-            Start::Since(since) => match owned.since(since) {
-                Some(messages) => (messages.cloned().collect(), false),
-                None => (Vec::new(), true),
-            },
+        let missed = match start {
+            Start::Now => Some(0),
+            Start::Last(n) => Some(usize::try_from(n).unwrap_or(usize::MAX)),
+            Start::Since(since) => owned.since(since).map(|messages| messages.len()),
         };
-        Ok(Past { cursor, messages, reset })
+        let Some(missed) = missed else { return Ok(Past { cursor, messages: Vec::new(), reset: true }) };
+        owned.history.prepare_last(missed, wants, deflater);
+        Ok(Past { cursor, messages: owned.history.last(missed).cloned().collect(), reset: false })
     }
 
     /// Up to `limit` messages after `since`, or from the oldest that is kept.
@@ -429,6 +486,3 @@ impl Owned {
         is_ours.then(|| self.history.since(since.offset, self.cursor.offset)).flatten()
     }
 }
-
-#[cfg(test)]
-mod tests;

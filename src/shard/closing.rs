@@ -5,8 +5,13 @@ use super::connection::Flags;
 use super::control::{Control, Phase};
 use super::core::Core;
 use super::pace::Pace;
+use super::streams::RETRY_MS;
 use crate::app::Context;
 use crate::close::CloseReason;
+use crate::codec::http1::date::Date;
+use crate::codec::http1::response::{Reply, write_error};
+use crate::codec::http1::stream::LAST_CHUNK;
+use crate::codec::sse;
 use crate::id::ConnId;
 use crate::io::{Backend, Ending};
 use crate::session::{Protocol, websocket};
@@ -123,9 +128,16 @@ const fn is_polite(reason: CloseReason) -> bool {
     )
 }
 
+/// Says to a request that it cannot be answered now, and when it could be.
+fn write_unavailable(after_ms: u64, date: Date, out: &mut Vec<u8>) {
+    let seconds = after_ms.div_ceil(1000).max(1).to_string();
+    let message = "the server cannot answer now; try again later";
+    write_error(503, "try_again_later", message, &[("Retry-After", &seconds)], Reply::last(date), out);
+}
+
 impl Core {
     /// Takes a connection out of its topics and tells its application.
-    fn leave(&mut self, id: ConnId, reason: CloseReason) {
+    pub(super) fn leave(&mut self, id: ConnId, reason: CloseReason) {
         let Some(connection) = self.table.get_mut(id) else { return };
         if !connection.flags.has(Flags::OPEN) {
             return;
@@ -153,6 +165,9 @@ impl Core {
         if reason == CloseReason::HeartbeatTimeout {
             connection.flags.set(Flags::AT_ONCE);
         }
+        if connection.protocol.is_http() {
+            return self.farewell_http(id, reason, spread_ms);
+        }
         if connection.protocol != Protocol::WebSocket || connection.websocket.close_sent() {
             return;
         }
@@ -162,6 +177,25 @@ impl Core {
             websocket::encode_close(Some(code), &format!("retry after {spread_ms} ms"), &mut self.out);
         } else {
             websocket::encode_close(Some(code), reason.label(), &mut self.out);
+        }
+    }
+
+    /// Ends a response that goes on and on, or answers a request that waits: come back later.
+    fn farewell_http(&mut self, id: ConnId, reason: CloseReason, spread_ms: u64) {
+        let Some(connection) = self.table.get_mut(id) else { return };
+        let polite = is_polite(reason);
+        match connection.protocol {
+            Protocol::Sse | Protocol::SseMany if polite => {
+                let retry_ms = if reason == CloseReason::GoingAway { spread_ms } else { RETRY_MS };
+                sse::write_start(retry_ms, None, &mut self.out);
+            }
+            Protocol::JsonStream if polite => self.out.extend_from_slice(LAST_CHUNK),
+            _ => {
+                let is_later = matches!(reason, CloseReason::GoingAway | CloseReason::TryAgainLater);
+                if is_later && connection.flags.has(Flags::WAITING) {
+                    write_unavailable(spread_ms, self.date, &mut self.out);
+                }
+            }
         }
     }
 

@@ -10,7 +10,10 @@
 //!   awaited for `close_timeout`, then the backend is told to close (ENDED) and answers when nothing is left.
 //! ```
 
+use super::answers::WaitsFor;
 use super::http::Later;
+use super::polls::Poll;
+use super::streams::Several;
 use crate::app::RouteId;
 use crate::buf::Outbox;
 use crate::hub::TopicKey;
@@ -93,6 +96,12 @@ pub(super) struct Extra {
     pub(super) spoke: Tick,
     /// How the answer that a request waits for has to be, while `WAITING`.
     pub(super) later: Later,
+    /// What it waits for.
+    pub(super) waits_for: WaitsFor,
+    /// Of a stream of several topics, or a poll.
+    pub(super) several: Option<Box<Several>>,
+    /// Of a poll.
+    pub(super) poll: Option<Box<Poll>>,
 }
 
 /// The hot entry.
@@ -163,8 +172,13 @@ impl Connection {
         let wire = match self.protocol {
             Protocol::Line => Wire::Line,
             Protocol::Length => Wire::Length,
+            Protocol::WebSocket if self.websocket.is_json() => Wire::WebSocketJson,
             Protocol::WebSocket if window_bits == 15 => Wire::WebSocketDeflate,
             Protocol::Http | Protocol::WebSocket => Wire::WebSocket,
+            Protocol::Sse => Wire::Sse,
+            Protocol::SseMany => Wire::SseMany,
+            Protocol::JsonStream => Wire::JsonStream,
+            Protocol::Poll => Wire::Json,
         };
         Encoder { wire, window_bits }
     }

@@ -7,8 +7,9 @@ use std::time::Duration;
 use super::connection::{Connection, Flags};
 use super::control::{Control, Phase};
 use super::entrance::Entrance;
+use super::groups::Share;
 use super::log::PeerLog;
-use super::mail::Mail;
+use super::mail::{Answer, Mail, Publication};
 use super::table::Table;
 use crate::app::{Effect, Router, Subject};
 use crate::buf::{Outbox, Outboxes};
@@ -16,7 +17,8 @@ use crate::close::CloseReason;
 use crate::codec::http1::date::Date;
 use crate::codec::websocket::deflate::Deflater;
 use crate::config::Limits;
-use crate::hub::{Members, TopicKey, Topics};
+use crate::hub::members::Stay;
+use crate::hub::{Group, Members, TopicKey, Topics};
 use crate::id::{ConnId, ShardId};
 use crate::message::{Image, Message, Topic};
 use crate::metrics::{Metrics, ShardMetrics};
@@ -84,7 +86,7 @@ pub struct Core {
     /// What handlers want done.
     pub(super) effects: Vec<Effect>,
     /// Publications of this shard's connections, in order.
-    pub(super) staged: VecDeque<Message>,
+    pub(super) staged: VecDeque<Publication>,
     /// What they keep in memory.
     pub(super) staged_bytes: usize,
     /// Whether some of them found no room, so that whoever publishes more must wait.
@@ -96,6 +98,8 @@ pub struct Core {
     pub(super) owed: usize,
     /// Images of `sends`.
     pub(super) send_images: Vec<Image>,
+    /// What was taken from queue groups for `sends`.
+    pub(super) shares: Vec<Share>,
     /// Connections with something in their outbox that has not been tried yet.
     pub(super) dirty: VecDeque<ConnId>,
     /// Connections that are closing and may have come a step further.
@@ -108,12 +112,22 @@ pub struct Core {
     pub(super) fan_outs: VecDeque<TopicKey>,
     /// Messages that could not be sent straight: connection, frames, how many messages they are.
     pub(super) deferred: Vec<(ConnId, Image, u32)>,
-    /// Connections whose queue is over its bound.
-    pub(super) overdue: Vec<ConnId>,
+    /// Queue groups of this shard whose turn it is to get the publication at hand.
+    pub(super) own_shares: Vec<(Stay, Group)>,
+    /// What topics' owners have answered, on this shard.
+    pub(super) answers: VecDeque<Box<Answer>>,
+    /// Streams of events that can begin.
+    pub(super) begun: VecDeque<ConnId>,
+    /// Polls that have something to tell.
+    pub(super) told: Vec<ConnId>,
+    /// Messages for connections that send something of their own around each.
+    pub(super) private: Vec<(ConnId, Message)>,
+    /// Connections that must end, and why.
+    pub(super) doomed: Vec<(ConnId, CloseReason, &'static str)>,
     /// Connections whose transport failed in a send.
     pub(super) broken: Vec<ConnId>,
     /// Topics that their owners have no room for.
-    pub(super) evicted: Vec<Topic>,
+    pub(super) evicted: Vec<(Topic, Option<Group>)>,
     /// Room to gather small pieces of an outbox.
     pub(super) gather: Vec<u8>,
     /// Whether a phase ended on its budget.
@@ -138,6 +152,8 @@ pub(super) enum Sent {
     Bytes { start: usize, end: usize },
     /// An image of `send_images` with so many messages.
     Image { index: usize, messages: u32 },
+    /// One of `shares`.
+    Share { index: usize },
     /// So many bytes of the connection's outbox.
     Outbox { bytes: usize },
     /// Nothing any more.
@@ -201,13 +217,19 @@ impl Core {
             sends: Vec::new(),
             owed: 0,
             send_images: Vec::new(),
+            shares: Vec::new(),
             dirty: VecDeque::new(),
             closing: VecDeque::new(),
             stalled: VecDeque::new(),
             resumable: VecDeque::new(),
             fan_outs: VecDeque::new(),
             deferred: Vec::new(),
-            overdue: Vec::new(),
+            own_shares: Vec::new(),
+            answers: VecDeque::new(),
+            begun: VecDeque::new(),
+            told: Vec::new(),
+            private: Vec::new(),
+            doomed: Vec::new(),
             broken: Vec::new(),
             evicted: Vec::new(),
             gather: Vec::new(),
@@ -272,6 +294,9 @@ impl Core {
             || (!self.staged.is_empty() && !self.is_blocked())
             || (!self.blocked && !self.stalled.is_empty())
             || self.has_mail()
+            || !self.answers.is_empty()
+            || !self.begun.is_empty()
+            || !self.doomed.is_empty()
             || self.phase != self.control.phase()
             || self.is_done()
     }
@@ -322,20 +347,29 @@ impl Core {
 
     /// Carries out what a handler asked for; returns the close that it asked for.
     pub(super) fn apply_effects(&mut self, id: ConnId) -> Option<CloseReason> {
+        if self.effects.is_empty() {
+            return None;
+        }
         let mut close = None;
         let mut effects = std::mem::take(&mut self.effects);
+        let opens_stream = self.opens_stream(id);
+        let mut wishes = Vec::new();
         for effect in effects.drain(..) {
             match effect {
                 Effect::Publish(message) => {
                     self.staged_bytes += message.memory();
-                    self.staged.push_back(message);
+                    self.staged.push_back(message.into());
                 }
+                Effect::Subscribe(topic, how) if opens_stream => wishes.push((topic, how)),
                 Effect::Subscribe(topic, how) => close = close.or(self.subscribe(id, &topic, how).err()),
                 Effect::Unsubscribe(topic) => self.unsubscribe(id, &topic),
                 Effect::Close(reason) => close = close.or(Some(reason)),
             }
         }
         self.effects = effects;
+        if opens_stream {
+            close = close.or(self.open_stream(id, wishes).err());
+        }
         close
     }
 

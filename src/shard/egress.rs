@@ -142,6 +142,9 @@ impl<B: Backend> Shard<B> {
             let (id, what) = (send.id, std::mem::replace(&mut send.what, Sent::Done));
             self.core.metrics.short_sends_total.add(1);
             if self.core.flag(id, Flags::ENDED) {
+                if let Sent::Share { index } = what {
+                    self.core.take_back(id, index, sent.unwrap_or(0));
+                }
                 continue;
             }
             match sent {
@@ -150,7 +153,12 @@ impl<B: Backend> Shard<B> {
                     self.backend.want_writable(id);
                     self.press(id);
                 }
-                Err(_) => self.core.broken.push(id),
+                Err(_) => {
+                    if let Sent::Share { index } = what {
+                        self.core.take_back(id, index, 0);
+                    }
+                    self.core.broken.push(id);
+                }
             }
         }
         self.core.finish_batch();
@@ -212,6 +220,16 @@ impl Core {
         }
     }
 
+    /// Moves what was written for the connection at hand to its outbox, if it is this one: something is to follow there.
+    pub(super) fn uncork_to_outbox(&mut self, id: ConnId) {
+        if self.corked == Some(id) {
+            self.corked = None;
+            let start = self.out_start;
+            self.metrics.bytes_sent_total.add((self.out.len() - start) as u64);
+            self.queue_output(id, start);
+        }
+    }
+
     /// Moves the frames at the end of `out`, from `start` on, to a connection's outbox.
     fn queue_output(&mut self, id: ConnId, start: usize) {
         let out = std::mem::take(&mut self.out);
@@ -235,6 +253,9 @@ impl Core {
             _ => None,
         };
         let (tick, stall) = (self.tick, self.after(self.limits.queue_stall_timeout));
+        if let Sent::Share { index } = what {
+            self.take_back(id, index, taken);
+        }
         if let Some(outbox) = self.outbox(id) {
             let before = outbox.memory();
             match (what, image) {
@@ -244,7 +265,7 @@ impl Core {
                     outbox.put_back_shared(image, messages);
                 }
                 (Sent::Outbox { .. }, _) => outbox.advance(taken),
-                (Sent::Image { .. } | Sent::Done, _) => {}
+                (Sent::Image { .. } | Sent::Share { .. } | Sent::Done, _) => {}
             }
             if taken > 0 {
                 outbox.progress = tick;
@@ -273,10 +294,14 @@ impl Core {
         self.out.shrink_to(Self::OUT_KEPT_BYTES);
         self.out_start = 0;
         self.send_images.clear();
+        for share in self.shares.drain(..) {
+            // What was not taken has been taken out.
+            self.metrics.deliveries_total.add(share.messages.len() as u64);
+        }
         self.next_batch();
     }
 
-    fn next_batch(&mut self) {
+    pub(super) fn next_batch(&mut self) {
         self.batch = self.batch.wrapping_add(1).max(1);
     }
 
@@ -296,7 +321,7 @@ impl Core {
     }
 
     /// An outbox is empty: it goes, unless received bytes are held in it.
-    fn outbox_done(&mut self, id: ConnId) {
+    pub(super) fn outbox_done(&mut self, id: ConnId) {
         let Some(connection) = self.table.get_mut(id) else { return };
         if connection.flags.has(Flags::CLOSING) {
             self.closing.push_back(id);
@@ -310,6 +335,7 @@ impl Core {
             }
         } else {
             self.drop_outbox(id);
+            self.ready_for_shares(id);
         }
     }
 }

@@ -43,7 +43,8 @@ impl<B: Backend> Shard<B> {
                 self.core.fan_outs.push_back(topic);
             }
             self.core.enqueue_deferred();
-            self.close_overdue();
+            self.core.send_private();
+            self.close_doomed();
             self.pay(pace);
             if served >= Self::SLICE_SHORT {
                 pace.look();
@@ -54,6 +55,9 @@ impl<B: Backend> Shard<B> {
     /// Serves members of a topic, for as much work as is left in `room`. Returns how much that was, and whether the topic
     /// has more to do.
     fn slice(&mut self, topic: TopicKey, room: usize) -> (usize, bool) {
+        if self.core.members.group(topic).is_some() {
+            return self.share(topic, room);
+        }
         let Core {
             members,
             table,
@@ -61,6 +65,7 @@ impl<B: Backend> Shard<B> {
             sends,
             send_images,
             deferred,
+            private,
             metrics,
             batch: number,
             owed,
@@ -79,6 +84,11 @@ impl<B: Backend> Shard<B> {
             let wire = connection.encoder().wire;
             let own = Publisher { shard: *shard, connection: id };
             let is_own = |message: &Message| !member.echo() && message.publisher == Some(own);
+            if wire.is_private() {
+                let taken = batch.messages.iter().filter(|m| member.takes(m.offset) && !is_own(m));
+                private.extend(taken.map(|message| (id, message.clone())));
+                continue;
+            }
             if !member.takes(first) || (!member.echo() && batch.messages.iter().any(is_own)) {
                 let taken = batch.messages.iter_mut().filter(|m| member.takes(m.offset) && !is_own(m));
                 deferred.extend(taken.map(|message| (id, joined(std::slice::from_mut(message), wire, deflater), 1)));
@@ -107,16 +117,16 @@ impl<B: Backend> Shard<B> {
         ((end - begin) * weight, more)
     }
 
-    /// Closes those whose queues are over their bound.
-    fn close_overdue(&mut self) {
-        while let Some(id) = self.core.overdue.pop() {
-            self.begin_close(id, CloseReason::SlowConsumer, "outgoing queue full");
+    /// Closes those who must end.
+    pub(super) fn close_doomed(&mut self) {
+        while let Some((id, reason, detail)) = self.core.doomed.pop() {
+            self.begin_close(id, reason, detail);
         }
     }
 }
 
 /// All messages as one piece, in one allocation.
-fn joined(messages: &mut [Message], wire: Wire, deflater: &mut Deflater) -> Image {
+pub(super) fn joined(messages: &mut [Message], wire: Wire, deflater: &mut Deflater) -> Image {
     if let [only] = messages {
         return only.encoded(wire, deflater);
     }
@@ -148,7 +158,7 @@ impl Core {
     }
 
     /// Queues messages of a topic for a connection, within its bounds.
-    fn enqueue(&mut self, id: ConnId, image: Image, messages: u32) {
+    pub(super) fn enqueue(&mut self, id: ConnId, image: Image, messages: u32) {
         let Some(connection) = self.table.get(id).filter(|connection| !connection.flags.has(Flags::CLOSING)) else {
             return;
         };
@@ -157,14 +167,14 @@ impl Core {
         let Some(outbox) = self.outbox(id) else { return };
         let (before, cost) = (outbox.memory(), outbox.cost());
         // What may be queued already so that there is room; when the process has none left, the queue must not grow.
-        let room = if spent { cost.min(bound) } else { bound };
+        let room = outbox.allowance() + if spent { cost.min(bound) } else { bound };
         let cost_max = room.saturating_sub(Outbox::cost_of(image.len()));
         let mut dropped = 0;
         if cost > 0 && cost > cost_max {
             self.metrics.strike(if spent { Limit::QueueBytesTotalMax } else { Limit::QueueBytesMax });
             match self.router.slow_consumer(route) {
                 SlowConsumer::Close => {
-                    self.overdue.push(id);
+                    self.doomed.push((id, CloseReason::SlowConsumer, "outgoing queue full"));
                     self.metrics.deliveries_dropped_total.add(u64::from(messages));
                     return;
                 }

@@ -15,30 +15,31 @@ use super::core::Core;
 use super::entrance::Kind;
 use super::ingress::reasoned;
 use super::opening::{Fed, Opened};
-use super::requests::Requests;
+use super::requests::{Requests, Task};
 use crate::close::CloseReason;
 use crate::codec::http1::response::{Reply, write_error};
 use crate::config::Limits;
 use crate::id::ConnId;
 use crate::io::Backend;
 use crate::rule::Limit;
-use crate::session::http::{self, Progress};
+use crate::session::http::{self, Date, Progress};
 use crate::session::{Env, Protocol};
 use crate::wheel::Tick;
 
 /// What a request came to. But for [`Answer::Waits`] the answer has been written.
 pub(super) enum Answer {
-    /// It is a WebSocket now.
+    /// It is a WebSocket now, or a response that goes on and on.
     Opened(Opened),
+    /// It waits for a message, until this tick at the latest.
+    Polls(Opened, Tick, Later),
     /// More requests may follow.
     KeepAlive,
     /// It was the last one.
     Last,
     /// It was refused, and is the last one.
     Refused(CloseReason, String),
-    /// The answer comes later, see [`Core::answered`].
-    #[expect(dead_code, reason = "no request depends on another shard yet")]
-    Waits(Later),
+    /// The answer comes later, see [`Core::answered`], when this has been done.
+    Waits(Later, Task),
 }
 
 impl From<Reply<'_>> for Answer {
@@ -50,16 +51,23 @@ impl From<Reply<'_>> for Answer {
 /// How an answer that comes later has to be: what a [`Reply`] says, without its date.
 #[derive(Debug, Default)]
 pub(super) struct Later {
-    keep_alive: bool,
+    pub(super) keep_alive: bool,
     modern: bool,
+    head_only: bool,
     origin: Option<Box<[u8]>>,
 }
 
 impl Later {
     /// Keeps what this says.
-    #[expect(dead_code, reason = "no request depends on another shard yet")]
     pub(super) fn of(reply: Reply<'_>) -> Self {
-        Self { keep_alive: reply.keep_alive, modern: reply.modern, origin: reply.origin.map(Into::into) }
+        let Reply { keep_alive, modern, head_only, origin, .. } = reply;
+        Self { keep_alive, modern, head_only, origin: origin.map(Into::into) }
+    }
+
+    /// What it says, at this date.
+    pub(super) fn reply(&self, date: Date) -> Reply<'_> {
+        let (keep_alive, modern, head_only) = (self.keep_alive, self.modern, self.head_only);
+        Reply { keep_alive, modern, head_only, date, origin: self.origin.as_deref() }
     }
 }
 
@@ -100,13 +108,22 @@ impl Core {
                     self.metrics.http_errors_total.add(1);
                     return Fed::closed(bytes, reason, detail);
                 }
-                Answer::Waits(later) => {
+                Answer::Waits(later, task) => {
                     self.wait(id, later);
+                    self.begin_task(id, task);
+                    let stalled = self.blocked;
+                    return Fed { consumed, stalled, pressed: consumed < bytes.len(), ..Fed::default() };
+                }
+                Answer::Polls(opened, until, later) => {
+                    self.wait(id, later);
+                    self.begin_poll(id, until);
+                    self.opened(id, opened);
                     return Fed { consumed, pressed: consumed < bytes.len(), ..Fed::default() };
                 }
                 Answer::Opened(opened) => {
-                    self.opened(id, Protocol::WebSocket, opened);
-                    return Fed { consumed, ..Fed::default() };
+                    let goes_on = !opened.protocol.is_stream();
+                    self.opened(id, opened);
+                    return if goes_on { Fed { consumed, ..Fed::default() } } else { Fed::all(bytes) };
                 }
             }
         }
@@ -132,7 +149,8 @@ impl Core {
             policy,
             site: &**site,
             routes: *routes,
-            topic_bytes_max: self.limits.topic_bytes_max,
+            limits: &self.limits,
+            wheel: &self.wheel,
             router: &mut self.router,
             deflater: &mut self.deflater,
             out: &mut self.out,
@@ -241,26 +259,6 @@ impl Connection {
 }
 
 impl<B: Backend> Shard<B> {
-    /// Writes the answer of a request that waited for it. Nothing happens when the connection is not there any more.
-    #[expect(dead_code, reason = "no request depends on another shard yet")]
-    pub(super) fn answer(&mut self, id: ConnId, write: impl FnOnce(Reply<'_>, &mut Vec<u8>)) {
-        if !self.core.flag(id, Flags::WAITING) || self.core.flag(id, Flags::CLOSING) {
-            return;
-        }
-        self.begin_output(id);
-        let core = &mut self.core;
-        let Some(connection) = core.table.get_mut(id) else { return };
-        let later = connection.extra.as_mut().map(|extra| std::mem::take(&mut extra.later)).unwrap_or_default();
-        let Later { keep_alive, modern, origin } = later;
-        let reply = Reply { keep_alive, modern, head_only: false, date: core.date, origin: origin.as_deref() };
-        write(reply, &mut core.out);
-        core.answered(id);
-        self.write(id);
-        if !keep_alive {
-            self.begin_close(id, CloseReason::Normal, "");
-        }
-    }
-
     /// A request did not come in its time, or nothing that counts as a handshake.
     pub(super) fn request_timeout(&mut self, id: ConnId, limit: Limit) {
         let Some(connection) = self.core.table.get(id) else { return };

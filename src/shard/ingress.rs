@@ -180,7 +180,7 @@ impl<B: Backend> Shard<B> {
         let held = connection.outbox.as_ref().is_some_and(|outbox| !outbox.held.is_empty());
         if connection.flags.has(Flags::CLOSING) {
             self.core.closing.push_back(id);
-        } else if !held && !connection.flags.has(Flags::WAITING) {
+        } else if connection.protocol == Protocol::Poll || (!held && !connection.flags.has(Flags::WAITING)) {
             self.begin_close(id, CloseReason::PeerClosed, "");
         }
     }
@@ -217,7 +217,11 @@ impl Core {
     fn writable(&mut self, id: ConnId) {
         if let Some(outbox) = self.table.get_mut(id).and_then(|connection| connection.outbox.as_deref_mut()) {
             outbox.waits = false;
-            self.mark_dirty(id);
+            if outbox.is_empty() {
+                self.outbox_done(id);
+            } else {
+                self.mark_dirty(id);
+            }
         }
     }
 
@@ -263,6 +267,8 @@ impl Core {
                 let fed = self.feed_http(id, bytes);
                 self.note_unfinished(id, fed)
             }
+            // The response has no end: what comes behind its request is not answered.
+            protocol if protocol.is_stream() => Fed::all(bytes),
             _ if connection.flags.has(Flags::NAMELESS) => {
                 let fed = self.feed_first_frame(id, bytes);
                 self.note_unfinished(id, fed)

@@ -1,35 +1,134 @@
 //! What shards say to each other.
 //!
 //! There are two kinds of mail, in queues of their own. [`Request`]s go to a topic's owner, and handling one may send
-//! [`Delivery`]s. Handling a delivery sends nothing to any shard. So a shard whose deliveries find no room stops
-//! taking requests, but always takes deliveries, and no circle of full queues can stop all of them.
+//! [`Delivery`]s. Handling a delivery waits for nobody: all that it can send is a queue group's message back, of which there
+//! are never more than were on their way. So a shard whose deliveries find no room stops taking requests, but always takes
+//! deliveries, and no circle of full queues can stop all of them.
 
 use std::sync::Arc;
 
+use crate::hub::Group;
 use crate::hub::members::Stay;
-use crate::hub::topics::Interested;
-use crate::id::ShardId;
+use crate::hub::topics::{Interested, Past, Start};
+use crate::id::{ConnId, ShardId};
 use crate::mailbox::{self, Doorbell, Outlet, Receiver, Sender};
-use crate::message::{Kind, Message, Topic};
+use crate::message::{Cursor, Kind, Message, Publisher, Topic, Wire};
 
 /// To a topic's owner.
 #[derive(Debug)]
 pub enum Request {
     /// Give it an offset and hand it out.
-    Publish(Message),
+    Publish(Publication),
     /// This shard has subscribers, who need these formats.
     Interest(Topic, Interested),
-    /// This shard has none any more.
-    Disinterest(Topic, ShardId),
+    /// This shard has none any more, of the topic itself or of a queue group.
+    Disinterest(Topic, ShardId, Option<Group>),
+    /// Somebody wants to know something about a topic.
+    Ask(Question),
+    /// A message for a queue group whose members here were gone before they were given it.
+    Return(Message, Group),
+}
+
+/// A message on its way to its topic's owner.
+#[derive(Debug)]
+pub struct Publication {
+    /// The message.
+    pub message: Message,
+    /// What few publishers want beside.
+    pub terms: Option<Box<Terms>>,
+}
+
+impl From<Message> for Publication {
+    fn from(message: Message) -> Self {
+        Self { message, terms: None }
+    }
+}
+
+/// What a publisher wants beside its message being published.
+#[derive(Debug)]
+pub struct Terms {
+    /// Who wants to know what became of it.
+    pub asker: Asker,
+    /// Which of the asker's publications it is.
+    pub number: u32,
+    /// A message with this key that is in the topic's history is the same message: it is not published twice.
+    pub key: Option<Box<str>>,
+}
+
+/// The connection that waits for an answer.
+pub type Asker = Publisher;
+
+/// What somebody wants to know about a topic.
+#[derive(Debug)]
+pub struct Question {
+    /// Who.
+    pub asker: Asker,
+    /// About what.
+    pub topic: Topic,
+    /// What.
+    pub about: About,
+}
+
+/// What a [`Question`] is about.
+#[derive(Debug)]
+pub enum About {
+    /// What a subscriber gets before the live stream, and where that goes on; and the format that it reads.
+    Past(Start, Wire),
+    /// The state of the topic.
+    Info,
+    /// Some of its history.
+    Page {
+        /// What comes after this.
+        since: Option<Cursor>,
+        /// So many at most.
+        limit: usize,
+    },
 }
 
 /// From a topic's owner.
 #[derive(Debug)]
 pub enum Delivery {
-    /// For all subscribers of this stay.
-    Message(Message, Stay),
-    /// The owner has no room for this topic.
-    NoRoom(Topic),
+    /// For all subscribers of this stay, or for one member of the queue group.
+    Message(Message, Stay, Option<Group>),
+    /// The owner has no room for this topic, which this shard or a queue group here is interested in.
+    NoRoom(Topic, Option<Group>),
+    /// What a connection wanted to know.
+    Answer(Box<Answer>),
+}
+
+/// What a connection wanted to know.
+#[derive(Debug)]
+pub struct Answer {
+    /// Who wanted to know it.
+    pub connection: ConnId,
+    /// About what.
+    pub topic: Topic,
+    /// What.
+    pub what: Answered,
+}
+
+/// What became of a question or a publication.
+#[derive(Debug)]
+pub enum Answered {
+    /// What a subscriber gets before the live stream.
+    Past(Past),
+    /// A publication, by its number among those of the connection.
+    Acked(u32, Ack),
+    /// An answer that is ready to be sent: JSON.
+    Json(Vec<u8>),
+    /// The owner has no room for the topic. The number is a publication's.
+    NoRoom(u32),
+}
+
+/// What became of a publication.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ack {
+    /// Its place.
+    pub cursor: Cursor,
+    /// Subscribers that the topic had.
+    pub subscribers: u64,
+    /// It had been published before, there.
+    pub duplicate: bool,
 }
 
 /// One shard's place in the mesh.
@@ -69,7 +168,7 @@ impl Postbox {
             return false;
         }
         let message = Message::new(topic.clone(), kind, payload, None);
-        let sent = sender.try_send(Request::Publish(message)).is_ok();
+        let sent = sender.try_send(Request::Publish(message.into())).is_ok();
         sender.ring();
         sent
     }
@@ -169,7 +268,9 @@ mod tests {
         assert_eq!(taken, 8);
         let owner = usize::from(topic.owner(3).0);
         for number in 0..8_u8 {
-            let Some(Request::Publish(message)) = mails[owner].requests.try_recv() else { panic!("it came") };
+            let Some(Request::Publish(Publication { message, .. })) = mails[owner].requests.try_recv() else {
+                panic!("it came")
+            };
             assert_eq!((message.topic.as_str(), message.payload()), ("news", &[number][..]));
             assert_eq!(message.publisher, None);
         }

@@ -12,6 +12,7 @@
 //!
 //! The server runs it on a thread per shard, the simulation runs many shards on one thread and a clock of its own.
 
+mod answers;
 mod audit;
 mod closing;
 mod connection;
@@ -20,15 +21,18 @@ mod core;
 mod egress;
 mod entrance;
 mod fanout;
+mod groups;
 mod http;
 mod ingress;
 mod log;
 mod mail;
 mod opening;
 mod pace;
+mod polls;
 mod publish;
 mod requests;
 mod shedding;
+mod streams;
 mod subscribe;
 mod table;
 mod timers;
@@ -45,7 +49,7 @@ pub use self::core::{Core, Seed};
 pub use audit::Audit;
 pub use control::{Control, Phase};
 pub use entrance::{Entrance, Kind as EntranceKind};
-pub use mail::{Delivery, Mail, Postbox, Request};
+pub use mail::{About, Ack, Answer, Answered, Asker, Delivery, Mail, Postbox, Publication, Question, Request, Terms};
 
 /// Whether a shard has more to live for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,6 +102,7 @@ impl<B: Backend> Shard<B> {
         self.core.forget(&mut Pace::new(clock, Part::FORGET));
         self.core.tell_changes(&mut Pace::new(clock, Part::TELL));
         self.core.publish(&mut Pace::new(clock, Part::PUBLISH));
+        self.close_doomed();
         self.fan_out(&mut Pace::new(clock, Part::FAN_OUT));
         self.egress(&mut Pace::new(clock, Part::EGRESS));
         self.core.mail.flush();

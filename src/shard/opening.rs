@@ -44,6 +44,8 @@ pub(super) struct Opened {
     pub(super) route: RouteId,
     pub(super) state: u32,
     pub(super) websocket: websocket::State,
+    /// What the connection speaks from now on.
+    pub(super) protocol: Protocol,
 }
 
 impl Core {
@@ -107,12 +109,13 @@ impl Core {
             self.effects.clear();
             fault_reason(fault, &self.metrics)
         })?;
-        self.opened(id, Protocol::Http, Opened { route, state, websocket: websocket::State::default() });
+        let protocol = self.table.get(id).map_or(Protocol::Line, |connection| connection.protocol);
+        self.opened(id, Opened { route, state, websocket: websocket::State::default(), protocol });
         Ok(())
     }
 
     /// Notes that a handler has taken the connection.
-    pub(super) fn opened(&mut self, id: ConnId, protocol: Protocol, opened: Opened) {
+    pub(super) fn opened(&mut self, id: ConnId, opened: Opened) {
         self.metrics.handshakes_total.add(1);
         if let Some(connection) = self.table.get_mut(id) {
             connection.flags.clear(Flags::NAMELESS);
@@ -120,9 +123,7 @@ impl Core {
             connection.route = opened.route;
             connection.state = opened.state;
             connection.websocket = opened.websocket;
-            if protocol == Protocol::WebSocket {
-                connection.protocol = protocol;
-            }
+            connection.protocol = opened.protocol;
         }
         self.arm_open(id);
     }

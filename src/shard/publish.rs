@@ -1,9 +1,11 @@
 //! Publications on their way: publisher's shard, owner shard, interested shards.
 
 use super::core::Core;
-use super::mail::{Delivery, Request};
+use super::mail::{Ack, Delivery, Publication, Request};
 use super::pace::Pace;
-use crate::hub::topics::{Interested, Now};
+use crate::hub::Group;
+use crate::hub::members::Stay;
+use crate::hub::topics::{Interested, NoRoom, Now, Published};
 use crate::id::{ConnId, ShardId};
 use crate::message::{Message, Topic};
 use crate::rule::Limit;
@@ -24,17 +26,20 @@ impl Core {
     pub(super) fn take_mail(&mut self, pace: &mut Pace<'_, impl Clock>) {
         while !self.is_congested() && pace.more() {
             match self.mail.deliveries.try_recv() {
-                Some(Delivery::Message(message, stay)) => {
-                    self.fan_outs.extend(self.members.deliver_during(stay, None, message).ok().flatten());
+                Some(Delivery::Message(message, stay, group)) => self.deliver(message, stay, group.as_ref()),
+                Some(Delivery::NoRoom(topic, group)) => self.evict(topic, group),
+                Some(Delivery::Answer(answer)) => {
+                    self.take_answer(*answer);
+                    // A past is some hundred messages.
+                    pace.look();
                 }
-                Some(Delivery::NoRoom(topic)) => self.evict(&topic),
                 None => break,
             }
         }
         while !self.mail.deliveries_wait && !self.is_congested() && pace.more() {
             match self.mail.requests.try_recv() {
                 Some(request) => {
-                    let is_long = matches!(&request, Request::Publish(message) if message.memory() > Self::LONG_BYTES);
+                    let is_long = matches!(&request, Request::Publish(one) if one.message.memory() > Self::LONG_BYTES);
                     self.take_request(request);
                     if is_long {
                         pace.look();
@@ -62,15 +67,15 @@ impl Core {
         self.mail.flush();
         while !self.is_blocked()
             && pace.more()
-            && let Some(message) = self.staged.pop_front()
+            && let Some(publication) = self.staged.pop_front()
         {
-            let bytes = message.memory();
+            let bytes = publication.message.memory();
             self.staged_bytes -= bytes;
-            let owner = message.topic.owner(self.shards);
+            let owner = publication.message.topic.owner(self.shards);
             if owner == self.id {
-                self.own(message);
+                self.own(publication);
             } else {
-                self.mail.request(owner, Request::Publish(message));
+                self.mail.request(owner, Request::Publish(publication));
             }
             if bytes > Self::LONG_BYTES {
                 pace.look();
@@ -79,6 +84,13 @@ impl Core {
         if self.staged.is_empty() {
             self.staged.shrink_to(Self::STAGED_KEPT);
         }
+        while pace.more()
+            && let Some(answer) = self.answers.pop_front()
+        {
+            self.take_answer(*answer);
+            pace.look();
+        }
+        self.begin_streams();
         let was_blocked = self.blocked;
         self.blocked = self.is_blocked();
         if self.blocked && !was_blocked && !self.is_congested() {
@@ -98,45 +110,63 @@ impl Core {
 
     pub(super) fn take_request(&mut self, request: Request) {
         match request {
-            Request::Publish(message) => self.own(message),
+            Request::Publish(publication) => self.own(publication),
             Request::Interest(topic, interested) => {
-                let (shard, now) = (interested.shard, self.time());
+                let (shard, group, now) = (interested.shard, interested.group.clone(), self.time());
                 if !self.topics.interest(&topic, interested, now) {
-                    self.answer(shard, Delivery::NoRoom(topic));
+                    self.answer(shard, Delivery::NoRoom(topic, group));
                 }
             }
-            Request::Disinterest(topic, shard) => {
+            Request::Disinterest(topic, shard, group) => {
                 let now = self.time();
-                self.topics.disinterest(&topic, shard, None, now);
+                self.topics.disinterest(&topic, shard, group.as_ref(), now);
             }
+            Request::Ask(question) => self.take_question(question),
+            Request::Return(message, group) => self.share_again(message, &group),
         }
     }
 
     fn answer(&mut self, shard: ShardId, delivery: Delivery) {
         if shard != self.id {
             self.mail.deliver(shard, delivery);
-        } else if let Delivery::NoRoom(topic) = delivery {
-            self.evict(&topic);
+        } else if let Delivery::NoRoom(topic, group) = delivery {
+            self.evict(topic, group);
         }
     }
 
     /// Gives a publication its place and sends it to all shards that want it.
-    fn own(&mut self, mut message: Message) {
+    fn own(&mut self, publication: Publication) {
+        let Publication { mut message, terms } = publication;
         self.metrics.publications_total.add(1);
+        let key = terms.as_ref().and_then(|terms| terms.key.as_deref());
         let now = self.time();
-        let Ok(published) = self.topics.publish(&mut message, None, &mut self.deflater, now) else {
-            return self.metrics.strike(Limit::TopicsMax);
+        let Ok(published) = self.topics.publish(&mut message, key, &mut self.deflater, now) else {
+            self.metrics.strike(Limit::TopicsMax);
+            if let Some(terms) = terms {
+                self.acknowledge(&terms, message.topic, Err(NoRoom));
+            }
+            return;
         };
-        let mut here = false;
-        for &Interested { shard, stay, .. } in published.audience {
-            if shard == self.id {
-                here = true;
+        let Published { cursor, subscribers, duplicate, .. } = published;
+        let mut here = None;
+        for Interested { shard, stay, group, .. } in published.audience {
+            if *shard != self.id {
+                self.mail.deliver(*shard, Delivery::Message(message.clone(), *stay, group.clone()));
+            } else if let Some(group) = group {
+                // Rarely more than one: they wait until the loop has given the topics back.
+                self.own_shares.push((*stay, group.clone()));
             } else {
-                self.mail.deliver(shard, Delivery::Message(message.clone(), stay));
+                here = Some(*stay);
             }
         }
-        if here {
-            self.deliver(message);
+        if let Some(terms) = terms {
+            self.acknowledge(&terms, message.topic.clone(), Ok(Ack { cursor, subscribers, duplicate }));
+        }
+        while let Some((stay, group)) = self.own_shares.pop() {
+            self.deliver(message.clone(), stay, Some(&group));
+        }
+        if let Some(stay) = here {
+            self.deliver(message, stay, None);
         }
     }
 
@@ -145,21 +175,31 @@ impl Core {
         Now { tick: self.tick, unix_ms: self.unix_ms }
     }
 
-    fn deliver(&mut self, message: Message) {
-        self.fan_outs.extend(self.members.deliver(message));
+    /// Hands a message to the members of a stay, or to one of a queue group.
+    pub(super) fn deliver(&mut self, message: Message, stay: Stay, group: Option<&Group>) {
+        let topic = group.map(|_| message.topic.clone());
+        match self.members.deliver_during(stay, group, message) {
+            Ok(fan_out) => self.fan_outs.extend(fan_out),
+            Err(message) => self.give_back(message, group),
+        }
+        if let Some(key) = topic.and_then(|topic| self.members.key(&topic, group)) {
+            while self.members.overflow(key).is_some() {
+                self.metrics.deliveries_dropped_total.add(1);
+            }
+        }
     }
 
     /// The owner has no room for a topic: its subscribers here are asked to come back later. Those are found when the
     /// timers' turn comes: until then others may join, of whom the owner is not told.
-    fn evict(&mut self, topic: &Topic) {
+    fn evict(&mut self, topic: Topic, group: Option<Group>) {
         self.metrics.strike(Limit::TopicsMax);
-        self.evicted.push(topic.clone());
+        self.evicted.push((topic, group));
     }
 
     /// A subscriber of a topic that its owner has no room for.
     pub(super) fn next_evicted(&mut self) -> Option<ConnId> {
-        while let Some(topic) = self.evicted.last() {
-            let member = self.members.key(topic, None).and_then(|key| self.members.members(key).first());
+        while let Some((topic, group)) = self.evicted.last() {
+            let member = self.members.key(topic, group.as_ref()).and_then(|key| self.members.members(key).first());
             if let Some((id, _)) = member.and_then(|member| self.table.at(member.connection())) {
                 return Some(id);
             }

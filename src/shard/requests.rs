@@ -1,22 +1,59 @@
 //! What requests mean: which of them are taken, with which body, and the answers.
+//!
+//! | request | becomes |
+//! |---|---|
+//! | `POST` to a route that takes it | publications, whose places are the answer |
+//! | `GET PATH/history`, `GET PATH/info` of a topic | a question to its owner |
+//! | `GET` with `Upgrade: websocket` | a WebSocket |
+//! | `GET` with `Accept: text/event-stream` or `?stream=1` | a response that goes on and on |
+//! | `GET` with `?wait=` | a long poll |
+//! | `GET` of anything that is no route | a page |
 
-use super::http::Answer;
+use std::time::Duration;
+
+use super::answers::{JSON_LINES, write_refusal};
+use super::http::{Answer, Later};
+use super::mail::About;
 use super::opening::{Opened, fault_reason};
 use super::shedding::write_shed;
+use crate::app::batch::{self, Item};
 use crate::app::router::{Fault, Request};
 use crate::app::site::{SECURITY_FIELDS, Site};
-use crate::app::{Context, Effect, Refusal, RouteId, Router, Subject};
+use crate::app::{Context, Effect, Offers, Publication, Refusal, RouteId, Router, Subject, parameters};
 use crate::close::CloseReason;
 use crate::codec::websocket::deflate::Deflater;
+use crate::config::Limits;
 use crate::id::{ConnId, ShardId};
-use crate::message::Wire;
+use crate::message::{Kind, Message, Publisher, Topic, Wire};
 use crate::metrics::ShardMetrics;
-use crate::rule::Limit;
+use crate::rule::{Limit, Rule};
 use crate::session::http::{
     self, Caller, Date, Head, Preflight, Reply, Service, UpgradePolicy, Violation, write_error, write_head, write_page,
 };
 use crate::session::{Encoder, Protocol, websocket};
 use crate::time::Instant;
+use crate::wheel::Wheel;
+
+/// What has to be done for an answer.
+pub(super) enum Task {
+    /// To publish this, with its idempotency key.
+    Publish(Message, Option<Box<str>>),
+    /// To publish these, of a batch: for each its number among the lines, and the key. Lines that cannot be published have
+    /// been answered.
+    Batch(Vec<Vec<u8>>, Vec<(u32, Message, Option<Box<str>>)>),
+    /// To ask a topic's owner.
+    Ask(Topic, About),
+}
+
+/// A transport in which a route is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reading {
+    WebSocket,
+    Events,
+    Lines,
+    /// For so long at most.
+    Poll(Duration),
+}
 
 /// What answers the requests of a connection.
 pub(super) struct Requests<'a> {
@@ -32,7 +69,8 @@ pub(super) struct Requests<'a> {
     pub(super) site: &'a dyn Site,
     /// Whether the routes are served here, or just the pages.
     pub(super) routes: bool,
-    pub(super) topic_bytes_max: usize,
+    pub(super) limits: &'a Limits,
+    pub(super) wheel: &'a Wheel,
     pub(super) router: &'a mut Router,
     pub(super) deflater: &'a mut Deflater,
     pub(super) out: &'a mut Vec<u8>,
@@ -50,6 +88,13 @@ impl Service for Requests<'_> {
         if self.echoes(head) {
             self.own_or_friend(head)?;
             return Ok(Preflight::Batch);
+        }
+        if head.method() == "POST" {
+            let offers = self.offers_at(head);
+            if offers.posts || offers.batches {
+                self.own_or_friend(head)?;
+                return Ok(if offers.posts { Preflight::Message } else { Preflight::Batch });
+            }
         }
         http::refuse_body(head)?;
         Ok(Preflight::Now)
@@ -71,9 +116,10 @@ impl Service for Requests<'_> {
                 self.own_or_friend(head)?;
                 self.options(head, reply);
             }
-            "POST" => self.echo(head, body.unwrap_or_default(), reply),
+            "POST" if self.echoes(head) => self.echo(head, body.unwrap_or_default(), reply),
+            "POST" => return Ok(self.publish(head, body.unwrap_or_default(), reply)),
             _ => match self.route(head.path()) {
-                Some((route, param)) => return self.open(head, route, param, reply),
+                Some((route, param)) => return self.read(head, route, param, reply),
                 None => self.page(head, reply),
             },
         }
@@ -110,7 +156,7 @@ impl Requests<'_> {
 
     /// What is allowed at a path; and to pages of other sites, when one asks before it sends something.
     fn options(&mut self, head: &Head<'_>, reply: Reply<'_>) {
-        let methods = self.methods(head.path());
+        let methods = self.methods(head);
         let asks = reply.origin.is_some() && head.field("access-control-request-method").is_some();
         let all = [
             ("Allow", methods),
@@ -122,36 +168,207 @@ impl Requests<'_> {
     }
 
     /// The methods of a path, `*` being the server as a whole.
-    fn methods(&self, path: &str) -> &'static str {
-        let takes_post = path == "*" || path == "/echo";
-        if takes_post && self.routes { "GET, HEAD, POST, OPTIONS" } else { http::METHODS }
+    fn methods(&self, head: &Head<'_>) -> &'static str {
+        let offers = self.offers_at(head);
+        let echoes = head.path() == "/echo" && self.route("/echo").is_some();
+        let takes_post = echoes || offers.posts || offers.batches || (head.path() == "*" && self.routes);
+        if takes_post { "GET, HEAD, POST, OPTIONS" } else { http::METHODS }
     }
 
-    /// Makes a WebSocket of the connection, if that is what the request asks for.
-    fn open(&mut self, head: &Head<'_>, route: RouteId, param: &str, reply: Reply<'_>) -> Result<Answer, Violation> {
-        let start = self.out.len();
-        let (websocket, encoder) = switch(head, self.policy, self.out)?;
-        let request =
-            Request { path: head.path(), query: head.raw_query(), param, topic_bytes_max: self.topic_bytes_max };
-        let subject = Subject {
-            id: self.id,
-            shard: self.shard,
-            now: self.now,
-            protocol: Protocol::WebSocket,
-            encoder,
-            topic: None,
-        };
-        let mut context = Context::new(subject, self.deflater, self.out, self.effects);
-        Ok(match self.router.open(route, &request, &mut context) {
-            Ok(state) => Answer::Opened(Opened { route, state, websocket }),
-            Err(fault) => {
-                self.effects.clear();
-                self.out.truncate(start);
-                refuse(&fault, reply, self.out);
-                let (reason, detail) = fault_reason(fault, self.metrics);
-                Answer::Refused(reason, detail)
+    /// What the route of a request offers.
+    fn offers_at(&self, head: &Head<'_>) -> Offers {
+        self.route(head.path()).map_or_else(Offers::default, |(route, _)| self.offers(route))
+    }
+
+    fn offers(&self, route: RouteId) -> Offers {
+        self.router.offers(route).unwrap_or_default()
+    }
+
+    /// The request as handlers see it.
+    fn request<'h>(&self, head: &'h Head<'_>, param: &'h str) -> Request<'h> {
+        let before = head.path().len() - param.len();
+        // Routes' own paths have no encodings: what stands before the parameter is the same in both forms.
+        let raw_param = head.raw_path().get(before..).filter(|_| head.raw_path().starts_with(&head.path()[..before]));
+        Request {
+            path: head.path(),
+            query: head.raw_query(),
+            param,
+            raw_param,
+            last_event_id: head.field("last-event-id").and_then(|id| str::from_utf8(id).ok()),
+            topic_bytes_max: self.limits.topic_bytes_max,
+        }
+    }
+
+    /// Publishes what was posted.
+    fn publish(&mut self, head: &Head<'_>, body: &[u8], reply: Reply<'_>) -> Answer {
+        let Some((route, param)) = self.route(head.path()) else { return reply.into() };
+        if self.offers(route).batches {
+            return self.publish_batch(body, reply);
+        }
+        let request = self.request(head, param);
+        let posted = kind_of(head, body).and_then(|kind| {
+            let key = key_of(head)?;
+            let posted = self.router.post(route, &request, kind, body);
+            posted.map(|posted| (posted, key)).map_err(|fault| self.refusal(fault))
+        });
+        match posted {
+            Ok((publication, key)) => {
+                Answer::Waits(Later::of(reply), Task::Publish(self.message(&publication), key.map(Box::from)))
             }
-        })
+            Err(refusal) => self.refuse(&refusal, reply),
+        }
+    }
+
+    fn publish_batch(&mut self, body: &[u8], reply: Reply<'_>) -> Answer {
+        let (mut lines, mut publications) = (Vec::new(), Vec::new());
+        for (number, line) in (0..).zip(batch::lines(body, self.limits.topic_bytes_max)) {
+            if lines.len() == batch::LINES_MAX {
+                let message = format!("a batch has at most {} lines", batch::LINES_MAX);
+                return self.refuse(&Refusal { status: 413, code: "too_many_lines", message }, reply);
+            }
+            let mut answer = Vec::new();
+            match line {
+                Ok(Item { publication, key }) => {
+                    publications.push((number, self.message(&publication), key.as_deref().map(Box::from)));
+                }
+                Err(refusal) => write_refusal(refusal.code, &refusal.message, &mut answer),
+            }
+            lines.push(answer);
+        }
+        if !publications.is_empty() {
+            return Answer::Waits(Later::of(reply), Task::Batch(lines, publications));
+        }
+        write_page(200, JSON_LINES, &lines.concat(), &[], reply, self.out);
+        reply.into()
+    }
+
+    fn message(&self, publication: &Publication<'_>) -> Message {
+        let publisher = Publisher { shard: self.shard, connection: self.id };
+        let Publication { topic, kind, payload } = publication;
+        Message::new(topic.clone(), *kind, payload, Some(publisher))
+    }
+
+    /// Reads a route, in the transport that the request asks for.
+    fn read(&mut self, head: &Head<'_>, route: RouteId, param: &str, reply: Reply<'_>) -> Result<Answer, Violation> {
+        let offers = self.offers(route);
+        let reading = match reading(head, offers, self.limits) {
+            Ok(reading) => reading,
+            Err(refusal) => return Ok(self.refuse(&refusal, reply)),
+        };
+        if reading != Some(Reading::WebSocket) {
+            self.own_or_friend(head)?;
+        }
+        match reading {
+            None if offers.queries && asks(param).is_some() => Ok(self.ask(head, param, reply)),
+            // What else it may be, the violation says.
+            None | Some(Reading::WebSocket) => self.open(head, route, param, Reading::WebSocket, reply),
+            Some(_) if !head.is_modern() && reading == Some(Reading::Lines) => {
+                let message = "a stream in chunks needs HTTP/1.1".to_owned();
+                Ok(self.refuse(&Refusal { status: 505, code: "bad_version", message }, reply))
+            }
+            Some(reading) => self.open(head, route, param, reading, reply),
+        }
+    }
+
+    /// Asks a topic's owner for its state or its history.
+    fn ask(&mut self, head: &Head<'_>, param: &str, reply: Reply<'_>) -> Answer {
+        let query = head.query();
+        let Some((name, is_history)) = asks(param) else { return reply.into() };
+        let question = Topic::parse(name.as_bytes(), self.limits.topic_bytes_max)
+            .map_err(Refusal::from)
+            .and_then(|topic| Ok((topic, if is_history { parameters::page(&query)? } else { (None, 0) })));
+        match question {
+            Ok((topic, (since, limit))) => {
+                let about = if is_history { About::Page { since, limit } } else { About::Info };
+                Answer::Waits(Later::of(reply), Task::Ask(topic, about))
+            }
+            Err(refusal) => self.refuse(&refusal, reply),
+        }
+    }
+
+    /// Makes of the connection what the request asks for.
+    fn open(
+        &mut self,
+        head: &Head<'_>,
+        route: RouteId,
+        param: &str,
+        reading: Reading,
+        reply: Reply<'_>,
+    ) -> Result<Answer, Violation> {
+        let start = self.out.len();
+        let (websocket, encoder, protocol) = match reading {
+            Reading::WebSocket => match self.switch(head)? {
+                Ok((websocket, encoder)) => (websocket, encoder, Protocol::WebSocket),
+                Err(refusal) => return Ok(self.refuse(&refusal, reply)),
+            },
+            Reading::Events => (websocket::State::default(), bare(Wire::Sse), Protocol::Sse),
+            Reading::Lines => (websocket::State::default(), bare(Wire::JsonStream), Protocol::JsonStream),
+            Reading::Poll(_) => (websocket::State::default(), bare(Wire::Json), Protocol::Poll),
+        };
+        if protocol.is_stream() {
+            write_stream_head(protocol, reply, self.out);
+            if reply.head_only {
+                return Ok(Answer::Last);
+            }
+        }
+        let request = self.request(head, param);
+        let subject = Subject { id: self.id, shard: self.shard, now: self.now, protocol, encoder, topic: None };
+        let mut context = Context::new(subject, self.deflater, self.out, self.effects);
+        let fault = match self.router.open(route, &request, &mut context) {
+            Ok(state) => {
+                let opened = Opened { route, state, websocket, protocol };
+                let Reading::Poll(wait) = reading else { return Ok(Answer::Opened(opened)) };
+                return Ok(Answer::Polls(opened, self.wheel.tick_of(self.now + wait), Later::of(reply)));
+            }
+            Err(fault) => fault,
+        };
+        self.effects.clear();
+        self.out.truncate(start);
+        refuse(&fault, reply, self.out);
+        let (reason, detail) = fault_reason(fault, self.metrics);
+        Ok(Answer::Refused(reason, detail))
+    }
+
+    /// Writes the answer that turns the connection into a WebSocket.
+    #[expect(clippy::type_complexity, reason = "two ways in which it is not one, and what one is")]
+    fn switch(&mut self, head: &Head<'_>) -> Result<Result<(websocket::State, Encoder), Refusal>, Violation> {
+        let upgrade = http::upgrade(head, self.policy)?;
+        let is_json = match head.query().get("format").as_deref() {
+            None | Some("" | "payload") => false,
+            Some("json") => true,
+            Some(_) => {
+                let message = "format is json, or payload for bare messages".to_owned();
+                return Ok(Err(Refusal { status: 400, code: "bad_parameter", message }));
+            }
+        };
+        http::write_switching_protocols(&upgrade, self.out);
+        let window_bits = upgrade.deflate.map_or(0, |agreement| agreement.window_bits);
+        let state = websocket::State::open(window_bits);
+        Ok(Ok(if is_json {
+            (state.as_json(), Encoder { wire: Wire::WebSocketJson, window_bits })
+        } else {
+            let wire = if window_bits == 15 { Wire::WebSocketDeflate } else { Wire::WebSocket };
+            (state, Encoder { wire, window_bits })
+        }))
+    }
+
+    /// Writes that a request cannot be served as it is; others may follow.
+    fn refuse(&mut self, refusal: &Refusal, reply: Reply<'_>) -> Answer {
+        self.metrics.http_errors_total.add(1);
+        let Refusal { status, code, message } = refusal;
+        write_error(*status, code, message, &[], reply, self.out);
+        reply.into()
+    }
+
+    /// What a fault of a handler is to the client.
+    fn refusal(&self, fault: Fault) -> Refusal {
+        match fault {
+            Fault::Refused(refusal) => refusal,
+            Fault::Panicked => {
+                self.metrics.handler_panics_total.add(1);
+                Refusal { status: 500, code: "internal", message: "the handler failed".to_owned() }
+            }
+        }
     }
 
     /// Writes a page, or that there is none.
@@ -163,17 +380,85 @@ impl Requests<'_> {
     }
 }
 
-/// Writes the answer that turns the connection into a WebSocket.
-fn switch(
-    head: &Head<'_>,
-    policy: &UpgradePolicy,
-    out: &mut Vec<u8>,
-) -> Result<(websocket::State, Encoder), Violation> {
-    let upgrade = http::upgrade(head, policy)?;
-    http::write_switching_protocols(&upgrade, out);
-    let window_bits = upgrade.deflate.map_or(0, |agreement| agreement.window_bits);
-    let wire = if window_bits == 15 { Wire::WebSocketDeflate } else { Wire::WebSocket };
-    Ok((websocket::State::open(window_bits), Encoder { wire, window_bits }))
+/// How messages are encoded where nothing is compressed.
+const fn bare(wire: Wire) -> Encoder {
+    Encoder { wire, window_bits: 0 }
+}
+
+/// The transport that a request asks for, of those that its route offers.
+fn reading(head: &Head<'_>, offers: Offers, limits: &Limits) -> Result<Option<Reading>, Refusal> {
+    if head.has_token("upgrade", "websocket") {
+        return Ok(Some(Reading::WebSocket));
+    }
+    let query = head.query();
+    if offers.polls
+        && let Some(wait) = query.get("wait")
+    {
+        let wait = parameters::wait(&wait)?.min(limits.poll_wait_max);
+        return Ok(Some(Reading::Poll(wait)));
+    }
+    if !offers.streams {
+        return Ok(None);
+    }
+    let is_events = |media: &[u8]| {
+        let name = media.split(|&byte| byte == b';').next().unwrap_or_default().trim_ascii();
+        name.eq_ignore_ascii_case(b"text/event-stream")
+    };
+    if head.list("accept").any(is_events) {
+        return Ok(Some(Reading::Events));
+    }
+    let is_lines = parameters::is_set(&query, "stream")?;
+    Ok(is_lines.then_some(Reading::Lines))
+}
+
+/// The topic that a path asks about, and whether it asks for the history.
+fn asks(param: &str) -> Option<(&str, bool)> {
+    let history = param.strip_suffix("/history").map(|topic| (topic, true));
+    history.or_else(|| param.strip_suffix("/info").map(|topic| (topic, false))).filter(|(topic, _)| !topic.is_empty())
+}
+
+/// Whether a body is text or binary: what `Content-Type` says; where it says nothing, what the body is.
+fn kind_of(head: &Head<'_>, body: &[u8]) -> Result<Kind, Refusal> {
+    let is_utf8 = simdutf8::basic::from_utf8(body).is_ok();
+    let Some(content_type) = head.field("content-type") else {
+        return Ok(if is_utf8 { Kind::Text } else { Kind::Binary });
+    };
+    let media = content_type.split(|&byte| byte == b';').next().unwrap_or_default().trim_ascii().to_ascii_lowercase();
+    // A form is what curl says of anything.
+    let named =
+        [&b"application/json"[..], b"application/xml", b"application/x-ndjson", b"application/x-www-form-urlencoded"];
+    let is_text = media.starts_with(b"text/") || media.ends_with(b"+json") || media.ends_with(b"+xml");
+    if !is_text && !named.contains(&&media[..]) {
+        return Ok(Kind::Binary);
+    }
+    if !is_utf8 {
+        let message = "the body is not UTF-8, as its Content-Type says; binary is application/octet-stream".to_owned();
+        return Err(Refusal { status: 400, code: Rule::BadUtf8.label(), message });
+    }
+    Ok(Kind::Text)
+}
+
+/// The idempotency key of a publication.
+fn key_of<'h>(head: &'h Head<'_>) -> Result<Option<&'h str>, Refusal> {
+    let Some(key) = head.field("idempotency-key") else { return Ok(None) };
+    let key = str::from_utf8(key).unwrap_or_default();
+    batch::check_key(key).map(|()| Some(key))
+}
+
+/// Appends the head of a response that goes on and on. Events end with the connection, as HTTP/1.0 has it too; lines are
+/// chunks.
+fn write_stream_head(protocol: Protocol, reply: Reply<'_>, out: &mut Vec<u8>) {
+    let is_lines = protocol == Protocol::JsonStream;
+    let content_type = if is_lines { JSON_LINES } else { "text/event-stream" };
+    let fields = [
+        ("Content-Type", content_type),
+        ("Cache-Control", "no-store"),
+        // A proxy of this kind must hand on what comes at once.
+        ("X-Accel-Buffering", "no"),
+        ("Transfer-Encoding", "chunked"),
+    ];
+    let fields = if is_lines { &fields[..] } else { &fields[..3] };
+    write_head(200, fields, Reply { keep_alive: false, ..reply }, out);
 }
 
 /// Writes why there is no connection, the last answer of it.

@@ -2,10 +2,11 @@
 
 use super::connection::{Extra, Membership};
 use super::core::Core;
-use super::mail::Request;
+use super::mail::{About, Request};
 use super::pace::Pace;
 use crate::app::Subscribe;
 use crate::close::CloseReason;
+use crate::hub::Group;
 use crate::hub::members::Interest;
 use crate::id::ConnId;
 use crate::message::Topic;
@@ -19,7 +20,8 @@ impl Core {
 
     pub(super) fn subscribe(&mut self, id: ConnId, topic: &Topic, how: Subscribe) -> Result<(), CloseReason> {
         let Some(connection) = self.table.get(id) else { return Ok(()) };
-        let key = self.members.key(topic, None);
+        let group = how.group.as_ref();
+        let key = self.members.key(topic, group);
         if key.is_some_and(|key| connection.memberships().any(|membership| membership.topic == key)) {
             return Ok(());
         }
@@ -37,7 +39,8 @@ impl Core {
             return Err(CloseReason::TryAgainLater);
         }
         let wire = connection.encoder().wire;
-        let Some(joined) = self.members.join(topic, None, id.index(), wire, how.echo, false) else {
+        let begins_later = Self::begins_later(connection.protocol, &how);
+        let Some(joined) = self.members.join(topic, group, id.index(), wire, how.echo, begins_later) else {
             self.metrics.strike(Limit::TopicsMax);
             return Err(CloseReason::TryAgainLater);
         };
@@ -50,13 +53,20 @@ impl Core {
             }
         }
         self.metrics.subscriptions.add(1);
-        self.tell_owner(topic, joined.interest);
+        self.tell_owner(topic, group, joined.interest);
+        if begins_later {
+            self.ask(id, topic, About::Past(how.start, wire));
+        } else if group.is_some() {
+            self.share_out(joined.topic);
+        }
         Ok(())
     }
 
     pub(super) fn unsubscribe(&mut self, id: ConnId, topic: &Topic) {
-        let Some(key) = self.members.key(topic, None) else { return };
         let Some(connection) = self.table.get_mut(id) else { return };
+        let keys = connection.memberships().map(|membership| membership.topic);
+        let key = { keys }.find(|key| self.members.name(*key) == Some(topic));
+        let Some(key) = key else { return };
         let membership = if connection.membership.topic == key {
             let next = connection.extra.as_mut().and_then(|extra| extra.memberships.pop());
             std::mem::replace(&mut connection.membership, next.unwrap_or(Membership::NONE))
@@ -86,6 +96,7 @@ impl Core {
     fn leave_topic(&mut self, id: ConnId, membership: Membership) {
         let Some(wire) = self.table.get(id).map(|connection| connection.encoder().wire) else { return };
         let Some(topic) = self.members.name(membership.topic).cloned() else { return };
+        let group = self.members.group(membership.topic).cloned();
         let table = &mut self.table;
         let left = self.members.leave(membership.topic, membership.position, wire, |moved, position| {
             if let Some((_, connection)) = table.at(moved) {
@@ -93,21 +104,22 @@ impl Core {
             }
         });
         self.metrics.subscriptions.sub(1);
-        self.tell_owner(&topic, left.interest);
+        self.tell_owner(&topic, group.as_ref(), left.interest);
+        left.returned.into_iter().for_each(|message| self.give_back(message, group.as_ref()));
     }
 
-    fn tell_owner(&mut self, topic: &Topic, interest: Interest) {
+    fn tell_owner(&mut self, topic: &Topic, group: Option<&Group>, interest: Interest) {
         self.metrics.topics.set(self.members.len() as u64);
         let request = match interest {
             Interest::Same => return,
             Interest::Wants(_) => {
-                let stake = self.members.key(topic, None).and_then(|key| self.members.stake(key));
+                let stake = self.members.key(topic, group).and_then(|key| self.members.stake(key));
                 let Some(stake) = stake else { return };
                 Request::Interest(topic.clone(), stake.of(self.id))
             }
-            Interest::None => Request::Disinterest(topic.clone(), self.id),
+            Interest::None => Request::Disinterest(topic.clone(), self.id, group.cloned()),
         };
-        self.ask(topic, request);
+        self.send_to_owner(topic, request);
     }
 
     /// Tells owners how many subscribers their topics have here, of those where that has changed. It waits while mailboxes
@@ -119,12 +131,13 @@ impl Core {
             }
             let Some((topic, stake)) = self.members.take_changed() else { return };
             let request = Request::Interest(topic.clone(), stake.of(self.id));
-            self.ask(&topic, request);
+            self.send_to_owner(&topic, request);
         }
         self.unfinished = true;
     }
 
-    fn ask(&mut self, topic: &Topic, request: Request) {
+    /// Sends a request to a topic's owner.
+    pub(super) fn send_to_owner(&mut self, topic: &Topic, request: Request) {
         let owner = topic.owner(self.shards);
         if owner == self.id {
             self.take_request(request);

@@ -14,7 +14,7 @@ use crate::close::CloseReason;
 use crate::id::ConnId;
 use crate::io::{Backend, Ending};
 use crate::rule::Limit;
-use crate::session::{self, Protocol};
+use crate::session;
 use crate::time::Clock;
 use crate::wheel::{Tick, jitter};
 
@@ -26,6 +26,8 @@ enum Due {
     Never,
     /// Ask for a sign of life.
     Heartbeat,
+    /// Answer a poll, whose time is over.
+    Answer,
     /// Close it.
     Close(CloseReason),
     /// End a request that has not come within this limit.
@@ -100,6 +102,7 @@ impl<B: Backend> Shard<B> {
                 self.heartbeat(id);
                 self.core.arm_next(id);
             }
+            Due::Answer => self.core.answer_poll(id),
         }
     }
 
@@ -111,15 +114,11 @@ impl<B: Backend> Shard<B> {
             // What was sent for others meanwhile has shown that its transport is broken.
             return;
         }
-        connection.flags.set(Flags::PINGED);
-        connection.heard = core.tick;
-        match connection.protocol {
-            Protocol::WebSocket => session::websocket::encode_ping(&[], &mut core.out),
-            Protocol::Line | Protocol::Length => {
-                session::encode_heartbeat(connection.encoder().wire, &mut core.out);
-            }
-            Protocol::Http => {}
+        if !connection.protocol.is_stream() {
+            connection.flags.set(Flags::PINGED);
         }
+        connection.heard = core.tick;
+        session::encode_heartbeat(connection.encoder().wire, &mut core.out);
         core.metrics.heartbeats_sent_total.add(1);
         self.backend.quieten(id);
         self.write(id);
@@ -168,11 +167,18 @@ impl Core {
         }
         if let Some(extra) = &connection.extra
             && !limits.idle_timeout.is_zero()
+            && !connection.protocol.is_http()
             && passed(extra.spoke.later(ticks(limits.idle_timeout)))
         {
             return Due::Close(CloseReason::IdleTimeout);
         }
-        if flags.has(Flags::OPEN) && !limits.heartbeat_interval.is_zero() {
+        if let Some(poll) = connection.extra.as_deref().and_then(|extra| extra.poll.as_deref()) {
+            // An owner that has not answered yet is waited for: only then the answer says where it stands.
+            let until = if self.is_poll_awaiting(id) { poll.until.max(now.later(1)) } else { poll.until };
+            if passed(until) {
+                return Due::Answer;
+            }
+        } else if flags.has(Flags::OPEN) && !limits.heartbeat_interval.is_zero() {
             let interval = jitter(ticks(limits.heartbeat_interval), id.index());
             if flags.has(Flags::PINGED) {
                 let mut deadline = connection.heard.later(ticks(limits.heartbeat_timeout));
@@ -219,7 +225,7 @@ impl Core {
                 Due::Later(tick) => self.arm(id, tick),
                 Due::Never => self.wheel.disarm(&mut self.table, id.index()),
                 // Due already, in a drain for one: the timer fires at once.
-                Due::Heartbeat | Due::Close(_) | Due::Request(_) => self.arm(id, self.tick),
+                Due::Heartbeat | Due::Answer | Due::Close(_) | Due::Request(_) => self.arm(id, self.tick),
             }
         }
     }
@@ -228,6 +234,13 @@ impl Core {
     pub(super) fn forget(&mut self, pace: &mut Pace<'_, impl Clock>) {
         let done = self.topics.expire(self.tick, || pace.more());
         self.unfinished |= !done;
+        let counts = self.topics.counts();
+        self.metrics.topics_owned.set(self.topics.len() as u64);
+        self.metrics.history_messages.set(counts.messages as u64);
+        self.metrics.history_bytes.set(counts.bytes as u64);
+        self.metrics.history_expired_total.set(counts.expired);
+        self.metrics.history_evicted_total.set(counts.evicted);
+        self.metrics.topics_forgotten_total.set(counts.forgotten);
     }
 
     /// Follows the server's phase; whether the drain has just begun.

@@ -1,0 +1,235 @@
+//! Questions to topics' owners, and the HTTP requests that are answered with what comes back.
+//!
+//! While a request waits for its answer ([`WaitsFor`]) its connection is not read: one request is answered after the
+//! other, in order.
+
+use super::connection::Flags;
+use super::core::Core;
+use super::mail::{About, Ack, Answer, Answered, Asker, Delivery, Publication, Question, Terms};
+use super::requests::Task;
+use super::streams::place_of;
+use crate::close::CloseReason;
+use crate::codec::http1::response::write_page;
+use crate::codec::json;
+use crate::hub::topics::{Info, NoRoom, Page};
+use crate::id::ConnId;
+use crate::message::{Cursor, Message, Publisher, Topic, Wants};
+use crate::rule::Limit;
+
+/// The type of JSON answers.
+pub(super) const JSON: &str = "application/json";
+pub(super) const JSON_LINES: &str = "application/x-ndjson";
+/// Beside a 503.
+const RETRY_AFTER: [(&str, &str); 1] = [("Retry-After", "1")];
+
+/// What an HTTP request waits for.
+#[derive(Debug, Default)]
+pub(super) enum WaitsFor {
+    /// Nothing, or a message.
+    #[default]
+    Nothing,
+    /// A publication, or a topic's owner, whose answer is the body.
+    One,
+    /// The publications of a batch: what became of each (those that are there are not empty), and how many are to come.
+    Batch(Vec<Vec<u8>>, usize),
+}
+
+impl Core {
+    /// Answers as the owner of a topic.
+    pub(super) fn take_question(&mut self, question: Question) {
+        let Question { asker, topic, about } = question;
+        let now = self.time();
+        let what = match about {
+            About::Past(start, wire) => {
+                let wants = Wants::NONE.with(wire);
+                let past = self.topics.past(&topic, start, wants, &mut self.deflater, now);
+                past.map_or(Answered::NoRoom(0), Answered::Past)
+            }
+            About::Info => Answered::Json(write_info(&topic, &self.topics.info(&topic, now))),
+            About::Page { since, limit } => {
+                Answered::Json(write_history(&topic, &self.topics.page(&topic, since, limit, now)))
+            }
+        };
+        self.reply(asker, topic, what);
+    }
+
+    /// Tells a publisher what became of its message.
+    pub(super) fn acknowledge(&mut self, terms: &Terms, topic: Topic, result: Result<Ack, NoRoom>) {
+        let what = match result {
+            Ok(ack) => Answered::Acked(terms.number, ack),
+            Err(NoRoom) => Answered::NoRoom(terms.number),
+        };
+        self.reply(terms.asker, topic, what);
+    }
+
+    fn reply(&mut self, asker: Asker, topic: Topic, what: Answered) {
+        let answer = Box::new(Answer { connection: asker.connection, topic, what });
+        if asker.shard == self.id {
+            self.answers.push_back(answer);
+        } else {
+            self.mail.deliver(asker.shard, Delivery::Answer(answer));
+        }
+    }
+
+    /// Carries out an answer for a connection of this shard.
+    pub(super) fn take_answer(&mut self, answer: Answer) {
+        let Answer { connection: id, topic, what } = answer;
+        match what {
+            Answered::Past(past) => self.take_past(id, &topic, past),
+            Answered::Acked(number, ack) => self.take_ack(id, number, write_ack(&topic, ack), 200),
+            Answered::NoRoom(number) if self.waits_for(id).is_some() => {
+                let mut error = Vec::new();
+                write_refusal("topics_max", "there is no room for another topic; try again later", &mut error);
+                self.take_ack(id, number, error, 503);
+            }
+            Answered::NoRoom(_) => {
+                self.metrics.strike(Limit::TopicsMax);
+                self.doomed.push((id, CloseReason::TryAgainLater, "no room for the topic"));
+            }
+            Answered::Json(body) => self.respond(id, 200, JSON, &body, &[]),
+        }
+    }
+
+    /// What an HTTP request of this connection waits for, if it waits for an answer.
+    fn waits_for(&mut self, id: ConnId) -> Option<&mut WaitsFor> {
+        let connection = self.table.get_mut(id).filter(|connection| connection.flags.has(Flags::WAITING))?;
+        let waits_for = &mut connection.extra.as_deref_mut()?.waits_for;
+        (!matches!(waits_for, WaitsFor::Nothing)).then_some(waits_for)
+    }
+
+    /// What became of one of a connection's publications.
+    fn take_ack(&mut self, id: ConnId, number: u32, line: Vec<u8>, status: u16) {
+        match self.waits_for(id) {
+            None | Some(WaitsFor::Nothing) => {}
+            Some(WaitsFor::One) => self.respond(id, status, JSON, &line, &[]),
+            Some(WaitsFor::Batch(lines, left)) => {
+                if let Some(place) = lines.get_mut(number as usize).filter(|place| place.is_empty()) {
+                    *place = line;
+                    *left = left.saturating_sub(1);
+                }
+                if *left == 0 {
+                    let body = lines.concat();
+                    self.respond(id, 200, JSON_LINES, &body, &[]);
+                }
+            }
+        }
+    }
+
+    /// Answers the request that a connection waits with, and lets it go on.
+    pub(super) fn respond(
+        &mut self,
+        id: ConnId,
+        status: u16,
+        content_type: &str,
+        body: &[u8],
+        fields: &[(&str, &str)],
+    ) {
+        let Some(connection) = self.table.get_mut(id).filter(|one| !one.flags.has(Flags::CLOSING)) else { return };
+        let Some(extra) = connection.extra.as_deref_mut().filter(|_| connection.flags.has(Flags::WAITING)) else {
+            return;
+        };
+        let later = std::mem::take(&mut extra.later);
+        extra.waits_for = WaitsFor::Nothing;
+        let mut out = Vec::with_capacity(body.len() + 256);
+        let fields = if status == 503 { &RETRY_AFTER[..] } else { fields };
+        write_page(status, content_type, body, fields, later.reply(self.date), &mut out);
+        self.say(id, &out);
+        self.answered(id);
+        if !later.keep_alive {
+            self.doomed.push((id, CloseReason::Normal, ""));
+        }
+    }
+
+    /// Does what a request waits for.
+    pub(super) fn begin_task(&mut self, id: ConnId, task: Task) {
+        let Some(connection) = self.table.get_mut(id) else { return };
+        let waits_for = &mut connection.extra.get_or_insert_default().waits_for;
+        *waits_for = WaitsFor::One;
+        match task {
+            Task::Publish(message, key) => self.publish_for(id, message, key, 0),
+            Task::Ask(topic, about) => self.ask(id, &topic, about),
+            Task::Batch(lines, publications) => {
+                *waits_for = WaitsFor::Batch(lines, publications.len());
+                for (number, message, key) in publications {
+                    self.publish_for(id, message, key, number);
+                }
+            }
+        }
+    }
+
+    /// Publishes for a connection that is told what became of it.
+    fn publish_for(&mut self, id: ConnId, message: Message, key: Option<Box<str>>, number: u32) {
+        let terms = Some(Box::new(Terms { asker: Publisher { shard: self.id, connection: id }, key, number }));
+        self.staged_bytes += message.memory();
+        self.staged.push_back(Publication { message, terms });
+    }
+}
+
+/// One line: where a publication has its place, and who there was to hear it.
+fn write_ack(topic: &Topic, ack: Ack) -> Vec<u8> {
+    let mut out = Vec::with_capacity(96 + topic.as_str().len());
+    place_of(topic, ack.cursor).open(&mut out);
+    out.extend_from_slice(b",\"subscribers\":");
+    json::write_number(ack.subscribers, &mut out);
+    if ack.duplicate {
+        out.extend_from_slice(b",\"duplicate\":true");
+    }
+    out.extend_from_slice(b"}\n");
+    out
+}
+
+/// One line: `{"error":{"code","message"}}`.
+pub(super) fn write_refusal(code: &str, message: &str, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"error\":{\"code\":");
+    json::write_string(code, out);
+    out.extend_from_slice(b",\"message\":");
+    json::write_string(message, out);
+    out.extend_from_slice(b"}}\n");
+}
+
+/// The state of a topic: `{"topic","epoch","offset","subscribers","history":{...}}`; epoch and offset are null where nobody has
+/// used the topic lately.
+fn write_info(topic: &Topic, info: &Info) -> Vec<u8> {
+    let mut out = Vec::with_capacity(256 + topic.as_str().len());
+    write_place(topic, info.cursor, &mut out);
+    let number = |name: &str, number: u64, out: &mut Vec<u8>| {
+        out.extend_from_slice(name.as_bytes());
+        json::write_number(number, out);
+    };
+    number(",\"subscribers\":", info.subscribers, &mut out);
+    number(",\"history\":{\"messages\":", info.messages as u64, &mut out);
+    number(",\"bytes\":", info.bytes as u64, &mut out);
+    if let Some(first) = info.first {
+        number(",\"first_offset\":", first.0, &mut out);
+    }
+    number(",\"messages_max\":", info.bounds.messages_max as u64, &mut out);
+    number(",\"bytes_max\":", info.bounds.bytes_max as u64, &mut out);
+    number(",\"age_max_seconds\":", info.bounds.age_max.as_secs(), &mut out);
+    out.extend_from_slice(b"}}\n");
+    out
+}
+
+fn write_place(topic: &Topic, cursor: Option<Cursor>, out: &mut Vec<u8>) {
+    if let Some(cursor) = cursor {
+        return place_of(topic, cursor).open(out);
+    }
+    out.extend_from_slice(b"{\"topic\":");
+    json::write_string(topic.as_str(), out);
+    out.extend_from_slice(b",\"epoch\":null,\"offset\":null");
+}
+
+/// Messages of a topic's history: an array of them; where some of what was asked for is lost, of a reset.
+fn write_history(topic: &Topic, page: &Page) -> Vec<u8> {
+    let mut out = Vec::from(b"[");
+    if page.reset {
+        place_of(topic, page.cursor.unwrap_or_default()).reset(&mut out);
+    }
+    for (index, message) in page.messages.iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        message.write_json(&mut out);
+    }
+    out.extend_from_slice(b"]\n");
+    out
+}
