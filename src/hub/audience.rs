@@ -2,8 +2,8 @@
 //!
 //! Shards take turns in proportion to their members of the group by smooth weighted round robin (nginx,
 //! `ngx_http_upstream_round_robin.c`): each turn every shard's credit grows by its members, the one with most credit is
-//! chosen and pays all members'. The credits of a group add up to 0, and each lies between minus and plus the number of
-//! its members.
+//! chosen and pays all members'. The credits of a group add up to 0, and none is
+//! further from it than a few times the number of its members.
 
 use super::Group;
 use super::members::Stay;
@@ -140,6 +140,10 @@ impl Turns {
         self.shards.iter().map(Turn::weight).sum()
     }
 
+    fn credits(&self) -> i64 {
+        self.shards.iter().map(|turn| turn.credit).sum()
+    }
+
     /// Returns how many members the shard had before.
     fn set(&mut self, new: Interested) -> u32 {
         let before = self.total();
@@ -171,7 +175,13 @@ impl Turns {
             let credit = i128::from(turn.credit) * i128::from(total) / i128::from(before.max(1));
             turn.credit = i64::try_from(credit).unwrap_or(0);
         }
-        let rest: i64 = self.shards.iter().map(|turn| turn.credit).sum();
+        // What one who left had belongs to all, in proportion; what that leaves by rounding to any.
+        let rest = self.credits();
+        for turn in &mut self.shards {
+            let part = i128::from(rest) * i128::from(turn.weight()) / i128::from(total.max(1));
+            turn.credit -= i64::try_from(part).unwrap_or(0);
+        }
+        let rest = self.credits();
         if let Some(first) = self.shards.first_mut() {
             first.credit -= rest;
         }
@@ -185,5 +195,120 @@ impl Turns {
         let chosen = self.shards.iter_mut().max_by_key(|turn| turn.credit)?;
         chosen.credit -= total;
         Some(&chosen.interested)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use super::*;
+    use crate::hub::testing::{Random, group};
+
+    fn interested(shard: u16, group: Option<Group>, members: u32) -> Interested {
+        Interested { shard: ShardId(shard), group, wants: Wants::NONE, stay: Stay(1), members }
+    }
+
+    fn turns(audience: &mut Audience, group: &Group, turns: usize) -> Vec<u16> {
+        (0..turns).map(|_| audience.pick(group).unwrap().shard.0).collect()
+    }
+
+    #[test]
+    fn shards_take_turns_in_proportion_and_without_lumps() {
+        let (mut audience, group) = (Audience::default(), group("g"));
+        for (shard, members) in [(0, 5), (1, 1), (2, 1)] {
+            audience.set(interested(shard, Some(group.clone()), members));
+        }
+        let order = turns(&mut audience, &group, 7);
+        assert_eq!([0, 1, 2].map(|shard| order.iter().filter(|&&chosen| chosen == shard).count()), [5, 1, 1]);
+        assert!(order.windows(4).all(|four| four.iter().any(|&shard| shard != 0)), "{order:?}");
+        assert_eq!(turns(&mut audience, &group, 7), order, "credits come back to where they were");
+    }
+
+    #[test]
+    fn any_weights_are_served_exactly() {
+        for seed in 0..100 {
+            let mut random = Random::new(seed);
+            let (mut audience, group) = (Audience::default(), group("g"));
+            let weights: Vec<usize> = (0..=random.below(6)).map(|_| 1 + random.below(50)).collect();
+            for (shard, &weight) in (0..).zip(&weights) {
+                audience.set(interested(shard, Some(group.clone()), u32::try_from(weight).unwrap()));
+            }
+            let order = turns(&mut audience, &group, weights.iter().sum());
+            for (shard, &weight) in (0..).zip(&weights) {
+                assert_eq!(order.iter().filter(|&&chosen| chosen == shard).count(), weight, "seed {seed}");
+            }
+        }
+    }
+
+    /// Two shards have a million members, then one each: neither waits for what it had with them.
+    #[test]
+    fn a_change_of_weights_is_followed_at_once() {
+        let (mut audience, group) = (Audience::default(), group("g"));
+        audience.set(interested(0, Some(group.clone()), 1_000_000));
+        audience.set(interested(1, Some(group.clone()), 999_999));
+        turns(&mut audience, &group, 12_345);
+        audience.set(interested(0, Some(group.clone()), 1));
+        audience.set(interested(1, Some(group.clone()), 1));
+        let order = turns(&mut audience, &group, 10);
+        assert!((4..=6).contains(&order.iter().filter(|&&shard| shard == 0).count()), "{order:?}");
+    }
+
+    #[test]
+    fn credits_stay_in_their_bounds_whoever_comes_and_goes() {
+        for seed in 0..100 {
+            let mut random = Random::new(seed);
+            let (mut audience, group) = (Audience::default(), group("g"));
+            for step in 0..300 {
+                let shard = u16::try_from(random.below(8)).unwrap();
+                match random.below(4) {
+                    0 => audience.remove(ShardId(shard), Some(&group)),
+                    1 => {
+                        let members = u32::try_from(random.below(1000)).unwrap();
+                        audience.set(interested(shard, Some(group.clone()), members));
+                    }
+                    _ => assert_eq!(audience.pick(&group).is_none(), audience.groups.is_empty()),
+                }
+                for turns in &audience.groups {
+                    assert_eq!(turns.shards.iter().map(|turn| turn.credit).sum::<i64>(), 0, "seed {seed}, step {step}");
+                    let bound = 2 * turns.total();
+                    assert!(turns.shards.iter().all(|turn| turn.credit.abs() <= bound), "seed {seed}: {turns:?}");
+                }
+            }
+        }
+    }
+
+    /// Against a list of all entries.
+    #[test]
+    fn it_is_all_plain_shards_and_one_of_each_group() {
+        for seed in 0..100 {
+            let mut random = Random::new(seed);
+            let (mut audience, mut scratch) = (Audience::default(), Vec::new());
+            let mut all: Vec<Interested> = Vec::new();
+            for _ in 0..200 {
+                let shard = u16::try_from(random.below(4)).unwrap();
+                let group = [None, Some(group("a")), Some(group("b"))][random.below(3)].clone();
+                all.retain(|old| (old.shard.0, &old.group) != (shard, &group));
+                if random.below(2) == 0 {
+                    let new = interested(shard, group, u32::try_from(random.below(10)).unwrap());
+                    all.push(new.clone());
+                    audience.set(new);
+                } else {
+                    audience.remove(ShardId(shard), group.as_ref());
+                }
+                assert_eq!(audience.subscribers(), all.iter().map(|entry| u64::from(entry.members)).sum::<u64>());
+                assert_eq!(audience.is_empty(), all.is_empty());
+                audience.choose(&mut scratch);
+                let chosen = audience.chosen(&scratch);
+                assert!(chosen.iter().all(|entry| all.contains(entry)), "seed {seed}: {chosen:?}");
+                let count = |entries: &[Interested], group: Option<&Group>| {
+                    entries.iter().filter(|entry| entry.group.as_ref() == group).count()
+                };
+                assert_eq!(count(chosen, None), count(&all, None), "seed {seed}");
+                for name in ["a", "b"].map(crate::hub::testing::group) {
+                    let expected = count(&all, Some(&name)).min(1);
+                    assert_eq!(count(chosen, Some(&name)), expected, "seed {seed}: {name}");
+                }
+            }
+        }
     }
 }

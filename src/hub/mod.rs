@@ -10,6 +10,7 @@ pub mod history;
 mod local;
 pub mod member;
 pub mod members;
+mod past;
 #[cfg(test)]
 mod testing;
 pub mod topics;

@@ -4,9 +4,10 @@ use crate::config;
 use crate::message::{Cursor, Message, Offset};
 
 /// How much of the past a new subscriber asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Start {
     /// Nothing.
+    #[default]
     Now,
     /// What came after this.
     Since(Cursor),

@@ -15,6 +15,7 @@ use super::Group;
 use super::audience::Audience;
 pub use super::audience::Interested;
 use super::history::{Bounds, History};
+pub use super::past::{Info, Page, Past, Start};
 use crate::codec::websocket::deflate::Deflater;
 use crate::config;
 use crate::id::ShardId;
@@ -46,59 +47,6 @@ pub struct Published<'a> {
     pub duplicate: bool,
     /// Where it goes: all shards with plain subscribers and one shard of each group.
     pub audience: &'a [Interested],
-}
-
-/// How much of the past a new subscriber asks for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Start {
-    /// Nothing.
-    #[default]
-    Now,
-    /// What came after this.
-    Since(Cursor),
-    /// So many messages, or all that are kept if those are fewer.
-    Last(u32),
-}
-
-/// What a new subscriber gets before the live stream.
-#[derive(Debug, Default)]
-pub struct Past {
-    /// After this the live stream goes on: the topic's newest message.
-    pub cursor: Cursor,
-    /// In order, the last one at `cursor`.
-    pub messages: Vec<Message>,
-    /// Some of what was asked for is not kept any more, or never was: there are no messages then.
-    pub reset: bool,
-}
-
-/// Part of a topic's history.
-#[derive(Debug, Default)]
-pub struct Page {
-    /// After this the next page begins; `None` when there is no such topic.
-    pub cursor: Option<Cursor>,
-    /// In order.
-    pub messages: Vec<Message>,
-    /// More follows.
-    pub more: bool,
-    /// Some of what was asked for is not kept any more, or never was: there are no messages then.
-    pub reset: bool,
-}
-
-/// What is known of a topic.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Info {
-    /// Its newest message; `None` when there is no such topic.
-    pub cursor: Option<Cursor>,
-    /// Subscribers, those of groups included.
-    pub subscribers: u64,
-    /// Messages that are kept.
-    pub messages: usize,
-    /// What they keep in memory, about.
-    pub bytes: usize,
-    /// The oldest of them.
-    pub first: Option<Offset>,
-    /// How much is kept at most.
-    pub bounds: config::History,
 }
 
 /// What a shard's topics hold and have lost.
@@ -135,6 +83,8 @@ pub struct Topics {
     keepers: Vec<u32>,
     /// The place in `keepers` of the one whose turn it is.
     hand: usize,
+    /// Where it was last looked for a topic to forget.
+    place: usize,
     /// The newest epoch.
     epoch: Epoch,
     /// The audience of the last publication, where it had to be put together.
@@ -168,6 +118,8 @@ impl Topics {
     const LINGER: Duration = Duration::from_secs(10);
     /// Messages that one step of [`Topics::expire`] drops at most.
     const EXPIRED_PER_STEP: usize = 256;
+    /// Places that are looked at for a topic to forget when there is no room for another: a microsecond.
+    const LOOKED_AT_FOR_ROOM: usize = 64;
     /// Topics whose places are kept when the last one has gone.
     const ROOM_KEPT: usize = 1024;
 
@@ -191,6 +143,7 @@ impl Topics {
             interested: 0,
             keepers: Vec::new(),
             hand: 0,
+            place: 0,
             epoch: Epoch(0),
             scratch: Vec::new(),
         }
@@ -260,31 +213,26 @@ impl Topics {
         self.owned(key).audience.pick(group).cloned()
     }
 
-    /// What a new subscriber missed, in the formats that it reads: encoded once for all who ask, in history itself. The
-    /// topic is created if it does not exist, so that the cursor means something.
+    /// What a new subscriber missed. The topic is created if it does not exist, so that the cursor means something.
     ///
     /// # Errors
     /// When there is no room for the topic.
-    pub fn past(
-        &mut self,
-        topic: &Topic,
-        start: Start,
-        wants: Wants,
-        deflater: &mut Deflater,
-        now: Now,
-    ) -> Result<Past, NoRoom> {
+    pub fn past(&mut self, topic: &Topic, start: Start, now: Now) -> Result<Past, NoRoom> {
         let key = self.find_or_create(topic, now)?;
-        self.look(key, now);
-        let owned = &mut self.topics.0[key as usize];
-        let cursor = owned.cursor;
-        let missed = match start {
-            Start::Now => Some(0),
-            Start::Last(n) => Some(usize::try_from(n).unwrap_or(usize::MAX)),
-            Start::Since(since) => owned.since(since).map(|messages| messages.len()),
+        let owned = self.look(key, now);
+        let Some(missed) = owned.missed(start) else {
+            return Ok(Past { cursor: owned.cursor, messages: Vec::new(), reset: true });
         };
-        let Some(missed) = missed else { return Ok(Past { cursor, messages: Vec::new(), reset: true }) };
-        owned.history.prepare_last(missed, wants, deflater);
-        Ok(Past { cursor, messages: owned.history.last(missed).cloned().collect(), reset: false })
+        Ok(Past { cursor: owned.cursor, messages: owned.history.last(missed).cloned().collect(), reset: false })
+    }
+
+    /// Encodes what [`Topics::past`] will give for those who read these formats, in history itself: once for all who ask.
+    pub fn prepare(&mut self, topic: &Topic, start: Start, wants: Wants, deflater: &mut Deflater) {
+        let Some(&key) = self.keys.get(topic) else { return };
+        let owned = &mut self.topics.0[key as usize];
+        if let Some(missed) = owned.missed(start) {
+            owned.history.prepare_last(missed, wants, deflater);
+        }
     }
 
     /// Up to `limit` messages after `since`, or from the oldest that is kept.
@@ -375,7 +323,7 @@ impl Topics {
         if let Some(&key) = self.keys.get(topic) {
             return Ok(key);
         }
-        if self.topics.0.len() >= self.topics_max {
+        if self.topics.0.len() >= self.topics_max && !self.forget_idle() {
             return Err(NoRoom);
         }
         self.epoch = Epoch(now.unix_ms.max(self.epoch.0 + 1));
@@ -392,6 +340,24 @@ impl Topics {
         self.keys.insert(topic.clone(), key);
         self.arm(key);
         Ok(key)
+    }
+
+    /// Makes room: forgets a topic that nobody subscribes to, if one is among the next few. So topics that were merely
+    /// published to keep nobody out.
+    fn forget_idle(&mut self) -> bool {
+        for _ in 0..Self::LOOKED_AT_FOR_ROOM {
+            let slots = self.topics.0.capacity();
+            self.place = if self.place + 1 < slots { self.place + 1 } else { 0 };
+            if self.topics.0.get(self.place).is_some_and(|owned| owned.audience.is_empty()) {
+                let key = u32::try_from(self.place).expect("topics_max is a key");
+                self.counts.evicted += self.owned(key).history.len() as u64;
+                self.change(key, |history| *history = History::default());
+                self.wheel.disarm(&mut self.topics, key);
+                self.forget(key);
+                return true;
+            }
+        }
+        false
     }
 
     /// When a topic must be looked at; `None` when it stays as it is without us.
@@ -480,9 +446,21 @@ impl Topics {
 }
 
 impl Owned {
+    /// How many of the newest messages make up such a past; `None` where some of it is lost.
+    fn missed(&self, start: Start) -> Option<usize> {
+        match start {
+            Start::Now => Some(0),
+            Start::Last(n) => Some(usize::try_from(n).unwrap_or(usize::MAX)),
+            Start::Since(since) => self.since(since).map(|messages| messages.len()),
+        }
+    }
+
     /// The messages after a cursor; `None` when it is none of this past's, or some are not kept any more.
     fn since(&self, since: Cursor) -> Option<impl ExactSizeIterator<Item = &Message>> {
         let is_ours = since.epoch == self.cursor.epoch;
         is_ours.then(|| self.history.since(since.offset, self.cursor.offset)).flatten()
     }
 }
+
+#[cfg(test)]
+mod tests;

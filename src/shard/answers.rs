@@ -41,9 +41,8 @@ impl Core {
         let now = self.time();
         let what = match about {
             About::Past(start, wire) => {
-                let wants = Wants::NONE.with(wire);
-                let past = self.topics.past(&topic, start, wants, &mut self.deflater, now);
-                past.map_or(Answered::NoRoom(0), Answered::Past)
+                self.topics.prepare(&topic, start, Wants::NONE.with(wire), &mut self.deflater);
+                self.topics.past(&topic, start, now).map_or(Answered::NoRoom(0), Answered::Past)
             }
             About::Info => Answered::Json(write_info(&topic, &self.topics.info(&topic, now))),
             About::Page { since, limit } => {
