@@ -57,7 +57,7 @@ pub(super) struct Later {
 
 impl Later {
     /// Keeps what this says.
-    #[expect(dead_code, reason = "no request depends on another shard yet")]
+    #[cfg_attr(not(test), expect(dead_code, reason = "no request depends on another shard yet"))]
     pub(super) fn of(reply: Reply<'_>) -> Self {
         Self { keep_alive: reply.keep_alive, modern: reply.modern, origin: reply.origin.map(Into::into) }
     }
@@ -242,7 +242,7 @@ impl Connection {
 
 impl<B: Backend> Shard<B> {
     /// Writes the answer of a request that waited for it. Nothing happens when the connection is not there any more.
-    #[expect(dead_code, reason = "no request depends on another shard yet")]
+    #[cfg_attr(not(test), expect(dead_code, reason = "no request depends on another shard yet"))]
     pub(super) fn answer(&mut self, id: ConnId, write: impl FnOnce(Reply<'_>, &mut Vec<u8>)) {
         if !self.core.flag(id, Flags::WAITING) || self.core.flag(id, Flags::CLOSING) {
             return;
@@ -290,3 +290,6 @@ impl<B: Backend> Shard<B> {
         self.write(id);
     }
 }
+
+#[cfg(test)]
+mod tests;
