@@ -17,6 +17,7 @@ use super::ingress::reasoned;
 use super::opening::{Fed, Opened};
 use super::requests::Requests;
 use crate::close::CloseReason;
+use crate::codec::http1::date::Date;
 use crate::codec::http1::response::{Reply, write_error};
 use crate::config::Limits;
 use crate::id::ConnId;
@@ -51,15 +52,21 @@ impl From<Reply<'_>> for Answer {
 #[derive(Debug, Default)]
 pub(super) struct Later {
     keep_alive: bool,
+    head_only: bool,
     modern: bool,
     origin: Option<Box<[u8]>>,
 }
 
 impl Later {
     /// Keeps what this says.
-    #[cfg_attr(not(test), expect(dead_code, reason = "no request depends on another shard yet"))]
     pub(super) fn of(reply: Reply<'_>) -> Self {
-        Self { keep_alive: reply.keep_alive, modern: reply.modern, origin: reply.origin.map(Into::into) }
+        let Reply { keep_alive, head_only, modern, origin, .. } = reply;
+        Self { keep_alive, head_only, modern, origin: origin.map(Into::into) }
+    }
+
+    fn reply(&self, date: Date) -> Reply<'_> {
+        let Self { keep_alive, head_only, modern, .. } = *self;
+        Reply { keep_alive, head_only, modern, date, origin: self.origin.as_deref() }
     }
 }
 
@@ -73,8 +80,8 @@ impl Core {
         while consumed < bytes.len() {
             let Progress { consumed: used, outcome, expects } = match self.request(id, &mut bytes[consumed..]) {
                 Ok(progress) => progress,
-                Err(violation) => {
-                    violation.write(self.date, &mut self.out);
+                Err((violation, later)) => {
+                    violation.write(later.reply(self.date), &mut self.out);
                     self.metrics.http_errors_total.add(1);
                     let (reason, detail) = reasoned(&violation, &self.metrics);
                     return Fed::closed(bytes, reason, detail);
@@ -114,7 +121,7 @@ impl Core {
     }
 
     /// Looks for one request, and answers it.
-    fn request(&mut self, id: ConnId, bytes: &mut [u8]) -> Result<Progress<Answer>, http::Violation> {
+    fn request(&mut self, id: ConnId, bytes: &mut [u8]) -> Result<Progress<Answer>, (http::Violation, Later)> {
         let nothing = Progress { consumed: bytes.len(), outcome: None, expects: false };
         let Some(connection) = self.table.get_mut(id) else { return Ok(nothing) };
         let entrance = self.entrances.get(usize::from(connection.listener().0));
@@ -138,9 +145,11 @@ impl Core {
             out: &mut self.out,
             effects: &mut self.effects,
             metrics: &self.metrics,
+            later: Later::default(),
         };
         let before = connection.partial.as_ref().map(|partial| partial.http.body_start());
-        let progress = http::receive(&mut connection.partial, bytes, &mut env, &mut requests)?;
+        let progress = http::receive(&mut connection.partial, bytes, &mut env, &mut requests)
+            .map_err(|violation| (violation, requests.later))?;
         connection.note_unfinished_request(before, self.tick);
         if let Some(connection) = self.table.get(id)
             && connection.partial.is_some()
@@ -157,8 +166,7 @@ impl Core {
             connection.heard = self.tick;
             connection.state = connection.state.saturating_add(1);
         }
-        let deadline = self.after(self.limits.keep_alive_timeout);
-        self.arm(id, deadline);
+        self.arm_due(id);
     }
 
     /// Notes that the answer to a request comes later. Until then what the connection sends is held.
@@ -168,8 +176,7 @@ impl Core {
             connection.heard = self.tick;
             connection.extra.get_or_insert_default().later = later;
         }
-        let deadline = self.after(Self::ANSWER_TIME);
-        self.arm(id, deadline);
+        self.arm_due(id);
     }
 
     /// Notes that a request which waited has its answer: what came behind it is looked at again.
@@ -251,12 +258,10 @@ impl<B: Backend> Shard<B> {
         let core = &mut self.core;
         let Some(connection) = core.table.get_mut(id) else { return };
         let later = connection.extra.as_mut().map(|extra| std::mem::take(&mut extra.later)).unwrap_or_default();
-        let Later { keep_alive, modern, origin } = later;
-        let reply = Reply { keep_alive, modern, head_only: false, date: core.date, origin: origin.as_deref() };
-        write(reply, &mut core.out);
+        write(later.reply(core.date), &mut core.out);
         core.answered(id);
         self.write(id);
-        if !keep_alive {
+        if !later.keep_alive {
             self.begin_close(id, CloseReason::Normal, "");
         }
     }

@@ -1,6 +1,6 @@
 //! What requests mean: which of them are taken, with which body, and the answers.
 
-use super::http::Answer;
+use super::http::{Answer, Later};
 use super::opening::{Opened, fault_reason};
 use super::shedding::write_shed;
 use crate::app::router::{Fault, Request};
@@ -38,6 +38,8 @@ pub(super) struct Requests<'a> {
     pub(super) out: &'a mut Vec<u8>,
     pub(super) effects: &'a mut Vec<Effect>,
     pub(super) metrics: &'a ShardMetrics,
+    /// How the answer has to be when the request is refused after all.
+    pub(super) later: Later,
 }
 
 impl Service for Requests<'_> {
@@ -47,8 +49,13 @@ impl Service for Requests<'_> {
         if self.is_shed {
             return Ok(Preflight::Now);
         }
+        let caller = http::caller(head, &self.policy.origins);
+        self.later = Later::of(reply_to(head, caller, self.date));
+        let is_page = matches!(head.method(), "GET" | "HEAD") && self.route(head.path()).is_none();
+        if caller == Caller::Foreign && !is_page {
+            return Err(Violation::Origin);
+        }
         if self.echoes(head) {
-            self.own_or_friend(head)?;
             return Ok(Preflight::Batch);
         }
         http::refuse_body(head)?;
@@ -60,17 +67,10 @@ impl Service for Requests<'_> {
             write_shed(self.id, self.date, self.out);
             return Ok(Answer::Refused(CloseReason::TryAgainLater, String::new()));
         }
-        let mut reply = head.reply(self.date);
+        let mut reply = reply_to(head, http::caller(head, &self.policy.origins), self.date);
         reply.keep_alive &= !self.is_last && body.is_some();
-        let caller = http::caller(head, &self.policy.origins);
-        if let Caller::Friend(origin) = caller {
-            reply.origin = Some(origin);
-        }
         match head.method() {
-            "OPTIONS" => {
-                self.own_or_friend(head)?;
-                self.options(head, reply);
-            }
+            "OPTIONS" => self.options(head, reply),
             "POST" => self.echo(head, body.unwrap_or_default(), reply),
             _ => match self.route(head.path()) {
                 Some((route, param)) => return self.open(head, route, param, reply),
@@ -85,12 +85,6 @@ impl Service for Requests<'_> {
 }
 
 impl Requests<'_> {
-    /// A request of another site's page is refused, unless that site is allowed here.
-    fn own_or_friend(&self, head: &Head<'_>) -> Result<(), Violation> {
-        let is_foreign = http::caller(head, &self.policy.origins) == Caller::Foreign;
-        if is_foreign { Err(Violation::Origin) } else { Ok(()) }
-    }
-
     /// The route of a path, and what its parameter stands for.
     fn route<'p>(&self, path: &'p str) -> Option<(RouteId, &'p str)> {
         if self.routes { self.router.find(path) } else { None }
@@ -161,6 +155,12 @@ impl Requests<'_> {
             None => write_error(404, "not_found", "there is nothing at this path", &[], reply, self.out),
         }
     }
+}
+
+/// How the answer has to be, for whoever asks.
+fn reply_to<'h>(head: &Head<'_>, caller: Caller<'h>, date: Date) -> Reply<'h> {
+    let origin = if let Caller::Friend(origin) = caller { Some(origin) } else { None };
+    Reply { origin, ..head.reply(date) }
 }
 
 /// Writes the answer that turns the connection into a WebSocket.

@@ -162,6 +162,7 @@ impl Core {
         }
         if let Some(drain) = &self.drain
             && flags.has(Flags::DRAINING)
+            && !flags.has(Flags::WAITING)
             && passed(drain.leave(id))
         {
             return Due::Close(CloseReason::GoingAway);
@@ -214,6 +215,11 @@ impl Core {
         if let Some(connection) = self.table.get_mut(id) {
             connection.heard = self.tick;
         }
+        self.arm_due(id);
+    }
+
+    /// Sets the timer to the earliest deadline, sooner or later than it was.
+    pub(super) fn arm_due(&mut self, id: ConnId) {
         if let Some(connection) = self.table.get(id) {
             match self.due(id, connection) {
                 Due::Later(tick) => self.arm(id, tick),

@@ -119,6 +119,20 @@ fn old_clients_stay_when_they_ask_for_it() {
 }
 
 #[test]
+fn a_refusal_has_no_body_where_none_is_asked_for() {
+    beside_a_neighbour(
+        |_| {},
+        |running, _| {
+            let mut client = running.connect(0);
+            client.send_raw(ask("HEAD", "/echo", "").as_bytes());
+            let refused = response(&mut client, true);
+            assert!(refused.status == 405 && refused.head.contains("Allow: GET"), "{}", refused.head);
+            assert_eq!(client.exactly(usize::MAX), b"");
+        },
+    );
+}
+
+#[test]
 fn a_connection_has_so_many_requests() {
     beside_a_neighbour(
         |config| config.limits.keep_alive_requests_max = 5,
@@ -288,6 +302,8 @@ fn pages_of_other_sites_may_read_what_they_are_allowed_to() {
             }
             let static_page = head("GET", "/demo.css", "Origin: https://evil.example\r\n");
             assert!(static_page.starts_with("200 ") && !static_page.contains("Access-Control"), "{static_page}");
+            let refused = head("DELETE", "/", friend);
+            assert!(refused.starts_with("405 ") && refused.contains(allowed), "{refused}");
         },
     );
 }

@@ -133,6 +133,8 @@ fn heads() -> Vec<Case> {
         (431, "a field over the limit", get(&format!("A: {}\r\n", "b".repeat(17 * 1024)))),
         (431, "too many fields", get(&"A: b\r\n".repeat(100))),
         (403, "a POST from another site", post("Origin: https://evil.example\r\nContent-Length: 5\r\n", "hello")),
+        (403, "a POST that nobody takes, from another site", line("POST / HTTP/1.1\r\nOrigin: null")),
+        (403, "a topic for another site", line("GET /topics/t HTTP/1.1\r\nOrigin: https://evil.example")),
         (403, "a question from another site", get("Origin: https://evil.example\r\n").replace("GET", "OPTIONS")),
     ]
 }

@@ -6,7 +6,6 @@ use std::time::Duration;
 use super::*;
 use crate::app::site::DemoSite;
 use crate::app::standard_routes;
-use crate::codec::http1::date::Date;
 use crate::codec::http1::response::write_page;
 use crate::id::{ListenerId, ShardId};
 use crate::metrics::Metrics;
