@@ -71,7 +71,7 @@ impl Service for Requests<'_> {
         reply.keep_alive &= !self.is_last && body.is_some();
         match head.method() {
             "OPTIONS" => self.options(head, reply),
-            "POST" => self.echo(head, body.unwrap_or_default(), reply),
+            "POST" => self.echo(body.unwrap_or_default(), reply),
             _ => match self.route(head.path()) {
                 Some((route, param)) => return self.open(head, route, param, reply),
                 None => self.page(head, reply),
@@ -96,10 +96,9 @@ impl Requests<'_> {
         head.method() == "POST" && head.path() == "/echo" && is_plain && self.route(head.path()).is_some()
     }
 
-    fn echo(&mut self, head: &Head<'_>, body: &[u8], reply: Reply<'_>) {
-        let content_type = head.field("content-type").and_then(|value| str::from_utf8(value).ok());
-        let content_type = content_type.unwrap_or("application/octet-stream");
-        write_page(200, content_type, body, SECURITY_FIELDS, reply, self.out);
+    /// As bytes without a type: a browser must not take what someone sent for a page of ours.
+    fn echo(&mut self, body: &[u8], reply: Reply<'_>) {
+        write_page(200, "application/octet-stream", body, SECURITY_FIELDS, reply, self.out);
     }
 
     /// What is allowed at a path; and to pages of other sites, when one asks before it sends something.

@@ -168,6 +168,7 @@ impl Core {
             return Due::Close(CloseReason::GoingAway);
         }
         if let Some(extra) = &connection.extra
+            && flags.has(Flags::OPEN)
             && !limits.idle_timeout.is_zero()
             && passed(extra.spoke.later(ticks(limits.idle_timeout)))
         {

@@ -26,8 +26,12 @@ struct Scene {
 
 impl Scene {
     fn new() -> Self {
+        Self::with(Limits::default())
+    }
+
+    fn with(limits: Limits) -> Self {
         let net = Net::new(1, Config::default());
-        let (limits, metrics) = (Arc::new(Limits { connections_max: 10, ..Limits::default() }), Metrics::new(1));
+        let (limits, metrics) = (Arc::new(Limits { connections_max: 10, ..limits }), Metrics::new(1));
         let kind = EntranceKind::Http { policy: UpgradePolicy::default(), site: Arc::new(DemoSite), routes: true };
         let mut backend = net.backend();
         backend.open(ListenerId(0));
@@ -51,7 +55,11 @@ impl Scene {
 
     /// One whose client waits for an answer that comes later.
     fn waiting(keep_alive: bool) -> Self {
-        let mut scene = Self::new();
+        Self::new().into_waiting(keep_alive)
+    }
+
+    fn into_waiting(self, keep_alive: bool) -> Self {
+        let mut scene = self;
         let reply = Reply { keep_alive, origin: Some(b"https://app.example"), ..Reply::last(Date::from_unix(0)) };
         scene.shard.core.wait(scene.id, Later::of(reply));
         scene
@@ -161,4 +169,18 @@ fn an_answer_for_nobody_is_none() {
     assert_eq!(scene.connections(), 0);
     scene.answer();
     assert_eq!(scene.connections(), 0);
+}
+
+#[test]
+fn who_waits_is_not_idle() {
+    let limits = Limits { idle_timeout: Duration::from_secs(1), ..Limits::default() };
+    let mut scene = Scene::with(limits).into_waiting(true);
+    scene.clock.advance(Duration::from_secs(3));
+    scene.rest();
+    scene.answer();
+    assert_eq!(statuses(&scene.client.read()), ["200", "later"]);
+    scene.clock.advance(Duration::from_secs(3));
+    scene.rest();
+    scene.send(GET);
+    assert_eq!(statuses(&scene.client.read()), ["200"]);
 }
