@@ -11,10 +11,12 @@
 mod common;
 
 mod misbehaviour {
+    pub mod exchanges;
     pub mod floods;
     pub mod frames;
     pub mod handshakes;
     pub mod limits;
+    pub mod requests;
     pub mod shedding;
     pub mod silence;
 }

@@ -144,7 +144,7 @@ impl Violation {
     }
 
     /// Appends the whole answer, the last one of its connection.
-    pub fn write(self, date: Date, out: &mut Vec<u8>) {
+    pub fn write(self, reply: Reply<'_>, out: &mut Vec<u8>) {
         let extra: &[(&str, &str)] = match self {
             Self::MethodNotAllowed => &[("Allow", METHODS)],
             Self::UpgradeRequired => &[("Upgrade", "websocket"), ("Connection", "Upgrade, close")],
@@ -153,7 +153,14 @@ impl Violation {
             }
             _ => &[],
         };
-        write_error(self.status(), self.rule().label(), &self.to_string(), extra, Reply::last(date), out);
+        write_error(
+            self.status(),
+            self.rule().label(),
+            &self.to_string(),
+            extra,
+            Reply { keep_alive: false, ..reply },
+            out,
+        );
     }
 }
 

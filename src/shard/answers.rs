@@ -133,8 +133,9 @@ impl Core {
         let fields = if status == 503 { &RETRY_AFTER[..] } else { fields };
         write_page(status, content_type, body, fields, later.reply(self.date), &mut out);
         self.say(id, &out);
-        self.answered(id);
-        if !later.keep_alive {
+        if later.keep_alive {
+            self.answered(id);
+        } else {
             self.doomed.push((id, CloseReason::Normal, ""));
         }
     }

@@ -17,12 +17,13 @@ use super::ingress::reasoned;
 use super::opening::{Fed, Opened};
 use super::requests::{Requests, Task};
 use crate::close::CloseReason;
+use crate::codec::http1::date::Date;
 use crate::codec::http1::response::{Reply, write_error};
 use crate::config::Limits;
 use crate::id::ConnId;
 use crate::io::Backend;
 use crate::rule::Limit;
-use crate::session::http::{self, Date, Progress};
+use crate::session::http::{self, Progress};
 use crate::session::{Env, Protocol};
 use crate::wheel::Tick;
 
@@ -52,8 +53,8 @@ impl From<Reply<'_>> for Answer {
 #[derive(Debug, Default)]
 pub(super) struct Later {
     pub(super) keep_alive: bool,
-    modern: bool,
     head_only: bool,
+    modern: bool,
     origin: Option<Box<[u8]>>,
 }
 
@@ -81,8 +82,8 @@ impl Core {
         while consumed < bytes.len() {
             let Progress { consumed: used, outcome, expects } = match self.request(id, &mut bytes[consumed..]) {
                 Ok(progress) => progress,
-                Err(violation) => {
-                    violation.write(self.date, &mut self.out);
+                Err((violation, later)) => {
+                    violation.write(later.reply(self.date), &mut self.out);
                     self.metrics.http_errors_total.add(1);
                     let (reason, detail) = reasoned(&violation, &self.metrics);
                     return Fed::closed(bytes, reason, detail);
@@ -131,7 +132,7 @@ impl Core {
     }
 
     /// Looks for one request, and answers it.
-    fn request(&mut self, id: ConnId, bytes: &mut [u8]) -> Result<Progress<Answer>, http::Violation> {
+    fn request(&mut self, id: ConnId, bytes: &mut [u8]) -> Result<Progress<Answer>, (http::Violation, Later)> {
         let nothing = Progress { consumed: bytes.len(), outcome: None, expects: false };
         let Some(connection) = self.table.get_mut(id) else { return Ok(nothing) };
         let entrance = self.entrances.get(usize::from(connection.listener().0));
@@ -156,9 +157,11 @@ impl Core {
             out: &mut self.out,
             effects: &mut self.effects,
             metrics: &self.metrics,
+            later: Later::default(),
         };
         let before = connection.partial.as_ref().map(|partial| partial.http.body_start());
-        let progress = http::receive(&mut connection.partial, bytes, &mut env, &mut requests)?;
+        let progress = http::receive(&mut connection.partial, bytes, &mut env, &mut requests)
+            .map_err(|violation| (violation, requests.later))?;
         connection.note_unfinished_request(before, self.tick);
         if let Some(connection) = self.table.get(id)
             && connection.partial.is_some()
@@ -175,8 +178,7 @@ impl Core {
             connection.heard = self.tick;
             connection.state = connection.state.saturating_add(1);
         }
-        let deadline = self.after(self.limits.keep_alive_timeout);
-        self.arm(id, deadline);
+        self.arm_due(id);
     }
 
     /// Notes that the answer to a request comes later. Until then what the connection sends is held.
@@ -186,8 +188,7 @@ impl Core {
             connection.heard = self.tick;
             connection.extra.get_or_insert_default().later = later;
         }
-        let deadline = self.after(Self::ANSWER_TIME);
-        self.arm(id, deadline);
+        self.arm_due(id);
     }
 
     /// Notes that a request which waited has its answer: what came behind it is looked at again.
@@ -264,8 +265,6 @@ impl<B: Backend> Shard<B> {
         let Some(connection) = self.core.table.get(id) else { return };
         let is_http = connection.protocol == Protocol::Http;
         if connection.flags.has(Flags::WAITING) {
-            let message = "this took too long; try again";
-            self.last_words(id, 503, "unavailable", message, &[("Retry-After", "1")]);
             return self.begin_close(id, CloseReason::TryAgainLater, "another shard did not answer in time");
         }
         self.core.metrics.strike(limit);
@@ -288,3 +287,6 @@ impl<B: Backend> Shard<B> {
         self.write(id);
     }
 }
+
+#[cfg(test)]
+mod tests;

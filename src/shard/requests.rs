@@ -76,6 +76,8 @@ pub(super) struct Requests<'a> {
     pub(super) out: &'a mut Vec<u8>,
     pub(super) effects: &'a mut Vec<Effect>,
     pub(super) metrics: &'a ShardMetrics,
+    /// How the answer has to be when the request is refused after all.
+    pub(super) later: Later,
 }
 
 impl Service for Requests<'_> {
@@ -85,14 +87,18 @@ impl Service for Requests<'_> {
         if self.is_shed {
             return Ok(Preflight::Now);
         }
+        let caller = http::caller(head, &self.policy.origins);
+        self.later = Later::of(reply_to(head, caller, self.date));
+        let is_page = matches!(head.method(), "GET" | "HEAD") && self.route(head.path()).is_none();
+        if caller == Caller::Foreign && !is_page {
+            return Err(Violation::Origin);
+        }
         if self.echoes(head) {
-            self.own_or_friend(head)?;
             return Ok(Preflight::Batch);
         }
         if head.method() == "POST" {
             let offers = self.offers_at(head);
             if offers.posts || offers.batches {
-                self.own_or_friend(head)?;
                 return Ok(if offers.posts { Preflight::Message } else { Preflight::Batch });
             }
         }
@@ -105,18 +111,11 @@ impl Service for Requests<'_> {
             write_shed(self.id, self.date, self.out);
             return Ok(Answer::Refused(CloseReason::TryAgainLater, String::new()));
         }
-        let mut reply = head.reply(self.date);
+        let mut reply = reply_to(head, http::caller(head, &self.policy.origins), self.date);
         reply.keep_alive &= !self.is_last && body.is_some();
-        let caller = http::caller(head, &self.policy.origins);
-        if let Caller::Friend(origin) = caller {
-            reply.origin = Some(origin);
-        }
         match head.method() {
-            "OPTIONS" => {
-                self.own_or_friend(head)?;
-                self.options(head, reply);
-            }
-            "POST" if self.echoes(head) => self.echo(head, body.unwrap_or_default(), reply),
+            "OPTIONS" => self.options(head, reply),
+            "POST" if self.echoes(head) => self.echo(body.unwrap_or_default(), reply),
             "POST" => return Ok(self.publish(head, body.unwrap_or_default(), reply)),
             _ => match self.route(head.path()) {
                 Some((route, param)) => return self.read(head, route, param, reply),
@@ -131,12 +130,6 @@ impl Service for Requests<'_> {
 }
 
 impl Requests<'_> {
-    /// A request of another site's page is refused, unless that site is allowed here.
-    fn own_or_friend(&self, head: &Head<'_>) -> Result<(), Violation> {
-        let is_foreign = http::caller(head, &self.policy.origins) == Caller::Foreign;
-        if is_foreign { Err(Violation::Origin) } else { Ok(()) }
-    }
-
     /// The route of a path, and what its parameter stands for.
     fn route<'p>(&self, path: &'p str) -> Option<(RouteId, &'p str)> {
         if self.routes { self.router.find(path) } else { None }
@@ -148,10 +141,9 @@ impl Requests<'_> {
         head.method() == "POST" && head.path() == "/echo" && is_plain && self.route(head.path()).is_some()
     }
 
-    fn echo(&mut self, head: &Head<'_>, body: &[u8], reply: Reply<'_>) {
-        let content_type = head.field("content-type").and_then(|value| str::from_utf8(value).ok());
-        let content_type = content_type.unwrap_or("application/octet-stream");
-        write_page(200, content_type, body, SECURITY_FIELDS, reply, self.out);
+    /// As bytes without a type: a browser must not take what someone sent for a page of ours.
+    fn echo(&mut self, body: &[u8], reply: Reply<'_>) {
+        write_page(200, "application/octet-stream", body, SECURITY_FIELDS, reply, self.out);
     }
 
     /// What is allowed at a path; and to pages of other sites, when one asks before it sends something.
@@ -255,9 +247,6 @@ impl Requests<'_> {
             Ok(reading) => reading,
             Err(refusal) => return Ok(self.refuse(&refusal, reply)),
         };
-        if reading != Some(Reading::WebSocket) {
-            self.own_or_friend(head)?;
-        }
         match reading {
             None if offers.queries && asks(param).is_some() => Ok(self.ask(head, param, reply)),
             // What else it may be, the violation says.
@@ -378,6 +367,12 @@ impl Requests<'_> {
             None => write_error(404, "not_found", "there is nothing at this path", &[], reply, self.out),
         }
     }
+}
+
+/// How the answer has to be, for whoever asks.
+fn reply_to<'h>(head: &Head<'_>, caller: Caller<'h>, date: Date) -> Reply<'h> {
+    let origin = if let Caller::Friend(origin) = caller { Some(origin) } else { None };
+    Reply { origin, ..head.reply(date) }
 }
 
 /// How messages are encoded where nothing is compressed.

@@ -161,11 +161,13 @@ impl Core {
         }
         if let Some(drain) = &self.drain
             && flags.has(Flags::DRAINING)
+            && !flags.has(Flags::WAITING)
             && passed(drain.leave(id))
         {
             return Due::Close(CloseReason::GoingAway);
         }
         if let Some(extra) = &connection.extra
+            && flags.has(Flags::OPEN)
             && !limits.idle_timeout.is_zero()
             && !connection.protocol.is_http()
             && passed(extra.spoke.later(ticks(limits.idle_timeout)))
@@ -220,6 +222,11 @@ impl Core {
         if let Some(connection) = self.table.get_mut(id) {
             connection.heard = self.tick;
         }
+        self.arm_due(id);
+    }
+
+    /// Sets the timer to the earliest deadline, sooner or later than it was.
+    pub(super) fn arm_due(&mut self, id: ConnId) {
         if let Some(connection) = self.table.get(id) {
             match self.due(id, connection) {
                 Due::Later(tick) => self.arm(id, tick),

@@ -1,0 +1,186 @@
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::*;
+use crate::app::site::DemoSite;
+use crate::app::standard_routes;
+use crate::codec::http1::response::Reply;
+use crate::id::{ListenerId, ShardId};
+use crate::metrics::Metrics;
+use crate::session::http::UpgradePolicy;
+use crate::shard::{Control, Entrance, EntranceKind, Mail, Seed};
+use crate::sim::{Client, Config, ManualClock, Net, SimBackend};
+
+const GET: &[u8] = b"GET /demo.css HTTP/1.1\r\nHost: sim\r\n\r\n";
+
+/// A shard on a simulated network, with one client whose first request has been answered.
+struct Scene {
+    clock: ManualClock,
+    shard: Shard<SimBackend>,
+    metrics: Metrics,
+    client: Client,
+    id: ConnId,
+}
+
+impl Scene {
+    fn new() -> Self {
+        Self::with(Limits::default())
+    }
+
+    fn with(limits: Limits) -> Self {
+        let net = Net::new(1, Config::default());
+        let (limits, metrics) = (Arc::new(Limits { connections_max: 10, ..limits }), Metrics::new(1));
+        let kind = EntranceKind::Http { policy: UpgradePolicy::default(), site: Arc::new(DemoSite), routes: true };
+        let mut backend = net.backend();
+        backend.open(ListenerId(0));
+        let seed = Seed {
+            id: ShardId(0),
+            limits: Arc::clone(&limits),
+            router: standard_routes(),
+            entrances: [Entrance { url: String::new(), kind }].into(),
+            mail: Mail::mesh(1, limits.mailbox_capacity).remove(0),
+            control: Arc::new(Control::new(&limits)),
+            metrics: metrics.clone(),
+        };
+        let mut shard = Shard::new(backend, seed);
+        let (clock, mut client) = (ManualClock::new(), net.connect_to(0, ListenerId(0)).unwrap());
+        assert_eq!(client.write(GET), GET.len());
+        rest(&mut shard, &clock);
+        assert_eq!(statuses(&client.read()), ["200"]);
+        let id = shard.core.table.iter().next().unwrap().0;
+        Self { clock, shard, metrics, client, id }
+    }
+
+    /// One whose client waits for an answer that comes later.
+    fn waiting(keep_alive: bool) -> Self {
+        Self::new().into_waiting(keep_alive)
+    }
+
+    fn into_waiting(self, keep_alive: bool) -> Self {
+        let mut scene = self;
+        let reply = Reply { keep_alive, origin: Some(b"https://app.example"), ..Reply::last(Date::from_unix(0)) };
+        scene.shard.core.wait(scene.id, Later::of(reply));
+        scene
+    }
+
+    fn rest(&mut self) {
+        rest(&mut self.shard, &self.clock);
+    }
+
+    fn send(&mut self, bytes: &[u8]) {
+        assert_eq!(self.client.write(bytes), bytes.len());
+        self.rest();
+    }
+
+    fn answer(&mut self) {
+        self.shard.core.respond(self.id, 200, "text/plain", b"later", &[]);
+        self.rest();
+    }
+
+    fn connections(&self) -> u64 {
+        self.metrics.total(|shard| shard.connections.get())
+    }
+}
+
+fn rest(shard: &mut Shard<SimBackend>, clock: &ManualClock) {
+    for _ in 0..10 {
+        shard.turn(clock).unwrap();
+        shard.audit().unwrap();
+    }
+}
+
+/// The statuses of some answers, and `later` for a body that came later.
+fn statuses(answers: &[u8]) -> Vec<&str> {
+    let text = str::from_utf8(answers).unwrap();
+    let heads = text.split("HTTP/1.1 ").skip(1);
+    heads.flat_map(|head| [Some(&head[..3]), head.ends_with("later").then_some("later")]).flatten().collect()
+}
+
+#[test]
+fn what_comes_before_the_answer_is_looked_at_after_it() {
+    let mut scene = Scene::waiting(true);
+    scene.send(GET);
+    scene.send(&GET[..10]);
+    assert_eq!(statuses(&scene.client.read()), [""; 0]);
+    scene.answer();
+    let answers = scene.client.read();
+    assert_eq!(statuses(&answers), ["200", "later", "200"]);
+    assert!(str::from_utf8(&answers).unwrap().contains("Access-Control-Allow-Origin: https://app.example\r\n"));
+    scene.send(&GET[10..]);
+    assert_eq!(statuses(&scene.client.read()), ["200"]);
+}
+
+#[test]
+fn a_client_that_sends_nothing_meanwhile_goes_on_as_well() {
+    let mut scene = Scene::waiting(true);
+    scene.rest();
+    scene.answer();
+    assert_eq!(statuses(&scene.client.read()), ["200", "later"]);
+    scene.answer();
+    assert_eq!(statuses(&scene.client.read()), [""; 0], "nobody waits for it");
+    scene.send(GET);
+    assert_eq!(statuses(&scene.client.read()), ["200"]);
+}
+
+#[test]
+fn the_last_answer_of_a_connection_may_come_later_too() {
+    let mut scene = Scene::waiting(false);
+    scene.send(GET);
+    scene.answer();
+    assert_eq!(statuses(&scene.client.read()), ["200", "later"]);
+    scene.client.shutdown_write();
+    scene.rest();
+    assert_eq!(scene.connections(), 0);
+}
+
+#[test]
+fn a_client_that_has_said_all_gets_its_answer() {
+    let mut scene = Scene::waiting(true);
+    scene.client.shutdown_write();
+    scene.rest();
+    assert_eq!(scene.connections(), 1);
+    scene.answer();
+    assert_eq!(statuses(&scene.client.read()), ["200", "later"]);
+    assert_eq!(scene.connections(), 0);
+}
+
+#[test]
+fn an_answer_that_does_not_come_is_given_up() {
+    let mut scene = Scene::waiting(true);
+    scene.send(GET);
+    scene.clock.advance(Core::ANSWER_TIME - Duration::from_secs(1));
+    scene.rest();
+    assert_eq!(statuses(&scene.client.read()), [""; 0]);
+    scene.clock.advance(Duration::from_secs(2));
+    scene.rest();
+    assert_eq!(statuses(&scene.client.read()), ["503"]);
+    scene.answer();
+    assert_eq!(statuses(&scene.client.read()), [""; 0], "it is too late");
+}
+
+#[test]
+fn an_answer_for_nobody_is_none() {
+    let mut scene = Scene::waiting(true);
+    let client = std::mem::replace(&mut scene.client, Scene::new().client);
+    client.reset();
+    scene.rest();
+    assert_eq!(scene.connections(), 0);
+    scene.answer();
+    assert_eq!(scene.connections(), 0);
+}
+
+#[test]
+fn who_waits_is_not_idle() {
+    let limits = Limits { idle_timeout: Duration::from_secs(1), ..Limits::default() };
+    let mut scene = Scene::with(limits).into_waiting(true);
+    scene.clock.advance(Duration::from_secs(3));
+    scene.rest();
+    scene.answer();
+    assert_eq!(statuses(&scene.client.read()), ["200", "later"]);
+    scene.clock.advance(Duration::from_secs(3));
+    scene.rest();
+    scene.send(GET);
+    assert_eq!(statuses(&scene.client.read()), ["200"]);
+}
