@@ -67,6 +67,7 @@
 
 pub mod chat;
 pub mod echo;
+pub mod files;
 pub mod opening;
 pub mod router;
 pub mod site;

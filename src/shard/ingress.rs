@@ -164,7 +164,9 @@ impl<B: Backend> Shard<B> {
             return;
         }
         if connection.flags.has(Flags::PEER_DONE) {
-            self.begin_close(id, CloseReason::PeerClosed, "");
+            if !connection.is_transferring() {
+                self.begin_close(id, CloseReason::PeerClosed, "");
+            }
         } else {
             self.backend.resume(id);
         }
@@ -176,7 +178,7 @@ impl<B: Backend> Shard<B> {
         let held = connection.outbox.as_ref().is_some_and(|outbox| !outbox.held.is_empty());
         if connection.flags.has(Flags::CLOSING) {
             self.core.closing.push_back(id);
-        } else if !held {
+        } else if !held && !connection.is_transferring() {
             self.begin_close(id, CloseReason::PeerClosed, "");
         }
     }
@@ -250,9 +252,8 @@ impl Core {
         if connection.flags.has(Flags::DEAF) {
             return Fed::all(bytes);
         }
-        if let Some(outbox) = connection.outbox.as_deref()
-            && !outbox.held.is_empty()
-        {
+        let holds = connection.outbox.as_deref().is_some_and(|outbox| !outbox.held.is_empty());
+        if holds || connection.is_transferring() {
             return Fed { pressed: true, ..Fed::default() };
         }
         match connection.protocol {

@@ -5,12 +5,13 @@ use super::core::Core;
 use super::entrance::Kind;
 use super::ingress::reasoned;
 use super::shedding::write_shed;
+use crate::app::files::Transfer;
 use crate::app::router::{Fault, Request};
-use crate::app::site::{SECURITY_FIELDS, Site};
+use crate::app::site::{Body, PageRequest, Site};
 use crate::app::{Context, Refusal, RouteId, Router, Subject};
 use crate::close::CloseReason;
 use crate::codec::http1::head::Head;
-use crate::codec::http1::response::{Reply, write_error, write_page};
+use crate::codec::http1::response::{Reply, write_error, write_prepared};
 use crate::id::ConnId;
 use crate::message::Wire;
 use crate::rule::Rule;
@@ -61,6 +62,8 @@ enum Answer {
     Last,
     /// It was refused.
     Refused(CloseReason, String),
+    /// A file follows; what comes behind the request waits for its end.
+    File(Box<Transfer>),
 }
 
 impl Core {
@@ -173,6 +176,10 @@ impl Core {
                         return Fed { consumed, pressed: true, ..Fed::default() };
                     }
                 }
+                Answer::File(transfer) => {
+                    self.begin_transfer(id, transfer);
+                    return Fed { consumed, pressed: consumed < bytes.len(), ..Fed::default() };
+                }
                 Answer::Last => return Fed::closed(bytes, CloseReason::Normal, String::new()),
                 Answer::Refused(reason, detail) => {
                     self.metrics.http_errors_total.add(1);
@@ -212,7 +219,7 @@ impl Core {
             }
             let found = if *routes { router.find(head.path()) } else { None };
             let start = out.len();
-            let Some((route, param)) = found else { return page(head, &**site, out).map(|reply| reply.into()) };
+            let Some((route, param)) = found else { return page(head, &**site, out) };
             let (websocket, encoder) = switch(head, policy, out)?;
             let request = Request { path: head.path(), query: head.raw_query(), param, topic_bytes_max };
             let subject = Subject { encoder, ..subject };
@@ -239,14 +246,22 @@ impl From<Reply> for Answer {
 }
 
 /// Writes a page, or that there is none.
-fn page(head: &Head<'_>, site: &dyn Site, out: &mut Vec<u8>) -> Result<Reply, http::Violation> {
+fn page(head: &Head<'_>, site: &dyn Site, out: &mut Vec<u8>) -> Result<Answer, http::Violation> {
     http::refuse_body(head)?;
     let reply = head.reply();
-    match site.page(head.path()) {
-        Some(page) => write_page(page.status, page.content_type, &page.body, SECURITY_FIELDS, reply, out),
-        None => write_error(404, "not_found", "there is nothing at this path", &[], reply, out),
+    let Some(page) = site.get(&PageRequest::of(head)) else {
+        write_error(404, "not_found", "there is nothing at this path", &[], reply, out);
+        return Ok(reply.into());
+    };
+    write_prepared(page.status, &page.fields, page.body.len(), reply, out);
+    match page.body {
+        Body::Bytes(bytes) if !reply.head_only => out.extend_from_slice(&bytes),
+        Body::File(slice) if !reply.head_only => {
+            return Ok(Answer::File(Box::new(Transfer::new(slice, !reply.keep_alive))));
+        }
+        Body::Bytes(_) | Body::File(_) => {}
     }
-    Ok(reply)
+    Ok(reply.into())
 }
 
 /// Writes the answer that turns the connection into a WebSocket.

@@ -157,7 +157,9 @@ impl Core {
             next = Some(next.map_or(due, |next: Tick| next.min(due)));
             now >= due
         };
-        if !flags.has(Flags::OPEN) && passed(connection.heard.later(ticks(limits.handshake_timeout))) {
+        // A file on its way has the time that its outbox has; the next request's begins behind it.
+        let transferring = connection.is_transferring();
+        if !flags.has(Flags::OPEN) && !transferring && passed(connection.heard.later(ticks(limits.handshake_timeout))) {
             return Due::Close(CloseReason::HandshakeTimeout);
         }
         if let Some(outbox) = &connection.outbox
@@ -174,6 +176,7 @@ impl Core {
         }
         if let Some(extra) = &connection.extra
             && !limits.idle_timeout.is_zero()
+            && !transferring
             && passed(extra.spoke.later(ticks(limits.idle_timeout)))
         {
             return Due::Close(CloseReason::IdleTimeout);

@@ -5,5 +5,5 @@ pub mod response;
 pub mod uri;
 
 pub use head::{Body, Head, Malformed};
-pub use response::{Reply, write_error, write_page};
+pub use response::{Reply, write_error, write_page, write_prepared};
 pub use uri::Query;

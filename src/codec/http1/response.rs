@@ -37,9 +37,11 @@ pub const fn phrase(status: u16) -> &'static str {
         409 => "Conflict",
         410 => "Gone",
         411 => "Length Required",
+        412 => "Precondition Failed",
         413 => "Content Too Large",
         414 => "URI Too Long",
         415 => "Unsupported Media Type",
+        416 => "Range Not Satisfiable",
         417 => "Expectation Failed",
         422 => "Unprocessable Content",
         426 => "Upgrade Required",
@@ -85,6 +87,26 @@ pub fn write_page(
     if !reply.head_only {
         out.extend_from_slice(body);
     }
+}
+
+/// Appends the head of a response whose fields are written out already, each line with its CRLF. `length` is that of the
+/// body that follows; a 304 has none and does not say one (RFC 9110 section 8.6).
+pub fn write_prepared(status: u16, fields: &[u8], length: u64, reply: Reply, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"HTTP/1.1 ");
+    write_number(usize::from(status), out);
+    out.push(b' ');
+    out.extend_from_slice(phrase(status).as_bytes());
+    out.extend_from_slice(b"\r\n");
+    out.extend_from_slice(fields);
+    if status != 304 {
+        out.extend_from_slice(b"Content-Length: ");
+        write_number(usize::try_from(length).unwrap_or(usize::MAX), out);
+        out.extend_from_slice(b"\r\n");
+    }
+    if !reply.keep_alive {
+        write_field("Connection", "close", out);
+    }
+    out.extend_from_slice(b"\r\n");
 }
 
 /// Appends an error: JSON `{"error":{"code","message"}}`.
