@@ -68,6 +68,7 @@
 pub mod batch;
 pub mod chat;
 pub mod echo;
+pub mod files;
 pub mod opening;
 pub mod parameters;
 pub mod router;

@@ -1,22 +1,147 @@
 //! Pages beside the routes: what a browser gets that does not ask for a WebSocket.
 
-use std::borrow::Cow;
+use std::sync::LazyLock;
+
+use bytes::Bytes;
+use sha1::{Digest, Sha1};
+
+use super::files::Slice;
+use super::files::conditions::{self, Validators, Verdict};
+use crate::codec::http1::head::Head;
+
+/// What matters of a request for a page. Of a field that came several times it has the first.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PageRequest<'a> {
+    /// The path, percent-decoded.
+    pub path: &'a str,
+    /// The query as it came, without the question mark.
+    pub raw_query: &'a str,
+    /// HEAD, not GET.
+    pub head_only: bool,
+    /// `If-Match`.
+    pub if_match: Option<&'a [u8]>,
+    /// `If-None-Match`.
+    pub if_none_match: Option<&'a [u8]>,
+    /// `If-Modified-Since`.
+    pub if_modified_since: Option<&'a [u8]>,
+    /// `If-Unmodified-Since`.
+    pub if_unmodified_since: Option<&'a [u8]>,
+    /// `If-Range`.
+    pub if_range: Option<&'a [u8]>,
+    /// `Range`.
+    pub range: Option<&'a [u8]>,
+    /// `Accept-Encoding`.
+    pub accept_encoding: Option<&'a [u8]>,
+}
+
+impl<'a> PageRequest<'a> {
+    /// A bare GET.
+    #[must_use]
+    pub fn get(path: &'a str) -> Self {
+        Self { path, ..Self::default() }
+    }
+
+    /// What a request's head says.
+    #[must_use]
+    pub fn of(head: &'a Head<'_>) -> Self {
+        Self {
+            path: head.path(),
+            raw_query: head.raw_query(),
+            head_only: head.method() == "HEAD",
+            if_match: head.field("if-match"),
+            if_none_match: head.field("if-none-match"),
+            if_modified_since: head.field("if-modified-since"),
+            if_unmodified_since: head.field("if-unmodified-since"),
+            if_range: head.field("if-range"),
+            range: head.field("range"),
+            accept_encoding: head.field("accept-encoding"),
+        }
+    }
+}
 
 /// A page.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Page {
     /// HTTP status.
     pub status: u16,
-    /// MIME type.
-    pub content_type: &'static str,
+    /// Its header fields as they are sent, each line with its CRLF; without those about length and connection.
+    pub fields: Bytes,
     /// What it is.
-    pub body: Cow<'static, [u8]>,
+    pub body: Body,
+}
+
+/// What a page is.
+#[derive(Clone, Debug)]
+pub enum Body {
+    /// Bytes in memory.
+    Bytes(Bytes),
+    /// Part of an open file, to be sent in slices.
+    File(Slice),
+}
+
+impl Body {
+    /// Bytes in it.
+    #[must_use]
+    pub const fn len(&self) -> u64 {
+        match self {
+            Self::Bytes(bytes) => bytes.len() as u64,
+            Self::File(slice) => slice.length,
+        }
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl Page {
+    /// A page of the server's own, with [`SECURITY_FIELDS`].
+    #[must_use]
+    pub fn new(status: u16, content_type: &str, body: impl Into<Bytes>) -> Self {
+        let mut fields = Fields::default();
+        fields.add("Content-Type", content_type);
+        SECURITY_FIELDS.iter().for_each(|(name, value)| fields.add(name, value));
+        Self { status, fields: fields.into(), body: Body::Bytes(body.into()) }
+    }
+}
+
+/// Header fields that are put together.
+#[derive(Clone, Debug, Default)]
+pub struct Fields(Vec<u8>);
+
+impl Fields {
+    /// Adds a field. Control characters in its value are left out, so that it cannot become two.
+    pub fn add(&mut self, name: &str, value: &str) {
+        self.0.extend_from_slice(name.as_bytes());
+        self.0.extend_from_slice(b": ");
+        self.0.extend(value.bytes().filter(|byte| !byte.is_ascii_control()));
+        self.0.extend_from_slice(b"\r\n");
+    }
+
+    /// Fields that were put together before.
+    #[must_use]
+    pub fn from_lines(lines: &[u8]) -> Self {
+        Self(lines.to_vec())
+    }
+
+    /// Adds fields that were put together before.
+    pub fn add_lines(&mut self, lines: &[u8]) {
+        self.0.extend_from_slice(lines);
+    }
+}
+
+impl From<Fields> for Bytes {
+    fn from(fields: Fields) -> Self {
+        Self::from(fields.0)
+    }
 }
 
 /// Where pages come from. It is called on a shard's thread and must not block.
 pub trait Site: Send + Sync {
-    /// The page at a path, percent-decoded.
-    fn page(&self, path: &str) -> Option<Page>;
+    /// The page that answers a request.
+    fn get(&self, request: &PageRequest<'_>) -> Option<Page>;
 }
 
 /// Header fields for every page: no scripts or styles but our own, no framing, no guessing of types.
@@ -37,15 +162,40 @@ pub const SECURITY_FIELDS: &[(&str, &str)] = &[
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DemoSite;
 
+/// A file of the demo page with its entity tag.
+struct DemoFile {
+    paths: &'static [&'static str],
+    content_type: &'static str,
+    body: &'static [u8],
+    etag: String,
+}
+
+static DEMO: LazyLock<[DemoFile; 3]> = LazyLock::new(|| {
+    let file = |paths, content_type, body: &'static [u8]| {
+        let digest: String = Sha1::digest(body).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        DemoFile { paths, content_type, body, etag: format!("\"{digest}\"") }
+    };
+    [
+        file(&["/", "/index.html"], "text/html; charset=utf-8", include_bytes!("demo.html")),
+        file(&["/demo.css"], "text/css; charset=utf-8", include_bytes!("demo.css")),
+        file(&["/demo.js"], "text/javascript; charset=utf-8", include_bytes!("demo.js")),
+    ]
+});
+
 impl Site for DemoSite {
-    fn page(&self, path: &str) -> Option<Page> {
-        let (content_type, body): (_, &'static [u8]) = match path {
-            "/" | "/index.html" => ("text/html; charset=utf-8", include_bytes!("demo.html")),
-            "/demo.css" => ("text/css; charset=utf-8", include_bytes!("demo.css")),
-            "/demo.js" => ("text/javascript; charset=utf-8", include_bytes!("demo.js")),
-            _ => return None,
+    fn get(&self, request: &PageRequest<'_>) -> Option<Page> {
+        let file = DEMO.iter().find(|file| file.paths.contains(&request.path))?;
+        let (status, body) = match conditions::judge(request, Validators { etag: file.etag.as_bytes(), modified: None })
+        {
+            Verdict::Go => (200, file.body),
+            Verdict::NotModified => (304, &[][..]),
+            Verdict::Failed => (412, &[][..]),
         };
-        Some(Page { status: 200, content_type, body: Cow::Borrowed(body) })
+        let mut page = Page::new(status, file.content_type, body);
+        let mut fields = Fields(page.fields.into());
+        fields.add("ETag", &file.etag);
+        page.fields = fields.into();
+        Some(page)
     }
 }
 
@@ -57,14 +207,26 @@ mod tests {
 
     #[test]
     fn the_page_finds_all_that_it_names_and_nothing_is_inline() {
-        let page = DemoSite.page("/").unwrap();
-        let html = str::from_utf8(&page.body).unwrap();
+        let get = |path| DemoSite.get(&PageRequest::get(path));
+        let Body::Bytes(body) = get("/").unwrap().body else { panic!("it is in memory") };
+        let html = str::from_utf8(&body).unwrap();
         for path in html.split(['"', '\'']).filter(|word| word.starts_with("/demo")) {
-            assert!(DemoSite.page(path).is_some(), "{path}");
+            assert!(get(path).is_some(), "{path}");
         }
         assert!(html.contains("/demo.js") && html.contains("/demo.css"));
         assert!(!html.contains("<style") && !html.contains("style=") && !html.contains("onclick"));
         assert!(!html.contains("src=\"http") && !html.contains("href=\"http"));
-        assert!(DemoSite.page("/demo").is_none() && DemoSite.page("//").is_none());
+        assert!(get("/demo").is_none() && get("//").is_none());
+    }
+
+    #[test]
+    fn who_has_the_page_is_not_sent_it_again() {
+        let page = DemoSite.get(&PageRequest::get("/demo.css")).unwrap();
+        let fields = String::from_utf8(page.fields.to_vec()).unwrap();
+        let etag = fields.lines().find_map(|line| line.strip_prefix("ETag: ")).unwrap();
+        let again = PageRequest { if_none_match: Some(etag.as_bytes()), ..PageRequest::get("/demo.css") };
+        let page = DemoSite.get(&again).unwrap();
+        assert!(page.status == 304 && page.body.is_empty());
+        assert_eq!(DemoSite.get(&PageRequest { path: "/", ..again }).unwrap().status, 200);
     }
 }

@@ -11,7 +11,7 @@ use signal_hook::iterator::Signals;
 use super::{Failure, doctor, logging};
 use crate::app::Router;
 use crate::config::{Config, Loader, Problem};
-use crate::server::Server;
+use crate::server::{Server, StartError};
 
 /// What `--help` ends with.
 const AFTER_HELP: &str = "\
@@ -55,6 +55,9 @@ pub(super) struct Args {
     /// Time over which clients are sent away when the server ends [default: 30s]
     #[arg(long, value_name = "D")]
     drain: Option<String>,
+    /// Serve the files of this directory beside the routes [default: the built-in page]
+    #[arg(long, value_name = "DIR")]
+    public: Option<String>,
     /// text or json [default: text]
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<String>,
@@ -62,7 +65,7 @@ pub(super) struct Args {
 
 impl Args {
     /// Flags that take one value, and the keys they set.
-    fn flags(&self) -> [(&'static str, &'static str, Option<&str>); 8] {
+    fn flags(&self) -> [(&'static str, &'static str, Option<&str>); 9] {
         [
             ("--admin", "admin", self.admin.as_deref()),
             ("--backend", "backend", self.backend.as_deref()),
@@ -71,6 +74,7 @@ impl Args {
             ("--heartbeat-interval", "heartbeat.interval", self.heartbeat_interval.as_deref()),
             ("--heartbeat-timeout", "heartbeat.timeout", self.heartbeat_timeout.as_deref()),
             ("--drain", "drain", self.drain.as_deref()),
+            ("--public", "public", self.public.as_deref()),
             ("--log-format", "log.format", self.log_format.as_deref()),
         ]
     }
@@ -108,7 +112,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     // Before the server says that it is ready: whoever sends a signal then must not find it deaf.
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])
         .map_err(|error| Failure::runtime(format_args!("cannot handle signals: {error}, at the start: try again")))?;
-    let server = Arc::new(Server::start(&config, routes(&config)).map_err(Failure::runtime)?);
+    let server = Arc::new(Server::start(&config, routes(&config)).map_err(not_started)?);
     let (backend, shards) = (server.backend().name(), server.metrics().shards.len());
     tracing::info!(backend, shards, connections_max = config.limits.connections_max, "serving");
     if let Some(warning) = doctor::warning(&config, server.backend()) {
@@ -133,6 +137,14 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
             let what = logging::panic_message(&*panic);
             Err(Failure::runtime(format_args!("internal error: {what}, in the server: please report it")))
         }
+    }
+}
+
+/// A directory that cannot be served is a matter of the configuration, all else of the machine.
+fn not_started(error: StartError) -> Failure {
+    match error {
+        StartError::Public { .. } => Failure::usage(error),
+        _ => Failure::runtime(error),
     }
 }
 
@@ -202,7 +214,8 @@ mod tests {
     #[test]
     fn every_flag_sets_a_key() {
         let arguments = "serve --admin off --backend epoll --shards 2 --max-connections 7 --heartbeat-interval 1s \
-                         --heartbeat-timeout 2s --drain 3s --log-format json --listen tcp://127.0.0.1:0";
+                         --heartbeat-timeout 2s --drain 3s --log-format json --public /srv \
+                         --listen tcp://127.0.0.1:0";
         let args = Wrapper::parse_from(arguments.split_whitespace()).args;
         let mut loader = Loader::new();
         loader.flags("--listen", "listen", &args.listen);
@@ -213,6 +226,7 @@ mod tests {
         assert_eq!((config.admin, config.shards, config.limits.connections_max), (None, 2, 7));
         assert_eq!((config.drain.as_secs(), config.limits.heartbeat_timeout.as_secs()), (3, 2));
         assert_eq!((config.listeners.len(), config.limits.heartbeat_interval.as_secs()), (1, 1));
+        assert_eq!(config.public.as_deref(), Some("/srv".as_ref()));
         assert_eq!((config.backend.name(), config.log_format.name()), ("epoll", "json"));
     }
 }

@@ -48,6 +48,7 @@ mod settings;
 mod value;
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 pub use limits::{History, Limits};
@@ -71,6 +72,8 @@ pub struct Config {
     pub backend: BackendChoice,
     /// Shards, 0 for one per available core.
     pub shards: usize,
+    /// The directory whose files are the pages; `None`: the built-in page.
+    pub public: Option<PathBuf>,
     /// Every bound.
     pub limits: Limits,
     /// Time over which clients are sent away when the server ends.
@@ -95,6 +98,7 @@ impl Default for Config {
             admin: Some(local(9090)),
             backend: BackendChoice::default(),
             shards: 0,
+            public: None,
             limits: Limits::default(),
             drain: Duration::from_secs(30),
             log_format: LogFormat::default(),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::lists::{Address, Listeners, OriginList, Subprotocols};
 use super::problem::Wrong;
-use super::value::{Count, Format, Period, Raw, Rule, Size, Switch, Word};
+use super::value::{Count, Directory, Format, Period, Raw, Rule, Size, Switch, Word};
 use super::{BackendChoice, Config, LogFormat, SlowConsumer};
 
 /// One thing that can be set.
@@ -75,6 +75,9 @@ settings! {
     "backend" => backend: Word<BackendChoice>;
     /// Event loops, one thread each; 0 for one per available core.
     "shards" => shards: Count<usize>, Within(0, 1024);
+    /// A directory whose files are served beside the routes; empty for the built-in page. Names that begin with a dot are
+    /// not served, but for /.well-known/, and links do not lead out of it.
+    "public" => public: Directory;
     /// Time over which clients are told to come back when the server ends.
     "drain" => drain: Period, Within(ms(0), hours(24));
 

@@ -1,6 +1,7 @@
 //! How each kind of value is written: the same in a file, in the environment and in a flag.
 
 use std::marker::PhantomData;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::problem::{Wrong, quote};
@@ -94,6 +95,22 @@ impl<T: PartialOrd + Default + Copy> Rule<T> {
 
 fn bare(written: &str) -> String {
     written.trim_matches('"').to_owned()
+}
+
+/// A directory, or none. Whether it is there is looked at when it is served.
+pub(super) struct Directory;
+
+impl Format for Directory {
+    type Value = Option<PathBuf>;
+
+    fn read(raw: &Raw<'_>) -> Result<Option<PathBuf>, Wrong> {
+        let text = raw.text("write the path of a directory")?;
+        Ok((!text.is_empty()).then(|| PathBuf::from(text)))
+    }
+
+    fn write(value: &Option<PathBuf>) -> String {
+        quote(&value.as_deref().map_or_else(String::new, |path| path.display().to_string()))
+    }
 }
 
 /// A number of things.
@@ -354,6 +371,14 @@ mod tests {
         assert!(matches!(Switch::read(&Raw::Switch(false)), Ok(false)));
         assert!(refused::<Switch>("yes") && refused::<Switch>(""));
         assert!(Period::read(&Raw::Switch(true)).is_err() && OriginList::read(&Raw::Switch(true)).is_err());
+    }
+
+    #[test]
+    fn a_directory_can_be_none() {
+        assert_eq!(
+            (round_trip::<Directory>(""), round_trip::<Directory>("/srv/a b")),
+            (String::new(), "/srv/a b".into())
+        );
     }
 
     #[test]

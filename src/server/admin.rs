@@ -2,13 +2,12 @@
 //!
 //! Pages are made from the counters when they are asked for; a scrape costs the shards nothing.
 
-use std::borrow::Cow;
 use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::app::site::{Page, Site};
+use crate::app::site::{Page, PageRequest, Site};
 use crate::metrics::{Counter, Metrics, ShardMetrics};
 
 /// Where a server is in its life.
@@ -126,34 +125,21 @@ impl Admin {
 }
 
 impl Site for Admin {
-    fn page(&self, path: &str) -> Option<Page> {
-        let text = |status, body: &'static str| Page {
-            status,
-            content_type: "text/plain; charset=utf-8",
-            body: Cow::Borrowed(body.as_bytes()),
-        };
+    fn get(&self, request: &PageRequest<'_>) -> Option<Page> {
+        const HTML: &str = "text/html; charset=utf-8";
+        let text = |status, body: &'static str| Page::new(status, "text/plain; charset=utf-8", body);
         let ready = || match self.phase.get() {
             Phase::Running => text(200, "ready\n"),
             Phase::Starting => text(503, "starting\n"),
             Phase::Draining | Phase::Ended => text(503, "draining\n"),
         };
-        Some(match path {
-            "/metrics" => Page {
-                status: 200,
-                content_type: "text/plain; version=0.0.4; charset=utf-8",
-                body: Cow::Owned(self.prometheus().into_bytes()),
-            },
+        Some(match request.path {
+            "/metrics" => Page::new(200, "text/plain; version=0.0.4; charset=utf-8", self.prometheus()),
             // Whoever reads this has an event loop that turns.
             "/healthz" => text(200, "ok\n"),
             "/readyz" => ready(),
-            "/" => Page {
-                status: 200,
-                content_type: "text/html; charset=utf-8",
-                body: Cow::Owned(self.front().into_bytes()),
-            },
-            "/admin.css" => {
-                Page { status: 200, content_type: "text/css; charset=utf-8", body: Cow::Borrowed(STYLE.as_bytes()) }
-            }
+            "/" => Page::new(200, HTML, self.front()),
+            "/admin.css" => Page::new(200, "text/css; charset=utf-8", STYLE),
             _ => return None,
         })
     }
@@ -223,6 +209,7 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
     use super::*;
+    use crate::app::site::Body;
 
     fn admin() -> (Admin, Metrics, Arc<PhaseCell>) {
         let (metrics, phase) = (Metrics::new(2), Arc::new(PhaseCell::default()));
@@ -231,8 +218,9 @@ mod tests {
     }
 
     fn get(admin: &Admin, path: &str) -> (u16, String) {
-        let page = admin.page(path).unwrap();
-        (page.status, String::from_utf8(page.body.into_owned()).unwrap())
+        let page = admin.get(&PageRequest::get(path)).unwrap();
+        let Body::Bytes(body) = page.body else { panic!("it is in memory") };
+        (page.status, String::from_utf8(body.to_vec()).unwrap())
     }
 
     #[test]
@@ -273,7 +261,8 @@ mod tests {
         assert!(html.contains("<b>1\u{202f}000\u{202f}234</b><td>1\u{202f}000\u{202f}000<td>234"), "{html}");
         assert!(html.contains("running") && html.contains("length&amp;app=chat"));
         assert!(!html.contains("src=") && !html.contains("<style"), "nothing from elsewhere, nothing inline");
-        assert_eq!(admin.page("/admin.css").map(|page| page.content_type), Some("text/css; charset=utf-8"));
-        assert_eq!(admin.page("/nothing"), None);
+        let style = admin.get(&PageRequest::get("/admin.css")).unwrap();
+        assert!(style.fields.starts_with(b"Content-Type: text/css; charset=utf-8\r\n"));
+        assert!(admin.get(&PageRequest::get("/nothing")).is_none());
     }
 }

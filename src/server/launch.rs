@@ -182,7 +182,7 @@ mod tests {
     use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 
     use super::*;
-    use crate::app::site::{Page, Site};
+    use crate::app::site::{Page, PageRequest, Site};
     use crate::config::Listen;
     use crate::server::bind::{self, Bound};
     use crate::session::http::UpgradePolicy;
@@ -192,7 +192,7 @@ mod tests {
     struct Faulty;
 
     impl Site for Faulty {
-        fn page(&self, _path: &str) -> Option<Page> {
+        fn get(&self, _request: &PageRequest<'_>) -> Option<Page> {
             panic!("a fault, as the test wants it")
         }
     }

@@ -56,6 +56,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::app::Router;
+use crate::app::files::Files;
 use crate::app::opening::Opening;
 use crate::app::site::{DemoSite, Site};
 use crate::config::{BackendChoice, Config, Framing, Listen, Transport};
@@ -99,6 +100,14 @@ pub enum StartError {
     /// No thread.
     #[error("cannot start a thread: {0}, at the start: raise ulimit -u")]
     Thread(std::io::Error),
+    /// The directory of the files cannot be served.
+    #[error("cannot serve files: {error}, {path}: name a directory that can be read with public or --public")]
+    Public {
+        /// The directory.
+        path: String,
+        /// What the kernel said.
+        error: std::io::Error,
+    },
     /// Too many shards or listeners.
     #[error("{0}")]
     TooMany(String),
@@ -149,7 +158,7 @@ impl Server {
             bound.push(Bound::new(listen, usize::from(shards), bind::silence(&config.limits))?);
         }
         let mut listening: Vec<String> = bound.iter().map(|bound| bound.url.clone()).collect();
-        let site: Arc<dyn Site> = Arc::new(DemoSite);
+        let site = site(config)?;
         let entrances = config
             .listeners
             .iter()
@@ -271,6 +280,13 @@ fn choose_backend(config: &Config) -> Result<BackendChoice, StartError> {
             Ok(epoll()?)
         }
     }
+}
+
+/// The pages beside the routes.
+fn site(config: &Config) -> Result<Arc<dyn Site>, StartError> {
+    let Some(path) = &config.public else { return Ok(Arc::new(DemoSite)) };
+    let files = Files::open(path).map_err(|error| StartError::Public { path: path.display().to_string(), error })?;
+    Ok(Arc::new(files))
 }
 
 fn entrance(config: &Config, listen: &Listen, url: &str, site: &Arc<dyn Site>) -> Result<Entrance, StartError> {

@@ -28,7 +28,7 @@ use crate::rule::Rule;
 use body::expects_continue;
 
 pub use crate::codec::http1::{
-    BadChunk, Body, Date, Head, Malformed, Query, Reply, write_error, write_head, write_page,
+    BadChunk, Body, Date, Head, Malformed, Query, Reply, write_error, write_head, write_page, write_prepared,
 };
 pub use body::{Assembly, Preflight};
 pub use origin::{Caller, caller};

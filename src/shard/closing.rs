@@ -32,6 +32,7 @@ impl<B: Backend> Shard<B> {
             return;
         }
         connection.flags.set(Flags::CLOSING);
+        connection.extra.iter_mut().for_each(|extra| extra.transfer = None);
         let deaf = !is_polite(reason) || connection.protocol != Protocol::WebSocket;
         if deaf {
             connection.flags.set(Flags::DEAF);

@@ -15,6 +15,7 @@ use super::http::Later;
 use super::polls::Poll;
 use super::streams::Several;
 use crate::app::RouteId;
+use crate::app::files::Transfer;
 use crate::buf::Outbox;
 use crate::hub::TopicKey;
 use crate::id::{ConnId, ListenerId};
@@ -102,6 +103,8 @@ pub(super) struct Extra {
     pub(super) several: Option<Box<Several>>,
     /// Of a poll.
     pub(super) poll: Option<Box<Poll>>,
+    /// The file that it is being sent.
+    pub(super) transfer: Option<Box<Transfer>>,
 }
 
 /// The hot entry.
@@ -186,6 +189,16 @@ impl Connection {
     /// Whether its bytes are looked at, and not left in the kernel for a while.
     pub(super) const fn is_read(&self) -> bool {
         !self.flags.has(Flags::PAUSED) && !self.flags.has(Flags::STALLED) && !self.flags.has(Flags::WAITING)
+    }
+
+    /// The file that it is being sent, if any.
+    pub(super) fn transfer(&mut self) -> Option<&mut Transfer> {
+        self.extra.as_deref_mut()?.transfer.as_deref_mut()
+    }
+
+    /// Whether a file is being sent to it.
+    pub(super) fn is_transferring(&self) -> bool {
+        self.extra.as_ref().is_some_and(|extra| extra.transfer.is_some())
     }
 
     /// All its subscriptions.

@@ -11,6 +11,7 @@ use super::groups::Share;
 use super::log::PeerLog;
 use super::mail::{Answer, Mail, Publication};
 use super::table::Table;
+use crate::app::files::{Desk, Done};
 use crate::app::{Effect, Router, Subject};
 use crate::buf::{Outbox, Outboxes};
 use crate::close::CloseReason;
@@ -108,6 +109,10 @@ pub struct Core {
     pub(super) stalled: VecDeque<ConnId>,
     /// Connections with held bytes and room for the answers again.
     pub(super) resumable: VecDeque<ConnId>,
+    /// Connections that can be sent more of their file.
+    pub(super) transfers: VecDeque<ConnId>,
+    /// Where slow reads of files arrive: the side of the reader, and ours.
+    pub(super) desk: (Desk, crossbeam::channel::Receiver<Done>),
     /// Topics whose fan-out runs, served in turn.
     pub(super) fan_outs: VecDeque<TopicKey>,
     /// Messages that could not be sent straight: connection, frames, how many messages they are.
@@ -177,6 +182,7 @@ impl Core {
     pub(super) fn new(seed: Seed) -> Self {
         let Seed { id, limits, router, entrances, mail, control, metrics } = seed;
         let shards = u16::try_from(metrics.shards.len()).unwrap_or(u16::MAX);
+        let desk = Desk::new(mail.doorbell());
         let topics_max = (limits.topics_max / usize::from(shards)).max(1);
         let history_bytes_max = limits.history.bytes_total_max / usize::from(shards.max(1));
         Self {
@@ -222,6 +228,8 @@ impl Core {
             closing: VecDeque::new(),
             stalled: VecDeque::new(),
             resumable: VecDeque::new(),
+            transfers: VecDeque::new(),
+            desk,
             fan_outs: VecDeque::new(),
             deferred: Vec::new(),
             own_shares: Vec::new(),
@@ -290,6 +298,8 @@ impl Core {
             || !self.fan_outs.is_empty()
             || !self.dirty.is_empty()
             || !self.closing.is_empty()
+            || !self.transfers.is_empty()
+            || !self.desk.1.is_empty()
             || (!self.is_staging_full() && !self.resumable.is_empty())
             || (!self.staged.is_empty() && !self.is_blocked())
             || (!self.blocked && !self.stalled.is_empty())

@@ -176,6 +176,7 @@ impl<B: Backend> Shard<B> {
         let control_replies_max = self.core.limits.control_replies_max;
         let (spent, share) = (self.core.is_queue_budget_spent(), self.core.queue_share());
         let Some(connection) = self.core.table.get_mut(id) else { return };
+        let transferring = connection.is_transferring();
         let Some(outbox) = connection.outbox.as_deref() else { return };
         if spent && outbox.own_bytes() > share && !connection.flags.has(Flags::CLOSING) {
             connection.flags.set(Flags::BROKEN);
@@ -190,7 +191,7 @@ impl<B: Backend> Shard<B> {
             if outbox.control_replies > control_replies_max {
                 self.core.metrics.strike(Limit::ControlRepliesMax);
             }
-            if outbox.is_empty() {
+            if outbox.is_empty() && !transferring {
                 // Nothing will be sent whose end would resume it: what is held is looked at in the next turn.
                 self.core.resumable.push_back(id);
             }
@@ -325,9 +326,12 @@ impl Core {
         let Some(connection) = self.table.get_mut(id) else { return };
         if connection.flags.has(Flags::CLOSING) {
             self.closing.push_back(id);
+        } else if connection.is_transferring() {
+            self.list_transfer(id);
         } else if connection.flags.has(Flags::PAUSED) {
             self.resumable.push_back(id);
         }
+        let Some(connection) = self.table.get_mut(id) else { return };
         let held = connection.outbox.as_ref().is_some_and(|outbox| !outbox.held.is_empty());
         if held {
             if let Some(outbox) = connection.outbox.as_deref_mut() {

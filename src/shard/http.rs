@@ -16,6 +16,7 @@ use super::entrance::Kind;
 use super::ingress::reasoned;
 use super::opening::{Fed, Opened};
 use super::requests::{Requests, Task};
+use crate::app::files::Transfer;
 use crate::close::CloseReason;
 use crate::codec::http1::date::Date;
 use crate::codec::http1::response::{Reply, write_error};
@@ -39,6 +40,8 @@ pub(super) enum Answer {
     Last,
     /// It was refused, and is the last one.
     Refused(CloseReason, String),
+    /// A file follows; what comes behind the request waits for its end.
+    File(Box<Transfer>),
     /// The answer comes later, see [`Core::answered`], when this has been done.
     Waits(Later, Task),
 }
@@ -103,6 +106,10 @@ impl Core {
                     if self.output().len() > self.limits.queue_bytes_max / 4 && consumed < bytes.len() {
                         return Fed { consumed, pressed: true, ..Fed::default() };
                     }
+                }
+                Answer::File(transfer) => {
+                    self.begin_transfer(id, transfer);
+                    return Fed { consumed, pressed: consumed < bytes.len(), ..Fed::default() };
                 }
                 Answer::Last => return Fed::closed(bytes, CloseReason::Normal, String::new()),
                 Answer::Refused(reason, detail) => {
@@ -173,7 +180,7 @@ impl Core {
     }
 
     /// The next request has its own time.
-    fn next_request(&mut self, id: ConnId) {
+    pub(super) fn next_request(&mut self, id: ConnId) {
         if let Some(connection) = self.table.get_mut(id) {
             connection.heard = self.tick;
             connection.state = connection.state.saturating_add(1);

@@ -168,7 +168,9 @@ impl<B: Backend> Shard<B> {
             return;
         }
         if connection.flags.has(Flags::PEER_DONE) {
-            self.begin_close(id, CloseReason::PeerClosed, "");
+            if !connection.is_transferring() {
+                self.begin_close(id, CloseReason::PeerClosed, "");
+            }
         } else {
             self.backend.resume(id);
         }
@@ -180,7 +182,9 @@ impl<B: Backend> Shard<B> {
         let held = connection.outbox.as_ref().is_some_and(|outbox| !outbox.held.is_empty());
         if connection.flags.has(Flags::CLOSING) {
             self.core.closing.push_back(id);
-        } else if connection.protocol == Protocol::Poll || (!held && !connection.flags.has(Flags::WAITING)) {
+        } else if connection.protocol == Protocol::Poll
+            || !(held || connection.flags.has(Flags::WAITING) || connection.is_transferring())
+        {
             self.begin_close(id, CloseReason::PeerClosed, "");
         }
     }
@@ -259,7 +263,7 @@ impl Core {
             return Fed::all(bytes);
         }
         let is_held = connection.outbox.as_deref().is_some_and(|outbox| !outbox.held.is_empty());
-        if is_held || connection.flags.has(Flags::WAITING) {
+        if is_held || connection.flags.has(Flags::WAITING) || connection.is_transferring() {
             return Fed { pressed: true, ..Fed::default() };
         }
         match connection.protocol {

@@ -5,7 +5,7 @@
 //! that the shard works off. [`Shard::turn`] is the whole loop:
 //!
 //! ```text
-//! wait -> phase -> ingress -> mailbox -> timers -> publish -> fan-out -> egress -> ring
+//! wait -> phase -> ingress -> mailbox -> timers -> publish -> fan-out -> files -> egress -> ring
 //! ```
 //!
 //! Each phase has a part of the turn's time, a millisecond or so, and goes on in the next turn where it was: see `pace`.
@@ -36,6 +36,7 @@ mod streams;
 mod subscribe;
 mod table;
 mod timers;
+mod transfers;
 
 use std::io;
 use std::time::Duration;
@@ -104,6 +105,7 @@ impl<B: Backend> Shard<B> {
         self.core.publish(&mut Pace::new(clock, Part::PUBLISH));
         self.close_doomed();
         self.fan_out(&mut Pace::new(clock, Part::FAN_OUT));
+        self.transfer(&mut Pace::new(clock, Part::TRANSFERS));
         self.egress(&mut Pace::new(clock, Part::EGRESS));
         self.core.mail.flush();
         self.core.end_turn(clock.now().since(begin));

@@ -17,8 +17,9 @@ use super::mail::About;
 use super::opening::{Opened, fault_reason};
 use super::shedding::write_shed;
 use crate::app::batch::{self, Item};
+use crate::app::files::Transfer;
 use crate::app::router::{Fault, Request};
-use crate::app::site::{SECURITY_FIELDS, Site};
+use crate::app::site::{Body, PageRequest, SECURITY_FIELDS, Site};
 use crate::app::{Context, Effect, Offers, Publication, Refusal, RouteId, Router, Subject, parameters};
 use crate::close::CloseReason;
 use crate::codec::websocket::deflate::Deflater;
@@ -29,6 +30,7 @@ use crate::metrics::ShardMetrics;
 use crate::rule::{Limit, Rule};
 use crate::session::http::{
     self, Caller, Date, Head, Preflight, Reply, Service, UpgradePolicy, Violation, write_error, write_head, write_page,
+    write_prepared,
 };
 use crate::session::{Encoder, Protocol, websocket};
 use crate::time::Instant;
@@ -112,6 +114,9 @@ impl Service for Requests<'_> {
             return Ok(Answer::Refused(CloseReason::TryAgainLater, String::new()));
         }
         let mut reply = reply_to(head, http::caller(head, &self.policy.origins), self.date);
+        if self.is_last && head.keep_alive() {
+            self.metrics.strike(Limit::KeepAliveRequestsMax);
+        }
         reply.keep_alive &= !self.is_last && body.is_some();
         match head.method() {
             "OPTIONS" => self.options(head, reply),
@@ -119,11 +124,8 @@ impl Service for Requests<'_> {
             "POST" => return Ok(self.publish(head, body.unwrap_or_default(), reply)),
             _ => match self.route(head.path()) {
                 Some((route, param)) => return self.read(head, route, param, reply),
-                None => self.page(head, reply),
+                None => return Ok(self.page(head, reply)),
             },
-        }
-        if self.is_last && head.keep_alive() {
-            self.metrics.strike(Limit::KeepAliveRequestsMax);
         }
         Ok(reply.into())
     }
@@ -361,11 +363,20 @@ impl Requests<'_> {
     }
 
     /// Writes a page, or that there is none.
-    fn page(&mut self, head: &Head<'_>, reply: Reply<'_>) {
-        match self.site.page(head.path()) {
-            Some(page) => write_page(page.status, page.content_type, &page.body, SECURITY_FIELDS, reply, self.out),
-            None => write_error(404, "not_found", "there is nothing at this path", &[], reply, self.out),
+    fn page(&mut self, head: &Head<'_>, reply: Reply<'_>) -> Answer {
+        let Some(page) = self.site.get(&PageRequest::of(head)) else {
+            write_error(404, "not_found", "there is nothing at this path", &[], reply, self.out);
+            return reply.into();
+        };
+        write_prepared(page.status, &page.fields, page.body.len(), reply, self.out);
+        match page.body {
+            Body::Bytes(bytes) if !reply.head_only => self.out.extend_from_slice(&bytes),
+            Body::File(slice) if !reply.head_only => {
+                return Answer::File(Box::new(Transfer::new(slice, !reply.keep_alive)));
+            }
+            Body::Bytes(_) | Body::File(_) => {}
         }
+        reply.into()
     }
 }
 

@@ -147,7 +147,8 @@ impl Core {
             next = Some(next.map_or(due, |next: Tick| next.min(due)));
             now >= due
         };
-        if !flags.has(Flags::OPEN) {
+        // A file on its way has the time that its outbox has; the next request's begins behind it.
+        if !flags.has(Flags::OPEN) && !connection.is_transferring() {
             let (deadline, limit) = self.request_due(connection);
             if passed(deadline) {
                 return Due::Request(limit);

@@ -48,9 +48,11 @@ pub const fn phrase(status: u16) -> &'static str {
         409 => "Conflict",
         410 => "Gone",
         411 => "Length Required",
+        412 => "Precondition Failed",
         413 => "Content Too Large",
         414 => "URI Too Long",
         415 => "Unsupported Media Type",
+        416 => "Range Not Satisfiable",
         417 => "Expectation Failed",
         422 => "Unprocessable Content",
         426 => "Upgrade Required",
@@ -93,6 +95,19 @@ pub fn write_page(
 pub fn write_head(status: u16, extra: &[(&str, &str)], reply: Reply<'_>, out: &mut Vec<u8>) {
     write_status(status, out);
     write_fields(extra, reply, out);
+}
+
+/// Appends the head of a response whose fields are written out already, each line with its CRLF. `length` is that of the
+/// body that follows; a 304 has none and does not say one (RFC 9110 section 8.6).
+pub fn write_prepared(status: u16, fields: &[u8], length: u64, reply: Reply<'_>, out: &mut Vec<u8>) {
+    write_status(status, out);
+    out.extend_from_slice(fields);
+    if status != 304 {
+        out.extend_from_slice(b"Content-Length: ");
+        write_number(usize::try_from(length).unwrap_or(usize::MAX), out);
+        out.extend_from_slice(b"\r\n");
+    }
+    write_fields(&[], reply, out);
 }
 
 fn write_status(status: u16, out: &mut Vec<u8>) {

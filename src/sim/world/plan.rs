@@ -1,11 +1,10 @@
 //! What a seed makes of a world: its size, its limits, its weather, and who comes.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::app::opening::Opening;
-use crate::app::site::{Page, Site};
+use crate::app::site::{Page, PageRequest, Site};
 use crate::app::topic::Topics;
 use crate::app::{Context, Handler, Refusal, Request, Router, SlowConsumer, standard_routes};
 use crate::config::{App, Limits, Origins};
@@ -328,8 +327,8 @@ struct OnePage;
 pub(super) const PAGE: &[u8] = &[b'x'; 700];
 
 impl Site for OnePage {
-    fn page(&self, path: &str) -> Option<Page> {
-        (path == "/page").then_some(Page { status: 200, content_type: "text/plain", body: Cow::Borrowed(PAGE) })
+    fn get(&self, request: &PageRequest<'_>) -> Option<Page> {
+        (request.path == "/page").then(|| Page::new(200, "text/plain", PAGE))
     }
 }
 
