@@ -52,6 +52,8 @@ pub struct Opening {
     app: App,
     /// The path when the listener alone decides it.
     path: Option<Box<str>>,
+    /// The parameters that the listener gives a topic.
+    query: Box<str>,
 }
 
 /// A request that nobody sent.
@@ -71,7 +73,18 @@ impl Opening {
             App::Echo => Some("/echo".into()),
             App::Chat | App::Topic => topic.map(|topic| path(app, topic.as_str()).into()),
         };
-        Self { app, path }
+        Self { app, path, query: Box::default() }
+    }
+
+    /// The same with all connections of a topic in this queue group.
+    #[must_use]
+    pub fn in_group(mut self, group: Option<&str>) -> Self {
+        if let Some(group) = group {
+            let mut query = "group=".to_owned();
+            encode_value(group, &mut query);
+            self.query = query.into();
+        }
+        self
     }
 
     /// Whether a connection opens nothing before its first frame, which is then no message.
@@ -93,13 +106,16 @@ impl Opening {
                 let (place, rest) = first_frame.split_at(space.unwrap_or(first_frame.len()));
                 let place = Cow::Owned(path(app, Topic::parse(place, topic_bytes_max)?.as_str()));
                 if app == App::Topic {
-                    return Ok(Target { path: place, query: parameters(rest)? });
+                    let own = parameters(rest)?;
+                    // Of a parameter that is there twice the first counts: the listener's.
+                    let between = if own.is_empty() || self.query.is_empty() { "" } else { "&" };
+                    return Ok(Target { path: place, query: [&*self.query, between, &own].concat() });
                 }
                 (place, rest)
             }
         };
         let name = simdutf8::basic::from_utf8(name).map_err(|_| BadFirstFrame::NotUtf8)?.trim();
-        let mut query = String::new();
+        let mut query = if self.app == App::Topic { self.query.to_string() } else { String::new() };
         if !name.is_empty() {
             query.push_str("name=");
             encode_value(name, &mut query);
@@ -169,6 +185,17 @@ mod tests {
             let target = opening.target(first_frame.unwrap_or_default().as_bytes(), 255).unwrap();
             assert_eq!((&*target.path, &*target.query), (path, query), "{app} {topic} {first_frame:?}");
             assert!(target.find(&standard_routes(), 255).is_some(), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_listener_can_put_all_into_a_queue_group() {
+        for (topic, first_frame, query) in
+            [("jobs", "", "group=a%26b"), ("", "jobs", "group=a%26b"), ("", "jobs echo=0", "group=a%26b&echo=0")]
+        {
+            let opening = opening("topic", topic).in_group(Some("a&b"));
+            let target = opening.target(first_frame.as_bytes(), 255).unwrap();
+            assert_eq!((&*target.path, &*target.query), ("/topics/jobs", query));
         }
     }
 

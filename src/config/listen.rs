@@ -28,6 +28,8 @@ pub enum Transport {
         app: App,
         /// The topic that every connection is bound to (the room, for a chat). Checked as the contract has it.
         topic: Option<String>,
+        /// The queue group that all connections of a topic are in. Checked likewise.
+        group: Option<String>,
     },
 }
 
@@ -71,7 +73,7 @@ fn wrong<T>(what: impl Into<String>, mend: impl Into<String>) -> Result<T, Liste
 
 impl Listen {
     const SCHEMES: [&str; 2] = ["http", "tcp"];
-    const QUERY_KEYS: [&str; 3] = ["framing", "app", "topic"];
+    const QUERY_KEYS: [&str; 4] = ["framing", "app", "topic", "group"];
 
     /// HTTP at this address.
     #[must_use]
@@ -82,7 +84,7 @@ impl Listen {
     /// Raw TCP at this address as `tcp://` without a query has it: lines that are echoed.
     #[must_use]
     pub const fn tcp(address: SocketAddr) -> Self {
-        Self { address, transport: Transport::Tcp { framing: Framing::Line, app: App::Echo, topic: None } }
+        Self { address, transport: Transport::Tcp { framing: Framing::Line, app: App::Echo, topic: None, group: None } }
     }
 
     /// The same at another address, for one whose port was 0.
@@ -91,7 +93,7 @@ impl Listen {
         Self { address, transport: self.transport.clone() }
     }
 
-    /// Reads `http://HOST:PORT` or `tcp://HOST:PORT?framing=line|length&app=echo|chat|topic&topic=NAME`.
+    /// Reads `http://HOST:PORT` or `tcp://HOST:PORT?framing=line|length&app=echo|chat|topic&topic=NAME&group=NAME`.
     ///
     /// # Errors
     /// When it is something else.
@@ -128,7 +130,7 @@ impl fmt::Display for Listen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.transport {
             Transport::Http => write!(f, "http://{}", self.address),
-            Transport::Tcp { framing, app, topic } => {
+            Transport::Tcp { framing, app, topic, group } => {
                 write!(f, "tcp://{}", self.address)?;
                 let mut separator = '?';
                 let mut pair = |f: &mut fmt::Formatter<'_>, key: &str, value: &str| {
@@ -141,7 +143,10 @@ impl fmt::Display for Listen {
                 if *app != App::default() {
                     pair(f, "app", app.name())?;
                 }
-                topic.as_ref().map_or(Ok(()), |topic| pair(f, "topic", &percent_encode(topic)))
+                for (key, name) in [("topic", topic), ("group", group)] {
+                    name.as_ref().map_or(Ok(()), |name| pair(f, key, &percent_encode(name)))?;
+                }
+                Ok(())
             }
         }
     }
@@ -186,13 +191,14 @@ fn parse_address(authority: &str) -> Result<SocketAddr, ListenError> {
 
 /// What stands behind the `?` of a `tcp://` URL.
 pub(crate) fn parse_query(query: &str) -> Result<Transport, ListenError> {
-    let (mut framing, mut app, mut topic) = (None, None, None);
+    let (mut framing, mut app, mut topic, mut group) = (None, None, None, None);
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
         match key {
             "framing" => once(&mut framing, key, word(key, value, Framing::from_name, Framing::NAMES)?)?,
             "app" => once(&mut app, key, word(key, value, App::from_name, App::NAMES)?)?,
-            "topic" => once(&mut topic, key, parse_topic(value)?)?,
+            "topic" => once(&mut topic, key, parse_name(key, value)?)?,
+            "group" => once(&mut group, key, parse_name(key, value)?)?,
             _ => {
                 return wrong(
                     format!("unknown query key {}", quote(key)),
@@ -205,7 +211,10 @@ pub(crate) fn parse_query(query: &str) -> Result<Transport, ListenError> {
     if topic.is_some() && app == App::Echo {
         return wrong("app=echo has no topic", "add app=topic or app=chat, or leave topic out");
     }
-    Ok(Transport::Tcp { framing, app, topic })
+    if group.is_some() && app != App::Topic {
+        return wrong(format!("app={} has no queue groups", app.name()), "add app=topic, or leave group out");
+    }
+    Ok(Transport::Tcp { framing, app, topic, group })
 }
 
 fn once<T>(slot: &mut Option<T>, key: &str, value: T) -> Result<(), ListenError> {
@@ -219,14 +228,14 @@ fn word<T>(key: &str, value: &str, find: fn(&str) -> Option<T>, names: &[&str]) 
     find(value).map_or_else(|| wrong(format!("{key} is {}", quote(value)), format!("write {}", names.join(" or "))), Ok)
 }
 
-/// A topic's name: 1 to 255 bytes of UTF-8 without control characters or spaces.
-fn parse_topic(encoded: &str) -> Result<String, ListenError> {
+/// A topic's or a group's name: 1 to 255 bytes of UTF-8 without control characters or spaces.
+fn parse_name(key: &str, encoded: &str) -> Result<String, ListenError> {
     let mend = "write 1 to 255 bytes of UTF-8 without spaces, with %XX for &, # and %";
     let Some(topic) = percent_decode(encoded) else {
-        return wrong(format!("topic {} is not percent-encoded UTF-8", quote(encoded)), mend);
+        return wrong(format!("{key} {} is not percent-encoded UTF-8", quote(encoded)), mend);
     };
     let fits = (1..=255).contains(&topic.len()) && !topic.chars().any(|c| c.is_control() || c.is_whitespace());
-    if fits { Ok(topic) } else { wrong(format!("{} cannot be a topic", quote(&topic)), mend) }
+    if fits { Ok(topic) } else { wrong(format!("{} cannot be a {key}", quote(&topic)), mend) }
 }
 
 fn percent_decode(text: &str) -> Option<String> {
@@ -273,6 +282,8 @@ mod tests {
             "tcp://127.0.0.1:7000?framing=length",
             "tcp://127.0.0.1:7000?app=topic&topic=news/%26/caf%C3%A9",
             "tcp://127.0.0.1:7000?framing=length&app=chat&topic=lobby",
+            "tcp://127.0.0.1:7000?app=topic&topic=jobs&group=workers",
+            "tcp://127.0.0.1:7000?app=topic&group=workers",
         ] {
             assert_eq!(Listen::parse(url).unwrap().to_string(), url);
         }
@@ -300,6 +311,8 @@ mod tests {
             ("tcp://127.0.0.1:1?framing=lines", "write line or length"),
             ("tcp://127.0.0.1:1?app=topic&app=chat", "app is there twice"),
             ("tcp://127.0.0.1:1?topic=a", "app=echo has no topic"),
+            ("tcp://127.0.0.1:1?app=chat&group=g", "app=chat has no queue groups"),
+            ("tcp://127.0.0.1:1?app=topic&group=a%20b", "cannot be a group"),
             ("tcp://127.0.0.1:1?app=topic&topic=", "cannot be a topic"),
             ("tcp://127.0.0.1:1?app=topic&topic=a%20b", "cannot be a topic"),
             ("tcp://127.0.0.1:1?app=topic&topic=%ff", "not percent-encoded UTF-8"),

@@ -292,7 +292,7 @@ fn site(config: &Config) -> Result<Arc<dyn Site>, StartError> {
 fn entrance(config: &Config, listen: &Listen, url: &str, site: &Arc<dyn Site>) -> Result<Entrance, StartError> {
     let kind = match &listen.transport {
         Transport::Http => EntranceKind::Http { policy: policy(config), site: Arc::clone(site), routes: true },
-        Transport::Tcp { framing, app, topic } => {
+        Transport::Tcp { framing, app, topic, group } => {
             let parse = |name: &String| Topic::parse(name.as_bytes(), config.limits.topic_bytes_max);
             let topic = topic.as_ref().map(parse).transpose();
             let topic = topic.map_err(|error| StartError::Topic { url: url.to_owned(), error })?;
@@ -300,7 +300,7 @@ fn entrance(config: &Config, listen: &Listen, url: &str, site: &Arc<dyn Site>) -
                 Framing::Line => Protocol::Line,
                 Framing::Length => Protocol::Length,
             };
-            EntranceKind::Tcp { protocol, opening: Opening::new(*app, topic.as_ref()) }
+            EntranceKind::Tcp { protocol, opening: Opening::new(*app, topic.as_ref()).in_group(group.as_deref()) }
         }
     };
     Ok(Entrance { url: url.to_owned(), kind })

@@ -85,8 +85,8 @@ pub enum Violation {
     #[error("the Expect field has something else than 100-continue in it")]
     Expectation,
     /// Not a method of this path.
-    #[error("this method is not allowed here; see the Allow field")]
-    MethodNotAllowed,
+    #[error("this method is not allowed here; allowed are {0}")]
+    MethodNotAllowed(&'static str),
     /// A method that RFC 9110 does not know.
     #[error("this method is unknown")]
     MethodUnknown,
@@ -97,8 +97,8 @@ pub enum Violation {
     #[error("a body without a Content-Length is not taken here")]
     LengthRequired,
     /// The route is a WebSocket's and the request does not ask for one.
-    #[error("this is a WebSocket; ask for an upgrade to it")]
-    UpgradeRequired,
+    #[error("this is a WebSocket; ask for an upgrade to it{0}")]
+    UpgradeRequired(&'static str),
     /// An upgrade in HTTP/1.0.
     #[error("an upgrade needs HTTP/1.1")]
     UpgradeOldVersion,
@@ -128,12 +128,12 @@ impl Violation {
     pub const fn status(self) -> u16 {
         match self {
             Self::Head(malformed) => malformed.status(),
-            Self::MethodNotAllowed => 405,
+            Self::MethodNotAllowed(_) => 405,
             Self::MethodUnknown => 501,
             Self::BodyNotTaken | Self::MessageTooLarge(_) | Self::BodyTooLarge(_) => 413,
             Self::Expectation => 417,
             Self::LengthRequired => 411,
-            Self::UpgradeRequired | Self::WebSocketVersion => 426,
+            Self::UpgradeRequired(_) | Self::WebSocketVersion => 426,
             Self::Origin => 403,
             Self::Chunk(_)
             | Self::UpgradeOldVersion
@@ -146,8 +146,8 @@ impl Violation {
     /// Appends the whole answer, the last one of its connection.
     pub fn write(self, reply: Reply<'_>, out: &mut Vec<u8>) {
         let extra: &[(&str, &str)] = match self {
-            Self::MethodNotAllowed => &[("Allow", METHODS)],
-            Self::UpgradeRequired => &[("Upgrade", "websocket"), ("Connection", "Upgrade, close")],
+            Self::MethodNotAllowed(methods) => &[("Allow", methods)],
+            Self::UpgradeRequired(_) => &[("Upgrade", "websocket"), ("Connection", "Upgrade, close")],
             Self::WebSocketVersion => {
                 &[("Sec-WebSocket-Version", "13"), ("Upgrade", "websocket"), ("Connection", "Upgrade, close")]
             }
@@ -172,11 +172,11 @@ impl super::Violation for Violation {
             Self::MessageTooLarge(_) => Rule::MessageTooBig,
             Self::BodyTooLarge(_) => Rule::BodyTooLarge,
             Self::Expectation => Rule::Expectation,
-            Self::MethodNotAllowed => Rule::MethodNotAllowed,
+            Self::MethodNotAllowed(_) => Rule::MethodNotAllowed,
             Self::MethodUnknown => Rule::MethodUnknown,
             Self::BodyNotTaken => Rule::BodyNotTaken,
             Self::LengthRequired => Rule::LengthRequired,
-            Self::UpgradeRequired => Rule::UpgradeRequired,
+            Self::UpgradeRequired(_) => Rule::UpgradeRequired,
             Self::UpgradeOldVersion => Rule::UpgradeOldVersion,
             Self::ConnectionField => Rule::ConnectionField,
             Self::WebSocketVersion => Rule::WebSocketVersion,
@@ -361,7 +361,7 @@ pub fn refuse_body(head: &Head<'_>) -> Result<(), Violation> {
         ("GET" | "HEAD" | "OPTIONS", Body::None) => Ok(()),
         ("GET" | "HEAD" | "OPTIONS", Body::Length(_)) => Err(Violation::BodyNotTaken),
         ("GET" | "HEAD" | "OPTIONS", Body::Chunked) => Err(Violation::LengthRequired),
-        ("POST" | "PUT" | "DELETE" | "PATCH" | "TRACE" | "CONNECT", _) => Err(Violation::MethodNotAllowed),
+        ("POST" | "PUT" | "DELETE" | "PATCH" | "TRACE" | "CONNECT", _) => Err(Violation::MethodNotAllowed(METHODS)),
         _ => Err(Violation::MethodUnknown),
     }
 }

@@ -36,6 +36,9 @@ use crate::session::{Encoder, Protocol, websocket};
 use crate::time::Instant;
 use crate::wheel::Wheel;
 
+/// What a route offers that can be read as a stream, to those who ask for nothing of it.
+const ELSE: &str = ", for events with Accept: text/event-stream, or for lines of JSON with ?stream=1";
+
 /// What has to be done for an answer.
 pub(super) enum Task {
     /// To publish this, with its idempotency key.
@@ -104,7 +107,10 @@ impl Service for Requests<'_> {
                 return Ok(if offers.posts { Preflight::Message } else { Preflight::Batch });
             }
         }
-        http::refuse_body(head)?;
+        http::refuse_body(head).map_err(|violation| match violation {
+            Violation::MethodNotAllowed(_) => Violation::MethodNotAllowed(self.methods(head)),
+            other => other,
+        })?;
         Ok(Preflight::Now)
     }
 
@@ -251,7 +257,7 @@ impl Requests<'_> {
         };
         match reading {
             None if offers.queries && asks(param).is_some() => Ok(self.ask(head, param, reply)),
-            // What else it may be, the violation says.
+            None if offers.streams => Err(Violation::UpgradeRequired(ELSE)),
             None | Some(Reading::WebSocket) => self.open(head, route, param, Reading::WebSocket, reply),
             Some(_) if !head.is_modern() && reading == Some(Reading::Lines) => {
                 let message = "a stream in chunks needs HTTP/1.1".to_owned();

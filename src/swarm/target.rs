@@ -145,7 +145,7 @@ impl Target {
             return Err(Wrong::new(format!("has the path {}, and raw TCP has none", quote(path)), MEND));
         }
         let transport = config::parse_tcp_query(query).map_err(|error| Wrong::new(error.to_string(), MEND))?;
-        let Transport::Tcp { framing, app: served, topic } = transport else {
+        let Transport::Tcp { framing, app: served, topic, .. } = transport else {
             return Err(Wrong::new("is no raw TCP", MEND));
         };
         let served = match served {

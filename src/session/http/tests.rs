@@ -255,7 +255,7 @@ fn bytes_before_the_101_are_refused() {
 #[test]
 fn a_plain_request_for_a_websocket_is_told_what_to_do() {
     let mut out = Vec::new();
-    Violation::UpgradeRequired.write(Reply::last(Date::from_unix(0)), &mut out);
+    Violation::UpgradeRequired("").write(Reply::last(Date::from_unix(0)), &mut out);
     let text = String::from_utf8(out).unwrap();
     assert!(text.starts_with("HTTP/1.1 426 Upgrade Required\r\n"), "{text}");
     assert!(text.contains("\r\nUpgrade: websocket\r\nConnection: Upgrade, close\r\n"), "{text}");
@@ -263,7 +263,7 @@ fn a_plain_request_for_a_websocket_is_told_what_to_do() {
     Violation::WebSocketVersion.write(Reply::last(Date::from_unix(0)), &mut out);
     assert!(String::from_utf8(out).unwrap().contains("\r\nSec-WebSocket-Version: 13\r\n"));
     let mut out = Vec::new();
-    Violation::MethodNotAllowed.write(Reply::last(Date::from_unix(0)), &mut out);
+    Violation::MethodNotAllowed(METHODS).write(Reply::last(Date::from_unix(0)), &mut out);
     assert!(String::from_utf8(out).unwrap().contains("\r\nAllow: GET, HEAD, OPTIONS\r\n"));
 }
 

@@ -1,7 +1,7 @@
 //! The opening handshake of a WebSocket, RFC 6455 section 4.2, from the server's side.
 
 use super::origin::{Caller, caller};
-use super::{Head, Violation};
+use super::{Head, METHODS, Violation};
 use crate::codec::websocket::deflate::{Agreement, negotiate};
 use crate::codec::websocket::handshake::{ACCEPT_BYTES, accept_key, is_key};
 use crate::config::Origins;
@@ -35,10 +35,10 @@ pub struct Upgrade<'p> {
 pub fn upgrade<'p>(head: &Head<'_>, policy: &'p UpgradePolicy) -> Result<Upgrade<'p>, Violation> {
     super::refuse_body(head)?;
     if head.method() != "GET" {
-        return Err(Violation::MethodNotAllowed);
+        return Err(Violation::MethodNotAllowed(METHODS));
     }
     if !head.has_token("upgrade", "websocket") {
-        return Err(Violation::UpgradeRequired);
+        return Err(Violation::UpgradeRequired(""));
     }
     if !head.is_modern() {
         return Err(Violation::UpgradeOldVersion);
