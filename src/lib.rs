@@ -24,6 +24,18 @@
 //! Only an unfinished frame is copied into its connection on the way in. On the way out the frame goes straight from
 //! the shared allocation to the socket; a connection has a [queue](buf) only after the kernel took less than all.
 //!
+//! # The past
+//!
+//! The owner keeps a topic's last messages ([`hub::history`]): the same shared allocations that were fanned out. A subscriber
+//! that asks for some of them joins its shard's members without taking part, and asks the owner; the answer comes through the
+//! queue of the live messages, so it parts them at exactly the place where the past ends, and from there on the member takes
+//! part. What is lost is told (a reset), never passed over. A stream of events does so even when it begins with now: that is
+//! how it knows the place that it can be resumed at.
+//!
+//! Requests that depend on an owner (a publication that wants to know its place, a long poll, a look into the history) wait
+//! on their connection, which is not read meanwhile. A queue group is a set of members like a topic's own, but each of its
+//! messages goes to one: the owner chooses the shard, and the shard a member that has nothing queued.
+//!
 //! # Layers
 //!
 //! Folders are layers, and imports go down only; `tests/layering.rs` reads them and fails otherwise.
@@ -34,8 +46,8 @@
 //!  io::epoll   io::uring   sim         what implements the port: two kernels' interfaces and a simulated network
 //!  io::tun                             and clients without sockets, for load
 //!  shard                               the turn, the only place that sees all below; generic over the backend
-//!  app                                 what a route does: echo, chat, topic, and handlers of your own
-//!  session   hub   buf                 protocol state machines; who subscribes to what; outgoing queues
+//!  app                                 what a route does: echo, chat, topic, files, and handlers of your own
+//!  session   hub   buf                 protocol state machines; who subscribes to what, and the past; outgoing queues
 //!  message   mailbox                   a topic, a payload and its frames; queues between shards
 //!  codec   io                          bytes to frames and back; the port: what a kernel must offer
 //!  id   wheel                          names for what lives in tables; timers
