@@ -87,6 +87,15 @@ fn idle_connections_live_at_both_ends_of_the_hold() {
 }
 
 #[test]
+fn streams_of_events_hear_heartbeats_and_live_at_both_ends_of_the_hold() {
+    let server = Server::start(&["--heartbeat-interval", "200ms"]);
+    let idle = Scenario::Idle(Idle { hold: Duration::from_millis(700) });
+    let report = run(&server.plan(server.target(Protocol::Sse, App::Topic), idle));
+    assert_eq!((report.opened, report.hold.alive_at_start, report.hold.alive_at_end), (300, 300, 300));
+    assert!(report.hold.heartbeats_heard >= 300, "{}", report.hold.heartbeats_heard);
+}
+
+#[test]
 fn a_rate_may_be_slower_than_the_patience() {
     let server = Server::start(&[]);
     let patience = Duration::from_millis(400);
@@ -100,7 +109,7 @@ fn a_rate_may_be_slower_than_the_patience() {
 #[test]
 fn a_broadcast_reaches_everyone_once() {
     let server = Server::start(&[]);
-    for protocol in ALL {
+    for protocol in ALL.into_iter().chain([Protocol::Sse]) {
         let interval = Duration::from_millis(20);
         let broadcast = Broadcast { messages: 10, size: 100, interval, hold: Duration::ZERO };
         let report = run(&server.plan(server.target(protocol, App::Topic), Scenario::Broadcast(broadcast)));
@@ -186,7 +195,7 @@ fn guests_come_and_go_and_those_who_stay_do_not_notice() {
     // Side by side: most of the time they wait for the server to notice who went mute.
     std::thread::scope(|scope| {
         let server = &server;
-        for protocol in ALL {
+        for protocol in ALL.into_iter().chain([Protocol::Sse]) {
             scope.spawn(move || churn(server, protocol));
         }
     });
@@ -201,7 +210,7 @@ fn churn(server: &Server, protocol: Protocol) {
         abrupt: Share::new(0.2),
         half_open: Share::new(0.1),
         slow: Share::new(0.1),
-        probe: Some(server.target(protocol, App::Echo)),
+        probe: Some(server.target(if protocol == Protocol::Sse { Protocol::WebSocket } else { protocol }, App::Echo)),
         probes: 5,
         half_open_for: Duration::from_secs(8),
         publish_every: Duration::from_millis(200),
@@ -215,7 +224,9 @@ fn churn(server: &Server, protocol: Protocol) {
     let came = found.graceful + found.abrupt + found.half_open;
     assert!(found.connects >= 380 && found.connects.abs_diff(came) <= 5, "{protocol:?}: {found:?}");
     assert!(found.abrupt >= 70 && found.slow >= 35, "{found:?}");
-    assert!(found.half_open >= 35 && found.half_open_detected == found.half_open, "{found:?}");
+    // Nobody answers on a stream of events, so who reads it no more is like one who has nothing to say.
+    let noticed = if protocol == Protocol::Sse { 0 } else { found.half_open };
+    assert!(found.half_open >= 35 && found.half_open_detected == noticed, "{found:?}");
     assert_eq!((found.deliveries, found.publications), (1000, 10));
     assert!(found.probes >= 990 && found.probe.is_some() && found.probe_idle.is_some(), "{found:?}");
     assert!(found.server_bytes_peak > 0);
