@@ -40,6 +40,8 @@ pub struct Needs {
     pub shards: u64,
     /// What outgoing queues may take when clients read slowly, bytes.
     pub queue_bytes: u64,
+    /// What topics may keep of their past, bytes.
+    pub history_bytes: u64,
 }
 
 impl Needs {
@@ -51,7 +53,13 @@ impl Needs {
             backend: config.backend,
             shards: config.shards as u64,
             queue_bytes: config.limits.queue_bytes_total_max as u64,
+            history_bytes: config.limits.history.bytes_total_max as u64,
         }
+    }
+
+    /// What may come on top of idle connections, bytes.
+    const fn more_bytes(self) -> u64 {
+        self.queue_bytes.saturating_add(self.history_bytes)
     }
 
     /// With as many shards as a server would start.

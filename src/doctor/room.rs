@@ -73,13 +73,14 @@ fn memory_wall(check: (&'static str, &str), room: Limit, socket: u64, facts: &Fa
     let (each, words) = each(facts, needs, socket);
     let base = SHARD_BYTES.saturating_mul(needs.shards).saturating_add(BASE_BYTES);
     let check = bytes_wall(check, room, each, base, needs);
-    let busy = each.saturating_mul(needs.connections).saturating_add(base).saturating_add(needs.queue_bytes);
+    let busy = each.saturating_mul(needs.connections).saturating_add(base).saturating_add(needs.more_bytes());
     let arithmetic = format!(
-        "{} x ({words}) + {} for {}; queues may add {} (limits.queue_bytes_total_max)",
+        "{} x ({words}) + {} for {}; queues may add {} (limits.queue_bytes_total_max), histories {} (history.bytes_total_max)",
         count(needs.connections),
         bytes(base),
         several(needs.shards, "shard"),
-        bytes(needs.queue_bytes)
+        bytes(needs.queue_bytes),
+        bytes(needs.history_bytes)
     );
     check.because(arithmetic).slow_if(room.is_below(busy))
 }
@@ -97,7 +98,7 @@ fn cgroup_memory(level: &Level, facts: &Facts, needs: &Needs) -> Check {
     let socket = if is_v1 { SOCKET_BYTES - TCP_SOCK_BYTES } else { SOCKET_BYTES };
     let check = memory_wall(("memory of the control group", &level.file), level.room(), socket, facts, needs);
     let needed = match check.needs {
-        Amount::Bytes(needed) => needed.saturating_add(needs.queue_bytes).saturating_add(level.used),
+        Amount::Bytes(needed) => needed.saturating_add(needs.more_bytes()).saturating_add(level.used),
         _ => 0,
     };
     let file = &level.file;

@@ -46,7 +46,7 @@ fn machine(name: &str) -> FakeTree {
 const USER: &str = "CapEff:\t0000000000000000\nCpus_allowed_list:\t0-1\n";
 
 fn needs(connections: u64, backend: BackendChoice) -> Needs {
-    Needs { connections, backend, shards: 0, queue_bytes: 0 }
+    Needs { connections, backend, shards: 0, queue_bytes: 0, history_bytes: 0 }
 }
 
 fn look(tree: &FakeTree, connections: u64, backend: BackendChoice) -> Diagnosis {
