@@ -4,6 +4,7 @@
 //! other, in order.
 
 use super::connection::Flags;
+use super::control::Phase;
 use super::core::Core;
 use super::mail::{About, Ack, Answer, Answered, Asker, Delivery, Publication, Question, Terms};
 use super::requests::Task;
@@ -127,7 +128,8 @@ impl Core {
         let Some(extra) = connection.extra.as_deref_mut().filter(|_| connection.flags.has(Flags::WAITING)) else {
             return;
         };
-        let later = std::mem::take(&mut extra.later);
+        let mut later = std::mem::take(&mut extra.later);
+        later.keep_alive &= self.phase == Phase::Running;
         extra.waits_for = WaitsFor::Nothing;
         let mut out = Vec::with_capacity(body.len() + 256);
         let fields = if status == 503 { &RETRY_AFTER[..] } else { fields };

@@ -11,6 +11,7 @@
 
 use super::answers::JSON;
 use super::connection::Flags;
+use super::control::Phase;
 use super::core::Core;
 use super::streams::{Places, Several, place_of};
 use crate::app::{RouteId, Subscribe};
@@ -136,8 +137,12 @@ impl Core {
         let places: Option<Vec<Cursor>> = several.places();
         let field = places.map(|places| Places(&places).to_string());
         self.end_poll(id, requests);
-        let fields = field.as_deref().map(|places| (CURSOR_FIELD, places));
-        self.respond(id, 200, JSON, &body, fields.as_slice());
+        // In a drain it is said when to come again, as everybody is told.
+        let retry = (self.phase != Phase::Running).then(|| self.retry_after_ms(id).div_ceil(1000).max(1).to_string());
+        let cursor = field.as_deref().map(|places| (CURSOR_FIELD, places));
+        let retry = retry.as_deref().map(|seconds| ("Retry-After", seconds));
+        let fields: Vec<_> = cursor.into_iter().chain(retry).collect();
+        self.respond(id, 200, JSON, &body, &fields);
     }
 
     /// Whether owners have to answer yet before the answer can say where it stands.

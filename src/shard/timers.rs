@@ -176,8 +176,10 @@ impl Core {
             return Due::Close(CloseReason::IdleTimeout);
         }
         if let Some(poll) = connection.extra.as_deref().and_then(|extra| extra.poll.as_deref()) {
+            let leave = self.drain.filter(|_| flags.has(Flags::DRAINING)).map(|drain| drain.leave(id));
+            let until = leave.map_or(poll.until, |leave| leave.min(poll.until));
             // An owner that has not answered yet is waited for: only then the answer says where it stands.
-            let until = if self.is_poll_awaiting(id) { poll.until.max(now.later(1)) } else { poll.until };
+            let until = if self.is_poll_awaiting(id) { until.max(now.later(1)) } else { until };
             if passed(until) {
                 return Due::Answer;
             }
