@@ -9,7 +9,7 @@
 //! The answer names the place up to which it tells (`Holdline-Cursor`), also when it is empty: a client that goes on from
 //! there misses nothing of what is published between two polls.
 
-use super::answers::JSON;
+use super::answers::{JSON, NO_STORE};
 use super::connection::Flags;
 use super::core::Core;
 use super::streams::{Places, Several, place_of};
@@ -136,8 +136,8 @@ impl Core {
         let places: Option<Vec<Cursor>> = several.places();
         let field = places.map(|places| Places(&places).to_string());
         self.end_poll(id, requests);
-        let fields = field.as_deref().map(|places| (CURSOR_FIELD, places));
-        self.respond(id, 200, JSON, &body, fields.as_slice());
+        let fields = [NO_STORE, (CURSOR_FIELD, field.as_deref().unwrap_or_default())];
+        self.respond(id, 200, JSON, &body, if field.is_some() { &fields } else { &fields[..1] });
     }
 
     /// Whether owners have to answer yet before the answer can say where it stands.
