@@ -321,6 +321,15 @@ class Read(unittest.TestCase):
             data = next(line for line in reset if line.startswith("data: "))
             self.assertTrue(json.loads(data[6:])["reset"])
 
+    def test_events_resume_from_before_the_first(self):
+        """The id without data at the start is a place too, as the standard has it; npm eventsource passes over it."""
+        with Stream("/topics/early", *EVENTS) as stream:
+            start = stream.block()[1].removeprefix("id: ")
+        post("early", "--data", "while nobody was there")
+        with Stream("/topics/early", *EVENTS, "-H", f"Last-Event-ID: {start}") as stream:
+            stream.block()
+            self.assertEqual(stream.block()[-1], "data: while nobody was there")
+
     def test_events_of_several_topics(self):
         one, two = post("several/1", "--data", "a"), post("several/2", "--data", "b")
         path = "/topics/several/1,several/2"
