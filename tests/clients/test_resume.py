@@ -87,15 +87,17 @@ class WebSockets(AsyncTest):
 
 
 class Netcat(unittest.TestCase):
-    def say(self, *lines):
-        """What nc reads until nothing more comes for a while."""
-        command = ["nc.openbsd", "-w", "1", "127.0.0.1", str(server.ports[LINE_ANY_TOPIC])]
-        said = "".join(f"{line}\n" for line in lines)
-        done = subprocess.run(command, input=said, capture_output=True, text=True, timeout=SECONDS_MAX, check=False)
-        return done.stdout.splitlines()
+    def expect(self, lines, *said):
+        """nc says these lines, and reads those first of all."""
+        command = ["nc.openbsd", "127.0.0.1", str(server.ports[LINE_ANY_TOPIC])]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as process:
+            process.stdin.write("".join(f"{line}\n" for line in said))
+            process.stdin.flush()
+            got = [process.stdout.readline().rstrip("\n") for _ in lines]
+            process.kill()
+        self.assertEqual(got, lines)
 
     def test_the_last_messages(self):
-        self.assertEqual(self.say("nc", "0", "1", "2"), ["0", "1", "2"])
-        self.assertEqual(self.say("nc history=2"), ["1", "2"])
-        self.assertEqual(self.say("nc history=10&echo=0", "3"), ["0", "1", "2"])
-        self.assertEqual(self.say("nc history=1"), ["3"])
+        self.expect(["0", "1", "2"], "nc", "0", "1", "2")
+        self.expect(["1", "2", "new"], "nc history=2", "new")
+        self.expect(["0", "1", "2", "new"], "nc history=10&echo=0", "unheard", "unheard")
