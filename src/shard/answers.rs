@@ -20,6 +20,8 @@ use crate::rule::Limit;
 /// The type of JSON answers.
 pub(super) const JSON: &str = "application/json";
 pub(super) const JSON_LINES: &str = "application/x-ndjson";
+/// Beside what is true for a moment: a cache without orders may guess how long an answer stays good.
+pub(super) const NO_STORE: (&str, &str) = ("Cache-Control", "no-store");
 /// Beside a 503.
 const RETRY_AFTER: [(&str, &str); 1] = [("Retry-After", "1")];
 
@@ -86,7 +88,7 @@ impl Core {
                 self.metrics.strike(Limit::TopicsMax);
                 self.doomed.push((id, CloseReason::TryAgainLater, "no room for the topic"));
             }
-            Answered::Json(body) => self.respond(id, 200, JSON, &body, &[]),
+            Answered::Json(body) => self.respond(id, 200, JSON, &body, &[NO_STORE]),
         }
     }
 

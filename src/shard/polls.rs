@@ -9,7 +9,7 @@
 //! The answer names the place up to which it tells (`Holdline-Cursor`), also when it is empty: a client that goes on from
 //! there misses nothing of what is published between two polls.
 
-use super::answers::JSON;
+use super::answers::{JSON, NO_STORE};
 use super::connection::Flags;
 use super::control::Phase;
 use super::core::Core;
@@ -141,7 +141,7 @@ impl Core {
         let retry = (self.phase != Phase::Running).then(|| self.retry_after_ms(id).div_ceil(1000).max(1).to_string());
         let cursor = field.as_deref().map(|places| (CURSOR_FIELD, places));
         let retry = retry.as_deref().map(|seconds| ("Retry-After", seconds));
-        let fields: Vec<_> = cursor.into_iter().chain(retry).collect();
+        let fields: Vec<_> = [NO_STORE].into_iter().chain(cursor).chain(retry).collect();
         self.respond(id, 200, JSON, &body, &fields);
     }
 

@@ -11,7 +11,7 @@
 
 use std::time::Duration;
 
-use super::answers::{JSON_LINES, write_refusal};
+use super::answers::{JSON_LINES, NO_STORE, write_refusal};
 use super::http::{Answer, Later};
 use super::mail::About;
 use super::opening::{Opened, fault_reason};
@@ -170,6 +170,9 @@ impl Requests<'_> {
     /// The methods of a path, `*` being the server as a whole.
     fn methods(&self, head: &Head<'_>) -> &'static str {
         let offers = self.offers_at(head);
+        if offers == (Offers { batches: true, ..Offers::default() }) {
+            return "POST, OPTIONS";
+        }
         let echoes = head.path() == "/echo" && self.route("/echo").is_some();
         let takes_post = echoes || offers.posts || offers.batches || (head.path() == "*" && self.routes);
         if takes_post { "GET, HEAD, POST, OPTIONS" } else { http::METHODS }
@@ -257,6 +260,7 @@ impl Requests<'_> {
         };
         match reading {
             None if offers.queries && asks(param).is_some() => Ok(self.ask(head, param, reply)),
+            None if offers.batches => Err(Violation::MethodNotAllowed(self.methods(head))),
             None if offers.streams => Err(Violation::UpgradeRequired(ELSE)),
             None | Some(Reading::WebSocket) => self.open(head, route, param, Reading::WebSocket, reply),
             Some(_) if !head.is_modern() && reading == Some(Reading::Lines) => {
@@ -463,7 +467,7 @@ fn write_stream_head(protocol: Protocol, reply: Reply<'_>, out: &mut Vec<u8>) {
     let content_type = if is_lines { JSON_LINES } else { "text/event-stream" };
     let fields = [
         ("Content-Type", content_type),
-        ("Cache-Control", "no-store"),
+        NO_STORE,
         // A proxy of this kind must hand on what comes at once.
         ("X-Accel-Buffering", "no"),
         ("Transfer-Encoding", "chunked"),

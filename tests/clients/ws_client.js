@@ -84,4 +84,4 @@ async function startServer() {
   return { url, stop };
 }
 
-module.exports = { Client, once, startServer };
+module.exports = { Client, inTime, once, startServer };

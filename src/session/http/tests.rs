@@ -213,7 +213,7 @@ fn malformed_and_hostile_handshakes() {
     let first = "GET /echo HTTP/1.1";
     for (status, line, other) in [
         (405, first, "POST /echo HTTP/1.1"),
-        (405, first, "HEAD /echo HTTP/1.1"),
+        (426, first, "HEAD /echo HTTP/1.1"),
         (400, first, "GET /echo HTTP/1.0"),
         (505, first, "GET /echo HTTP/2.0"),
         (400, "Connection: keep-alive, Upgrade", ""),

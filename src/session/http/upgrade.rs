@@ -1,7 +1,7 @@
 //! The opening handshake of a WebSocket, RFC 6455 section 4.2, from the server's side.
 
 use super::origin::{Caller, caller};
-use super::{Head, METHODS, Violation};
+use super::{Head, Violation};
 use crate::codec::websocket::deflate::{Agreement, negotiate};
 use crate::codec::websocket::handshake::{ACCEPT_BYTES, accept_key, is_key};
 use crate::config::Origins;
@@ -34,10 +34,8 @@ pub struct Upgrade<'p> {
 /// When it is none, or not one that is allowed here.
 pub fn upgrade<'p>(head: &Head<'_>, policy: &'p UpgradePolicy) -> Result<Upgrade<'p>, Violation> {
     super::refuse_body(head)?;
-    if head.method() != "GET" {
-        return Err(Violation::MethodNotAllowed(METHODS));
-    }
-    if !head.has_token("upgrade", "websocket") {
+    // HEAD is answered as GET without an upgrade, which is for GET alone.
+    if head.method() != "GET" || !head.has_token("upgrade", "websocket") {
         return Err(Violation::UpgradeRequired(""));
     }
     if !head.is_modern() {
