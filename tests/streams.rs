@@ -122,3 +122,16 @@ fn a_poll_waits_no_longer_than_the_limit_and_its_connection_goes_on() {
         },
     );
 }
+
+#[test]
+fn a_drain_does_not_wait_for_idle_connections() {
+    let slow = |config: &mut Config| config.limits.close_timeout = Duration::from_secs(100);
+    each_backend(slow, |running| {
+        let mut client = asked(&running, "/topics/t/info", "");
+        assert_eq!(client.answer().status, 200);
+        running.server.drain(Duration::from_millis(100));
+        // It does not look at its connection, as one in a pool.
+        until("it is gone", || running.connections() == 0);
+        client.end();
+    });
+}

@@ -235,12 +235,14 @@ impl Topics {
         }
     }
 
-    /// Up to `limit` messages after `since`, or from the oldest that is kept.
+    /// Up to `limit` messages after `since`, or the last ones.
     pub fn page(&mut self, topic: &Topic, since: Option<Cursor>, limit: usize, now: Now) -> Page {
         let Some(&key) = self.keys.get(topic) else { return Page { reset: since.is_some(), ..Page::default() } };
         let owned = self.look(key, now);
-        let oldest = owned.history.first().map_or(owned.cursor.offset, |first| Offset(first.0 - 1));
-        let since = since.unwrap_or(Cursor { offset: oldest, ..owned.cursor });
+        let Some(since) = since else {
+            let messages = owned.history.last(limit).cloned().collect();
+            return Page { cursor: Some(owned.cursor), messages, more: false, reset: false };
+        };
         let Some(found) = owned.since(since) else {
             return Page { cursor: Some(owned.cursor), reset: true, ..Page::default() };
         };

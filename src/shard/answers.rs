@@ -7,6 +7,7 @@ use super::connection::Flags;
 use super::control::Phase;
 use super::core::Core;
 use super::mail::{About, Ack, Answer, Answered, Asker, Delivery, Publication, Question, Terms};
+use super::polls::CURSOR_FIELD;
 use super::requests::Task;
 use super::streams::place_of;
 use crate::close::CloseReason;
@@ -47,9 +48,13 @@ impl Core {
                 self.topics.prepare(&topic, start, Wants::NONE.with(wire), &mut self.deflater);
                 self.topics.past(&topic, start, now).map_or(Answered::NoRoom(0), Answered::Past)
             }
-            About::Info => Answered::Json(write_info(&topic, &self.topics.info(&topic, now))),
+            About::Info => {
+                let info = self.topics.info(&topic, now);
+                Answered::Json(write_info(&topic, &info), info.cursor)
+            }
             About::Page { since, limit } => {
-                Answered::Json(write_history(&topic, &self.topics.page(&topic, since, limit, now)))
+                let page = self.topics.page(&topic, since, limit, now);
+                Answered::Json(write_history(&topic, &page), page.cursor)
             }
         };
         self.reply(asker, topic, what);
@@ -88,7 +93,12 @@ impl Core {
                 self.metrics.strike(Limit::TopicsMax);
                 self.doomed.push((id, CloseReason::TryAgainLater, "no room for the topic"));
             }
-            Answered::Json(body) => self.respond(id, 200, JSON, &body, &[NO_STORE]),
+            Answered::Json(body, cursor) => {
+                let cursor = cursor.map(|cursor| cursor.to_string());
+                let fields = [NO_STORE, (CURSOR_FIELD, cursor.as_deref().unwrap_or_default())];
+                let fields = if cursor.is_some() { &fields[..] } else { &fields[..1] };
+                self.respond(id, 200, JSON, &body, fields);
+            }
         }
     }
 

@@ -185,12 +185,15 @@ impl Core {
     fn farewell_http(&mut self, id: ConnId, reason: CloseReason, spread_ms: u64) {
         let Some(connection) = self.table.get_mut(id) else { return };
         let polite = is_polite(reason);
+        let is_over = matches!(reason, CloseReason::GoingAway | CloseReason::IdleTimeout);
         match connection.protocol {
             Protocol::Sse | Protocol::SseMany if polite => {
                 let retry_ms = if reason == CloseReason::GoingAway { spread_ms } else { RETRY_MS };
                 sse::write_start(retry_ms, None, &mut self.out);
             }
             Protocol::JsonStream if polite => self.out.extend_from_slice(LAST_CHUNK),
+            // Nothing of it is under way: no need to wait for clients that keep connections in a pool and look at them seldom.
+            Protocol::Http if is_over && connection.is_between_requests() => connection.flags.set(Flags::AT_ONCE),
             _ => {
                 let is_later = matches!(reason, CloseReason::GoingAway | CloseReason::TryAgainLater);
                 if is_later && connection.flags.has(Flags::WAITING) {

@@ -201,6 +201,11 @@ impl Connection {
         self.extra.as_ref().is_some_and(|extra| extra.transfer.is_some())
     }
 
+    /// Whether its last request has been answered and nothing of another has come.
+    pub(super) fn is_between_requests(&self) -> bool {
+        self.state > 0 && self.partial.is_none() && self.outbox.is_none() && !self.flags.has(Flags::WAITING)
+    }
+
     /// All its subscriptions.
     pub(super) fn memberships(&self) -> impl Iterator<Item = Membership> + '_ {
         let first = self.membership.is_some().then_some(self.membership);

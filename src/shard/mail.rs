@@ -114,8 +114,8 @@ pub enum Answered {
     Past(Past),
     /// A publication, by its number among those of the connection.
     Acked(u32, Ack),
-    /// An answer that is ready to be sent: JSON.
-    Json(Vec<u8>),
+    /// An answer that is ready to be sent: JSON, and the place up to which it tells.
+    Json(Vec<u8>, Option<Cursor>),
     /// The owner has no room for the topic. The number is a publication's.
     NoRoom(u32),
 }

@@ -126,7 +126,7 @@ fn a_refusal_has_no_body_where_none_is_asked_for() {
             let mut client = running.connect(0);
             client.send_raw(ask("HEAD", "/echo", "").as_bytes());
             let refused = response(&mut client, true);
-            assert!(refused.status == 405 && refused.head.contains("Allow: GET"), "{}", refused.head);
+            assert!(refused.status == 426 && refused.head.contains("Upgrade: websocket"), "{}", refused.head);
             assert_eq!(client.exactly(usize::MAX), b"");
         },
     );

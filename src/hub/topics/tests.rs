@@ -133,7 +133,10 @@ fn a_past_is_complete_or_says_that_it_is_not() {
 fn pages_follow_each_other() {
     let (mut topics, name) = (topics(1), topic("t"));
     (0..6).for_each(|_| assert!(publish(&mut topics, "t", None, at(0)).is_ok()));
-    let (mut since, mut pages) = (None, Vec::new());
+    let last = topics.page(&name, None, 3, at(1));
+    assert_eq!((offsets(&last.messages), last.more), (vec![4, 5, 6], false), "the last ones");
+    let before = last.cursor.map(|cursor| Cursor { offset: Offset(2), ..cursor });
+    let (mut since, mut pages) = (before, Vec::new());
     loop {
         let page = topics.page(&name, since, 3, at(1));
         assert!(!page.reset);
