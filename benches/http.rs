@@ -60,7 +60,7 @@ struct Options {
     /// Requests in flight on each connection in `get`.
     #[arg(long, value_delimiter = ',', default_value = "1,16")]
     in_flight: Vec<usize>,
-    /// Measure without nginx where it is missing.
+    /// Measure without nginx, which may be missing then.
     #[arg(long)]
     without_nginx: bool,
     /// Fail when the bound is broken.
@@ -129,7 +129,7 @@ fn main() -> ExitCode {
     println!("{}", sys::machine());
     if options.test || (!options.bench && options.scenarios.is_empty()) {
         (options.rounds, options.connections, options.requests) = (1, 8, 2000);
-        (options.assert, options.without_nginx) = (false, true);
+        (options.assert, options.without_nginx) = (false, nginx::version().is_none());
     }
     match run(&mut options) {
         Ok(true) => ExitCode::SUCCESS,
@@ -144,20 +144,16 @@ fn main() -> ExitCode {
 /// Runs all; whether all is well.
 fn run(options: &mut Options) -> io::Result<bool> {
     let room = Room::new()?;
-    let has_nginx = match nginx::version() {
-        Some(version) => {
-            println!("{version}");
-            true
-        }
+    let nginx = nginx::version().filter(|_| !options.without_nginx);
+    match &nginx {
+        Some(version) => println!("{version}"),
+        None if options.without_nginx => {}
         None => {
             let line = "=".repeat(70);
             eprintln!("{line}\nNGINX IS MISSING: nothing to compare with. Install it: {}\n{line}", nginx::INSTALL);
-            if !options.without_nginx {
-                return Ok(false);
-            }
-            false
+            return Ok(false);
         }
-    };
+    }
     if options.scenarios.is_empty() {
         options.scenarios = vec![Scenario::Get, Scenario::Post];
     }
@@ -166,7 +162,7 @@ fn run(options: &mut Options) -> io::Result<bool> {
     let mut good = complete || !options.assert;
     for scenario in &options.scenarios {
         for load in loads(options, *scenario, &room) {
-            let rivals = rivals(*scenario).iter().filter(|_| has_nginx);
+            let rivals = rivals(*scenario).iter().filter(|_| nginx.is_some());
             let subjects = servers.iter().chain(rivals).cloned();
             let columns = subjects.map(|subject| (subject, Vec::new())).collect();
             good &= run_load(options, *scenario, &load, columns, &room)? || !options.assert;
