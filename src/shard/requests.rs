@@ -364,7 +364,7 @@ impl Requests<'_> {
 
     /// Writes a page, or that there is none.
     fn page(&mut self, head: &Head<'_>, reply: Reply<'_>) -> Answer {
-        let Some(page) = self.site.get(&PageRequest::of(head)) else {
+        let Some(page) = self.site.get(&PageRequest::of(head, self.now)) else {
             write_error(404, "not_found", "there is nothing at this path", &[], reply, self.out);
             return reply.into();
         };
