@@ -429,12 +429,8 @@ fn kind_of(head: &Head<'_>, body: &[u8]) -> Result<Kind, Refusal> {
     let Some(content_type) = head.field("content-type") else {
         return Ok(if is_utf8 { Kind::Text } else { Kind::Binary });
     };
-    let media = content_type.split(|&byte| byte == b';').next().unwrap_or_default().trim_ascii().to_ascii_lowercase();
-    // A form is what curl says of anything.
-    let named =
-        [&b"application/json"[..], b"application/xml", b"application/x-ndjson", b"application/x-www-form-urlencoded"];
-    let is_text = media.starts_with(b"text/") || media.ends_with(b"+json") || media.ends_with(b"+xml");
-    if !is_text && !named.contains(&&media[..]) {
+    let media = content_type.split(|&byte| byte == b';').next().unwrap_or_default().trim_ascii();
+    if !parameters::is_text(media) {
         return Ok(Kind::Binary);
     }
     if !is_utf8 {
