@@ -180,7 +180,7 @@ const fn rivals(scenario: Scenario) -> &'static [Subject] {
             Subject::Nginx(Tuning::FileCache),
             Subject::Nginx(Tuning::Sendfile),
         ],
-        Scenario::Post => &[Subject::Nginx(Tuning::Buffered)],
+        Scenario::Post => &[Subject::Nginx(Tuning::Sendfile)],
     }
 }
 
