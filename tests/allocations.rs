@@ -1,5 +1,5 @@
 //! The memory budgets, proven with an allocator that counts what shards do: no allocation for an echoed message, one
-//! for a publication, and few bytes for an idle connection.
+//! for a publication, none for a file in memory, and few bytes for an idle connection.
 
 #![allow(unsafe_code, reason = "an allocator that counts is unsafe by its trait; it adds nothing to the system's own")]
 #![allow(
@@ -15,4 +15,5 @@ mod allocations {
     pub mod counting;
     pub mod idle;
     pub mod messages;
+    pub mod requests;
 }

@@ -4,10 +4,11 @@
 //! to it over loopback. The bare loops are started the same way, so that both are measured alike.
 //!
 //! ```text
-//! scenario  echo, connect, fanout, idle: what the clients do, and what of it is measured
+//! scenario  echo, connect, fanout, idle, requests: what the clients do, and what of it is measured
 //! client    many connections on one thread; each is a direct descriptor of one ring
-//! wire      the bytes: HTTP upgrade, WebSocket frames, length-prefixed messages
+//! wire      the bytes: HTTP upgrade, WebSocket frames, length-prefixed messages, HTTP answers
 //! target    a child process pinned to one core: bare loop or server
+//! nginx     another one: the web server to compare with
 //! bare      the smallest loops that do the same work on raw TCP
 //! ring sys  io_uring and the few system calls
 //! ```
@@ -17,6 +18,7 @@
 
 pub(crate) mod bare;
 pub(crate) mod client;
+pub(crate) mod nginx;
 pub(crate) mod report;
 pub(crate) mod ring;
 pub(crate) mod scenario;

@@ -26,6 +26,8 @@ pub(crate) const BARE: &str = "--bare-loop";
 /// A running program; ends with this value.
 pub(crate) struct Target {
     child: Child,
+    /// The process that does the work, when it is not that one but a child of it.
+    worker: Option<u32>,
     urls: Vec<String>,
 }
 
@@ -33,15 +35,9 @@ impl Target {
     /// Starts a program and waits until it says `ready`.
     pub(crate) fn start(command: &[String]) -> io::Result<Self> {
         let (program, arguments) = command.split_first().ok_or_else(|| bad("empty command"))?;
-        // A child inherits the mask of the thread that starts it. One core is enough to be correct, not to measure.
-        let alone = sys::pin(SERVER_CORE).is_ok();
-        let started = Command::new(program).args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
-        if alone {
-            let _ = sys::pin(CLIENT_CORE).or_else(|_| sys::pin(SERVER_CORE));
-        }
-        let mut child = started.map_err(|error| io::Error::other(format!("{program}: {error}")))?;
+        let mut child = spawn_pinned(Command::new(program).args(arguments).stdout(Stdio::piped()))?;
         let output = child.stdout.take();
-        let mut target = Self { child, urls: Vec::new() };
+        let mut target = Self { child, worker: None, urls: Vec::new() };
         let (lines, received) = mpsc::channel();
         // Reads for as long as the program writes, so that it never blocks on a full pipe.
         thread::spawn(move || {
@@ -81,16 +77,21 @@ impl Target {
         Self::start(&words.map(str::to_owned).collect::<Vec<_>>())
     }
 
-    /// Its process.
+    /// A program that was started elsewhere, whose child `worker` does the work, and ends when it is asked to.
+    pub(super) const fn with_worker(child: Child, worker: u32, urls: Vec<String>) -> Self {
+        Self { child, worker: Some(worker), urls }
+    }
+
+    /// Its process, the one that does the work.
     pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
+        self.worker.unwrap_or_else(|| self.child.id())
     }
 
     /// Its first listener of the scheme that a protocol wants.
     pub(crate) fn endpoint(&self, protocol: Protocol, path: &str) -> io::Result<Endpoint> {
         let scheme = match protocol {
             Protocol::Raw => "tcp://",
-            Protocol::WebSocket => "http://",
+            Protocol::WebSocket | Protocol::Http => "http://",
         };
         let authority = self.urls.iter().find_map(|url| url.strip_prefix(scheme)).or_else(|| {
             // A bare loop does not know what the client speaks.
@@ -105,9 +106,24 @@ impl Target {
 
 impl Drop for Target {
     fn drop(&mut self) {
-        let _ = self.child.kill();
+        if self.worker.is_some() {
+            sys::terminate(self.child.id());
+        } else {
+            let _ = self.child.kill();
+        }
         let _ = self.child.wait();
     }
+}
+
+/// Starts a program on the core of its own, and leaves this thread on the clients'.
+pub(super) fn spawn_pinned(command: &mut Command) -> io::Result<Child> {
+    // A child inherits the mask of the thread that starts it. One core is enough to be correct, not to measure.
+    let alone = sys::pin(SERVER_CORE).is_ok();
+    let started = command.stdin(Stdio::null()).spawn();
+    if alone {
+        let _ = sys::pin(CLIENT_CORE).or_else(|_| sys::pin(SERVER_CORE));
+    }
+    started.map_err(|error| io::Error::other(format!("{}: {error}", command.get_program().display())))
 }
 
 /// Measures from its making on what a process spends.

@@ -1,6 +1,7 @@
-//! The client's side of the wire: upgrade request, masked frames and their replies, length-prefixed messages.
+//! The client's side of the wire: upgrade request, masked frames and their replies, length-prefixed messages, HTTP
+//! requests and their answers.
 //!
-//! Every message starts with a sequence number of 8 bytes, so that a lost, doubled or misplaced one is noticed.
+//! Every message but those of HTTP starts with a sequence number of 8 bytes, so that a lost, doubled or misplaced one is noticed.
 
 use std::io;
 
@@ -20,6 +21,8 @@ pub(crate) enum Protocol {
     Raw,
     /// RFC 6455 after an upgrade, binary messages.
     WebSocket,
+    /// HTTP/1.1 with keep-alive: a message is the body of an answer with status 200.
+    Http,
 }
 
 impl Protocol {
@@ -32,13 +35,14 @@ impl Protocol {
                  Sec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Version: 13\r\n\r\n"
             )
             .into_bytes(),
+            Self::Http => get(path),
         }
     }
 
     /// Bytes of the answer to [`Protocol::hello`], or `None` while it is incomplete.
     pub(crate) fn welcome(self, bytes: &[u8]) -> io::Result<Option<usize>> {
         match self {
-            Self::Raw => Ok(self.next(bytes)?.map(|(_, used)| used)),
+            Self::Raw | Self::Http => Ok(self.next(bytes)?.map(|(_, used)| used)),
             Self::WebSocket => {
                 let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else {
                     return if bytes.len() > HEAD_BYTES_MAX { Err(bad("endless response head")) } else { Ok(None) };
@@ -58,6 +62,7 @@ impl Protocol {
         let Some((kind, start, end)) = (match self {
             Self::Raw => raw_bounds(bytes),
             Self::WebSocket => frame_bounds(bytes)?,
+            Self::Http => answer_bounds(bytes)?,
         }) else {
             return Ok(None);
         };
@@ -107,6 +112,39 @@ fn frame_bounds(bytes: &[u8]) -> io::Result<Option<(Kind, usize, usize)>> {
     })
 }
 
+fn answer_bounds(bytes: &[u8]) -> io::Result<Option<(Kind, usize, usize)>> {
+    let Some(end) = memchr::memmem::find(bytes, b"\r\n\r\n") else {
+        return if bytes.len() > HEAD_BYTES_MAX { Err(bad("endless response head")) } else { Ok(None) };
+    };
+    let (head, start) = (&bytes[..end], end + 4);
+    let line = |head: &[u8]| String::from_utf8_lossy(head).lines().next().unwrap_or_default().to_owned();
+    if !head.starts_with(b"HTTP/1.1 200 ") {
+        return Err(bad(&format!("not served: {}", line(head))));
+    }
+    let name = b"\r\nContent-Length: ";
+    let at = memchr::memmem::find(head, name).ok_or_else(|| bad("an answer without a length"))?;
+    let length = line(&head[at + name.len()..]);
+    let length: usize = length.parse().map_err(|_| bad(&format!("not a length: {length}")))?;
+    Ok(Some((Kind::Message, start, start + length)))
+}
+
+/// A request for a file.
+pub(crate) fn get(path: &str) -> Vec<u8> {
+    format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nUser-Agent: bench\r\nAccept: */*\r\n\r\n").into_bytes()
+}
+
+/// A request that sends a body.
+pub(crate) fn post(path: &str, body: &[u8]) -> Vec<u8> {
+    let mut request = format!(
+        "POST {path} HTTP/1.1\r\nHost: localhost\r\nUser-Agent: bench\r\nAccept: */*\r\n\
+         Content-Type: application/octet-stream\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    )
+    .into_bytes();
+    request.extend_from_slice(body);
+    request
+}
+
 /// The sequence number that a message of this client starts with.
 pub(crate) fn sequence(payload: &[u8]) -> Option<u64> {
     payload.first_chunk().map(|bytes| u64::from_be_bytes(*bytes))
@@ -131,12 +169,12 @@ pub(crate) struct Template {
 }
 
 impl Template {
-    /// `count` messages of `size` bytes: payload of a WebSocket message, whole of a raw one.
+    /// `count` messages of `size` bytes: payload of a WebSocket message, whole of a raw one. Requests have none.
     pub(crate) fn new(protocol: Protocol, size: usize, count: usize) -> Self {
         assert!(size >= 12, "a message holds its length and a sequence number");
         let fill = |length: usize| (0..length).map(|at| b'a' + (at % 26) as u8);
         let (frame, sequence_at, mask, payload_bytes) = match protocol {
-            Protocol::Raw => {
+            Protocol::Raw | Protocol::Http => {
                 let mut frame = ((size - 4) as u32).to_be_bytes().to_vec();
                 frame.extend(fill(size - 4));
                 (frame, 4, [0; 4], size - 4)

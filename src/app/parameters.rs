@@ -151,6 +151,18 @@ fn flag(query: &Query<'_>, name: &str) -> Result<bool, Refusal> {
     }
 }
 
+/// Whether a media type is one of texts. A form is what curl says of anything.
+#[must_use]
+pub fn is_text(media: &[u8]) -> bool {
+    let is = |name: &[u8]| media.eq_ignore_ascii_case(name);
+    let begins = |start: &[u8]| media.get(..start.len()).is_some_and(|part| part.eq_ignore_ascii_case(start));
+    let ends =
+        |end: &[u8]| media.len().checked_sub(end.len()).is_some_and(|start| media[start..].eq_ignore_ascii_case(end));
+    let named =
+        [&b"application/json"[..], b"application/xml", b"application/x-ndjson", b"application/x-www-form-urlencoded"];
+    begins(b"text/") || ends(b"+json") || ends(b"+xml") || named.into_iter().any(is)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -174,5 +186,15 @@ mod tests {
         assert_eq!(read(""), Ok((None, PAGE_MESSAGES)));
         assert_eq!(read("limit=99999999"), Ok((None, PAGE_MESSAGES_MAX)));
         assert!(read("since=x").is_err() && read("limit=-1").is_err() && read("limit=").is_err());
+    }
+
+    #[test]
+    fn texts_are_known_by_their_type() {
+        for text in ["text/plain", "TEXT/x", "application/JSON", "application/ld+json", "image/svg+XML"] {
+            assert!(is_text(text.as_bytes()), "{text}");
+        }
+        for other in ["", "text", "json", "application/octet-stream", "application/jsonx", "xml", "image/png"] {
+            assert!(!is_text(other.as_bytes()), "{other}");
+        }
     }
 }

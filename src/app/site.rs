@@ -8,6 +8,7 @@ use sha1::{Digest, Sha1};
 use super::files::Slice;
 use super::files::conditions::{self, Validators, Verdict};
 use crate::codec::http1::head::Head;
+use crate::time::Instant;
 
 /// What matters of a request for a page. Of a field that came several times it has the first.
 #[derive(Clone, Copy, Debug, Default)]
@@ -18,6 +19,8 @@ pub struct PageRequest<'a> {
     pub raw_query: &'a str,
     /// HEAD, not GET.
     pub head_only: bool,
+    /// When it is.
+    pub now: Instant,
     /// `If-Match`.
     pub if_match: Option<&'a [u8]>,
     /// `If-None-Match`.
@@ -41,21 +44,32 @@ impl<'a> PageRequest<'a> {
         Self { path, ..Self::default() }
     }
 
-    /// What a request's head says.
+    /// What a request's head says, in one pass over its fields.
     #[must_use]
-    pub fn of(head: &'a Head<'_>) -> Self {
-        Self {
-            path: head.path(),
-            raw_query: head.raw_query(),
-            head_only: head.method() == "HEAD",
-            if_match: head.field("if-match"),
-            if_none_match: head.field("if-none-match"),
-            if_modified_since: head.field("if-modified-since"),
-            if_unmodified_since: head.field("if-unmodified-since"),
-            if_range: head.field("if-range"),
-            range: head.field("range"),
-            accept_encoding: head.field("accept-encoding"),
+    pub fn of(head: &'a Head<'_>, now: Instant) -> Self {
+        let (path, raw_query, head_only) = (head.path(), head.raw_query(), head.method() == "HEAD");
+        let mut request = Self { path, raw_query, head_only, now, ..Self::default() };
+        for (name, value) in head.all_fields() {
+            if let Some(place) = request.place(name) {
+                place.get_or_insert(value);
+            }
         }
+        request
+    }
+
+    /// Where the value of a field belongs.
+    fn place(&mut self, name: &str) -> Option<&mut Option<&'a [u8]>> {
+        let (known, place) = match name.len() {
+            5 => ("range", &mut self.range),
+            8 if name.as_bytes()[3].eq_ignore_ascii_case(&b'm') => ("if-match", &mut self.if_match),
+            8 => ("if-range", &mut self.if_range),
+            13 => ("if-none-match", &mut self.if_none_match),
+            15 => ("accept-encoding", &mut self.accept_encoding),
+            17 => ("if-modified-since", &mut self.if_modified_since),
+            19 => ("if-unmodified-since", &mut self.if_unmodified_since),
+            _ => return None,
+        };
+        name.eq_ignore_ascii_case(known).then_some(place)
     }
 }
 
@@ -204,6 +218,33 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
     use super::*;
+    use crate::config::Limits;
+
+    #[test]
+    fn of_each_field_a_request_has_the_first() {
+        let fields = [
+            ("range", "1"),
+            ("If-Match", "2"),
+            ("If-Range", "3"),
+            ("IF-NONE-MATCH", "4"),
+            ("Accept-Encoding", "5"),
+            ("If-Modified-Since", "6"),
+            ("If-Unmodified-Since", "7"),
+        ];
+        let lines = |tail: &str| fields.map(|(name, value)| format!("{name}: {value}{tail}\r\n")).concat();
+        let others = "Ranga: x\r\nIf-Mutch: x\r\nX-Fields-Here: x\r\nAccept-Language: x\r\n";
+        let text = format!("HEAD /a?b HTTP/1.1\r\nHost: h\r\n{others}{}{}\r\n", lines(""), lines("0"));
+        let now = Instant::from_millis(9);
+        Head::parse(text.as_bytes(), 0, &Limits::default(), |head| {
+            let request = PageRequest::of(head, now);
+            assert_eq!((request.path, request.raw_query, request.head_only, request.now), ("/a", "b", true, now));
+            let conditions = [request.range, request.if_match, request.if_range, request.if_none_match];
+            let rest = [request.accept_encoding, request.if_modified_since, request.if_unmodified_since];
+            let values = conditions.into_iter().chain(rest).map(|value| str::from_utf8(value.unwrap()).unwrap());
+            assert!(values.eq(fields.map(|(_, value)| value)));
+        })
+        .unwrap();
+    }
 
     #[test]
     fn the_page_finds_all_that_it_names_and_nothing_is_inline() {

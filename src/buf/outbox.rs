@@ -132,16 +132,24 @@ impl Outbox {
 
     /// Queues frames of the connection's own.
     pub fn push_own(&mut self, bytes: &[u8]) {
-        if bytes.is_empty() {
-            return;
+        self.write_own(|own| own.extend_from_slice(bytes));
+    }
+
+    /// Queues what `write` appends, and says how many bytes that are.
+    pub fn write_own(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> usize {
+        let before = self.own.len();
+        write(&mut self.own);
+        let bytes = self.own.len() - before;
+        self.bytes += bytes;
+        if bytes == 0 {
+            return 0;
         }
-        self.own.extend_from_slice(bytes);
-        self.bytes += bytes.len();
         if let Some(Piece::Own(len)) = self.pieces.back_mut() {
-            *len += bytes.len();
+            *len += bytes;
         } else {
-            self.pieces.push_back(Piece::Own(bytes.len()));
+            self.pieces.push_back(Piece::Own(bytes));
         }
+        bytes
     }
 
     /// Queues a shared image that holds so many messages.
@@ -301,7 +309,7 @@ impl Outboxes {
         outbox.pieces.clear();
         outbox.pieces.shrink_to(64);
         outbox.own.clear();
-        let Outbox { pieces, own, .. } = *std::mem::take(&mut outbox);
+        let (pieces, own) = (std::mem::take(&mut outbox.pieces), std::mem::take(&mut outbox.own));
         *outbox = Outbox { pieces, own, ..Outbox::default() };
         self.spare.push(outbox);
     }

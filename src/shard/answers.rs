@@ -70,11 +70,11 @@ impl Core {
     }
 
     fn reply(&mut self, asker: Asker, topic: Topic, what: Answered) {
-        let answer = Box::new(Answer { connection: asker.connection, topic, what });
+        let answer = Answer { connection: asker.connection, topic, what };
         if asker.shard == self.id {
             self.answers.push_back(answer);
         } else {
-            self.mail.deliver(asker.shard, Delivery::Answer(answer));
+            self.mail.deliver(asker.shard, Delivery::Answer(Box::new(answer)));
         }
     }
 
@@ -83,11 +83,17 @@ impl Core {
         let Answer { connection: id, topic, what } = answer;
         match what {
             Answered::Past(past) => self.take_past(id, &topic, past),
-            Answered::Acked(number, ack) => self.take_ack(id, number, write_ack(&topic, ack), 200),
+            Answered::Acked(number, ack) => {
+                let mut line = std::mem::take(&mut self.line);
+                line.clear();
+                write_ack(&topic, ack, &mut line);
+                self.take_ack(id, number, &line, 200);
+                self.line = line;
+            }
             Answered::NoRoom(number) if self.waits_for(id).is_some() => {
                 let mut error = Vec::new();
                 write_refusal("topics_max", "there is no room for another topic; try again later", &mut error);
-                self.take_ack(id, number, error, 503);
+                self.take_ack(id, number, &error, 503);
             }
             Answered::NoRoom(_) => {
                 self.metrics.strike(Limit::TopicsMax);
@@ -110,13 +116,13 @@ impl Core {
     }
 
     /// What became of one of a connection's publications.
-    fn take_ack(&mut self, id: ConnId, number: u32, line: Vec<u8>, status: u16) {
+    fn take_ack(&mut self, id: ConnId, number: u32, line: &[u8], status: u16) {
         match self.waits_for(id) {
             None | Some(WaitsFor::Nothing) => {}
-            Some(WaitsFor::One) => self.respond(id, status, JSON, &line, &[]),
+            Some(WaitsFor::One) => self.respond(id, status, JSON, line, &[]),
             Some(WaitsFor::Batch(lines, left)) => {
                 if let Some(place) = lines.get_mut(number as usize).filter(|place| place.is_empty()) {
-                    *place = line;
+                    *place = line.to_vec();
                     *left = left.saturating_sub(1);
                 }
                 if *left == 0 {
@@ -143,10 +149,9 @@ impl Core {
         let mut later = std::mem::take(&mut extra.later);
         later.keep_alive &= self.phase == Phase::Running;
         extra.waits_for = WaitsFor::Nothing;
-        let mut out = Vec::with_capacity(body.len() + 256);
         let fields = if status == 503 { &RETRY_AFTER[..] } else { fields };
-        write_page(status, content_type, body, fields, later.reply(self.date), &mut out);
-        self.say(id, &out);
+        let reply = later.reply(self.date);
+        self.write_own(id, |out| write_page(status, content_type, body, fields, reply, out));
         if later.keep_alive {
             self.answered(id);
         } else {
@@ -180,16 +185,14 @@ impl Core {
 }
 
 /// One line: where a publication has its place, and who there was to hear it.
-fn write_ack(topic: &Topic, ack: Ack) -> Vec<u8> {
-    let mut out = Vec::with_capacity(96 + topic.as_str().len());
-    place_of(topic, ack.cursor).open(&mut out);
+fn write_ack(topic: &Topic, ack: Ack, out: &mut Vec<u8>) {
+    place_of(topic, ack.cursor).open(out);
     out.extend_from_slice(b",\"subscribers\":");
-    json::write_number(ack.subscribers, &mut out);
+    json::write_number(ack.subscribers, out);
     if ack.duplicate {
         out.extend_from_slice(b",\"duplicate\":true");
     }
     out.extend_from_slice(b"}\n");
-    out
 }
 
 /// One line: `{"error":{"code","message"}}`.

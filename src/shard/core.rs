@@ -120,7 +120,9 @@ pub struct Core {
     /// Queue groups of this shard whose turn it is to get the publication at hand.
     pub(super) own_shares: Vec<(Stay, Group)>,
     /// What topics' owners have answered, on this shard.
-    pub(super) answers: VecDeque<Box<Answer>>,
+    pub(super) answers: VecDeque<Answer>,
+    /// Room for one line of an answer.
+    pub(super) line: Vec<u8>,
     /// Streams of events that can begin.
     pub(super) begun: VecDeque<ConnId>,
     /// Polls that have something to tell.
@@ -234,6 +236,7 @@ impl Core {
             deferred: Vec::new(),
             own_shares: Vec::new(),
             answers: VecDeque::new(),
+            line: Vec::new(),
             begun: VecDeque::new(),
             told: Vec::new(),
             private: Vec::new(),

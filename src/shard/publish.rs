@@ -87,7 +87,7 @@ impl Core {
         while pace.more()
             && let Some(answer) = self.answers.pop_front()
         {
-            self.take_answer(*answer);
+            self.take_answer(answer);
             pace.look();
         }
         self.begin_streams();

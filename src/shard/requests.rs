@@ -373,7 +373,7 @@ impl Requests<'_> {
 
     /// Writes a page, or that there is none.
     fn page(&mut self, head: &Head<'_>, reply: Reply<'_>) -> Answer {
-        let Some(page) = self.site.get(&PageRequest::of(head)) else {
+        let Some(page) = self.site.get(&PageRequest::of(head, self.now)) else {
             write_error(404, "not_found", "there is nothing at this path", &[], reply, self.out);
             return reply.into();
         };
@@ -438,12 +438,8 @@ fn kind_of(head: &Head<'_>, body: &[u8]) -> Result<Kind, Refusal> {
     let Some(content_type) = head.field("content-type") else {
         return Ok(if is_utf8 { Kind::Text } else { Kind::Binary });
     };
-    let media = content_type.split(|&byte| byte == b';').next().unwrap_or_default().trim_ascii().to_ascii_lowercase();
-    // A form is what curl says of anything.
-    let named =
-        [&b"application/json"[..], b"application/xml", b"application/x-ndjson", b"application/x-www-form-urlencoded"];
-    let is_text = media.starts_with(b"text/") || media.ends_with(b"+json") || media.ends_with(b"+xml");
-    if !is_text && !named.contains(&&media[..]) {
+    let media = content_type.split(|&byte| byte == b';').next().unwrap_or_default().trim_ascii();
+    if !parameters::is_text(media) {
         return Ok(Kind::Binary);
     }
     if !is_utf8 {

@@ -289,15 +289,19 @@ impl Core {
 
     /// Queues bytes of a connection's own outside of what it is being answered, behind all that was written before.
     pub(super) fn say(&mut self, id: ConnId, bytes: &[u8]) {
-        if bytes.is_empty() {
-            return;
+        if !bytes.is_empty() {
+            self.write_own(id, |own| own.extend_from_slice(bytes));
         }
+    }
+
+    /// The same for what `write` appends, which is something.
+    pub(super) fn write_own(&mut self, id: ConnId, write: impl FnOnce(&mut Vec<u8>)) {
         self.uncork_to_outbox(id);
-        self.metrics.bytes_sent_total.add(bytes.len() as u64);
         let Some(outbox) = self.outbox(id) else { return };
         let before = outbox.memory();
-        outbox.push_own(bytes);
+        let bytes = outbox.write_own(write);
         let after = outbox.memory();
+        self.metrics.bytes_sent_total.add(bytes as u64);
         self.count_queued(before, after);
         self.mark_dirty(id);
     }

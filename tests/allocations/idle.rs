@@ -10,6 +10,8 @@ use crate::common::{Client, Running, backends, config, listen, until};
 const BUDGET_BYTES: i64 = 128;
 /// What we aim at.
 const AIM_BYTES: i64 = 96;
+/// The same of a stream of server-sent events.
+const STREAM_BUDGET_BYTES: i64 = 256;
 
 const CONNECTIONS: usize = 4000;
 
@@ -27,14 +29,20 @@ fn held_by(watch: &Watch, backend: BackendChoice, connections: usize, connect: &
     held
 }
 
+/// What each idle connection holds.
+fn idle_bytes(watch: &Watch, backend: BackendChoice, what: &str, connect: &dyn Fn(&Running) -> Client) -> i64 {
+    // What a server has anyway is in both.
+    let one = held_by(watch, backend, 1, connect);
+    let all = held_by(watch, backend, CONNECTIONS, connect);
+    let each = (all - one) / (CONNECTIONS as i64 - 1);
+    println!("{}, {what}: {each} bytes for each idle connection, {one} for a server with one", backend.name());
+    each
+}
+
 fn assert_idle_is_cheap(what: &str, connect: &dyn Fn(&Running) -> Client) {
     let watch = Watch::new();
     for backend in backends() {
-        // What a server has anyway is in both.
-        let one = held_by(&watch, backend, 1, connect);
-        let all = held_by(&watch, backend, CONNECTIONS, connect);
-        let each = (all - one) / (CONNECTIONS as i64 - 1);
-        println!("{}, {what}: {each} bytes for each idle connection, {one} for a server with one", backend.name());
+        let each = idle_bytes(&watch, backend, what, connect);
         assert!(each <= BUDGET_BYTES, "{}, {what}: {each} bytes", backend.name());
         assert!(
             each <= AIM_BYTES,
@@ -52,6 +60,20 @@ fn an_idle_websocket_is_cheap() {
 #[test]
 fn an_idle_tcp_connection_is_cheap() {
     assert_idle_is_cheap("TCP", &|running| running.connect(1));
+}
+
+#[test]
+fn an_idle_stream_of_events_is_cheap() {
+    let watch = Watch::new();
+    let connect = |running: &Running| {
+        let mut client = running.connect(0);
+        client.send_raw(b"GET /topics/news HTTP/1.1\r\nHost: a\r\nAccept: text/event-stream\r\n\r\n");
+        client
+    };
+    for backend in backends() {
+        let each = idle_bytes(&watch, backend, "events", &connect);
+        assert!(each <= STREAM_BUDGET_BYTES, "{}: {each} bytes", backend.name());
+    }
 }
 
 /// Joins a crowd to a topic, hands them a message, and has all of them leave at once. Returns what the shard holds then.

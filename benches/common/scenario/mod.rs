@@ -8,16 +8,18 @@ mod connect;
 mod echo;
 mod fanout;
 mod idle;
+mod requests;
 
 pub(crate) use connect::{Connect, connect};
 pub(crate) use echo::{Echo, echo};
 pub(crate) use fanout::{Fanout, fanout};
 pub(crate) use idle::{Idle, IdleOutcome, idle};
+pub(crate) use requests::{Expected, Requests, requests};
 
 /// One measurement.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Sample {
-    /// Messages, connections or deliveries.
+    /// Messages, connections, deliveries or requests.
     pub(crate) units: u64,
     pub(crate) cost: Cost,
     /// For a fan-out: from the publication to the last subscriber, one for each publication.

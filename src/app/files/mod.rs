@@ -22,7 +22,6 @@ mod transfer;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
 
 use bytes::Bytes;
 
@@ -54,7 +53,6 @@ pub struct Files {
     root: Root,
     reader: Reader,
     cache: Cache<Entry>,
-    started: Instant,
 }
 
 impl Files {
@@ -72,11 +70,7 @@ impl Files {
     pub fn open(root: &Path) -> io::Result<Self> {
         let root = Root::open(root)?;
         let cache = Cache::new(Self::CACHED_MAX, Self::CACHED_BYTES_MAX);
-        Ok(Self { root, reader: Reader::start()?, cache, started: Instant::now() })
-    }
-
-    fn now_ms(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+        Ok(Self { root, reader: Reader::start()?, cache })
     }
 
     /// What is not in memory, or not fresh.
@@ -85,7 +79,7 @@ impl Files {
         let path = if is_directory { format!("{key}index.html") } else { key.to_owned() };
         match self.root.find(&path)? {
             Found::File(file) => {
-                let entry = Entry::load(&self.root, path, file, self.now_ms());
+                let entry = Entry::load(&self.root, path, file, request.now.as_millis());
                 let page = entry.page(request, &self.reader);
                 if entry.is_small() {
                     self.cache.put(key, Arc::new(entry));
@@ -102,7 +96,7 @@ impl Site for Files {
     fn get(&self, request: &PageRequest<'_>) -> Option<Page> {
         let key = path::relative(request.path)?;
         if let Some(entry) = self.cache.get(key) {
-            if entry.is_fresh(&self.root, self.now_ms(), Self::FRESH_MS) {
+            if entry.is_fresh(&self.root, request.now.as_millis(), Self::FRESH_MS) {
                 return entry.page(request, &self.reader);
             }
             self.cache.remove(key);

@@ -292,6 +292,11 @@ impl<'a> Head<'a> {
         named(self.fields, name)
     }
 
+    /// All fields, names in the request's own letters.
+    pub fn all_fields(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.fields.iter().map(|field| (field.name, field.value))
+    }
+
     /// The members of a list that may be spread over several fields of that name.
     pub fn list(&self, name: &str) -> impl Iterator<Item = &[u8]> + Clone {
         let members = self.fields(name).flat_map(|value| value.split(|&byte| byte == b','));

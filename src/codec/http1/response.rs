@@ -133,8 +133,9 @@ fn write_fields(extra: &[(&str, &str)], reply: Reply<'_>, out: &mut Vec<u8>) {
         write_field("Access-Control-Allow-Origin", origin, out);
         out.extend_from_slice(b"Vary: Origin\r\nAccess-Control-Expose-Headers: Holdline-Cursor\r\n");
     }
-    write_field("Date", reply.date.as_bytes(), out);
-    out.extend_from_slice(b"\r\n");
+    out.extend_from_slice(b"Date: ");
+    out.extend_from_slice(reply.date.as_bytes());
+    out.extend_from_slice(b"\r\n\r\n");
 }
 
 /// Appends an error: JSON `{"error":{"code","message"}}`.
