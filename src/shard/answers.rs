@@ -64,7 +64,7 @@ impl Core {
     fn reply(&mut self, asker: Asker, topic: Topic, what: Answered) {
         let answer = Box::new(Answer { connection: asker.connection, topic, what });
         if asker.shard == self.id {
-            self.answers.push_back(answer);
+            self.own_mail.push_back(Delivery::Answer(answer));
         } else {
             self.mail.deliver(asker.shard, Delivery::Answer(answer));
         }
