@@ -7,10 +7,15 @@
 //! The oracles are in `oracles`, the peers' own strict codecs in `wire`, and what a seed decides in `plan`. That
 //! the oracles can fail is shown with a [`Sabotage`].
 
+mod crowd;
+mod ledger;
 mod oracles;
 mod peer;
 mod plan;
+mod poster;
+mod reader;
 mod sabotage;
+mod streams;
 mod wire;
 
 use std::fmt;
@@ -19,6 +24,7 @@ use std::time::Duration;
 
 pub use self::sabotage::{Sabotage, Trick};
 
+use self::crowd::Crowd;
 use self::peer::{Peer, Stage, Surroundings};
 use self::plan::{Plan, Role, entrances, router};
 use self::wire::Zip;
@@ -27,7 +33,7 @@ use crate::id::{ListenerId, ShardId};
 use crate::mailbox::Doorbell;
 use crate::metrics::Metrics;
 use crate::rule::Limit;
-use crate::shard::{Control, Mail, Seed, Shard, Turn};
+use crate::shard::{Control, Mail, Phase, Seed, Shard, Turn};
 use crate::time::Clock as _;
 
 /// What a world came to.
@@ -51,7 +57,7 @@ pub struct Report {
 
 impl Report {
     /// What `rare` counts.
-    pub const RARE: [&str; 9] = [
+    pub const RARE: [&str; 19] = [
         "mailbox_capacity",
         "publisher_paused_total",
         "reading_paused_total",
@@ -61,6 +67,16 @@ impl Report {
         "handler_panics_total",
         "subscriptions_max and topics_max",
         "refused_total",
+        "resets_total",
+        "replayed_total",
+        "history_evicted_total",
+        "history_expired_total",
+        "topics_forgotten_total",
+        "resets that readers saw",
+        "messages that readers saw",
+        "readers' connections that ended",
+        "acknowledgements",
+        "duplicates",
     ];
 }
 
@@ -95,6 +111,7 @@ struct World<'a> {
     /// Shards whose threads would have ended.
     done: Vec<bool>,
     peers: Vec<Peer>,
+    crowd: Crowd,
     zip: Zip,
     options: Options<'a>,
     step: usize,
@@ -132,6 +149,7 @@ impl<'a> World<'a> {
         let peers = (0..).zip(&plan.sketches).map(|(number, sketch)| Peer::new(number, *sketch)).collect();
         Self {
             done: vec![false; shards.len()],
+            crowd: Crowd::new(&plan.crowd),
             plan,
             random,
             clock: ManualClock::new(),
@@ -228,6 +246,24 @@ impl<'a> World<'a> {
                 self.sync(at);
             }
         }
+        Ok(moved + self.poll_crowd(calm, chance)?)
+    }
+
+    fn poll_crowd(&mut self, calm: bool, chance: u16) -> Result<u64, String> {
+        let mut around = Surroundings {
+            net: &self.net,
+            random: &mut self.random,
+            zip: &mut self.zip,
+            sabotage: &mut self.options.sabotage,
+            now: self.clock.now(),
+            message_bytes_max: self.plan.limits.message_bytes_max,
+            calm,
+            moved: 0,
+        };
+        let stays = self.control.phase() != Phase::Running;
+        self.crowd.poll(self.step, stays, chance, &self.peers, &mut around)?;
+        let moved = around.moved;
+        self.digest = (self.digest ^ moved).wrapping_mul(0x0100_0000_01b3);
         Ok(moved)
     }
 
@@ -297,6 +333,7 @@ impl<'a> World<'a> {
         oracles::one_order(&self.peers, &self.plan)?;
         oracles::all_came(&self.peers, &self.plan)?;
         oracles::just_ends(&self.peers, &self.plan, false)?;
+        self.crowd.at_rest(&self.peers)?;
         self.last_words()
     }
 
@@ -307,6 +344,7 @@ impl<'a> World<'a> {
                 self.sync(at);
             }
         }
+        self.crowd.before_last_words(&self.peers);
         for at in 0..self.peers.len() {
             if !self.peers[at].is_well() {
                 continue;
@@ -325,7 +363,8 @@ impl<'a> World<'a> {
         }
         self.quiesce()?;
         oracles::one_order(&self.peers, &self.plan)?;
-        oracles::all_came(&self.peers, &self.plan)
+        oracles::all_came(&self.peers, &self.plan)?;
+        self.crowd.after_last_words(&self.peers)
     }
 
     /// Time passes, in small steps; whoever is dead must be found in time.
@@ -412,6 +451,7 @@ impl<'a> World<'a> {
     }
 
     fn report(&self) -> Report {
+        let [resets, seen, ends, acks, duplicates] = self.crowd.counts();
         let rare = [
             self.metrics.total(|shard| shard.struck(Limit::MailboxCapacity)),
             self.metrics.total(|shard| shard.publisher_paused_total.get()),
@@ -422,6 +462,16 @@ impl<'a> World<'a> {
             self.metrics.total(|shard| shard.handler_panics_total.get()),
             self.metrics.total(|shard| shard.struck(Limit::SubscriptionsMax) + shard.struck(Limit::TopicsMax)),
             self.metrics.total(|shard| shard.refused_total.get()),
+            self.metrics.total(|shard| shard.resets_total.get()),
+            self.metrics.total(|shard| shard.replayed_total.get()),
+            self.metrics.total(|shard| shard.history_evicted_total.get()),
+            self.metrics.total(|shard| shard.history_expired_total.get()),
+            self.metrics.total(|shard| shard.topics_forgotten_total.get()),
+            resets,
+            seen,
+            ends,
+            acks,
+            duplicates,
         ];
         let echoes = |peer: &&Peer| peer.sketch.role == Role::Echo;
         let echoed: u64 = self.peers.iter().filter(echoes).map(|peer| u64::from(peer.sent)).sum();
