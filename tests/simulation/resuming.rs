@@ -8,10 +8,13 @@ use holdline::sim::{Client, HurriedClock};
 use super::scenes::{Scene, WEB};
 
 /// Asks for the events of a topic.
-fn events(scene: &mut Scene, topic: &str, last_event_id: &str) -> Client {
+fn request(topic: &str, last_event_id: &str) -> String {
     let seen = if last_event_id.is_empty() { String::new() } else { format!("Last-Event-ID: {last_event_id}\r\n") };
-    let request = format!("GET /topics/{topic} HTTP/1.1\r\nHost: sim\r\nAccept: text/event-stream\r\n{seen}\r\n");
-    scene.connect(0, WEB, &request)
+    format!("GET /topics/{topic} HTTP/1.1\r\nHost: sim\r\nAccept: text/event-stream\r\n{seen}\r\n")
+}
+
+fn events(scene: &mut Scene, topic: &str, last_event_id: &str) -> Client {
+    scene.connect(0, WEB, &request(topic, last_event_id))
 }
 
 /// What came behind the head.
@@ -52,7 +55,11 @@ fn the_live_stream_waits_for_the_past_on_the_topics_own_shard() {
     scene.rest();
     writer.write(b"one\n");
     scene.rest();
-    let mut readers: Vec<_> = (0..40).map(|_| events(&mut scene, "t", "")).collect();
+    let mut readers: Vec<_> = (0..40).map(|_| scene.connect(0, WEB, "")).collect();
+    scene.rest();
+    for reader in &mut readers {
+        reader.write(request("t", "").as_bytes());
+    }
     writer.write(b"two\n");
     for _ in 0..100 {
         let clock = HurriedClock::new(&scene.clock, Duration::from_micros(100));
