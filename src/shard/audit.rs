@@ -25,6 +25,8 @@ pub struct Audit {
     pub outbox_bytes_max: usize,
     /// Mail that found no room.
     pub staged_mail: usize,
+    /// Requests, and subscriptions' beginnings, that topics' owners have not answered.
+    pub unanswered: usize,
 }
 
 impl<B: Backend> Shard<B> {
@@ -58,6 +60,7 @@ impl Core {
             shed += usize::from(connection.flags.has(Flags::SHED));
             self.audit_connection(id, connection).map_err(|fault| format!("{id}: {fault}: {connection:?}"))?;
             subscriptions += connection.memberships().count();
+            audit.unanswered += self.unanswered(id, connection);
             unfinished += connection.partial.as_ref().map_or(0, |partial| partial.buf.capacity());
             if let Some(outbox) = &connection.outbox {
                 outboxes += 1;
@@ -95,6 +98,22 @@ impl Core {
         }
         audit.staged_mail = self.mail.staged_deliveries() + self.mail.staged_requests();
         Ok(audit)
+    }
+
+    /// What a connection waits for that topics' owners have to say.
+    fn unanswered(&self, id: ConnId, connection: &Connection) -> usize {
+        let asks = connection.extra.as_deref().is_some_and(|extra| !matches!(extra.waits_for, WaitsFor::Nothing));
+        let begins = connection.extra.as_deref().and_then(|extra| extra.several.as_deref());
+        let begins = begins.is_some_and(|several| !several.is_live);
+        let is_pending = |one: &Membership| {
+            let member = self.members.members(one.topic).get(one.position as usize);
+            member.is_some_and(|member| member.is_pending())
+        };
+        let pending = connection.memberships().filter(is_pending).count();
+        if connection.flags.has(Flags::CLOSING) {
+            return 0;
+        }
+        pending + usize::from(asks) + usize::from(begins) + usize::from(self.is_poll_awaiting(id) && pending == 0)
     }
 
     /// Lists of what is done within a turn are empty after it; the others have the next turn come soon.

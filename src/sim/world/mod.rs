@@ -321,8 +321,8 @@ impl<'a> World<'a> {
     fn audit_quiet(&self) -> Result<(), String> {
         for (at, shard) in self.shards.iter().enumerate().filter(|(at, _)| !self.done[*at]) {
             let audit = shard.audit().map_err(|fault| format!("shard {at}: {fault}"))?;
-            if audit.busy || audit.staged_mail > 0 {
-                return Err(format!("shard {at} spins: {audit:?}"));
+            if audit.busy || audit.staged_mail > 0 || audit.unanswered > 0 {
+                return Err(format!("shard {at} spins, or waits in vain: {audit:?}"));
             }
         }
         Ok(())
