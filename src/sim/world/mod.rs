@@ -14,6 +14,7 @@ mod peer;
 mod plan;
 mod poster;
 mod reader;
+mod report;
 mod sabotage;
 mod streams;
 mod wire;
@@ -22,63 +23,19 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use self::report::Report;
 pub use self::sabotage::{Sabotage, Trick};
 
 use self::crowd::Crowd;
-use self::peer::{Peer, Stage, Surroundings};
-use self::plan::{Plan, Role, entrances, router};
+use self::peer::{Peer, Surroundings};
+use self::plan::{Plan, entrances, router};
 use self::wire::Zip;
 use super::{Faults, HurriedClock, ManualClock, Net, Random, SimBackend};
 use crate::id::{ListenerId, ShardId};
 use crate::mailbox::Doorbell;
 use crate::metrics::Metrics;
-use crate::rule::Limit;
 use crate::shard::{Control, Mail, Phase, Seed, Shard, Turn};
 use crate::time::Clock as _;
-
-/// What a world came to.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Report {
-    /// Turns of all shards.
-    pub turns: u64,
-    /// Peers that were there.
-    pub peers: usize,
-    /// Messages that peers saw.
-    pub seen: u64,
-    /// Close codes that peers saw.
-    pub codes: Vec<u16>,
-    /// Times that something was rare enough to be counted: see [`Report::RARE`].
-    pub rare: [u64; Report::RARE.len()],
-    /// All bytes that moved, in their order: equal for equal histories.
-    pub digest: u64,
-    /// Whether the sabotage was done.
-    pub sabotaged: bool,
-}
-
-impl Report {
-    /// What `rare` counts.
-    pub const RARE: [&str; 19] = [
-        "mailbox_capacity",
-        "publisher_paused_total",
-        "reading_paused_total",
-        "short_sends_total",
-        "deliveries_dropped_total",
-        "heartbeats_sent_total",
-        "handler_panics_total",
-        "subscriptions_max and topics_max",
-        "refused_total",
-        "resets_total",
-        "replayed_total",
-        "history_evicted_total",
-        "history_expired_total",
-        "topics_forgotten_total",
-        "resets that readers saw",
-        "messages that readers saw",
-        "readers' connections that ended",
-        "acknowledgements",
-        "duplicates",
-    ];
-}
 
 /// How to play.
 #[derive(Default)]
@@ -447,42 +404,6 @@ impl<'a> World<'a> {
     fn tell(&mut self, what: fmt::Arguments<'_>) {
         if let Some(trace) = &mut self.options.trace {
             trace(format_args!("{:>6} ms: {what}", self.clock.now().as_millis()));
-        }
-    }
-
-    fn report(&self) -> Report {
-        let [resets, seen, ends, acks, duplicates] = self.crowd.counts();
-        let rare = [
-            self.metrics.total(|shard| shard.struck(Limit::MailboxCapacity)),
-            self.metrics.total(|shard| shard.publisher_paused_total.get()),
-            self.metrics.total(|shard| shard.reading_paused_total.get()),
-            self.metrics.total(|shard| shard.short_sends_total.get()),
-            self.metrics.total(|shard| shard.deliveries_dropped_total.get()),
-            self.metrics.total(|shard| shard.heartbeats_sent_total.get()),
-            self.metrics.total(|shard| shard.handler_panics_total.get()),
-            self.metrics.total(|shard| shard.struck(Limit::SubscriptionsMax) + shard.struck(Limit::TopicsMax)),
-            self.metrics.total(|shard| shard.refused_total.get()),
-            self.metrics.total(|shard| shard.resets_total.get()),
-            self.metrics.total(|shard| shard.replayed_total.get()),
-            self.metrics.total(|shard| shard.history_evicted_total.get()),
-            self.metrics.total(|shard| shard.history_expired_total.get()),
-            self.metrics.total(|shard| shard.topics_forgotten_total.get()),
-            resets,
-            seen,
-            ends,
-            acks,
-            duplicates,
-        ];
-        let echoes = |peer: &&Peer| peer.sketch.role == Role::Echo;
-        let echoed: u64 = self.peers.iter().filter(echoes).map(|peer| u64::from(peer.sent)).sum();
-        Report {
-            turns: self.turns,
-            peers: self.peers.iter().filter(|peer| peer.stage != Stage::Ahead).count(),
-            seen: echoed + self.peers.iter().map(|peer| peer.seen.len() as u64).sum::<u64>(),
-            codes: self.peers.iter().filter_map(|peer| peer.code).collect(),
-            rare,
-            digest: self.digest,
-            sabotaged: self.options.sabotage.as_ref().is_some_and(|sabotage| sabotage.struck),
         }
     }
 }
