@@ -34,8 +34,10 @@ const fn takes_several(protocol: Protocol) -> bool {
 pub fn subscriptions(request: &Request<'_>, context: &Context<'_>) -> Result<Vec<(Topic, Subscribe)>, Refusal> {
     let topics = topics(request, context.protocol())?;
     let query = Query::new(request.query);
-    let starts = starts(request, &query, topics.len())?;
     let group = group(&query)?;
+    // What a member of a group has seen last says nothing of what the others took, but a browser says it all the same.
+    let seen = request.last_event_id.filter(|_| group.is_none());
+    let starts = starts(seen, &query, topics.len())?;
     if group.is_some() && starts.iter().any(|start| *start != Start::Now) {
         let message = "a queue group begins with now: leave out since and history".to_owned();
         return Err(refusal("bad_parameter", message));
@@ -50,7 +52,7 @@ pub fn subscriptions(request: &Request<'_>, context: &Context<'_>) -> Result<Vec
 /// # Errors
 /// When a parameter is not what it should be.
 pub fn only_start(request: &Request<'_>) -> Result<Start, Refusal> {
-    let starts = starts(request, &Query::new(request.query), 1)?;
+    let starts = starts(request.last_event_id, &Query::new(request.query), 1)?;
     Ok(starts.into_iter().next().unwrap_or_default())
 }
 
@@ -71,8 +73,8 @@ fn topics(request: &Request<'_>, protocol: Protocol) -> Result<Vec<Topic>, Refus
 
 /// Where each of so many subscriptions begins. What the client has seen last counts more than the URL: a browser comes again
 /// with the URL of its first request.
-fn starts(request: &Request<'_>, query: &Query<'_>, count: usize) -> Result<Vec<Start>, Refusal> {
-    if let Some(seen) = request.last_event_id.filter(|seen| !seen.is_empty()) {
+fn starts(seen: Option<&str>, query: &Query<'_>, count: usize) -> Result<Vec<Start>, Refusal> {
+    if let Some(seen) = seen.filter(|seen| !seen.is_empty()) {
         // One that is none of ours is a place that is lost: the client is told so and goes on.
         let lost = || vec![Start::Since(Cursor::default()); count];
         return Ok(cursors(seen, count).unwrap_or_else(lost));

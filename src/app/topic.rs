@@ -117,6 +117,14 @@ mod tests {
     }
 
     #[test]
+    fn a_browser_comes_back_to_its_group() {
+        let mut bench = Bench::new(Wire::Sse);
+        let request = Request { query: "group=g", param: "t", last_event_id: Some("5:8"), ..Request::default() };
+        assert_eq!(bench.open_request(&mut Topics, &mut (), &request), Ok(()));
+        assert_eq!(bench.effects(), ["subscribe t echo=true group=g"]);
+    }
+
+    #[test]
     fn commas_part_topics_where_a_stream_can_have_several() {
         let param = "a,b,c,d/e";
         let request =

@@ -99,6 +99,11 @@ impl Audience {
         self.subscribers
     }
 
+    /// Whether some of them are groups.
+    pub(super) const fn has_groups(&self) -> bool {
+        !self.groups.is_empty()
+    }
+
     /// Chooses who gets the next message. [`Audience::chosen`] says who that is.
     pub(super) fn choose(&mut self, scratch: &mut Vec<Interested>) {
         if self.groups.is_empty() {

@@ -297,6 +297,12 @@ impl Topics {
         self.interested
     }
 
+    /// Whether a queue group is interested in a topic. It looks at all of them.
+    #[must_use]
+    pub fn has_groups(&self) -> bool {
+        self.topics.0.iter().any(|(_, owned)| owned.audience.has_groups())
+    }
+
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {

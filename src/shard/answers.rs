@@ -6,7 +6,7 @@
 use super::connection::Flags;
 use super::control::Phase;
 use super::core::Core;
-use super::mail::{About, Ack, Answer, Answered, Asker, Delivery, Publication, Question, Terms};
+use super::mail::{About, Ack, Answer, Answered, Asker, Delivery, OwnMail, Publication, Question, Terms};
 use super::polls::CURSOR_FIELD;
 use super::requests::Task;
 use super::streams::place_of;
@@ -72,7 +72,7 @@ impl Core {
     fn reply(&mut self, asker: Asker, topic: Topic, what: Answered) {
         let answer = Answer { connection: asker.connection, topic, what };
         if asker.shard == self.id {
-            self.answers.push_back(answer);
+            self.own_mail.push_back(OwnMail::Answer(answer));
         } else {
             self.mail.deliver(asker.shard, Delivery::Answer(Box::new(answer)));
         }

@@ -3,10 +3,14 @@
 //! It walks the whole table, so only tests and the simulation ask.
 
 use super::Shard;
-use super::connection::{Connection, Flags};
+use super::answers::WaitsFor;
+use super::connection::{Connection, Flags, Membership};
 use super::core::Core;
+use crate::hub::TopicKey;
 use crate::id::ConnId;
 use crate::io::Backend;
+use crate::message::Publisher;
+use crate::session::Protocol;
 
 /// What an audit found beside faults.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,6 +25,8 @@ pub struct Audit {
     pub outbox_bytes_max: usize,
     /// Mail that found no room.
     pub staged_mail: usize,
+    /// Requests, and subscriptions' beginnings, that topics' owners have not answered.
+    pub unanswered: usize,
 }
 
 impl<B: Backend> Shard<B> {
@@ -54,6 +60,7 @@ impl Core {
             shed += usize::from(connection.flags.has(Flags::SHED));
             self.audit_connection(id, connection).map_err(|fault| format!("{id}: {fault}: {connection:?}"))?;
             subscriptions += connection.memberships().count();
+            audit.unanswered += self.unanswered(id, connection);
             unfinished += connection.partial.as_ref().map_or(0, |partial| partial.buf.capacity());
             if let Some(outbox) = &connection.outbox {
                 outboxes += 1;
@@ -77,9 +84,13 @@ impl Core {
         if self.members.waiting_bytes() > 0 && self.fan_outs.is_empty() {
             return Err("messages wait for a fan-out that is not on the list".into());
         }
+        self.audit_lists()?;
         let peers = self.mail.peers.len().saturating_sub(1);
-        if self.mail.staged_deliveries() > peers {
-            return Err(format!("{} deliveries are staged for {peers} shards", self.mail.staged_deliveries()));
+        // What one request leads to: its message to all shards, and its answer. What a group's last member here has left goes
+        // to others all at once.
+        let staged = self.mail.staged_deliveries();
+        if staged > peers + 1 && !self.topics.has_groups() {
+            return Err(format!("{staged} deliveries are staged for {peers} shards"));
         }
         let waits = (self.mail.staged_requests() > 0, self.mail.staged_deliveries() > 0);
         if waits != (self.mail.requests_wait, self.mail.deliveries_wait) {
@@ -87,6 +98,67 @@ impl Core {
         }
         audit.staged_mail = self.mail.staged_deliveries() + self.mail.staged_requests();
         Ok(audit)
+    }
+
+    /// What a connection waits for that topics' owners have to say.
+    fn unanswered(&self, id: ConnId, connection: &Connection) -> usize {
+        let asks = connection.extra.as_deref().is_some_and(|extra| !matches!(extra.waits_for, WaitsFor::Nothing));
+        let begins = connection.extra.as_deref().and_then(|extra| extra.several.as_deref());
+        let begins = begins.is_some_and(|several| !several.is_live);
+        let is_pending = |one: &Membership| {
+            let member = self.members.members(one.topic).get(one.position as usize);
+            member.is_some_and(|member| member.is_pending())
+        };
+        let pending = connection.memberships().filter(is_pending).count();
+        if connection.flags.has(Flags::CLOSING) {
+            return 0;
+        }
+        pending + usize::from(asks) + usize::from(begins) + usize::from(self.is_poll_awaiting(id) && pending == 0)
+    }
+
+    /// Lists of what is done within a turn are empty after it; the others have the next turn come soon.
+    fn audit_lists(&self) -> Result<(), String> {
+        let within = [self.private.len(), self.told.len(), self.shares.len(), self.own_shares.len(), self.broken.len()];
+        if within.iter().any(|len| *len > 0) {
+            return Err(format!("something of this turn was left undone: {within:?}"));
+        }
+        let after = [self.begun.len(), self.own_mail.len(), self.doomed.len()];
+        if after.iter().any(|len| *len > 0) && !self.has_work() {
+            return Err(format!("nobody will look at what is left: {after:?}"));
+        }
+        Ok(())
+    }
+
+    /// A request that has been taken has something that will answer it; and what waits for a group's members waits because
+    /// none of them is ready, or is on the list.
+    fn audit_waiting(&self, id: ConnId, connection: &Connection) -> Result<(), String> {
+        let flags = connection.flags;
+        let extra = connection.extra.as_deref();
+        let polls = extra.is_some_and(|extra| extra.poll.is_some());
+        let asks = extra.is_some_and(|extra| !matches!(extra.waits_for, WaitsFor::Nothing));
+        if flags.has(Flags::CLOSING) {
+            return Ok(());
+        }
+        if flags.has(Flags::WAITING) != (polls || asks) {
+            return Err(format!("it waits: {}; polls: {polls}, asks: {asks}", flags.has(Flags::WAITING)));
+        }
+        if polls != (connection.protocol == Protocol::Poll && flags.has(Flags::OPEN)) {
+            return Err(format!("it polls: {polls}"));
+        }
+        let is_ready = connection.outbox.is_none() && flags.has(Flags::OPEN);
+        for Membership { topic, .. } in connection.memberships() {
+            let waiting = self.members.waiting(topic);
+            if waiting > 0 && is_ready && self.takes_from(id, topic) && !self.fan_outs.contains(&topic) {
+                return Err(format!("{waiting} messages of a group wait, for which it is ready"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether this member of a group wants the next message: it may be its own.
+    fn takes_from(&self, id: ConnId, group: TopicKey) -> bool {
+        let own = Publisher { shard: self.id, connection: id };
+        self.members.next_for_group(group).is_some_and(|message| message.publisher != Some(own))
     }
 
     fn audit_connection(&self, id: ConnId, connection: &Connection) -> Result<(), String> {
@@ -107,6 +179,7 @@ impl Core {
                 return Err(format!("{membership:?} is {member:?}"));
             }
         }
+        self.audit_waiting(id, connection)?;
         if let Some(partial) = &connection.partial {
             let limits = &self.limits;
             let bound = limits.message_bytes_max.max(limits.body_bytes_max) + limits.head_bytes_max + 256;

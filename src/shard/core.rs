@@ -9,7 +9,7 @@ use super::control::{Control, Phase};
 use super::entrance::Entrance;
 use super::groups::Share;
 use super::log::PeerLog;
-use super::mail::{Answer, Mail, Publication};
+use super::mail::{Mail, OwnMail, Publication};
 use super::table::Table;
 use crate::app::files::{Desk, Done};
 use crate::app::{Effect, Router, Subject};
@@ -119,8 +119,8 @@ pub struct Core {
     pub(super) deferred: Vec<(ConnId, Image, u32)>,
     /// Queue groups of this shard whose turn it is to get the publication at hand.
     pub(super) own_shares: Vec<(Stay, Group)>,
-    /// What topics' owners have answered, on this shard.
-    pub(super) answers: VecDeque<Answer>,
+    /// What this shard sends itself: answers of topics' owners, and messages that came after those.
+    pub(super) own_mail: VecDeque<OwnMail>,
     /// Room for one line of an answer.
     pub(super) line: Vec<u8>,
     /// Streams of events that can begin.
@@ -235,7 +235,7 @@ impl Core {
             fan_outs: VecDeque::new(),
             deferred: Vec::new(),
             own_shares: Vec::new(),
-            answers: VecDeque::new(),
+            own_mail: VecDeque::new(),
             line: Vec::new(),
             begun: VecDeque::new(),
             told: Vec::new(),
@@ -307,7 +307,7 @@ impl Core {
             || (!self.staged.is_empty() && !self.is_blocked())
             || (!self.blocked && !self.stalled.is_empty())
             || self.has_mail()
-            || !self.answers.is_empty()
+            || !self.own_mail.is_empty()
             || !self.begun.is_empty()
             || !self.doomed.is_empty()
             || self.phase != self.control.phase()

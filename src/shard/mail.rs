@@ -96,6 +96,15 @@ pub enum Delivery {
     Answer(Box<Answer>),
 }
 
+/// What a shard sends itself: as a [`Delivery`], but on no way between shards, so that it needs no box.
+#[derive(Debug)]
+pub(super) enum OwnMail {
+    /// For all subscribers of this stay.
+    Message(Message, Stay),
+    /// What a connection wanted to know.
+    Answer(Answer),
+}
+
 /// What a connection wanted to know.
 #[derive(Debug)]
 pub struct Answer {

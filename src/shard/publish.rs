@@ -1,7 +1,7 @@
 //! Publications on their way: publisher's shard, owner shard, interested shards.
 
 use super::core::Core;
-use super::mail::{Ack, Delivery, Publication, Request};
+use super::mail::{Ack, Delivery, OwnMail, Publication, Request};
 use super::pace::Pace;
 use crate::hub::Group;
 use crate::hub::members::Stay;
@@ -14,6 +14,9 @@ use crate::time::Clock;
 impl Core {
     /// Bytes of messages that may wait for their fan-out on a shard. Beyond, publications wait where they are.
     const WAITING_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+    /// Deliveries to this shard itself beyond which publications wait: most are answers, which are bounded by their askers.
+    const OWN_MAIL_MAX: usize = 64;
 
     /// What publications of this shard's connections may keep in memory before nobody is read.
     const STAGED_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -57,38 +60,23 @@ impl Core {
         some && !self.is_congested()
     }
 
-    /// Whether so much waits for its fan-out that nothing may be added.
+    /// Whether so much waits for its fan-out, or behind answers, that nothing may be added.
     pub(super) fn is_congested(&self) -> bool {
-        self.members.waiting_bytes() > Self::WAITING_BYTES_MAX
+        self.members.waiting_bytes() > Self::WAITING_BYTES_MAX || self.own_mail.len() > Self::OWN_MAIL_MAX
     }
 
-    /// Sends this shard's publications to their owners, in order, as long as there is room and time.
+    /// Sends this shard's publications to their owners, in order, as long as there is room and time; and takes what the
+    /// shard has sent itself, in turn, so that neither keeps the other waiting.
     pub(super) fn publish(&mut self, pace: &mut Pace<'_, impl Clock>) {
         self.mail.flush();
-        while !self.is_blocked()
-            && pace.more()
-            && let Some(publication) = self.staged.pop_front()
-        {
-            let bytes = publication.message.memory();
-            self.staged_bytes -= bytes;
-            let owner = publication.message.topic.owner(self.shards);
-            if owner == self.id {
-                self.own(publication);
-            } else {
-                self.mail.request(owner, Request::Publish(publication));
-            }
-            if bytes > Self::LONG_BYTES {
-                pace.look();
+        while pace.more() {
+            let has_taken = self.take_own_mail(pace);
+            if !self.publish_next(pace) && !has_taken {
+                break;
             }
         }
         if self.staged.is_empty() {
             self.staged.shrink_to(Self::STAGED_KEPT);
-        }
-        while pace.more()
-            && let Some(answer) = self.answers.pop_front()
-        {
-            self.take_answer(answer);
-            pace.look();
         }
         self.begin_streams();
         let was_blocked = self.blocked;
@@ -96,6 +84,39 @@ impl Core {
         if self.blocked && !was_blocked && !self.is_congested() {
             self.metrics.strike(Limit::MailboxCapacity);
         }
+    }
+
+    /// Sends the next publication to its owner. Returns whether there was one that could go.
+    fn publish_next(&mut self, pace: &mut Pace<'_, impl Clock>) -> bool {
+        if self.is_blocked() {
+            return false;
+        }
+        let Some(publication) = self.staged.pop_front() else { return false };
+        let bytes = publication.message.memory();
+        self.staged_bytes -= bytes;
+        let owner = publication.message.topic.owner(self.shards);
+        if owner == self.id {
+            self.own(publication);
+        } else {
+            self.mail.request(owner, Request::Publish(publication));
+        }
+        if bytes > Self::LONG_BYTES {
+            pace.look();
+        }
+        true
+    }
+
+    /// Takes the next of what this shard has sent itself. Returns whether there was something.
+    fn take_own_mail(&mut self, pace: &mut Pace<'_, impl Clock>) -> bool {
+        match self.own_mail.pop_front() {
+            Some(OwnMail::Message(message, stay)) => self.deliver(message, stay, None),
+            Some(OwnMail::Answer(answer)) => {
+                self.take_answer(answer);
+                pace.look();
+            }
+            None => return false,
+        }
+        true
     }
 
     /// Whether so many publications wait that no more are taken in.
@@ -166,7 +187,17 @@ impl Core {
             self.deliver(message.clone(), stay, Some(&group));
         }
         if let Some(stay) = here {
+            self.deliver_here(message, stay);
+        }
+    }
+
+    /// Hands a message to the members of a stay, behind answers that wait: a subscriber's past ends where the live stream
+    /// begins, on its topic's own shard as on others.
+    fn deliver_here(&mut self, message: Message, stay: Stay) {
+        if self.own_mail.is_empty() {
             self.deliver(message, stay, None);
+        } else {
+            self.own_mail.push_back(OwnMail::Message(message, stay));
         }
     }
 

@@ -233,8 +233,10 @@ impl Core {
         let (encoder, protocol) = (connection.encoder(), connection.protocol);
         let mut start = Vec::new();
         if protocol == Protocol::Sse {
+            // Where something is lost the reader has no new place before it has been told so.
             let place = past.messages.first().map_or(past.cursor, before);
-            sse::write_start(RETRY_MS, Some(&place), &mut start);
+            let place: Option<&dyn fmt::Display> = if past.reset { None } else { Some(&place) };
+            sse::write_start(RETRY_MS, place, &mut start);
         }
         if past.reset {
             self.metrics.resets_total.add(1);

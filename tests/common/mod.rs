@@ -257,6 +257,14 @@ impl Client {
         Some(self.exactly(length)).filter(|payload| payload.len() == length)
     }
 
+    /// The next byte, which stays.
+    pub fn peek(&mut self) -> Option<u8> {
+        if self.start == self.buf.len() && !self.fill() {
+            return None;
+        }
+        self.buf.get(self.start).copied()
+    }
+
     /// So many bytes, fewer at the end.
     pub fn exactly(&mut self, bytes: usize) -> Vec<u8> {
         while self.buf.len() - self.start < bytes && self.fill() {}

@@ -19,19 +19,19 @@ use holdline::sim::{Client, Config, HurriedClock, ManualClock, Net, Peer, SimBac
 use holdline::time::{Clock, Instant};
 
 const LINES: ListenerId = ListenerId(0);
-const WEB: ListenerId = ListenerId(1);
+pub(super) const WEB: ListenerId = ListenerId(1);
 
-struct Scene {
+pub(super) struct Scene {
     net: Net,
-    clock: ManualClock,
+    pub(super) clock: ManualClock,
     control: Arc<Control>,
     metrics: Metrics,
-    shards: Vec<Shard<SimBackend>>,
+    pub(super) shards: Vec<Shard<SimBackend>>,
     done: Vec<bool>,
 }
 
 impl Scene {
-    fn new(shards: u16, limits: Limits) -> Self {
+    pub(super) fn new(shards: u16, limits: Limits) -> Self {
         let net = Net::new(1, Config::default());
         let lines = EntranceKind::Tcp { protocol: Protocol::Line, opening: Opening::new(App::Topic, None) };
         let web = EntranceKind::Http { policy: UpgradePolicy::default(), site: Arc::new(DemoSite), routes: true };
@@ -64,7 +64,7 @@ impl Scene {
         }
     }
 
-    fn rest(&mut self) {
+    pub(super) fn rest(&mut self) {
         (0..10).for_each(|_| (0..self.shards.len()).for_each(|shard| self.turn(shard)));
     }
 
@@ -75,14 +75,14 @@ impl Scene {
         }
     }
 
-    fn connect(&mut self, shard: usize, listener: ListenerId, first: &str) -> Client {
+    pub(super) fn connect(&mut self, shard: usize, listener: ListenerId, first: &str) -> Client {
         let mut client = self.net.connect_to(shard, listener).unwrap();
         assert_eq!(client.write(first.as_bytes()), first.len());
         client
     }
 
     /// A member of a topic, on a shard.
-    fn member(&mut self, shard: usize, topic: &str) -> Client {
+    pub(super) fn member(&mut self, shard: usize, topic: &str) -> Client {
         self.connect(shard, LINES, &format!("{topic}\n"))
     }
 }

@@ -7,62 +7,35 @@
 //! The oracles are in `oracles`, the peers' own strict codecs in `wire`, and what a seed decides in `plan`. That
 //! the oracles can fail is shown with a [`Sabotage`].
 
+mod crowd;
+mod ledger;
 mod oracles;
 mod peer;
 mod plan;
+mod poster;
+mod reader;
+mod report;
 mod sabotage;
+mod streams;
 mod wire;
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use self::report::Report;
 pub use self::sabotage::{Sabotage, Trick};
 
-use self::peer::{Peer, Stage, Surroundings};
-use self::plan::{Plan, Role, entrances, router};
+use self::crowd::Crowd;
+use self::peer::{Peer, Surroundings};
+use self::plan::{Plan, entrances, router};
 use self::wire::Zip;
 use super::{Faults, HurriedClock, ManualClock, Net, Random, SimBackend};
 use crate::id::{ListenerId, ShardId};
 use crate::mailbox::Doorbell;
 use crate::metrics::Metrics;
-use crate::rule::Limit;
-use crate::shard::{Control, Mail, Seed, Shard, Turn};
+use crate::shard::{Control, Mail, Phase, Seed, Shard, Turn};
 use crate::time::Clock as _;
-
-/// What a world came to.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Report {
-    /// Turns of all shards.
-    pub turns: u64,
-    /// Peers that were there.
-    pub peers: usize,
-    /// Messages that peers saw.
-    pub seen: u64,
-    /// Close codes that peers saw.
-    pub codes: Vec<u16>,
-    /// Times that something was rare enough to be counted: see [`Report::RARE`].
-    pub rare: [u64; Report::RARE.len()],
-    /// All bytes that moved, in their order: equal for equal histories.
-    pub digest: u64,
-    /// Whether the sabotage was done.
-    pub sabotaged: bool,
-}
-
-impl Report {
-    /// What `rare` counts.
-    pub const RARE: [&str; 9] = [
-        "mailbox_capacity",
-        "publisher_paused_total",
-        "reading_paused_total",
-        "short_sends_total",
-        "deliveries_dropped_total",
-        "heartbeats_sent_total",
-        "handler_panics_total",
-        "subscriptions_max and topics_max",
-        "refused_total",
-    ];
-}
 
 /// How to play.
 #[derive(Default)]
@@ -95,6 +68,7 @@ struct World<'a> {
     /// Shards whose threads would have ended.
     done: Vec<bool>,
     peers: Vec<Peer>,
+    crowd: Crowd,
     zip: Zip,
     options: Options<'a>,
     step: usize,
@@ -132,6 +106,7 @@ impl<'a> World<'a> {
         let peers = (0..).zip(&plan.sketches).map(|(number, sketch)| Peer::new(number, *sketch)).collect();
         Self {
             done: vec![false; shards.len()],
+            crowd: Crowd::new(&plan.crowd),
             plan,
             random,
             clock: ManualClock::new(),
@@ -228,6 +203,24 @@ impl<'a> World<'a> {
                 self.sync(at);
             }
         }
+        Ok(moved + self.poll_crowd(calm, chance)?)
+    }
+
+    fn poll_crowd(&mut self, calm: bool, chance: u16) -> Result<u64, String> {
+        let mut around = Surroundings {
+            net: &self.net,
+            random: &mut self.random,
+            zip: &mut self.zip,
+            sabotage: &mut self.options.sabotage,
+            now: self.clock.now(),
+            message_bytes_max: self.plan.limits.message_bytes_max,
+            calm,
+            moved: 0,
+        };
+        let stays = self.control.phase() != Phase::Running;
+        self.crowd.poll(self.step, stays, chance, &self.peers, &mut around)?;
+        let moved = around.moved;
+        self.digest = (self.digest ^ moved).wrapping_mul(0x0100_0000_01b3);
         Ok(moved)
     }
 
@@ -285,8 +278,8 @@ impl<'a> World<'a> {
     fn audit_quiet(&self) -> Result<(), String> {
         for (at, shard) in self.shards.iter().enumerate().filter(|(at, _)| !self.done[*at]) {
             let audit = shard.audit().map_err(|fault| format!("shard {at}: {fault}"))?;
-            if audit.busy || audit.staged_mail > 0 {
-                return Err(format!("shard {at} spins: {audit:?}"));
+            if audit.busy || audit.staged_mail > 0 || audit.unanswered > 0 {
+                return Err(format!("shard {at} spins, or waits in vain: {audit:?}"));
             }
         }
         Ok(())
@@ -297,6 +290,7 @@ impl<'a> World<'a> {
         oracles::one_order(&self.peers, &self.plan)?;
         oracles::all_came(&self.peers, &self.plan)?;
         oracles::just_ends(&self.peers, &self.plan, false)?;
+        self.crowd.at_rest(&self.peers)?;
         self.last_words()
     }
 
@@ -307,6 +301,7 @@ impl<'a> World<'a> {
                 self.sync(at);
             }
         }
+        self.crowd.before_last_words(&self.peers);
         for at in 0..self.peers.len() {
             if !self.peers[at].is_well() {
                 continue;
@@ -325,7 +320,8 @@ impl<'a> World<'a> {
         }
         self.quiesce()?;
         oracles::one_order(&self.peers, &self.plan)?;
-        oracles::all_came(&self.peers, &self.plan)
+        oracles::all_came(&self.peers, &self.plan)?;
+        self.crowd.after_last_words(&self.peers)
     }
 
     /// Time passes, in small steps; whoever is dead must be found in time.
@@ -408,31 +404,6 @@ impl<'a> World<'a> {
     fn tell(&mut self, what: fmt::Arguments<'_>) {
         if let Some(trace) = &mut self.options.trace {
             trace(format_args!("{:>6} ms: {what}", self.clock.now().as_millis()));
-        }
-    }
-
-    fn report(&self) -> Report {
-        let rare = [
-            self.metrics.total(|shard| shard.struck(Limit::MailboxCapacity)),
-            self.metrics.total(|shard| shard.publisher_paused_total.get()),
-            self.metrics.total(|shard| shard.reading_paused_total.get()),
-            self.metrics.total(|shard| shard.short_sends_total.get()),
-            self.metrics.total(|shard| shard.deliveries_dropped_total.get()),
-            self.metrics.total(|shard| shard.heartbeats_sent_total.get()),
-            self.metrics.total(|shard| shard.handler_panics_total.get()),
-            self.metrics.total(|shard| shard.struck(Limit::SubscriptionsMax) + shard.struck(Limit::TopicsMax)),
-            self.metrics.total(|shard| shard.refused_total.get()),
-        ];
-        let echoes = |peer: &&Peer| peer.sketch.role == Role::Echo;
-        let echoed: u64 = self.peers.iter().filter(echoes).map(|peer| u64::from(peer.sent)).sum();
-        Report {
-            turns: self.turns,
-            peers: self.peers.iter().filter(|peer| peer.stage != Stage::Ahead).count(),
-            seen: echoed + self.peers.iter().map(|peer| peer.seen.len() as u64).sum::<u64>(),
-            codes: self.peers.iter().filter_map(|peer| peer.code).collect(),
-            rare,
-            digest: self.digest,
-            sabotaged: self.options.sabotage.as_ref().is_some_and(|sabotage| sabotage.struck),
         }
     }
 }

@@ -136,8 +136,8 @@ fn just_end(peer: &Peer, plan: &Plan, draining: bool) -> Result<(), String> {
     let tight = plan.limits.queue_bytes_total_max < 1 << 20;
     match (peer.sketch.role, peer.end) {
         (_, Some(End::Server | End::Reset)) if tight && matches!(peer.code, Some(1013 | 4001)) => Ok(()),
-        (Role::Criminal(crime), end) => just_punishment(peer, crime, end),
         (_, Some(End::Server | End::Reset)) if tight && peer.code.is_none() => Ok(()),
+        (Role::Criminal(crime), end) => just_punishment(peer, crime, end),
         // The time to close runs while the last pages are being read.
         (Role::Pages, Some(End::Reset)) if plan.net.downstream_bytes < 1024 => Ok(()),
         (Role::Pages, Some(End::Server)) if peer.pages == peer.sent => Ok(()),

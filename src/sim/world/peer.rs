@@ -5,6 +5,7 @@ mod speech;
 use std::collections::VecDeque;
 
 use super::plan::{Crime, Door, Manner, PAGE, Role, Sketch};
+use super::poster::Poster;
 use super::sabotage::Sabotage;
 use super::wire::{self, Format, Frame, Id, Style, Zip};
 use crate::id::ListenerId;
@@ -333,7 +334,13 @@ impl Peer {
 
     fn take_message(&mut self, message: &Frame) -> Result<(), String> {
         match self.sketch.role {
-            Role::Member(..) => self.seen.push(wire::identify(message)?),
+            Role::Member(..) => {
+                let id = wire::identify(message)?;
+                // What is posted may be posted again: readers have an eye on it.
+                if id.publisher < Poster::FIRST {
+                    self.seen.push(id);
+                }
+            }
             Role::Chat(_) => self.seen.push(chat_line(message)?),
             Role::Echo => {
                 let bytes = match (message, self.expected.pop_front()) {

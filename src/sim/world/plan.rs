@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::crowd::Sketches;
 use crate::app::opening::Opening;
 use crate::app::site::{Page, PageRequest, Site};
 use crate::app::topic::Topics;
@@ -34,6 +35,8 @@ pub(super) struct Plan {
     pub(super) wild_drain: bool,
     pub(super) drain: Duration,
     pub(super) sketches: Vec<Sketch>,
+    /// Who comes with many connections.
+    pub(super) crowd: Sketches,
 }
 
 /// Who comes.
@@ -170,8 +173,8 @@ impl Plan {
         let wild = if random.chance(250) { Faults::NONE } else { Faults::draw(random) };
         let resets = if random.chance(250) { 2 } else { 0 };
         let tight_total = !roomy && random.chance(200);
-        let limits = Limits {
-            connections_max: if crowded { random.within(3, 10) } else { 64 },
+        let mut limits = Limits {
+            connections_max: if crowded { random.within(3, 10) } else { 256 },
             accept_rate: if crowded { u32::try_from(random.below(30)).unwrap_or(0) } else { 0 },
             handshake_timeout: ms(random.within(2000, 4000)),
             head_bytes_max: random.within(512, 2048),
@@ -204,7 +207,9 @@ impl Plan {
         let shards = u16::try_from(random.within(1, 4)).unwrap_or(1);
         let (drain, wild_drain) = (ms(random.within(0, 2000)), random.chance(500));
         let hurry = if random.chance(500) { 0 } else { u16::try_from(random.within(1, 1000)).unwrap_or(1000) };
-        Self { shards, limits, net, steps, jumpy, hurry, roomy, crowded, wild_drain, drain, sketches }
+        let (crowd, history) = Sketches::new(random, steps, crowded);
+        limits.history = history;
+        Self { shards, limits, net, steps, jumpy, hurry, roomy, crowded, wild_drain, drain, sketches, crowd }
     }
 }
 
