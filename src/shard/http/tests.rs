@@ -10,6 +10,7 @@ use crate::codec::http1::response::Reply;
 use crate::id::{ListenerId, ShardId};
 use crate::metrics::Metrics;
 use crate::session::http::UpgradePolicy;
+use crate::shard::answers::WaitsFor;
 use crate::shard::{Control, Entrance, EntranceKind, Mail, Seed};
 use crate::sim::{Client, Config, ManualClock, Net, SimBackend};
 
@@ -62,6 +63,8 @@ impl Scene {
         let mut scene = self;
         let reply = Reply { keep_alive, origin: Some(b"https://app.example"), ..Reply::last(Date::from_unix(0)) };
         scene.shard.core.wait(scene.id, Later::of(reply));
+        let connection = scene.shard.core.table.get_mut(scene.id).unwrap();
+        connection.extra.get_or_insert_default().waits_for = WaitsFor::One;
         scene
     }
 
