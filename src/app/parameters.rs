@@ -17,6 +17,9 @@ use crate::session::Protocol;
 /// Their names.
 pub const NAMES: [&str; 4] = ["since", "history", "echo", "group"];
 
+/// The code of the error when a stream names more topics than a connection may subscribe to.
+pub const TOO_MANY_TOPICS: &str = "too_many_topics";
+
 /// Messages of a page of history that does not say how many.
 const PAGE_MESSAGES: usize = 256;
 /// Messages of a page of history at most.
@@ -34,8 +37,10 @@ const fn takes_several(protocol: Protocol) -> bool {
 pub fn subscriptions(request: &Request<'_>, context: &Context<'_>) -> Result<Vec<(Topic, Subscribe)>, Refusal> {
     let topics = topics(request, context.protocol())?;
     let query = Query::new(request.query);
-    let starts = starts(request, &query, topics.len())?;
     let group = group(&query)?;
+    // A browser comes again with the place that it has seen last, and a group has no past to go on from.
+    let last_event_id = request.last_event_id.filter(|_| group.is_none());
+    let starts = starts(last_event_id, &query, topics.len())?;
     if group.is_some() && starts.iter().any(|start| *start != Start::Now) {
         let message = "a queue group begins with now: leave out since and history".to_owned();
         return Err(refusal("bad_parameter", message));
@@ -50,7 +55,7 @@ pub fn subscriptions(request: &Request<'_>, context: &Context<'_>) -> Result<Vec
 /// # Errors
 /// When a parameter is not what it should be.
 pub fn only_start(request: &Request<'_>) -> Result<Start, Refusal> {
-    let starts = starts(request, &Query::new(request.query), 1)?;
+    let starts = starts(request.last_event_id, &Query::new(request.query), 1)?;
     Ok(starts.into_iter().next().unwrap_or_default())
 }
 
@@ -64,6 +69,10 @@ fn topics(request: &Request<'_>, protocol: Protocol) -> Result<Vec<Topic>, Refus
         if topics.contains(&topic) {
             return Err(refusal("bad_topic", format!("the topic {topic} is there twice")));
         }
+        if topics.len() >= request.topics_max {
+            let message = format!("a stream has at most {} topics", request.topics_max);
+            return Err(refusal(TOO_MANY_TOPICS, message));
+        }
         topics.push(topic);
     }
     Ok(topics)
@@ -71,14 +80,17 @@ fn topics(request: &Request<'_>, protocol: Protocol) -> Result<Vec<Topic>, Refus
 
 /// Where each of so many subscriptions begins. What the client has seen last counts more than the URL: a browser comes again
 /// with the URL of its first request.
-fn starts(request: &Request<'_>, query: &Query<'_>, count: usize) -> Result<Vec<Start>, Refusal> {
-    if let Some(seen) = request.last_event_id.filter(|seen| !seen.is_empty()) {
+fn starts(last_event_id: Option<&str>, query: &Query<'_>, count: usize) -> Result<Vec<Start>, Refusal> {
+    if let Some(seen) = last_event_id.filter(|seen| !seen.is_empty()) {
         // One that is none of ours is a place that is lost: the client is told so and goes on.
         let lost = || vec![Start::Since(Cursor::default()); count];
         return Ok(cursors(seen, count).unwrap_or_else(lost));
     }
     if let Some(since) = query.get("since") {
-        let message = || format!("since is EPOCH:OFFSET, {count} of them, commas between");
+        let message = || match count {
+            1 => "since is EPOCH:OFFSET, two numbers".to_owned(),
+            _ => format!("since is EPOCH:OFFSET for each of the {count} topics, commas between"),
+        };
         return cursors(&since, count).ok_or_else(|| refusal("bad_parameter", message()));
     }
     let Some(last) = query.get("history") else { return Ok(vec![Start::Now; count]) };

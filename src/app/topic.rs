@@ -117,6 +117,24 @@ mod tests {
     }
 
     #[test]
+    fn a_member_of_a_group_comes_again_whatever_it_has_seen() {
+        let mut bench = Bench::new(Wire::Sse);
+        let request = Request { query: "group=g", param: "t", last_event_id: Some("5:8"), ..Request::default() };
+        assert_eq!(bench.open_request(&mut Topics, &mut (), &request), Ok(()));
+        assert_eq!(bench.effects(), ["subscribe t echo=true group=g"]);
+    }
+
+    #[test]
+    fn more_topics_than_a_connection_may_have_are_refused() {
+        for (raw, is_fine) in [("a,b", true), ("a,b,c", false)] {
+            let mut bench = Bench::new(Wire::Sse);
+            let request = Request { param: raw, raw_param: Some(raw), topics_max: 2, ..Request::default() };
+            let refused = bench.open_request(&mut Topics, &mut (), &request);
+            assert_eq!(refused.map_err(|refusal| (refusal.status, refusal.code)).is_ok(), is_fine, "{raw}");
+        }
+    }
+
+    #[test]
     fn commas_part_topics_where_a_stream_can_have_several() {
         let param = "a,b,c,d/e";
         let request =

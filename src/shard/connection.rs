@@ -201,6 +201,11 @@ impl Connection {
         self.extra.as_ref().is_some_and(|extra| extra.transfer.is_some())
     }
 
+    /// Whether its request waits for a message, not for another shard: it may be asked to come again.
+    pub(super) fn is_polling(&self) -> bool {
+        self.extra.as_ref().is_some_and(|extra| extra.poll.is_some())
+    }
+
     /// All its subscriptions.
     pub(super) fn memberships(&self) -> impl Iterator<Item = Membership> + '_ {
         let first = self.membership.is_some().then_some(self.membership);

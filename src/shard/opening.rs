@@ -6,10 +6,10 @@ use super::core::Core;
 use super::entrance::Kind;
 use super::ingress::reasoned;
 use crate::app::router::Fault;
-use crate::app::{Context, RouteId};
+use crate::app::{Context, RouteId, parameters};
 use crate::close::CloseReason;
 use crate::id::ConnId;
-use crate::rule::Rule;
+use crate::rule::{Limit, Rule};
 use crate::session::{Env, Event, Flow, Protocol, tcp, websocket};
 
 /// What came of received bytes.
@@ -135,6 +135,8 @@ pub(super) fn fault_reason(fault: Fault, metrics: &crate::metrics::ShardMetrics)
         Fault::Refused(refusal) => {
             if refusal.code == Rule::TopicTooLong.label() {
                 metrics.count_violation(Rule::TopicTooLong);
+            } else if refusal.code == parameters::TOO_MANY_TOPICS {
+                metrics.strike(Limit::SubscriptionsMax);
             }
             (CloseReason::BadHandshake, refusal.to_string())
         }

@@ -162,7 +162,7 @@ impl Core {
         }
         if let Some(drain) = &self.drain
             && flags.has(Flags::DRAINING)
-            && !flags.has(Flags::WAITING)
+            && (connection.is_polling() || !flags.has(Flags::WAITING))
             && passed(drain.leave(id))
         {
             return Due::Close(CloseReason::GoingAway);
