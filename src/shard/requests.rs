@@ -339,7 +339,6 @@ impl Requests<'_> {
     }
 
     /// Writes the answer that turns the connection into a WebSocket.
-    #[expect(clippy::type_complexity, reason = "two ways in which it is not one, and what one is")]
     fn switch(&mut self, head: &Head<'_>) -> Result<Result<(websocket::State, Encoder), Refusal>, Violation> {
         let upgrade = http::upgrade(head, self.policy)?;
         let is_json = match head.query().get("format").as_deref() {
