@@ -113,6 +113,14 @@ shard_metrics! {
     deliveries_total: Counter,
     /// Messages that could not be delivered because the subscriber was too slow.
     deliveries_dropped_total: Counter,
+    /// Streams of server-sent events held now.
+    event_streams: Gauge,
+    /// Endless responses of JSON lines held now.
+    line_streams: Gauge,
+    /// Long polls that wait now.
+    polls: Gauge,
+    /// Publications that repeated the idempotency key of a kept message.
+    duplicates_total: Counter,
     /// Messages of topics' pasts handed to subscribers who came later, or came again.
     replayed_total: Counter,
     /// Subscribers who asked for a past that was not there any more.

@@ -81,7 +81,7 @@ fn bytes_of(text: Cow<'_, str>) -> Cow<'_, [u8]> {
 /// When it is empty or too long.
 pub fn check_key(key: &str) -> Result<(), Refusal> {
     if key.is_empty() || key.len() > KEY_BYTES_MAX {
-        return Err(refusal("bad_key", format!("an idempotency key has 1 to {KEY_BYTES_MAX} bytes")));
+        return Err(refusal("bad_key", format!("there is one idempotency key, of 1 to {KEY_BYTES_MAX} bytes")));
     }
     Ok(())
 }

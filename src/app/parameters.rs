@@ -17,6 +17,9 @@ use crate::session::Protocol;
 /// Their names.
 pub const NAMES: [&str; 4] = ["since", "history", "echo", "group"];
 
+/// The code of the error when a stream names more topics than a connection may subscribe to.
+pub const TOO_MANY_TOPICS: &str = "too_many_topics";
+
 /// Messages of a page of history that does not say how many.
 const PAGE_MESSAGES: usize = 256;
 /// Messages of a page of history at most.
@@ -66,6 +69,10 @@ fn topics(request: &Request<'_>, protocol: Protocol) -> Result<Vec<Topic>, Refus
         if topics.contains(&topic) {
             return Err(refusal("bad_topic", format!("the topic {topic} is there twice")));
         }
+        if topics.len() >= request.topics_max {
+            let message = format!("a stream has at most {} topics", request.topics_max);
+            return Err(refusal(TOO_MANY_TOPICS, message));
+        }
         topics.push(topic);
     }
     Ok(topics)
@@ -80,7 +87,10 @@ fn starts(seen: Option<&str>, query: &Query<'_>, count: usize) -> Result<Vec<Sta
         return Ok(cursors(seen, count).unwrap_or_else(lost));
     }
     if let Some(since) = query.get("since") {
-        let message = || format!("since is EPOCH:OFFSET, {count} of them, commas between");
+        let message = || match count {
+            1 => "since is EPOCH:OFFSET, two numbers".to_owned(),
+            _ => format!("since is EPOCH:OFFSET for each of the {count} topics, commas between"),
+        };
         return cursors(&since, count).ok_or_else(|| refusal("bad_parameter", message()));
     }
     let Some(last) = query.get("history") else { return Ok(vec![Start::Now; count]) };

@@ -28,12 +28,22 @@ pub struct Request<'a> {
     pub last_event_id: Option<&'a str>,
     /// Bytes of a topic's name, see [`Request::topic`].
     pub topic_bytes_max: usize,
+    /// Topics of one stream at most: what a connection may subscribe to.
+    pub topics_max: usize,
 }
 
 impl Default for Request<'_> {
     fn default() -> Self {
         let topic_bytes_max = Topic::BYTES_MAX;
-        Self { path: "/", query: "", param: "", raw_param: None, last_event_id: None, topic_bytes_max }
+        Self {
+            path: "/",
+            query: "",
+            param: "",
+            raw_param: None,
+            last_event_id: None,
+            topic_bytes_max,
+            topics_max: usize::MAX,
+        }
     }
 }
 

@@ -125,6 +125,16 @@ mod tests {
     }
 
     #[test]
+    fn more_topics_than_a_connection_may_have_are_refused() {
+        for (raw, is_fine) in [("a,b", true), ("a,b,c", false)] {
+            let mut bench = Bench::new(Wire::Sse);
+            let request = Request { param: raw, raw_param: Some(raw), topics_max: 2, ..Request::default() };
+            let refused = bench.open_request(&mut Topics, &mut (), &request);
+            assert_eq!(refused.map_err(|refusal| (refusal.status, refusal.code)).is_ok(), is_fine, "{raw}");
+        }
+    }
+
+    #[test]
     fn commas_part_topics_where_a_stream_can_have_several() {
         let param = "a,b,c,d/e";
         let request =

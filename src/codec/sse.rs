@@ -47,13 +47,16 @@ pub fn write_data(data: &[u8], out: &mut Vec<u8>) {
 }
 
 /// Appends what a stream begins with: after how long a reader that lost it comes again, and, where that is known, the place
-/// from which it goes on then.
+/// from which it goes on then. The place comes with an event of its own, `start`: some readers take no id without data.
 pub fn write_start(retry_ms: u64, id: Option<&dyn Display>, out: &mut Vec<u8>) {
     let _ = writeln!(out, "retry: {retry_ms}");
     if let Some(id) = id {
         write_id(id, out);
+        write_event("start", out);
+        write_data(&[], out);
+    } else {
+        out.push(b'\n');
     }
-    out.push(b'\n');
 }
 
 #[cfg(test)]
@@ -87,6 +90,6 @@ mod tests {
         write_id("1:3", &mut out);
         write_event("reset", &mut out);
         write_data(b"{}", &mut out);
-        assert_eq!(out, b"retry: 3000\nid: 1:2\n\nid: 1:3\nevent: reset\ndata: {}\n\n");
+        assert_eq!(out, b"retry: 3000\nid: 1:2\nevent: start\ndata: \n\nid: 1:3\nevent: reset\ndata: {}\n\n");
     }
 }

@@ -29,7 +29,7 @@ impl Bound {
     pub(super) fn new(listen: &Listen, shards: usize, silence: Option<Duration>) -> Result<Self, StartError> {
         let failed = |error: Error| StartError::Bind { url: listen.to_string(), mend: mend(&error), error };
         // A socket that shares with nobody finds out whether anybody else is there, another Holdline included.
-        let probe = bound(listen.address, false).map_err(failed)?;
+        let probe = patiently(|| bound(listen.address, false)).map_err(failed)?;
         probe.listen(1).map_err(failed)?;
         let address = probe.local_addr().map_err(failed)?.as_socket().unwrap_or(listen.address);
         drop(probe);
@@ -37,6 +37,18 @@ impl Bound {
         let sockets = (0..shards).map(socket).collect::<Result<_, _>>().map_err(failed)?;
         Ok(Self { url: listen.at(address).to_string(), sockets })
     }
+}
+
+/// Tries again for a second while the address is in use: the kernel takes the rings of a server that was killed apart a
+/// moment after it has gone, and their sockets with them.
+fn patiently<T>(bind: impl Fn() -> Result<T, Error>) -> Result<T, Error> {
+    for _ in 0..20 {
+        match bind() {
+            Err(error) if error.kind() == ErrorKind::AddrInUse => std::thread::sleep(Duration::from_millis(50)),
+            result => return result,
+        }
+    }
+    bind()
 }
 
 /// What to do about a backlog that is far smaller than the crowd that may come at once, when all clients of a server of

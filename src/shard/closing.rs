@@ -144,8 +144,9 @@ impl Core {
             return;
         }
         connection.flags.clear(Flags::OPEN);
-        let (route, state) = (connection.route, connection.state);
+        let (route, state, protocol) = (connection.route, connection.state, connection.protocol);
         let topic = self.members.name(connection.membership.topic).cloned();
+        self.stream_gauge(protocol).into_iter().for_each(|gauge| gauge.sub(1));
         self.leave_all_topics(id);
         let Some(connection) = self.table.get(id) else { return };
         let subject = self.subject(id, connection, topic.as_ref());

@@ -6,10 +6,11 @@ use super::core::Core;
 use super::entrance::Kind;
 use super::ingress::reasoned;
 use crate::app::router::Fault;
-use crate::app::{Context, RouteId};
+use crate::app::{Context, RouteId, parameters};
 use crate::close::CloseReason;
 use crate::id::ConnId;
-use crate::rule::Rule;
+use crate::metrics::Counter;
+use crate::rule::{Limit, Rule};
 use crate::session::{Env, Event, Flow, Protocol, tcp, websocket};
 
 /// What came of received bytes.
@@ -114,9 +115,20 @@ impl Core {
         Ok(())
     }
 
+    /// What counts the connections of a protocol that is one way of HTTP.
+    pub(super) fn stream_gauge(&self, protocol: Protocol) -> Option<&Counter> {
+        match protocol {
+            Protocol::Sse | Protocol::SseMany => Some(&self.metrics.event_streams),
+            Protocol::JsonStream => Some(&self.metrics.line_streams),
+            Protocol::Poll => Some(&self.metrics.polls),
+            _ => None,
+        }
+    }
+
     /// Notes that a handler has taken the connection.
     pub(super) fn opened(&mut self, id: ConnId, opened: Opened) {
         self.metrics.handshakes_total.add(1);
+        self.stream_gauge(opened.protocol).into_iter().for_each(|gauge| gauge.add(1));
         if let Some(connection) = self.table.get_mut(id) {
             connection.flags.clear(Flags::NAMELESS);
             connection.flags.set(Flags::OPEN);
@@ -135,6 +147,8 @@ pub(super) fn fault_reason(fault: Fault, metrics: &crate::metrics::ShardMetrics)
         Fault::Refused(refusal) => {
             if refusal.code == Rule::TopicTooLong.label() {
                 metrics.count_violation(Rule::TopicTooLong);
+            } else if refusal.code == parameters::TOO_MANY_TOPICS {
+                metrics.strike(Limit::SubscriptionsMax);
             }
             (CloseReason::BadHandshake, refusal.to_string())
         }

@@ -169,6 +169,7 @@ impl Core {
             return;
         };
         let Published { cursor, subscribers, duplicate, .. } = published;
+        self.metrics.duplicates_total.add(u64::from(duplicate));
         let mut here = None;
         for Interested { shard, stay, group, .. } in published.audience {
             if *shard != self.id {

@@ -39,6 +39,13 @@ use crate::wheel::Wheel;
 /// What a route offers that can be read as a stream, to those who ask for nothing of it.
 const ELSE: &str = ", for events with Accept: text/event-stream, or for lines of JSON with ?stream=1";
 
+/// The same where there are long polls too.
+const ELSE_POLLS: &str =
+    ", for events with Accept: text/event-stream, for lines of JSON with ?stream=1, or for a long poll with ?wait=30s";
+
+/// The methods of a path that only takes batches.
+const BATCH_METHODS: &str = "POST, OPTIONS";
+
 /// What has to be done for an answer.
 pub(super) enum Task {
     /// To publish this, with its idempotency key.
@@ -174,7 +181,10 @@ impl Requests<'_> {
             return "POST, OPTIONS";
         }
         let echoes = head.path() == "/echo" && self.route("/echo").is_some();
-        let takes_post = echoes || offers.posts || offers.batches || (head.path() == "*" && self.routes);
+        if offers.batches {
+            return BATCH_METHODS;
+        }
+        let takes_post = echoes || offers.posts || (head.path() == "*" && self.routes);
         if takes_post { "GET, HEAD, POST, OPTIONS" } else { http::METHODS }
     }
 
@@ -199,6 +209,7 @@ impl Requests<'_> {
             raw_param,
             last_event_id: head.field("last-event-id").and_then(|id| str::from_utf8(id).ok()),
             topic_bytes_max: self.limits.topic_bytes_max,
+            topics_max: self.limits.subscriptions_max,
         }
     }
 
@@ -261,7 +272,7 @@ impl Requests<'_> {
         match reading {
             None if offers.queries && asks(param).is_some() => Ok(self.ask(head, param, reply)),
             None if offers.batches => Err(Violation::MethodNotAllowed(self.methods(head))),
-            None if offers.streams => Err(Violation::UpgradeRequired(ELSE)),
+            None if offers.streams => Err(Violation::UpgradeRequired(if offers.polls { ELSE_POLLS } else { ELSE })),
             None | Some(Reading::WebSocket) => self.open(head, route, param, Reading::WebSocket, reply),
             Some(_) if !head.is_modern() && reading == Some(Reading::Lines) => {
                 let message = "a stream in chunks needs HTTP/1.1".to_owned();
@@ -451,8 +462,9 @@ fn kind_of(head: &Head<'_>, body: &[u8]) -> Result<Kind, Refusal> {
 
 /// The idempotency key of a publication.
 fn key_of<'h>(head: &'h Head<'_>) -> Result<Option<&'h str>, Refusal> {
-    let Some(key) = head.field("idempotency-key") else { return Ok(None) };
-    let key = str::from_utf8(key).unwrap_or_default();
+    let mut keys = head.fields("idempotency-key");
+    let Some(key) = keys.next() else { return Ok(None) };
+    let key = if keys.next().is_none() { str::from_utf8(key).unwrap_or_default() } else { "" };
     batch::check_key(key).map(|()| Some(key))
 }
 

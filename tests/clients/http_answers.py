@@ -14,11 +14,13 @@ class Event:
 
 
 def events(lines):
-    """The events in an iterator of lines without their ends, as the standard has them: those without data are none."""
+    """The events in an iterator of lines without their ends, as the standard has them: those without data are none.
+
+    What a stream begins with, which only says where it stands, is left out."""
     name, cursor, data = "message", "", []
     for line in lines:
         if line == "":
-            if data:
+            if data and name != "start":
                 yield Event(name, cursor, "\n".join(data))
             name, data = "message", []
             continue

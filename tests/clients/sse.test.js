@@ -133,6 +133,20 @@ describe('eventsource', () => {
     assert.deepEqual(Buffer.from(JSON.parse(binary.data).base64, 'base64'), Buffer.from([0, 255]));
   });
 
+  test('resumes without loss when it is dropped before the first message', async (t) => {
+    const proxy = await Proxy.open(t, portOf(server));
+    const source = new Source(t, `${proxy.url}/topics/early`, hasty);
+    let started;
+    const start = inTime(new Promise((resolve) => (started = resolve)), 'start');
+    source.source.addEventListener('start', started);
+    const { lastEventId, data } = await start;
+    assert.match(lastEventId, /^\d+:0$/);
+    assert.equal(data, '');
+    proxy.cut();
+    const first = await publish('early', 'while nobody was there');
+    assert.deepEqual(await source.next(), { name: 'message', id: cursor(first), data: 'while nobody was there' });
+  });
+
   test('resumes without loss or repeat when it is dropped again and again', async (t) => {
     const proxy = await Proxy.open(t, portOf(server));
     const source = new Source(t, `${proxy.url}/topics/dropped`, hasty);

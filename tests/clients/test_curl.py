@@ -298,7 +298,8 @@ class Read(unittest.TestCase):
     def test_events(self):
         first = post("events", "--data", "past")
         with Stream("/topics/events?history=5", *EVENTS) as stream:
-            retry, start = stream.block()
+            retry, start, *event = stream.block()
+            self.assertEqual([line.rstrip() for line in event], ["event: start", "data:"])
             self.assertRegex(retry, r"^retry: \d+$")
             self.assertEqual(start, f"id: {first['epoch']}:0")
             self.assertEqual(stream.block(), [f"id: {cursor(first)}", "data: past"])
@@ -322,7 +323,7 @@ class Read(unittest.TestCase):
             self.assertTrue(json.loads(data[6:])["reset"])
 
     def test_events_resume_from_before_the_first(self):
-        """The id without data at the start is a place too, as the standard has it; npm eventsource passes over it."""
+        """A stream says where it stands before there is any message."""
         with Stream("/topics/early", *EVENTS) as stream:
             start = stream.block()[1].removeprefix("id: ")
         post("early", "--data", "while nobody was there")

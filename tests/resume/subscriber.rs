@@ -171,6 +171,8 @@ impl Subscriber {
                 let (epoch, offset) = id.split_once(':').unwrap();
                 self.message(0, (epoch.parse().unwrap(), offset.parse().unwrap()), data.parse().unwrap(), record);
             }
+            // Where the stream begins.
+            (Some(_), _) if kind == "start" => {}
             (Some(data), _) => self.json(data.as_bytes(), record),
             (None, _) => {}
         }

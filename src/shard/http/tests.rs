@@ -82,6 +82,19 @@ impl Scene {
         self.rest();
     }
 
+    /// One whose client asks for a topic's next message.
+    fn polling() -> Self {
+        let mut scene = Self::new();
+        scene.send(b"GET /topics/t?wait=60s HTTP/1.1\r\nHost: sim\r\n\r\n");
+        assert_eq!(statuses(&scene.client.read()), [""; 0]);
+        scene
+    }
+
+    fn drain(&mut self, period: Duration) {
+        self.shard.core.control.drain(period);
+        self.rest();
+    }
+
     fn connections(&self) -> u64 {
         self.metrics.total(|shard| shard.connections.get())
     }
@@ -186,4 +199,52 @@ fn who_waits_is_not_idle() {
     scene.rest();
     scene.send(GET);
     assert_eq!(statuses(&scene.client.read()), ["200"]);
+}
+
+#[test]
+fn a_poll_that_waits_is_told_to_come_again_in_a_drain() {
+    let mut scene = Scene::polling();
+    scene.drain(Duration::from_secs(2));
+    scene.clock.advance(Duration::from_secs(3));
+    scene.rest();
+    let answer = scene.client.read();
+    assert_eq!(statuses(&answer), ["200"]);
+    let answer = str::from_utf8(&answer).unwrap();
+    assert!(answer.contains("Retry-After: ") && answer.contains("Holdline-Cursor: "), "{answer}");
+    scene.client.shutdown_write();
+    scene.rest();
+    assert_eq!(scene.connections(), 0);
+}
+
+#[test]
+fn a_request_that_another_shard_answers_gets_its_answer_in_a_drain() {
+    let mut scene = Scene::waiting(true);
+    scene.drain(Duration::ZERO);
+    scene.clock.advance(Duration::from_secs(1));
+    scene.rest();
+    assert_eq!(statuses(&scene.client.read()), [""; 0]);
+    scene.answer();
+    assert_eq!(statuses(&scene.client.read()), ["200", "later"]);
+}
+
+#[test]
+fn what_cannot_be_read_says_how_it_can_be_asked_for() {
+    let events = "Accept: text/event-stream\r\n";
+    let many = (0..=Limits::default().subscriptions_max).map(|topic| topic.to_string()).collect::<Vec<_>>().join(",");
+    for (path, fields, expected) in [
+        ("/topics", "", ["HTTP/1.1 405 ", "Allow: POST, OPTIONS\r\n"]),
+        ("/topics/t", "", ["HTTP/1.1 426 ", "?wait=30s"]),
+        ("/chat/t", "", ["HTTP/1.1 426 ", "?stream=1\""]),
+        ("/topics/t?stream=1&since=x", "", ["HTTP/1.1 400 ", "since is EPOCH:OFFSET, two numbers"]),
+        ("/topics/a,b?stream=1&since=1:2", "", ["HTTP/1.1 400 ", "each of the 2 topics"]),
+        (&format!("/topics/{many}"), events, ["HTTP/1.1 400 ", "at most 128 topics"]),
+        (&format!("/topics/{many}?stream=1"), "", ["HTTP/1.1 400 ", "too_many_topics"]),
+        (&format!("/topics/{many}?wait=1s"), "", ["HTTP/1.1 400 ", "too_many_topics"]),
+    ] {
+        let mut scene = Scene::new();
+        scene.send(format!("GET {path} HTTP/1.1\r\nHost: sim\r\n{fields}\r\n").as_bytes());
+        let answer = scene.client.read();
+        let answer = str::from_utf8(&answer).unwrap();
+        assert!(expected.iter().all(|part| answer.contains(part)), "{path}: {answer}");
+    }
 }

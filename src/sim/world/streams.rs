@@ -170,6 +170,8 @@ fn event(block: &str, topics: &[u8], told: &mut Vec<Told>) -> Result<(), String>
     let text = data.join("\n");
     match (event, data.is_empty(), topics, &id) {
         ("", true, ..) => {}
+        // Where the stream begins.
+        ("start", false, _, Some(_)) if text.is_empty() => {}
         ("", false, [topic], Some(id)) => {
             let place = Place { topic: *topic, cursor: *id.first().ok_or_else(bad)? };
             told.push(Told::Message(Some(place), Frame::Text(text.into_bytes())));

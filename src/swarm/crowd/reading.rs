@@ -142,7 +142,8 @@ impl<P: Part> Reader<'_, P> {
             match frame {
                 Frame::Message(payload) => self.part.message(self.index, self.member, payload, &mut self.heard),
                 Frame::Event(event) => {
-                    if let Some(data) = event.data() {
+                    // What a stream begins with says where it stands, and is no message.
+                    if let Some(data) = event.data().filter(|_| event.kind != Some(b"start")) {
                         self.part.message(self.index, self.member, &data, &mut self.heard);
                     }
                 }
