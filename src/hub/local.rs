@@ -57,6 +57,8 @@ pub(super) struct Local {
     told: u32,
     /// Whether it is on the list of those that have changed.
     pub(super) listed: bool,
+    /// Whether a group is on the shard's list of fan-outs.
+    pub(super) enlisted: bool,
     /// The newest message that came.
     last: Offset,
     /// What came and is not being handed out yet.
@@ -79,6 +81,7 @@ impl Local {
             wires: [0; Wire::COUNT],
             told: 0,
             listed: false,
+            enlisted: false,
             last: Offset(0),
             pending: VecDeque::new(),
             group_bytes: 0,

@@ -353,6 +353,27 @@ impl Members {
         self.topics[group.0 as usize].turn()
     }
 
+    /// Notes that this one had its turn.
+    pub fn had_turn(&mut self, group: TopicKey, place: usize) {
+        if let Some(local) = self.topics.get_mut(group.0 as usize).filter(|local| local.is_group()) {
+            local.batch.cursor = (place + 1).min(local.members.len());
+        }
+    }
+
+    /// Notes that a topic is put on the shard's list of fan-outs. Returns whether it has to be: a group is there once at
+    /// most, however many of its members become ready.
+    pub fn enlist(&mut self, topic: TopicKey) -> bool {
+        let local = self.topics.get_mut(topic.0 as usize);
+        local.is_some_and(|local| !local.is_group() || !std::mem::replace(&mut local.enlisted, true))
+    }
+
+    /// Notes that a group is not on the list any more.
+    pub fn delist(&mut self, group: TopicKey) {
+        if let Some(local) = self.topics.get_mut(group.0 as usize) {
+            local.enlisted = false;
+        }
+    }
+
     /// The running fan-out of a topic with its members; begins the next one, of at most `bytes_max` bytes and
     /// [`Batch::MESSAGES_MAX`] messages, when none runs. `None` when nothing waits.
     pub fn fan_out(&mut self, topic: TopicKey, bytes_max: usize) -> Option<(&[Member], &mut Batch)> {

@@ -191,6 +191,11 @@ impl Connection {
         !self.flags.has(Flags::PAUSED) && !self.flags.has(Flags::STALLED) && !self.flags.has(Flags::WAITING)
     }
 
+    /// Whether nothing is queued for it and the kernel may take more.
+    pub(super) fn is_ready(&self) -> bool {
+        self.outbox.as_deref().is_none_or(|outbox| outbox.is_empty() && !outbox.waits)
+    }
+
     /// The file that it is being sent, if any.
     pub(super) fn transfer(&mut self) -> Option<&mut Transfer> {
         self.extra.as_deref_mut()?.transfer.as_deref_mut()

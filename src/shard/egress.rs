@@ -339,7 +339,7 @@ impl Core {
             }
         } else {
             self.drop_outbox(id);
-            self.ready_for_shares(id);
         }
+        self.ready_for_shares(id);
     }
 }

@@ -40,7 +40,7 @@ impl<B: Backend> Shard<B> {
             let room = Self::OWED_MAX.saturating_sub(self.core.owed);
             let (served, more) = self.slice(topic, room);
             if more {
-                self.core.fan_outs.push_back(topic);
+                self.core.list_fan_out(topic);
             }
             self.core.enqueue_deferred();
             self.core.send_private();
@@ -56,6 +56,7 @@ impl<B: Backend> Shard<B> {
     /// has more to do.
     fn slice(&mut self, topic: TopicKey, room: usize) -> (usize, bool) {
         if self.core.members.group(topic).is_some() {
+            self.core.members.delist(topic);
             return self.share(topic, room);
         }
         let Core {

@@ -71,14 +71,6 @@ impl<B: Backend> Shard<B> {
         let Some(member) = core.members.members(key).get(place).copied() else { return 1 };
         let Some((id, connection)) = core.table.at(member.connection()) else { return 1 };
         let wire = connection.encoder().wire;
-        if wire.is_private() {
-            if let Some(message) = core.members.pop_for_group(key) {
-                core.metrics.deliveries_total.add(1);
-                core.private.push((id, message));
-                core.send_private();
-            }
-            return 1;
-        }
         let Some(group) = core.members.group(key).cloned() else { return 1 };
         let each = core.members.waiting(key).div_ceil(count).clamp(1, Core::SHARE_MESSAGES_MAX);
         let own = Publisher { shard: core.id, connection: id };
@@ -88,6 +80,13 @@ impl<B: Backend> Shard<B> {
             && let Some(message) = core.members.pop_for_group(key)
         {
             messages.push(message);
+        }
+        if wire.is_private() {
+            let count = messages.len().max(1);
+            core.metrics.deliveries_total.add(messages.len() as u64);
+            core.private.extend(messages.into_iter().map(|message| (id, message)));
+            core.send_private();
+            return count;
         }
         if messages.is_empty() {
             return 1;
@@ -122,10 +121,11 @@ impl Core {
             let Some((id, connection)) = self.table.at(member.connection()) else { continue };
             if !member.echo() && publisher == Some(Publisher { shard: self.id, connection: id }) {
                 unwanted += 1;
-            } else if connection.outbox.is_some() || connection.flags.has(Flags::CLOSING) {
+            } else if !connection.is_ready() || connection.flags.has(Flags::CLOSING) {
             } else if connection.batch == self.batch {
                 found = Found::Batch;
             } else {
+                self.members.had_turn(key, place);
                 return Some(Found::Ready(place));
             }
         }
@@ -134,7 +134,14 @@ impl Core {
 
     /// Has a queue group's messages given out, if some wait: a member is ready.
     pub(super) fn share_out(&mut self, key: TopicKey) {
-        if self.members.group(key).is_some() && self.members.waiting(key) > 0 {
+        if self.members.waiting(key) > 0 {
+            self.list_fan_out(key);
+        }
+    }
+
+    /// Puts a topic on the list of those that are handed out, a queue group only if it is not there.
+    pub(super) fn list_fan_out(&mut self, key: TopicKey) {
+        if self.members.enlist(key) {
             self.fan_outs.push_back(key);
         }
     }
@@ -198,10 +205,11 @@ impl Core {
             let after = outbox.memory();
             self.count_queued(before, after);
         }
-        let is_there = self.members.group(key) == Some(&group);
+        if self.members.group(key) != Some(&group) {
+            return untaken.into_iter().for_each(|message| self.give_back(message, Some(&group)));
+        }
         for message in untaken.into_iter().rev() {
-            let back = if is_there { self.members.push_front(key, message) } else { Err(message) };
-            if let Err(message) = back {
+            if let Err(message) = self.members.push_front(key, message) {
                 self.give_back(message, Some(&group));
             }
         }

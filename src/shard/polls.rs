@@ -117,11 +117,12 @@ impl Core {
     pub(super) fn add_to_poll(&mut self, id: ConnId, message: &Message) -> bool {
         let Some((poll, several)) = self.poll(id) else { return false };
         let Some(place) = several.place_of(&message.topic) else { return false };
-        if poll.is_full {
+        let is_shared = several.how[place].group.is_some();
+        if poll.is_full && !is_shared {
             return several.awaited == 0;
         }
         poll.add(|out| message.write_json(out));
-        if several.how[place].group.is_none() {
+        if !is_shared {
             several.cursors[place] = Some(message.cursor());
         }
         several.awaited == 0

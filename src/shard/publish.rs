@@ -211,7 +211,7 @@ impl Core {
     pub(super) fn deliver(&mut self, message: Message, stay: Stay, group: Option<&Group>) {
         let topic = group.map(|_| message.topic.clone());
         match self.members.deliver_during(stay, group, message) {
-            Ok(fan_out) => self.fan_outs.extend(fan_out),
+            Ok(fan_out) => fan_out.into_iter().for_each(|key| self.list_fan_out(key)),
             Err(message) => self.give_back(message, group),
         }
         if let Some(key) = topic.and_then(|topic| self.members.key(&topic, group)) {

@@ -106,6 +106,10 @@ impl Core {
         self.metrics.subscriptions.sub(1);
         self.tell_owner(&topic, group.as_ref(), left.interest);
         left.returned.into_iter().for_each(|message| self.give_back(message, group.as_ref()));
+        if group.is_some() {
+            // Nobody who stays may want what was for this one.
+            self.share_out(membership.topic);
+        }
     }
 
     fn tell_owner(&mut self, topic: &Topic, group: Option<&Group>, interest: Interest) {

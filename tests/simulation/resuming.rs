@@ -75,6 +75,6 @@ fn the_live_stream_waits_for_the_past_on_the_topics_own_shard() {
                 String::new()
             }
         };
-        assert_eq!(told, format!("retry: 3000\nid: {epoch}:{place}\n\n{missed}"));
+        assert_eq!(told, format!("retry: 3000\nid: {epoch}:{place}\nevent: start\ndata: \n\n{missed}"));
     }
 }

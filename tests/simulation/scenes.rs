@@ -381,6 +381,86 @@ fn messages_that_never_end_are_within_the_bound_of_the_process() {
     assert_eq!(told.map(u64::from).sum::<u64>(), refused, "they are told: 1013");
 }
 
+fn get(path: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: sim\r\nAccept: text/event-stream\r\n\r\n")
+}
+
+#[test]
+fn who_joins_an_owner_that_has_no_time_misses_nothing() {
+    let mut scene = Scene::new(1, Limits::default());
+    let mut reader = scene.connect(0, WEB, "");
+    let mut writer = scene.member(0, "t");
+    scene.rest();
+    reader.write(get("/topics/t").as_bytes());
+    writer.write(&b"news\n".repeat(100));
+    let hurried = HurriedClock::new(&scene.clock, Duration::from_micros(100));
+    (0..20).for_each(|_| assert_eq!(scene.shards[0].turn(&hurried).unwrap(), Turn::Again));
+    scene.rest();
+    let heard = String::from_utf8(reader.read()).unwrap();
+    assert_eq!(heard.matches("data: news\n").count(), 100, "{heard}");
+}
+
+fn poll(query: &str) -> String {
+    format!("GET /topics/t?{query} HTTP/1.1\r\nHost: sim\r\n\r\n")
+}
+
+#[test]
+fn a_poll_of_a_group_is_ready_though_a_request_waits_behind_it() {
+    let mut scene = Scene::new(1, Limits::default());
+    let mut worker = scene.connect(0, WEB, &poll("group=g&wait=60s").repeat(2));
+    let mut writer = scene.member(0, "t echo=0");
+    scene.rest();
+    scene.pass(500);
+    writer.write(b"one\ntwo\n");
+    scene.rest();
+    let heard = String::from_utf8(worker.read()).unwrap();
+    assert!(heard.contains("\"one\"") && heard.contains("\"two\""), "{heard}");
+    writer.write(b"three\n");
+    scene.rest();
+    let heard = String::from_utf8(worker.read()).unwrap();
+    assert!(heard.contains("\"three\""), "{heard}");
+}
+
+#[test]
+fn what_the_last_member_of_a_group_does_not_want_is_in_nobodys_way() {
+    let mut scene = Scene::new(1, Limits::default());
+    let mut worker = scene.member(0, "t group=g&echo=0");
+    let (busy, mut writer) = (scene.member(0, "t group=g"), scene.member(0, "t"));
+    scene.rest();
+    // Each of them is for the other one, who does not read, until its queue is full.
+    for _ in 0..6 {
+        worker.write(&[b"x".repeat(60_000), b"\n".to_vec()].concat());
+        scene.rest();
+        writer.read();
+    }
+    writer.write(b"for the worker\n");
+    scene.rest();
+    assert_eq!(worker.read(), b"");
+    drop(busy);
+    scene.rest();
+    assert_eq!(worker.read(), b"for the worker\n");
+}
+
+#[test]
+fn a_poll_does_not_outlast_a_drain() {
+    let mut scene = Scene::new(1, Limits::default());
+    let mut client = scene.connect(0, WEB, &poll("wait=60s"));
+    scene.rest();
+    scene.control.drain(Duration::from_secs(2));
+    scene.pass(3000);
+    let heard = String::from_utf8(client.read()).unwrap();
+    assert!(heard.starts_with("HTTP/1.1 200 ") && heard.contains("Retry-After") && heard.ends_with("[]\n"), "{heard}");
+}
+
+#[test]
+fn a_stream_of_too_many_topics_costs_its_owners_nothing() {
+    let mut scene = Scene::new(1, Limits { subscriptions_max: 3, ..Limits::default() });
+    let mut client = scene.connect(0, WEB, &get("/topics/a,b,c,d"));
+    scene.rest();
+    assert!(client.read().starts_with(b"HTTP/1.1 400 "));
+    assert_eq!(scene.metrics.total(|shard| shard.topics_owned.get()), 0);
+}
+
 #[test]
 fn a_turn_takes_on_no_more_than_it_has_time_for() {
     let limits = Limits { heartbeat_interval: Duration::from_secs(1), ..Limits::default() };
