@@ -93,7 +93,7 @@ impl Core {
     /// Whether a subscription waits until the owner has said where it begins. A stream of events needs that to say how it
     /// can be resumed.
     pub(super) fn begins_later(protocol: Protocol, how: &Subscribe) -> bool {
-        how.start != Start::Now || (how.group.is_none() && matches!(protocol, Protocol::Sse | Protocol::Poll))
+        how.group.is_none() && (how.start != Start::Now || matches!(protocol, Protocol::Sse | Protocol::Poll))
     }
 
     /// Asks a topic's owner.
@@ -203,8 +203,12 @@ impl Core {
         let Some(Membership { topic, position }) = connection.memberships().find(|one| one.topic == key) else {
             return false;
         };
-        self.members.begin(topic, position, after);
-        true
+        // One that does not wait has had its past, or never asked: this is an answer to a subscription before it.
+        let waits = self.members.members(topic).get(position as usize).is_some_and(|member| member.is_pending());
+        if waits {
+            self.members.begin(topic, position, after);
+        }
+        waits
     }
 
     fn is_live(&self, id: ConnId) -> bool {
