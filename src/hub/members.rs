@@ -104,6 +104,8 @@ pub struct Members {
 impl Members {
     /// Topics, or places in lists of them, that are kept when the last one has gone.
     const ROOM_KEPT: usize = 1024;
+    /// So many groups can keep as much as one may. Where all keep more together, none adds to it beyond its share.
+    const FULL_GROUPS_MAX: usize = 16;
 
     /// Nobody, room for so many topics and groups, and for so many bytes that wait for each group.
     #[must_use]
@@ -343,8 +345,9 @@ impl Members {
     /// Takes the oldest message that waits for a group while more waits than may. Call it after a message was added,
     /// until there is none: these are lost.
     pub fn overflow(&mut self, group: TopicKey) -> Option<Message> {
-        let is_over = self.group_of(group)?.group_bytes > self.group_bytes_max;
-        if is_over { self.pop_for_group(group) } else { None }
+        let (one, all_max) = (self.group_of(group)?.group_bytes, self.group_bytes_max * Self::FULL_GROUPS_MAX);
+        let is_over = self.group_bytes > all_max && one > all_max / self.topics.len();
+        if is_over || one > self.group_bytes_max { self.pop_for_group(group) } else { None }
     }
 
     /// The place of the member of a group whose turn it is to get a message. All have one turn before any has the next.

@@ -194,6 +194,23 @@ fn a_groups_oldest_messages_are_lost_when_too_much_waits() {
     assert_eq!(members.next_for_group(key).unwrap().offset, Offset(3));
 }
 
+#[test]
+fn many_groups_together_keep_no_more_than_some() {
+    let one = message("t", 1, b"hi").memory();
+    let mut members = Members::new(100, 10 * one);
+    for number in 0..50 {
+        let name = group(&format!("g{number}"));
+        let joined = join(&mut members, Some(&name), number);
+        let stay = members.stake(joined.topic).unwrap().stay;
+        for offset in 1..=10 {
+            members.deliver_during(stay, Some(&name), message("t", offset, b"hi")).unwrap();
+            while members.overflow(joined.topic).is_some() {}
+        }
+    }
+    assert!(members.group_bytes() <= 3 * Members::FULL_GROUPS_MAX * 10 * one, "{}", members.group_bytes() / one);
+    assert!(members.waiting(TopicKey(49)) > 0, "those who are late have a share, too");
+}
+
 /// Random members who come and go: nobody has a second turn before all have had one.
 #[test]
 fn every_member_of_a_group_has_its_turn() {
