@@ -130,12 +130,14 @@ impl Core {
 
     /// Answers a poll with what there is, and makes its connection one of HTTP again.
     pub(super) fn answer_poll(&mut self, id: ConnId) {
-        let Some((poll, several)) = self.poll(id) else { return };
+        let Some(extra) = self.table.get_mut(id).and_then(|connection| connection.extra.as_deref_mut()) else { return };
+        let Some(poll) = extra.poll.as_deref_mut() else { return };
         let mut body = std::mem::take(&mut poll.items);
         body.insert(0, b'[');
         body.extend_from_slice(b"]\n");
         let requests = poll.requests;
-        let places: Option<Vec<Cursor>> = several.places();
+        // A handler need not have subscribed to anything.
+        let places: Option<Vec<Cursor>> = extra.several.as_deref().and_then(Several::places);
         let field = places.map(|places| Places(&places).to_string());
         self.end_poll(id, requests);
         // In a drain it is said when to come again, as everybody is told.

@@ -24,6 +24,7 @@ use crate::hub::Start;
 use crate::hub::topics::Past;
 use crate::id::ConnId;
 use crate::message::{Cursor, Image, Message, Offset, Publisher, Topic, Wire};
+use crate::rule::Limit;
 use crate::session::{self, Protocol};
 
 /// After how many milliseconds a reader of events comes again that has lost its stream.
@@ -114,6 +115,10 @@ impl Core {
 
     /// Carries out what a handler subscribed to when a response began that goes on.
     pub(super) fn open_stream(&mut self, id: ConnId, wishes: Vec<(Topic, Subscribe)>) -> Result<(), CloseReason> {
+        if wishes.len() > self.limits.subscriptions_max {
+            self.metrics.strike(Limit::SubscriptionsMax);
+            return Err(CloseReason::Policy);
+        }
         let Some(connection) = self.table.get_mut(id) else { return Ok(()) };
         match connection.protocol {
             Protocol::Poll => return self.open_poll(id, wishes),

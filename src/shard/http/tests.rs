@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use super::*;
 use crate::app::site::DemoSite;
-use crate::app::standard_routes;
+use crate::app::{Context, Handler, Offers, Refusal, Request, standard_routes};
 use crate::codec::http1::response::Reply;
 use crate::id::{ListenerId, ShardId};
+use crate::message::Kind;
 use crate::metrics::Metrics;
 use crate::session::http::UpgradePolicy;
 use crate::shard::answers::WaitsFor;
@@ -15,6 +16,24 @@ use crate::shard::{Control, Entrance, EntranceKind, Mail, Seed};
 use crate::sim::{Client, Config, ManualClock, Net, SimBackend};
 
 const GET: &[u8] = b"GET /demo.css HTTP/1.1\r\nHost: sim\r\n\r\n";
+
+/// A handler that offers polls and subscribes to nothing.
+#[derive(Clone)]
+struct Mute;
+
+impl Handler for Mute {
+    type State = ();
+
+    fn open(&mut self, _: &mut (), _: &Request<'_>, _: &mut Context<'_>) -> Result<(), Refusal> {
+        Ok(())
+    }
+
+    fn offers(&self) -> Offers {
+        Offers { polls: true, ..Offers::default() }
+    }
+
+    fn message(&mut self, _: &mut (), _: Kind, _: &[u8], _: &mut Context<'_>) {}
+}
 
 /// A shard on a simulated network, with one client whose first request has been answered.
 struct Scene {
@@ -39,7 +58,7 @@ impl Scene {
         let seed = Seed {
             id: ShardId(0),
             limits: Arc::clone(&limits),
-            router: standard_routes(),
+            router: standard_routes().route("/mute", Mute),
             entrances: [Entrance { url: String::new(), kind }].into(),
             mail: Mail::mesh(1, limits.mailbox_capacity).remove(0),
             control: Arc::new(Control::new(&limits)),
@@ -247,4 +266,15 @@ fn what_cannot_be_read_says_how_it_can_be_asked_for() {
         let answer = str::from_utf8(&answer).unwrap();
         assert!(expected.iter().all(|part| answer.contains(part)), "{path}: {answer}");
     }
+}
+
+#[test]
+fn a_poll_that_waits_for_nothing_ends_in_its_time() {
+    let mut scene = Scene::new();
+    scene.client.write(b"GET /mute?wait=1s HTTP/1.1\r\nHost: sim\r\n\r\n");
+    rest(&mut scene.shard, &scene.clock);
+    assert_eq!(scene.client.read(), b"");
+    scene.clock.advance(Duration::from_millis(1200));
+    rest(&mut scene.shard, &scene.clock);
+    assert!(scene.client.read().ends_with(b"[]\n"));
 }
