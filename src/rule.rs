@@ -200,6 +200,8 @@ labelled! {
         TopicBytesMax = "topic_bytes_max",
         /// There was no room for another topic.
         TopicsMax = "topics_max",
+        /// A topic had no room for another queue group.
+        GroupsMax = "groups_max",
         /// A peer did not answer a heartbeat in time.
         HeartbeatTimeout = "heartbeat_timeout",
         /// A connection had no message for too long.

@@ -52,6 +52,8 @@ pub struct Limits {
     pub topic_bytes_max: usize,
     /// Topics of the whole process.
     pub topics_max: usize,
+    /// Queue groups of one topic.
+    pub groups_max: usize,
     /// Time that a long poll may wait.
     pub poll_wait_max: Duration,
     /// What is kept of topics' pasts.
@@ -121,6 +123,7 @@ impl Default for Limits {
             subscriptions_max: 128,
             topic_bytes_max: 255,
             topics_max: 1_000_000,
+            groups_max: 100,
             poll_wait_max: Duration::from_secs(120),
             history: History::default(),
             heartbeat_interval: Duration::from_secs(30),

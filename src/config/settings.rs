@@ -159,6 +159,8 @@ settings! {
     "limits.topic_bytes_max" => limits.topic_bytes_max: Size, Within(1, 255);
     /// Topics of the whole process.
     "limits.topics_max" => limits.topics_max: Count<usize>, Within(1, 100_000_000);
+    /// Queue groups of one topic: each of its messages is handed to one member of every group.
+    "limits.groups_max" => limits.groups_max: Count<usize>, Within(1, 100_000);
     /// Time without a message, heartbeats not counted, after which a connection is closed; 0: never.
     "limits.idle_timeout" => limits.idle_timeout: Period, ZeroOr(ms(10), hours(24 * 365));
     /// Time that a long poll may wait for a message, whatever it asks for.

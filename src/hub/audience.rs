@@ -89,6 +89,12 @@ impl Audience {
         self.subscribers -= u64::from(removed);
     }
 
+    /// Whether there is room for these: a new queue group may be one too many.
+    pub(super) fn takes(&self, new: &Interested, groups_max: usize) -> bool {
+        let Some(group) = &new.group else { return true };
+        self.groups.len() < groups_max || self.groups.iter().any(|turns| turns.group == *group)
+    }
+
     /// Whether nobody is interested.
     pub(super) fn is_empty(&self) -> bool {
         self.plain.is_empty() && self.groups.is_empty()

@@ -71,6 +71,8 @@ pub struct Topics {
     keys: HashMap<Topic, u32>,
     wheel: Wheel,
     topics_max: usize,
+    /// Queue groups of one topic.
+    groups_max: usize,
     limits: config::History,
     bounds: Bounds,
     /// How long a topic stays after its last use.
@@ -136,6 +138,7 @@ impl Topics {
             linger_ticks: wheel.ticks_in(linger),
             wheel,
             topics_max: topics_max.min(Wheel::KEYS_MAX as usize),
+            groups_max: usize::MAX,
             limits: history,
             bounds,
             bytes_max,
@@ -149,11 +152,22 @@ impl Topics {
         }
     }
 
+    /// The same with a bound on the queue groups of one topic.
+    #[must_use]
+    pub fn with_groups_max(mut self, groups_max: usize) -> Self {
+        self.groups_max = groups_max;
+        self
+    }
+
     /// A shard wants a topic's messages, for its plain subscribers or those in a group, instead of what it said of the
     /// same ones before. Returns whether there was room for the topic.
     pub fn interest(&mut self, topic: &Topic, interested: Interested, now: Now) -> bool {
         let Ok(key) = self.find_or_create(topic, now) else { return false };
+        let groups_max = self.groups_max;
         let audience = &mut self.owned(key).audience;
+        if !audience.takes(&interested, groups_max) {
+            return false;
+        }
         let is_new = audience.is_empty();
         audience.set(interested);
         self.interested += usize::from(is_new);

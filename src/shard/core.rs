@@ -193,7 +193,7 @@ impl Core {
             table: Table::new(limits.connections_max.saturating_add(Control::SHED_MAX)),
             wheel: Wheel::new(crate::wheel::TICK),
             members: Members::new(limits.topics_max, Self::GROUP_BYTES_MAX),
-            topics: Topics::new(topics_max, limits.history, history_bytes_max),
+            topics: Topics::new(topics_max, limits.history, history_bytes_max).with_groups_max(limits.groups_max),
             router,
             entrances,
             mail,

@@ -224,7 +224,7 @@ impl Core {
     /// The owner has no room for a topic: its subscribers here are asked to come back later. Those are found when the
     /// timers' turn comes: until then others may join, of whom the owner is not told.
     fn evict(&mut self, topic: Topic, group: Option<Group>) {
-        self.metrics.strike(Limit::TopicsMax);
+        self.metrics.strike(if group.is_some() { Limit::GroupsMax } else { Limit::TopicsMax });
         self.evicted.push((topic, group));
     }
 

@@ -13,6 +13,8 @@
 
 use std::fmt;
 
+use hashbrown::HashSet;
+
 use super::connection::{Flags, Membership};
 use super::core::Core;
 use super::mail::{About, Question, Request};
@@ -114,11 +116,14 @@ impl Core {
     }
 
     /// Carries out what a handler subscribed to when a response began that goes on.
-    pub(super) fn open_stream(&mut self, id: ConnId, wishes: Vec<(Topic, Subscribe)>) -> Result<(), CloseReason> {
+    pub(super) fn open_stream(&mut self, id: ConnId, mut wishes: Vec<(Topic, Subscribe)>) -> Result<(), CloseReason> {
         if wishes.len() > self.limits.subscriptions_max {
             self.metrics.strike(Limit::SubscriptionsMax);
             return Err(CloseReason::Policy);
         }
+        // A topic is subscribed to once, however often a handler asks.
+        let mut seen = HashSet::with_capacity(wishes.len());
+        wishes.retain(|(topic, _)| seen.insert(topic.clone()));
         let Some(connection) = self.table.get_mut(id) else { return Ok(()) };
         match connection.protocol {
             Protocol::Poll => return self.open_poll(id, wishes),

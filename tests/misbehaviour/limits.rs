@@ -41,6 +41,7 @@ fn lower(limit: Limit, config: &mut Config) {
         Limit::SubscriptionsMax => limits.subscriptions_max = 0,
         Limit::TopicBytesMax => limits.topic_bytes_max = 4,
         Limit::TopicsMax => limits.topics_max = 1,
+        Limit::GroupsMax => limits.groups_max = 1,
         Limit::HeartbeatTimeout => (limits.heartbeat_interval, limits.heartbeat_timeout) = (SOON, SOON),
         Limit::IdleTimeout => limits.idle_timeout = SOON,
         Limit::MailboxCapacity => {
@@ -100,6 +101,9 @@ fn run_into(limit: Limit, running: &Running, neighbour: &mut Neighbour) -> Vec<C
         }
         Limit::SubscriptionsMax => vec![running.websocket("/topics/news")],
         Limit::TopicsMax => vec![running.websocket("/topics/first"), running.websocket("/topics/second")],
+        Limit::GroupsMax => {
+            vec![running.websocket("/topics/jobs?group=one"), running.websocket("/topics/jobs?group=two")]
+        }
         Limit::HeartbeatTimeout | Limit::IdleTimeout => vec![running.websocket("/echo")],
         Limit::MailboxCapacity => {
             // On which shard they are is the kernel's choice: some are not on the topic's.

@@ -83,6 +83,20 @@ fn a_topic_too_many_is_refused_whoever_asks() {
 }
 
 #[test]
+fn a_group_too_many_is_refused() {
+    let mut topics = topics(1).with_groups_max(2);
+    let named = |name: &str| Group::parse(name.as_bytes()).ok();
+    let join = |topics: &mut Topics, shard, group: Option<Group>| {
+        topics.interest(&topic("t"), interested(shard, group, 1), at(0))
+    };
+    assert!([named("a"), named("b"), None].into_iter().all(|group| join(&mut topics, 0, group)));
+    assert!(!join(&mut topics, 0, named("c")));
+    assert!(join(&mut topics, 1, named("b")), "members of a group that is there may come");
+    topics.disinterest(&topic("t"), ShardId(0), named("a").as_ref(), at(0));
+    assert!(join(&mut topics, 0, named("c")));
+}
+
+#[test]
 fn topics_without_subscribers_keep_nobody_out() {
     let mut topics = topics(3);
     assert!(topics.interest(&topic("held"), interested(0, None, 1), at(0)));
