@@ -61,6 +61,15 @@ pub fn write_aside(kind: Kind, payload: &[u8], out: &mut Vec<u8>) {
     out.push(b'}');
 }
 
+/// Appends an error and a line break: `{"error":{"code","message"}}`.
+pub fn write_error(code: &str, message: &str, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"error\":{\"code\":");
+    write_string(code, out);
+    out.extend_from_slice(b",\"message\":");
+    write_string(message, out);
+    out.extend_from_slice(b"}}\n");
+}
+
 /// Appends `"text":"..."`, or `"base64":"..."` for what is no text.
 fn write_payload(kind: Kind, payload: &[u8], out: &mut Vec<u8>) {
     let text = if kind == Kind::Text { simdutf8::basic::from_utf8(payload).ok() } else { None };

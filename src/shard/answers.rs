@@ -92,7 +92,7 @@ impl Core {
             }
             Answered::NoRoom(number) if self.waits_for(id).is_some() => {
                 let mut error = Vec::new();
-                write_refusal("topics_max", "there is no room for another topic; try again later", &mut error);
+                json::write_error("topics_max", "there is no room for another topic; try again later", &mut error);
                 self.take_ack(id, number, &error, 503);
             }
             Answered::NoRoom(_) => {
@@ -193,15 +193,6 @@ fn write_ack(topic: &Topic, ack: Ack, out: &mut Vec<u8>) {
         out.extend_from_slice(b",\"duplicate\":true");
     }
     out.extend_from_slice(b"}\n");
-}
-
-/// One line: `{"error":{"code","message"}}`.
-pub(super) fn write_refusal(code: &str, message: &str, out: &mut Vec<u8>) {
-    out.extend_from_slice(b"{\"error\":{\"code\":");
-    json::write_string(code, out);
-    out.extend_from_slice(b",\"message\":");
-    json::write_string(message, out);
-    out.extend_from_slice(b"}}\n");
 }
 
 /// The state of a topic: `{"topic","epoch","offset","subscribers","history":{...}}`; epoch and offset are null where nobody has

@@ -11,7 +11,7 @@
 
 use std::time::Duration;
 
-use super::answers::{JSON_LINES, NO_STORE, write_refusal};
+use super::answers::{JSON_LINES, NO_STORE};
 use super::http::{Answer, Later};
 use super::mail::About;
 use super::opening::{Opened, fault_reason};
@@ -22,6 +22,7 @@ use crate::app::router::{Fault, Request};
 use crate::app::site::{Body, PageRequest, SECURITY_FIELDS, Site};
 use crate::app::{Context, Effect, Offers, Publication, Refusal, RouteId, Router, Subject, parameters};
 use crate::close::CloseReason;
+use crate::codec::json;
 use crate::codec::websocket::deflate::Deflater;
 use crate::config::Limits;
 use crate::id::{ConnId, ShardId};
@@ -245,7 +246,7 @@ impl Requests<'_> {
                 Ok(Item { publication, key }) => {
                     publications.push((number, self.message(&publication), key.as_deref().map(Box::from)));
                 }
-                Err(refusal) => write_refusal(refusal.code, &refusal.message, &mut answer),
+                Err(refusal) => json::write_error(refusal.code, &refusal.message, &mut answer),
             }
             lines.push(answer);
         }

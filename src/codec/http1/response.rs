@@ -1,6 +1,7 @@
 //! Responses.
 
 use super::date::Date;
+use crate::codec::json::{self, write_number};
 
 /// How an answer has to be, given its request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,7 +83,7 @@ pub fn write_page(
     write_status(status, out);
     write_field("Content-Type", content_type.as_bytes(), out);
     out.extend_from_slice(b"Content-Length: ");
-    write_number(body.len(), out);
+    write_number(body.len() as u64, out);
     out.extend_from_slice(b"\r\n");
     write_fields(extra, reply, out);
     if !reply.head_only {
@@ -104,7 +105,7 @@ pub fn write_prepared(status: u16, fields: &[u8], length: u64, reply: Reply<'_>,
     out.extend_from_slice(fields);
     if status != 304 {
         out.extend_from_slice(b"Content-Length: ");
-        write_number(usize::try_from(length).unwrap_or(usize::MAX), out);
+        write_number(length, out);
         out.extend_from_slice(b"\r\n");
     }
     write_fields(&[], reply, out);
@@ -112,7 +113,7 @@ pub fn write_prepared(status: u16, fields: &[u8], length: u64, reply: Reply<'_>,
 
 fn write_status(status: u16, out: &mut Vec<u8>) {
     out.extend_from_slice(b"HTTP/1.1 ");
-    write_number(usize::from(status), out);
+    write_number(u64::from(status), out);
     out.push(b' ');
     out.extend_from_slice(phrase(status).as_bytes());
     out.extend_from_slice(b"\r\n");
@@ -148,32 +149,8 @@ pub fn write_error(
     out: &mut Vec<u8>,
 ) {
     let mut body = Vec::with_capacity(64 + code.len() + message.len());
-    body.extend_from_slice(b"{\"error\":{\"code\":");
-    write_json_string(code, &mut body);
-    body.extend_from_slice(b",\"message\":");
-    write_json_string(message, &mut body);
-    body.extend_from_slice(b"}}\n");
+    json::write_error(code, message, &mut body);
     write_page(status, "application/json", &body, extra, reply, out);
-}
-
-/// Appends `text` as a JSON string, RFC 8259 section 7.
-pub fn write_json_string(text: &str, out: &mut Vec<u8>) {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
-    out.push(b'"');
-    for byte in text.bytes() {
-        match byte {
-            b'"' | b'\\' => out.extend_from_slice(&[b'\\', byte]),
-            b'\n' => out.extend_from_slice(b"\\n"),
-            b'\r' => out.extend_from_slice(b"\\r"),
-            b'\t' => out.extend_from_slice(b"\\t"),
-            0..0x20 | 0x7f => {
-                out.extend_from_slice(b"\\u00");
-                out.extend_from_slice(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
-            }
-            other => out.push(other),
-        }
-    }
-    out.push(b'"');
 }
 
 fn write_field(name: &str, value: &[u8], out: &mut Vec<u8>) {
@@ -181,20 +158,6 @@ fn write_field(name: &str, value: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(b": ");
     out.extend(value.iter().copied().filter(|byte| !byte.is_ascii_control()));
     out.extend_from_slice(b"\r\n");
-}
-
-/// The decimal digits, without the machinery of `format!`.
-fn write_number(mut number: usize, out: &mut Vec<u8>) {
-    let start = out.len();
-    loop {
-        let digit = u8::try_from(number % 10).unwrap_or_default();
-        out.push(b'0' + digit);
-        number /= 10;
-        if number == 0 {
-            break;
-        }
-    }
-    out[start..].reverse();
 }
 
 #[cfg(test)]
