@@ -43,16 +43,14 @@ async def until_subscribed(http, topic, count):
 async def read_events(http, topic, count, **fields):
     """The next so many events of a stream."""
     headers = {"Accept": "text/event-stream"} | fields
-    lines, got = [], 0
+    lines = []
     async with http.stream("GET", f"/topics/{topic}", headers=headers) as answer:
         assert answer.status_code == 200, answer
         assert answer.headers["content-type"] == "text/event-stream", answer.headers
         async for line in answer.aiter_lines():
             lines.append(line)
-            got += line.startswith("data:")
-            if got == count and line == "":
-                break
-    return list(events(lines))
+            if line == "" and len(got := list(events(lines))) == count:
+                return got
 
 
 async def read_lines(http, topic, count):
