@@ -12,7 +12,7 @@ pub use crate::codec::Kind;
 use crate::codec::http1::stream::write_chunk;
 use crate::codec::websocket::deflate::Deflater;
 use crate::codec::websocket::frame;
-use crate::codec::{json, length, line, sse};
+use crate::codec::{grpc, json, length, line, sse};
 use crate::id::{ConnId, ShardId};
 
 /// A topic's name: 1 to 255 bytes of UTF-8 without control characters or spaces.
@@ -112,11 +112,13 @@ pub enum Wire {
     JsonStream,
     /// JSON without anything around it, an item of a long poll's array.
     Json,
+    /// A gRPC message: a `ServerFrame` of `holdline.v1`.
+    Grpc,
 }
 
 impl Wire {
     /// How many there are.
-    pub const COUNT: usize = 9;
+    pub const COUNT: usize = 10;
 
     /// All of them, in the order of their numbers.
     pub const ALL: [Self; Self::COUNT] = [
@@ -129,6 +131,7 @@ impl Wire {
         Self::SseMany,
         Self::JsonStream,
         Self::Json,
+        Self::Grpc,
     ];
 
     /// Whether something of the connection's own stands around each message, so that it cannot be sent as it is.
@@ -378,6 +381,7 @@ impl Message {
                 }
             }
             Wire::SseMany => self.write_json_event(&mut out),
+            Wire::Grpc => grpc::encode(self.payload(), &mut out),
         }
         Some(out)
     }

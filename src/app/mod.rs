@@ -83,11 +83,12 @@ use crate::close::CloseReason;
 use crate::codec::websocket::deflate::Deflater;
 use crate::hub::{Group, Start};
 use crate::id::{ConnId, ShardId};
-use crate::message::{Kind, Message, Publisher, Topic, TopicError};
+use crate::message::{Cursor, Kind, Message, Publisher, Topic, TopicError};
 use crate::rule::Rule;
 use crate::session::{self, Encoder, Protocol};
 use crate::time::Instant;
 
+pub use crate::codec::grpc::{Code, Status};
 pub use crate::config::SlowConsumer;
 pub use router::{Request, RouteId, Router};
 
@@ -140,6 +141,28 @@ pub trait Handler: Clone + Send + 'static {
         Err(Refusal { status: 405, code: "method_not_allowed", message: "nothing is published here".to_owned() })
     }
 
+    /// What became of a publication that was made with [`Context::publish_for`].
+    fn published(
+        &mut self,
+        state: &mut Self::State,
+        number: u32,
+        outcome: Result<Published, NoRoom>,
+        context: &mut Context<'_>,
+    ) {
+        let _ = (state, number, outcome, context);
+    }
+
+    /// The client sends no more, and still listens: the half-close of a gRPC call. By default the call ends well.
+    fn finish(&mut self, state: &mut Self::State, context: &mut Context<'_>) {
+        let _ = state;
+        context.end(Status::OK);
+    }
+
+    /// The server drains: the last chance to send something.
+    fn leave(&mut self, state: &mut Self::State, context: &mut Context<'_>) {
+        let _ = (state, context);
+    }
+
     /// A whole message came.
     fn message(&mut self, state: &mut Self::State, kind: Kind, payload: &[u8], context: &mut Context<'_>);
 
@@ -181,6 +204,9 @@ pub struct Offers {
     pub posts: bool,
     /// `POST` publishes a batch: lines of JSON, each with its topic.
     pub batches: bool,
+    /// It is a gRPC method, whose path it has: what the client sends are messages to the handler, and what the handler sends
+    /// are the answers. Nothing else is served on such a route.
+    pub calls: bool,
     /// The topic that the parameter names can be asked for its history and its state: `PATH/history`, `PATH/info`.
     pub queries: bool,
 }
@@ -195,6 +221,23 @@ pub struct Publication<'b> {
     /// What; the request's body itself, where that is it.
     pub payload: Cow<'b, [u8]>,
 }
+
+/// What became of a publication.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Published {
+    /// Where it was published.
+    pub topic: Topic,
+    /// Its place.
+    pub cursor: Cursor,
+    /// Subscribers that the topic had.
+    pub subscribers: u64,
+    /// It had been published before, there.
+    pub duplicate: bool,
+}
+
+/// The topic's owner has no room for another topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoRoom;
 
 /// How a subscription behaves.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -222,8 +265,12 @@ pub enum Effect {
     Unsubscribe(Topic),
     /// Say something to all of a topic.
     Publish(Message),
+    /// The same, with a number that [`Handler::published`] gets with what became of it, and an idempotency key.
+    PublishFor(Message, u32, Option<Box<str>>),
     /// End this connection.
     Close(CloseReason),
+    /// End this call with a status.
+    End(Status),
 }
 
 /// What a handler can see and do during one call.
@@ -322,6 +369,19 @@ impl<'a> Context<'a> {
     pub fn publish(&mut self, topic: Topic, kind: Kind, payload: &[u8]) {
         let publisher = Publisher { shard: self.shard, connection: self.id };
         self.effects.push(Effect::Publish(Message::new(topic, kind, payload, Some(publisher))));
+    }
+
+    /// The same, and [`Handler::published`] is told what became of it, with this number. A message whose idempotency key is
+    /// that of one in the topic's history is the same message: it is not published twice.
+    pub fn publish_for(&mut self, topic: Topic, kind: Kind, payload: &[u8], number: u32, key: Option<&str>) {
+        let publisher = Publisher { shard: self.shard, connection: self.id };
+        let message = Message::new(topic, kind, payload, Some(publisher));
+        self.effects.push(Effect::PublishFor(message, number, key.map(Box::from)));
+    }
+
+    /// Ends this call with a status, after what was sent before. On what is no gRPC call it is [`Context::close`].
+    pub fn end(&mut self, status: Status) {
+        self.effects.push(Effect::End(status));
     }
 
     /// Ends this connection, after what was sent before.

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use slab::Slab;
 
-use super::{Context, Handler, Offers, Publication, Refusal, SlowConsumer};
+use super::{Context, Handler, NoRoom, Offers, Publication, Published, Refusal, SlowConsumer};
 use crate::close::CloseReason;
 use crate::message::{Kind, Topic};
 
@@ -86,13 +86,37 @@ struct Route {
     handler: Box<dyn AnyHandler>,
 }
 
+/// What a handler is told between the opening and the close of a connection.
+#[derive(Debug)]
+pub enum News<'a> {
+    /// [`Handler::message`].
+    Message(Kind, &'a [u8]),
+    /// [`Handler::published`].
+    Published(u32, Result<Published, NoRoom>),
+    /// [`Handler::finish`].
+    Finish,
+    /// [`Handler::leave`].
+    Leave,
+}
+
+impl News<'_> {
+    fn tell<H: Handler>(self, handler: &mut H, state: &mut H::State, context: &mut Context<'_>) {
+        match self {
+            Self::Message(kind, payload) => handler.message(state, kind, payload, context),
+            Self::Published(number, outcome) => handler.published(state, number, outcome, context),
+            Self::Finish => handler.finish(state, context),
+            Self::Leave => handler.leave(state, context),
+        }
+    }
+}
+
 /// A handler and the states of its connections, without their types.
 trait AnyHandler: Send {
     fn fresh(&self) -> Box<dyn AnyHandler>;
     fn open(&mut self, request: &Request<'_>, context: &mut Context<'_>) -> Result<u32, Refusal>;
     fn offers(&self) -> Offers;
     fn post<'b>(&mut self, request: &Request<'_>, kind: Kind, body: &'b [u8]) -> Result<Publication<'b>, Refusal>;
-    fn message(&mut self, state: u32, kind: Kind, payload: &[u8], context: &mut Context<'_>);
+    fn tell(&mut self, state: u32, news: News<'_>, context: &mut Context<'_>);
     fn close(&mut self, state: u32, reason: CloseReason, context: &mut Context<'_>);
     fn forget(&mut self, state: u32);
 }
@@ -128,11 +152,11 @@ impl<H: Handler> AnyHandler for Typed<H> {
         self.handler.post(request, kind, body)
     }
 
-    fn message(&mut self, state: u32, kind: Kind, payload: &[u8], context: &mut Context<'_>) {
+    fn tell(&mut self, state: u32, news: News<'_>, context: &mut Context<'_>) {
         if Self::STATELESS {
-            self.handler.message(&mut H::State::default(), kind, payload, context);
+            news.tell(&mut self.handler, &mut H::State::default(), context);
         } else if let Some(state) = self.states.get_mut(state as usize) {
-            self.handler.message(state, kind, payload, context);
+            news.tell(&mut self.handler, state, context);
         }
     }
 
@@ -247,8 +271,16 @@ impl Router {
         payload: &[u8],
         context: &mut Context<'_>,
     ) -> Result<(), Fault> {
+        self.tell(route, state, News::Message(kind, payload), context)
+    }
+
+    /// Tells the handler what has happened.
+    ///
+    /// # Errors
+    /// When it panics.
+    pub fn tell(&mut self, route: RouteId, state: u32, news: News<'_>, context: &mut Context<'_>) -> Result<(), Fault> {
         let handler = &mut self.routes[usize::from(route.0)].handler;
-        guarded(|| handler.message(state, kind, payload, context))
+        guarded(|| handler.tell(state, news, context))
     }
 
     /// Calls the handler's `close` and drops the connection's state.

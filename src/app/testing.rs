@@ -35,6 +35,7 @@ impl Bench {
             Wire::SseMany => Protocol::SseMany,
             Wire::JsonStream => Protocol::JsonStream,
             Wire::Json => Protocol::Poll,
+            Wire::Grpc => Protocol::Grpc,
         };
         let subject = Subject {
             id: ConnId::new(7, 1),
@@ -98,6 +99,11 @@ impl Bench {
                 format!("publish {} {:?} {text}", message.topic, message.kind())
             }
             Effect::Close(reason) => format!("close {reason}"),
+            Effect::End(status) => format!("end {:?} {}", status.code, status.message),
+            Effect::PublishFor(message, number, key) => {
+                let text = String::from_utf8_lossy(message.payload()).into_owned();
+                format!("publish {number} {} {text} {key:?}", message.topic)
+            }
         };
         self.effects.drain(..).map(words).collect()
     }

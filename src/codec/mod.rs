@@ -1,7 +1,9 @@
 //! Bytes to frames and back: pure, no state but what a codec needs between two calls.
 
 pub mod event_stream;
+pub mod grpc;
 pub mod http1;
+pub mod http2;
 pub mod json;
 pub mod length;
 pub mod line;

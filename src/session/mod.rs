@@ -5,6 +5,7 @@
 //! thing; a shard keeps a few spare ones, so that a steady state allocates nothing.
 
 pub mod http;
+pub mod http2;
 pub mod tcp;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -13,7 +14,7 @@ pub mod websocket;
 use crate::close::CloseReason;
 use crate::codec::http1::stream::write_chunk;
 use crate::codec::websocket::deflate::{Deflater, Inflater};
-use crate::codec::{json, length, line, sse};
+use crate::codec::{grpc, json, length, line, sse};
 use crate::config::Limits;
 use crate::message::{Kind, Wire};
 use crate::rule::Rule;
@@ -38,6 +39,10 @@ pub enum Protocol {
     JsonStream,
     /// A request that is answered when there is something to tell.
     Poll,
+    /// HTTP/2: a connection that bears streams, each of which is an entry of its own beside it.
+    Http2,
+    /// A stream of HTTP/2 that is a gRPC call.
+    Grpc,
 }
 
 impl Protocol {
@@ -185,6 +190,7 @@ pub fn encode_message(encoder: Encoder, kind: Kind, payload: &[u8], deflater: &m
         Wire::WebSocket | Wire::WebSocketDeflate => websocket::encode_message(encoder, kind, payload, deflater, out),
         Wire::Line => line::encode(payload, out),
         Wire::Length => length::encode(payload, out),
+        Wire::Grpc => grpc::encode(payload, out),
         _ => encode_aside(encoder, kind, payload, deflater, out),
     }
 }
@@ -220,6 +226,7 @@ pub fn encode_reset(encoder: Encoder, place: json::Place<'_>, deflater: &mut Def
         }
         Wire::JsonStream => write_chunk(|out| out.extend_from_slice(&[&reset[..], b"\n"].concat()), out),
         Wire::Json => out.extend_from_slice(&reset),
+        Wire::Grpc => grpc::encode(&reset, out),
     }
 }
 
@@ -232,6 +239,7 @@ pub fn encode_heartbeat(wire: Wire, out: &mut Vec<u8>) {
         Wire::Length => length::encode(&[], out),
         Wire::Sse | Wire::SseMany => out.extend_from_slice(sse::HEARTBEAT),
         Wire::JsonStream => write_chunk(|out| out.push(b'\n'), out),
-        Wire::Json => {}
+        // A poll is answered with messages; a gRPC call lives while its connection does, which is asked by PING.
+        Wire::Json | Wire::Grpc => {}
     }
 }

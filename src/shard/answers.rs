@@ -177,7 +177,7 @@ impl Core {
     }
 
     /// Publishes for a connection that is told what became of it.
-    fn publish_for(&mut self, id: ConnId, message: Message, key: Option<Box<str>>, number: u32) {
+    pub(super) fn publish_for(&mut self, id: ConnId, message: Message, key: Option<Box<str>>, number: u32) {
         let terms = Some(Box::new(Terms { asker: Publisher { shard: self.id, connection: id }, key, number }));
         self.staged_bytes += message.memory();
         self.staged.push_back(Publication { message, terms });

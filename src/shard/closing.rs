@@ -6,7 +6,7 @@ use super::control::{Control, Phase};
 use super::core::Core;
 use super::pace::Pace;
 use super::streams::RETRY_MS;
-use crate::app::Context;
+use crate::app::{Context, Effect};
 use crate::close::CloseReason;
 use crate::codec::http1::date::Date;
 use crate::codec::http1::response::{Reply, write_error};
@@ -156,7 +156,7 @@ impl Core {
         }
         self.nowhere.clear();
         // Subscriptions and closes of a connection that has ended have no meaning; publications have.
-        self.effects.retain(|effect| matches!(effect, crate::app::Effect::Publish(_)));
+        self.effects.retain(|effect| matches!(effect, Effect::Publish(_) | Effect::PublishFor(..)));
         self.apply_effects(id);
     }
 

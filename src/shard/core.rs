@@ -376,7 +376,9 @@ impl Core {
                 Effect::Subscribe(topic, how) if opens_stream => wishes.push((topic, how)),
                 Effect::Subscribe(topic, how) => close = close.or(self.subscribe(id, &topic, how).err()),
                 Effect::Unsubscribe(topic) => self.unsubscribe(id, &topic),
+                Effect::PublishFor(message, number, key) => self.publish_for(id, message, key, number),
                 Effect::Close(reason) => close = close.or(Some(reason)),
+                Effect::End(_) => close = close.or(Some(CloseReason::Normal)),
             }
         }
         self.effects = effects;

@@ -19,7 +19,7 @@ use super::requests::{Requests, Task};
 use crate::app::files::Transfer;
 use crate::close::CloseReason;
 use crate::codec::http1::date::Date;
-use crate::codec::http1::response::{Reply, write_error};
+use crate::codec::http1::response::{Reply, Version, write_error};
 use crate::config::Limits;
 use crate::id::ConnId;
 use crate::io::Backend;
@@ -57,21 +57,21 @@ impl From<Reply<'_>> for Answer {
 pub(super) struct Later {
     pub(super) keep_alive: bool,
     head_only: bool,
-    modern: bool,
+    version: Version,
     origin: Option<Box<[u8]>>,
 }
 
 impl Later {
     /// Keeps what this says.
     pub(super) fn of(reply: Reply<'_>) -> Self {
-        let Reply { keep_alive, modern, head_only, origin, .. } = reply;
-        Self { keep_alive, modern, head_only, origin: origin.map(Into::into) }
+        let Reply { keep_alive, version, head_only, origin, .. } = reply;
+        Self { keep_alive, version, head_only, origin: origin.map(Into::into) }
     }
 
     /// What it says, at this date.
     pub(super) fn reply(&self, date: Date) -> Reply<'_> {
-        let (keep_alive, modern, head_only) = (self.keep_alive, self.modern, self.head_only);
-        Reply { keep_alive, modern, head_only, date, origin: self.origin.as_deref() }
+        let (keep_alive, version, head_only) = (self.keep_alive, self.version, self.head_only);
+        Reply { keep_alive, version, head_only, date, origin: self.origin.as_deref() }
     }
 }
 

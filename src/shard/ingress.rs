@@ -339,8 +339,8 @@ impl Core {
                 _ => return Flow::Continue,
             }
             if let Some(last) = effects.last() {
-                fed.stalled |= blocked && matches!(last, Effect::Publish(_));
-                if matches!(last, Effect::Close(_)) {
+                fed.stalled |= blocked && matches!(last, Effect::Publish(_) | Effect::PublishFor(..));
+                if matches!(last, Effect::Close(_) | Effect::End(_)) {
                     return Flow::Stop;
                 }
             }

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::mem::MaybeUninit;
 
 use super::date::Date;
-use super::response::Reply;
+use super::response::{Reply, Version};
 use super::uri::{self, Query};
 use crate::config::Limits;
 use crate::rule::Rule;
@@ -278,7 +278,8 @@ impl<'a> Head<'a> {
     #[must_use]
     pub fn reply(&self, date: Date) -> Reply<'static> {
         let (keep_alive, head_only) = (self.keep_alive, self.method == "HEAD");
-        Reply { keep_alive, head_only, modern: self.modern, date, origin: None }
+        let version = if self.modern { Version::Http11 } else { Version::Http10 };
+        Reply { keep_alive, head_only, version, date, origin: None }
     }
 
     /// The value of the first field of that name.

@@ -1,7 +1,21 @@
-//! Responses.
+//! Responses, of every version: what they say is the same.
 
 use super::date::Date;
+use crate::codec::http2::{self, StreamId};
 use crate::codec::json::{self, write_number};
+
+/// The version of a request, and so of its answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Version {
+    /// HTTP/1.0, where to go on has to be said.
+    #[default]
+    Http10,
+    /// HTTP/1.1.
+    Http11,
+    /// HTTP/2, on this stream. Heads are written as whole HEADERS frames, bodies as they are: DATA frames are made of them
+    /// where the windows are known.
+    Http2(StreamId),
+}
 
 /// How an answer has to be, given its request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -10,8 +24,8 @@ pub struct Reply<'a> {
     pub keep_alive: bool,
     /// The request was HEAD: everything but the body.
     pub head_only: bool,
-    /// The request was HTTP/1.1, so that to go on need not be said.
-    pub modern: bool,
+    /// The version of the request.
+    pub version: Version,
     /// When it is.
     pub date: Date,
     /// The other site whose page asks, and may read the answer (CORS).
@@ -22,7 +36,7 @@ impl Reply<'_> {
     /// The last answer of a connection.
     #[must_use]
     pub const fn last(date: Date) -> Self {
-        Self { keep_alive: false, head_only: false, modern: true, date, origin: None }
+        Self { keep_alive: false, head_only: false, version: Version::Http11, date, origin: None }
     }
 }
 
@@ -80,6 +94,16 @@ pub fn write_page(
     reply: Reply<'_>,
     out: &mut Vec<u8>,
 ) {
+    if let Version::Http2(stream) = reply.version {
+        let (mut room, length) = ([0; 20], body.len() as u64);
+        let own = [("Content-Type", content_type), ("Content-Length", decimal(length, &mut room))];
+        let fields = own.into_iter().chain(extra.iter().copied());
+        write_http2(stream, status, fields, b"", reply, body.is_empty(), out);
+        if !reply.head_only {
+            out.extend_from_slice(body);
+        }
+        return;
+    }
     write_status(status, out);
     write_field("Content-Type", content_type.as_bytes(), out);
     out.extend_from_slice(b"Content-Length: ");
@@ -94,6 +118,9 @@ pub fn write_page(
 /// Appends a response's head that says nothing of a body, but what `extra` says: one without any (204, 304), or one
 /// whose length is not known yet.
 pub fn write_head(status: u16, extra: &[(&str, &str)], reply: Reply<'_>, out: &mut Vec<u8>) {
+    if let Version::Http2(stream) = reply.version {
+        return write_http2(stream, status, extra.iter().copied(), b"", reply, matches!(status, 204 | 304), out);
+    }
     write_status(status, out);
     write_fields(extra, reply, out);
 }
@@ -101,6 +128,12 @@ pub fn write_head(status: u16, extra: &[(&str, &str)], reply: Reply<'_>, out: &m
 /// Appends the head of a response whose fields are written out already, each line with its CRLF. `length` is that of the
 /// body that follows; a 304 has none and does not say one (RFC 9110 section 8.6).
 pub fn write_prepared(status: u16, fields: &[u8], length: u64, reply: Reply<'_>, out: &mut Vec<u8>) {
+    if let Version::Http2(stream) = reply.version {
+        let mut room = [0; 20];
+        let length = (status != 304).then(|| ("Content-Length", decimal(length, &mut room)));
+        let ends = matches!(length, None | Some((_, "0")));
+        return write_http2(stream, status, length.into_iter(), fields, reply, ends, out);
+    }
     write_status(status, out);
     out.extend_from_slice(fields);
     if status != 304 {
@@ -109,6 +142,46 @@ pub fn write_prepared(status: u16, fields: &[u8], length: u64, reply: Reply<'_>,
         out.extend_from_slice(b"\r\n");
     }
     write_fields(&[], reply, out);
+}
+
+/// The same as a HEADERS frame: `fields`, those of `lines`, and what every response has. `ends`: there is no body.
+fn write_http2<'f>(
+    stream: StreamId,
+    status: u16,
+    fields: impl Iterator<Item = (&'f str, &'f str)>,
+    lines: &'f [u8],
+    reply: Reply<'_>,
+    ends: bool,
+    out: &mut Vec<u8>,
+) {
+    let is_hop =
+        |name: &str| ["connection", "upgrade", "transfer-encoding"].iter().any(|hop| name.eq_ignore_ascii_case(hop));
+    let own = fields.filter(|(name, _)| !is_hop(name)).map(|(name, value)| (name.as_bytes(), value.as_bytes()));
+    let lines = lines.split(|&byte| byte == b'\n').filter_map(|line| {
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        let colon = memchr::memchr(b':', line)?;
+        Some((&line[..colon], line[colon + 1..].trim_ascii()))
+    });
+    let origin = reply.origin.map(|origin| {
+        let allows = [(&b"access-control-allow-origin"[..], origin), (b"vary", b"Origin")];
+        allows.into_iter().chain([(&b"access-control-expose-headers"[..], &b"Holdline-Cursor"[..])])
+    });
+    let date = [(&b"date"[..], reply.date.as_bytes())];
+    let all = own.chain(lines).chain(origin.into_iter().flatten()).chain(date);
+    http2::response::write_head(stream, status, all, ends || reply.head_only, out);
+}
+
+/// A number in `room`.
+fn decimal(mut number: u64, room: &mut [u8; 20]) -> &str {
+    let mut start = room.len();
+    loop {
+        start -= 1;
+        room[start] = b"0123456789"[(number % 10) as usize];
+        number /= 10;
+        if number == 0 {
+            return str::from_utf8(&room[start..]).unwrap_or("0");
+        }
+    }
 }
 
 fn write_status(status: u16, out: &mut Vec<u8>) {
@@ -127,7 +200,7 @@ fn write_fields(extra: &[(&str, &str)], reply: Reply<'_>, out: &mut Vec<u8>) {
     let is_said = extra.iter().any(|(name, _)| name.eq_ignore_ascii_case("connection"));
     if !reply.keep_alive && !is_said {
         out.extend_from_slice(b"Connection: close\r\n");
-    } else if !reply.modern && !is_said {
+    } else if reply.version == Version::Http10 && !is_said {
         out.extend_from_slice(b"Connection: keep-alive\r\n");
     }
     if let Some(origin) = reply.origin {
@@ -216,7 +289,7 @@ mod tests {
 
     #[test]
     fn to_go_on_is_said_to_old_clients_only() {
-        let old = Reply { modern: false, ..goes_on() };
+        let old = Reply { version: Version::Http10, ..goes_on() };
         let head = format!("HTTP/1.1 204 No Content\r\nConnection: keep-alive\r\n{DATE}\r\n");
         assert_eq!(text(|out| write_head(204, &[], old, out)), head);
         let modern = text(|out| write_head(204, &[("Allow", "GET")], goes_on(), out));

@@ -1,0 +1,10 @@
+//! HTTP/2's bytes (RFC 9113), without a connection around them: frames, compressed fields, and how requests and responses
+//! lie in both.
+//!
+//! What a connection must remember between frames is a session's, see [`session::http2`](crate::session::http2).
+
+pub mod frame;
+pub mod hpack;
+pub mod response;
+
+pub use frame::{ErrorCode, StreamId};
