@@ -112,13 +112,15 @@ pub enum Wire {
     JsonStream,
     /// JSON without anything around it, an item of a long poll's array.
     Json,
+    /// A line of JSON: `JsonStream` without a chunk around it, where frames are made elsewhere.
+    JsonLines,
     /// A gRPC message: a `ServerFrame` of `holdline.v1`.
     Grpc,
 }
 
 impl Wire {
     /// How many there are.
-    pub const COUNT: usize = 10;
+    pub const COUNT: usize = 11;
 
     /// All of them, in the order of their numbers.
     pub const ALL: [Self; Self::COUNT] = [
@@ -131,6 +133,7 @@ impl Wire {
         Self::SseMany,
         Self::JsonStream,
         Self::Json,
+        Self::JsonLines,
         Self::Grpc,
     ];
 
@@ -381,6 +384,10 @@ impl Message {
                 }
             }
             Wire::SseMany => self.write_json_event(&mut out),
+            Wire::JsonLines => {
+                self.write_json(&mut out);
+                out.push(b'\n');
+            }
             Wire::Grpc => grpc::encode(self.payload(), &mut out),
         }
         Some(out)

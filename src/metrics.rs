@@ -119,6 +119,14 @@ shard_metrics! {
     line_streams: Gauge,
     /// Long polls that wait now.
     polls: Gauge,
+    /// gRPC calls held now.
+    grpc_calls: Gauge,
+    /// Connections of HTTP/2 held now.
+    http2_connections: Gauge,
+    /// Streams of HTTP/2 held now.
+    http2_streams: Gauge,
+    /// Streams of HTTP/2 that were opened.
+    http2_streams_total: Counter,
     /// Publications that repeated the idempotency key of a kept message.
     duplicates_total: Counter,
     /// Messages of topics' pasts handed to subscribers who came later, or came again.

@@ -178,6 +178,8 @@ labelled! {
         KeepAliveRequestsMax = "keep_alive_requests_max",
         /// No further request came in its time.
         KeepAliveTimeout = "keep_alive_timeout",
+        /// A stream was refused: its connection, or the process, had as many as it may have.
+        StreamsMax = "streams_max",
         /// A message was too big.
         MessageBytesMax = "message_bytes_max",
         /// A message had too many fragments.

@@ -35,6 +35,7 @@ impl Bench {
             Wire::SseMany => Protocol::SseMany,
             Wire::JsonStream => Protocol::JsonStream,
             Wire::Json => Protocol::Poll,
+            Wire::JsonLines => Protocol::JsonLines,
             Wire::Grpc => Protocol::Grpc,
         };
         let subject = Subject {

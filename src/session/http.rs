@@ -18,17 +18,19 @@ mod body;
 #[doc(hidden)]
 pub mod fuzz;
 mod origin;
+pub mod stream;
 mod upgrade;
 
 use super::{Env, Partial, Violation as _};
 use crate::close::CloseReason;
 use crate::codec::http1::head::find_end;
+use crate::codec::http2::frame::PREFACE_HEAD;
 use crate::config::Limits;
 use crate::rule::Rule;
 use body::expects_continue;
 
 pub use crate::codec::http1::{
-    BadChunk, Body, Date, Head, Malformed, Query, Reply, write_error, write_head, write_page, write_prepared,
+    BadChunk, Body, Date, Head, Malformed, Query, Reply, Version, write_error, write_head, write_page, write_prepared,
 };
 pub use body::{Assembly, Preflight};
 pub use origin::{Caller, caller};
@@ -58,6 +60,11 @@ pub trait Service {
     /// # Errors
     /// When it is refused.
     fn preflight(&mut self, head: &Head<'_>) -> Result<Preflight, Violation>;
+
+    /// What a connection becomes that begins with HTTP/2's preface, where that is spoken.
+    fn preface(&mut self) -> Option<Self::Answer> {
+        None
+    }
 
     /// Answers a request. The body is `None` where there is one that [`Preflight::Now`] left unread.
     ///
@@ -153,14 +160,12 @@ impl Violation {
             }
             _ => &[],
         };
-        write_error(
-            self.status(),
-            self.rule().label(),
-            &self.to_string(),
-            extra,
-            Reply { keep_alive: false, ..reply },
-            out,
-        );
+        let status = match (self.status(), reply.version) {
+            // There is nothing to upgrade to.
+            (426, Version::Http2(_)) => 400,
+            (status, _) => status,
+        };
+        write_error(status, self.rule().label(), &self.to_string(), extra, Reply { keep_alive: false, ..reply }, out);
     }
 }
 
@@ -295,6 +300,11 @@ fn begin<S: Service>(
     limits: &Limits,
     service: &mut S,
 ) -> Result<Step<S::Answer>, Violation> {
+    if head == PREFACE_HEAD
+        && let Some(answer) = service.preface()
+    {
+        return Ok(Step::Answered { body: 0, answer });
+    }
     let head_bytes = head.len();
     Head::parse(head, behind.len(), limits, |head| {
         let preflight = service.preflight(head)?;

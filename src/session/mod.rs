@@ -4,6 +4,7 @@
 //! an unfinished head, frame or message lives in a [`Partial`], which a connection has only while there is such a
 //! thing; a shard keeps a few spare ones, so that a steady state allocates nothing.
 
+pub mod grpc;
 pub mod http;
 pub mod http2;
 pub mod tcp;
@@ -14,7 +15,7 @@ pub mod websocket;
 use crate::close::CloseReason;
 use crate::codec::http1::stream::write_chunk;
 use crate::codec::websocket::deflate::{Deflater, Inflater};
-use crate::codec::{grpc, json, length, line, sse};
+use crate::codec::{grpc as grpc_codec, json, length, line, sse};
 use crate::config::Limits;
 use crate::message::{Kind, Wire};
 use crate::rule::Rule;
@@ -37,6 +38,8 @@ pub enum Protocol {
     SseMany,
     /// A response in chunks, a line of JSON each.
     JsonStream,
+    /// The same where chunks are not needed: on a stream of HTTP/2.
+    JsonLines,
     /// A request that is answered when there is something to tell.
     Poll,
     /// HTTP/2: a connection that bears streams, each of which is an entry of its own beside it.
@@ -50,7 +53,7 @@ impl Protocol {
     /// sign of life.
     #[must_use]
     pub const fn is_stream(self) -> bool {
-        matches!(self, Self::Sse | Self::SseMany | Self::JsonStream)
+        matches!(self, Self::Sse | Self::SseMany | Self::JsonStream | Self::JsonLines)
     }
 
     /// Whether it is HTTP, in whatever state.
@@ -190,7 +193,7 @@ pub fn encode_message(encoder: Encoder, kind: Kind, payload: &[u8], deflater: &m
         Wire::WebSocket | Wire::WebSocketDeflate => websocket::encode_message(encoder, kind, payload, deflater, out),
         Wire::Line => line::encode(payload, out),
         Wire::Length => length::encode(payload, out),
-        Wire::Grpc => grpc::encode(payload, out),
+        Wire::Grpc => grpc_codec::encode(payload, out),
         _ => encode_aside(encoder, kind, payload, deflater, out),
     }
 }
@@ -205,6 +208,7 @@ fn encode_aside(encoder: Encoder, kind: Kind, payload: &[u8], deflater: &mut Def
         Wire::Sse if kind == Kind::Text => sse::write_data(payload, out),
         Wire::Sse | Wire::SseMany => sse::write_data(&aside, out),
         Wire::JsonStream => write_chunk(|out| out.extend_from_slice(&[&aside[..], b"\n"].concat()), out),
+        Wire::JsonLines => out.extend_from_slice(&[&aside[..], b"\n"].concat()),
         // A poll is answered with messages of its topics and nothing else.
         _ => {}
     }
@@ -226,7 +230,8 @@ pub fn encode_reset(encoder: Encoder, place: json::Place<'_>, deflater: &mut Def
         }
         Wire::JsonStream => write_chunk(|out| out.extend_from_slice(&[&reset[..], b"\n"].concat()), out),
         Wire::Json => out.extend_from_slice(&reset),
-        Wire::Grpc => grpc::encode(&reset, out),
+        Wire::JsonLines => out.extend_from_slice(&[&reset[..], b"\n"].concat()),
+        Wire::Grpc => grpc_codec::encode(&reset, out),
     }
 }
 
@@ -239,6 +244,7 @@ pub fn encode_heartbeat(wire: Wire, out: &mut Vec<u8>) {
         Wire::Length => length::encode(&[], out),
         Wire::Sse | Wire::SseMany => out.extend_from_slice(sse::HEARTBEAT),
         Wire::JsonStream => write_chunk(|out| out.push(b'\n'), out),
+        Wire::JsonLines => out.push(b'\n'),
         // A poll is answered with messages; a gRPC call lives while its connection does, which is asked by PING.
         Wire::Json | Wire::Grpc => {}
     }

@@ -10,6 +10,8 @@ use super::mail::{About, Ack, Answer, Answered, Asker, Delivery, OwnMail, Public
 use super::polls::CURSOR_FIELD;
 use super::requests::Task;
 use super::streams::place_of;
+use crate::app::Published;
+use crate::app::router::News;
 use crate::close::CloseReason;
 use crate::codec::http1::response::write_page;
 use crate::codec::json;
@@ -17,6 +19,7 @@ use crate::hub::topics::{Info, NoRoom, Page};
 use crate::id::ConnId;
 use crate::message::{Cursor, Message, Publisher, Topic, Wants};
 use crate::rule::Limit;
+use crate::session::Protocol;
 
 /// The type of JSON answers.
 pub(super) const JSON: &str = "application/json";
@@ -46,7 +49,7 @@ impl Core {
         let what = match about {
             About::Past(start, wire) => {
                 self.topics.prepare(&topic, start, Wants::NONE.with(wire), &mut self.deflater);
-                self.topics.past(&topic, start, now).map_or(Answered::NoRoom(0), Answered::Past)
+                self.topics.past(&topic, start, now).map_or(Answered::NoRoom, Answered::Past)
             }
             About::Info => {
                 let info = self.topics.info(&topic, now);
@@ -64,7 +67,7 @@ impl Core {
     pub(super) fn acknowledge(&mut self, terms: &Terms, topic: Topic, result: Result<Ack, NoRoom>) {
         let what = match result {
             Ok(ack) => Answered::Acked(terms.number, ack),
-            Err(NoRoom) => Answered::NoRoom(terms.number),
+            Err(NoRoom) => Answered::NotPublished(terms.number),
         };
         self.reply(terms.asker, topic, what);
     }
@@ -83,6 +86,13 @@ impl Core {
         let Answer { connection: id, topic, what } = answer;
         match what {
             Answered::Past(past) => self.take_past(id, &topic, past),
+            Answered::Acked(number, ack) if self.is_call(id) => {
+                let Ack { cursor, subscribers, duplicate } = ack;
+                self.tell_handler(id, News::Published(number, Ok(Published { topic, cursor, subscribers, duplicate })));
+            }
+            Answered::NotPublished(number) if self.is_call(id) => {
+                self.tell_handler(id, News::Published(number, Err(crate::app::NoRoom)));
+            }
             Answered::Acked(number, ack) => {
                 let mut line = std::mem::take(&mut self.line);
                 line.clear();
@@ -90,12 +100,12 @@ impl Core {
                 self.take_ack(id, number, &line, 200);
                 self.line = line;
             }
-            Answered::NoRoom(number) if self.waits_for(id).is_some() => {
+            Answered::NotPublished(number) => {
                 let mut error = Vec::new();
                 json::write_error("topics_max", "there is no room for another topic; try again later", &mut error);
                 self.take_ack(id, number, &error, 503);
             }
-            Answered::NoRoom(_) => {
+            Answered::NoRoom => {
                 self.metrics.strike(Limit::TopicsMax);
                 self.doomed.push((id, CloseReason::TryAgainLater, "no room for the topic"));
             }
@@ -106,6 +116,10 @@ impl Core {
                 self.respond(id, 200, JSON, &body, fields);
             }
         }
+    }
+
+    fn is_call(&self, id: ConnId) -> bool {
+        self.table.get(id).is_some_and(|connection| connection.protocol == Protocol::Grpc)
     }
 
     /// What an HTTP request of this connection waits for, if it waits for an answer.
@@ -151,6 +165,12 @@ impl Core {
         extra.waits_for = WaitsFor::Nothing;
         let fields = if status == 503 { &RETRY_AFTER[..] } else { fields };
         let reply = later.reply(self.date);
+        if connection.flags.has(Flags::BORNE) {
+            let mut output = Vec::with_capacity(256 + body.len());
+            write_page(status, content_type, body, fields, reply, &mut output);
+            self.deliver_output(id, &output);
+            return self.say_last(id);
+        }
         self.write_own(id, |out| write_page(status, content_type, body, fields, reply, out));
         if later.keep_alive {
             self.answered(id);

@@ -54,9 +54,10 @@ impl Core {
     fn audit(&self) -> Result<Audit, String> {
         let mut audit = Audit { busy: self.has_work(), timers: self.wheel.len(), ..Audit::default() };
         let (mut queued, mut subscriptions, mut outboxes, mut unfinished) = (0, 0, 0, 0);
-        let mut shed = 0;
+        let (mut shed, mut streams) = (0, 0);
         for (id, connection) in self.table.iter() {
-            audit.connections += 1;
+            audit.connections += usize::from(!connection.flags.has(Flags::BORNE));
+            streams += usize::from(connection.flags.has(Flags::BORNE));
             shed += usize::from(connection.flags.has(Flags::SHED));
             self.audit_connection(id, connection).map_err(|fault| format!("{id}: {fault}: {connection:?}"))?;
             subscriptions += connection.memberships().count();
@@ -72,6 +73,8 @@ impl Core {
             if is == should as u64 { Ok(()) } else { Err(format!("{name} is {is}, should be {should}")) }
         };
         same("connections", self.metrics.connections.get(), audit.connections - shed)?;
+        same("http2_streams", self.metrics.http2_streams.get(), streams)?;
+        same("streams", self.streams as u64, streams)?;
         same("subscriptions", self.metrics.subscriptions.get(), subscriptions)?;
         same("queued_connections", self.metrics.queued_connections.get(), outboxes)?;
         same("queued_bytes", self.metrics.queued_bytes.get(), queued)?;
@@ -210,8 +213,9 @@ impl Core {
         Ok(())
     }
 
-    /// Without a heartbeat and an idle timeout an open connection may stay for ever.
+    /// Without a heartbeat and an idle timeout an open connection may stay for ever; a stream ends with what bears it.
     fn may_be_timeless(&self, connection: &Connection) -> bool {
-        connection.flags.has(Flags::OPEN) && self.limits.heartbeat_interval.is_zero()
+        let is_timeless = connection.flags.has(Flags::OPEN) || connection.protocol == Protocol::Http2;
+        connection.flags.has(Flags::BORNE) || (is_timeless && self.limits.heartbeat_interval.is_zero())
     }
 }

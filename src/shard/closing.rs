@@ -8,9 +8,9 @@ use super::pace::Pace;
 use super::streams::RETRY_MS;
 use crate::app::{Context, Effect};
 use crate::close::CloseReason;
-use crate::codec::http1::date::Date;
 use crate::codec::http1::response::{Reply, write_error};
 use crate::codec::http1::stream::LAST_CHUNK;
+use crate::codec::http2::ErrorCode;
 use crate::codec::sse;
 use crate::id::ConnId;
 use crate::io::{Backend, Ending};
@@ -24,6 +24,9 @@ impl<B: Backend> Shard<B> {
     /// Begins to end a connection. Does nothing when its end has begun already.
     pub(super) fn begin_close(&mut self, id: ConnId, reason: CloseReason, detail: &str) {
         let Some(connection) = self.core.table.get_mut(id) else { return };
+        if connection.flags.has(Flags::BORNE) {
+            return self.close_stream(id, reason, detail);
+        }
         if connection.flags.has(Flags::CLOSING) {
             // A broken transport overtakes a polite good-bye.
             if connection.flags.has(Flags::BROKEN) {
@@ -33,7 +36,12 @@ impl<B: Backend> Shard<B> {
         }
         connection.flags.set(Flags::CLOSING);
         connection.extra.iter_mut().for_each(|extra| extra.transfer = None);
-        let deaf = !is_polite(reason) || connection.protocol != Protocol::WebSocket;
+        let is_carrier = connection.protocol == Protocol::Http2;
+        if is_carrier && reason == CloseReason::PeerClosed {
+            connection.flags.set(Flags::BROKEN);
+        }
+        // A peer of HTTP/2 must be heard while its streams end: it opens the windows for what they still have to say.
+        let deaf = !is_polite(reason) || !(connection.protocol == Protocol::WebSocket || is_carrier);
         if deaf {
             connection.flags.set(Flags::DEAF);
             let partial = connection.partial.take();
@@ -57,6 +65,9 @@ impl<B: Backend> Shard<B> {
         }
         self.core.farewell(id, reason);
         self.write(id);
+        if is_carrier {
+            self.close_streams(id, reason);
+        }
         self.core.closing.push_back(id);
         let close_timeout = self.core.limits.close_timeout;
         let is_shed = self.core.flag(id, Flags::SHED);
@@ -69,6 +80,25 @@ impl<B: Backend> Shard<B> {
             // The peer's own good-bye may be in it.
             let fed = self.core.feed(id, &mut held);
             self.after_feed(id, fed);
+        }
+    }
+
+    /// Tells the streams of a connection that it ends.
+    fn close_streams(&mut self, id: ConnId, reason: CloseReason) {
+        let is_lost = !is_polite(reason);
+        for stream in self.core.streams_of(id) {
+            if is_lost {
+                self.core.set(stream, Flags::BROKEN);
+            }
+            self.begin_close(stream, reason, "");
+        }
+    }
+
+    /// The connection goes, and its streams with it.
+    fn drop_streams(&mut self, id: ConnId) {
+        for stream in self.core.streams_of(id) {
+            self.core.set(stream, Flags::BROKEN);
+            self.begin_close(stream, CloseReason::TransportError, "");
         }
     }
 
@@ -85,9 +115,10 @@ impl<B: Backend> Shard<B> {
     }
 
     fn close_further(&mut self, id: ConnId) {
-        let Some(connection) = self.core.table.get(id) else { return };
+        let Some(connection) = self.core.table.get_mut(id) else { return };
         let flags = connection.flags;
-        if flags.has(Flags::ENDED) || connection.outbox.is_some() {
+        let bears = connection.carrier().is_some_and(|carrier| carrier.http2.streams() > 0);
+        if flags.has(Flags::ENDED) || flags.has(Flags::BORNE) || connection.outbox.is_some() || bears {
             return;
         }
         let websocket = connection.protocol == Protocol::WebSocket;
@@ -104,6 +135,13 @@ impl<B: Backend> Shard<B> {
 
     /// Tells the backend to end a connection, once.
     pub(super) fn end(&mut self, id: ConnId, ending: Ending) {
+        let Some(connection) = self.core.table.get_mut(id) else { return };
+        if connection.flags.has(Flags::BORNE) {
+            return self.core.abort_stream(id, ErrorCode::Cancel);
+        }
+        if connection.protocol == Protocol::Http2 {
+            self.drop_streams(id);
+        }
         let Some(connection) = self.core.table.get_mut(id) else { return };
         if !connection.flags.has(Flags::ENDED) {
             connection.flags.set(Flags::ENDED);
@@ -129,11 +167,22 @@ const fn is_polite(reason: CloseReason) -> bool {
     )
 }
 
+/// What GOAWAY says of such a close.
+const fn error_of(reason: CloseReason) -> ErrorCode {
+    match reason {
+        CloseReason::ProtocolError => ErrorCode::ProtocolError,
+        CloseReason::HandshakeTimeout => ErrorCode::SettingsTimeout,
+        CloseReason::Internal => ErrorCode::InternalError,
+        CloseReason::SlowConsumer | CloseReason::Policy => ErrorCode::EnhanceYourCalm,
+        _ => ErrorCode::NoError,
+    }
+}
+
 /// Says to a request that it cannot be answered now, and when it could be.
-fn write_unavailable(after_ms: u64, date: Date, out: &mut Vec<u8>) {
+fn write_unavailable(after_ms: u64, reply: Reply<'_>, out: &mut Vec<u8>) {
     let seconds = after_ms.div_ceil(1000).max(1).to_string();
     let message = "the server cannot answer now; try again later";
-    write_error(503, "try_again_later", message, &[("Retry-After", &seconds)], Reply::last(date), out);
+    write_error(503, "try_again_later", message, &[("Retry-After", &seconds)], reply, out);
 }
 
 impl Core {
@@ -170,6 +219,12 @@ impl Core {
         if connection.protocol.is_http() {
             return self.farewell_http(id, reason, spread_ms);
         }
+        if let Some(carrier) = self.table.get_mut(id).and_then(|connection| connection.carrier()) {
+            let debug =
+                if reason == CloseReason::GoingAway { format!("retry after {spread_ms} ms") } else { String::new() };
+            return carrier.http2.go_away(error_of(reason), &debug, &mut self.out);
+        }
+        let Some(connection) = self.table.get_mut(id) else { return };
         if connection.protocol != Protocol::WebSocket || connection.websocket.close_sent() {
             return;
         }
@@ -183,7 +238,7 @@ impl Core {
     }
 
     /// Ends a response that goes on and on, or answers a request that waits: come back later.
-    fn farewell_http(&mut self, id: ConnId, reason: CloseReason, spread_ms: u64) {
+    pub(super) fn farewell_http(&mut self, id: ConnId, reason: CloseReason, spread_ms: u64) {
         let Some(connection) = self.table.get_mut(id) else { return };
         let polite = is_polite(reason);
         let is_over = matches!(reason, CloseReason::GoingAway | CloseReason::IdleTimeout);
@@ -198,10 +253,17 @@ impl Core {
             _ => {
                 let is_later = matches!(reason, CloseReason::GoingAway | CloseReason::TryAgainLater);
                 if is_later && connection.flags.has(Flags::WAITING) {
-                    write_unavailable(spread_ms, self.date, &mut self.out);
+                    let version = self.version_of(id);
+                    write_unavailable(spread_ms, Reply { version, ..Reply::last(self.date) }, &mut self.out);
                 }
             }
         }
+    }
+
+    /// The streams that a connection bears.
+    fn streams_of(&mut self, id: ConnId) -> Vec<ConnId> {
+        let carrier = self.table.get_mut(id).and_then(|connection| connection.carrier());
+        carrier.map_or_else(Vec::new, |carrier| carrier.http2.names().collect())
     }
 
     /// Takes the bytes that wait for the answers before them; an outbox that has nothing else goes.
@@ -218,7 +280,7 @@ impl Core {
         held
     }
 
-    fn clear_queue(&mut self, id: ConnId) {
+    pub(super) fn clear_queue(&mut self, id: ConnId) {
         let Some(outbox) = self.table.get_mut(id).and_then(|connection| connection.outbox.as_deref_mut()) else {
             return;
         };
@@ -236,6 +298,9 @@ impl Core {
     pub(super) fn reap(&mut self, id: ConnId) {
         if self.table.get(id).is_none() {
             return;
+        }
+        if self.table.get(id).is_some_and(|connection| connection.protocol == Protocol::Http2) {
+            self.metrics.http2_connections.sub(1);
         }
         self.wheel.disarm(&mut self.table, id.index());
         self.drop_outbox(id);

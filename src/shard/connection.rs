@@ -11,6 +11,8 @@
 //! ```
 
 use super::answers::WaitsFor;
+use super::borne::Borne;
+use super::carrier::Carrier;
 use super::http::Later;
 use super::polls::Poll;
 use super::streams::Several;
@@ -59,6 +61,8 @@ impl Flags {
 
     /// A request has been taken whose answer comes later; what comes meanwhile is held.
     pub(super) const WAITING: Self = Self(1 << 14);
+    /// It is a stream of HTTP/2, borne by another connection: see `borne`.
+    pub(super) const BORNE: Self = Self(1 << 15);
 
     pub(super) const fn has(self, flag: Self) -> bool {
         self.0 & flag.0 != 0
@@ -105,6 +109,10 @@ pub(super) struct Extra {
     pub(super) poll: Option<Box<Poll>>,
     /// The file that it is being sent.
     pub(super) transfer: Option<Box<Transfer>>,
+    /// Of a connection that bears streams of HTTP/2.
+    pub(super) carrier: Option<Box<Carrier>>,
+    /// Of a stream that is borne by such a one.
+    pub(super) borne: Option<Box<Borne>>,
 }
 
 /// The hot entry.
@@ -182,6 +190,7 @@ impl Connection {
             Protocol::Sse => Wire::Sse,
             Protocol::SseMany => Wire::SseMany,
             Protocol::JsonStream => Wire::JsonStream,
+            Protocol::JsonLines => Wire::JsonLines,
             Protocol::Poll => Wire::Json,
         };
         Encoder { wire, window_bits }
@@ -195,6 +204,22 @@ impl Connection {
     /// Whether nothing is queued for it and the kernel may take more.
     pub(super) fn is_ready(&self) -> bool {
         self.outbox.as_deref().is_none_or(|outbox| outbox.is_empty() && !outbox.waits)
+    }
+
+    /// What bears it, if it is a stream.
+    pub(super) fn borne(&mut self) -> Option<&mut Borne> {
+        self.extra.as_deref_mut()?.borne.as_deref_mut()
+    }
+
+    /// The streams that it bears, if it is a connection of HTTP/2.
+    pub(super) fn carrier(&mut self) -> Option<&mut Carrier> {
+        self.extra.as_deref_mut()?.carrier.as_deref_mut()
+    }
+
+    /// Whether it is a stream all of whose response has been written.
+    pub(super) fn is_answered(&self) -> bool {
+        let borne = self.extra.as_deref().and_then(|extra| extra.borne.as_deref());
+        borne.is_some_and(|borne| borne.ending)
     }
 
     /// The file that it is being sent, if any.

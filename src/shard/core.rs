@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::carrier::Aftermath;
 use super::connection::{Connection, Flags};
 use super::control::{Control, Phase};
 use super::entrance::Entrance;
@@ -101,6 +102,10 @@ pub struct Core {
     pub(super) send_images: Vec<Image>,
     /// What was taken from queue groups for `sends`.
     pub(super) shares: Vec<Share>,
+    /// Entries of the table that are streams of HTTP/2.
+    pub(super) streams: usize,
+    /// What came of streams' bytes and is still to be carried out.
+    pub(super) aftermaths: Vec<Aftermath>,
     /// Connections with something in their outbox that has not been tried yet.
     pub(super) dirty: VecDeque<ConnId>,
     /// Connections that are closing and may have come a step further.
@@ -181,6 +186,14 @@ impl Core {
     /// Bytes of messages that may wait for one group's members.
     const GROUP_BYTES_MAX: usize = 4 * 1024 * 1024;
 
+    /// Connections, those that are turned away, and as many streams.
+    fn entries_max(limits: &Limits) -> usize {
+        limits
+            .connections_max
+            .saturating_add(Control::SHED_MAX)
+            .saturating_add(limits.connections_max.max(limits.streams_max))
+    }
+
     pub(super) fn new(seed: Seed) -> Self {
         let Seed { id, limits, router, entrances, mail, control, metrics } = seed;
         let shards = u16::try_from(metrics.shards.len()).unwrap_or(u16::MAX);
@@ -190,7 +203,7 @@ impl Core {
         Self {
             id,
             shards,
-            table: Table::new(limits.connections_max.saturating_add(Control::SHED_MAX)),
+            table: Table::new(Self::entries_max(&limits)),
             wheel: Wheel::new(crate::wheel::TICK),
             members: Members::new(limits.topics_max, Self::GROUP_BYTES_MAX),
             topics: Topics::new(topics_max, limits.history, history_bytes_max).with_groups_max(limits.groups_max),
@@ -226,6 +239,8 @@ impl Core {
             owed: 0,
             send_images: Vec::new(),
             shares: Vec::new(),
+            streams: 0,
+            aftermaths: Vec::new(),
             dirty: VecDeque::new(),
             closing: VecDeque::new(),
             stalled: VecDeque::new(),
@@ -253,7 +268,7 @@ impl Core {
     /// Connections held, those included that are being turned away.
     #[must_use]
     pub fn connections(&self) -> usize {
-        self.table.len()
+        self.table.len() - self.streams
     }
 
     /// Topics with subscribers here, topics owned here that have subscribers somewhere. Of others the past is kept.
@@ -378,7 +393,12 @@ impl Core {
                 Effect::Unsubscribe(topic) => self.unsubscribe(id, &topic),
                 Effect::PublishFor(message, number, key) => self.publish_for(id, message, key, number),
                 Effect::Close(reason) => close = close.or(Some(reason)),
-                Effect::End(_) => close = close.or(Some(CloseReason::Normal)),
+                Effect::End(status) => {
+                    if let Some(borne) = self.table.get_mut(id).and_then(|connection| connection.borne()) {
+                        borne.status.get_or_insert(Box::new(status));
+                    }
+                    close = close.or(Some(CloseReason::Normal));
+                }
             }
         }
         self.effects = effects;
@@ -443,7 +463,9 @@ impl Core {
             // It was counted when it came, and a storm of them is one line of the server's.
             return;
         }
-        self.metrics.count_closed(reason);
+        if !self.flag(id, Flags::BORNE) {
+            self.metrics.count_closed(reason);
+        }
         let ordinary = matches!(reason, CloseReason::Normal | CloseReason::GoingAway | CloseReason::PeerClosed);
         if ordinary {
             tracing::debug!(shard = self.id.0, connection = %id, %reason, detail, "connection closed");

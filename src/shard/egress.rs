@@ -2,7 +2,7 @@
 //! take waits in an outbox.
 
 use super::Shard;
-use super::connection::Flags;
+use super::connection::{Connection, Flags};
 use super::core::{Core, Send, Sent};
 use super::pace::Pace;
 use crate::buf::Next;
@@ -36,6 +36,9 @@ impl<B: Backend> Shard<B> {
     pub(super) fn write(&mut self, id: ConnId) {
         if self.core.output().is_empty() {
             return;
+        }
+        if self.core.flag(id, Flags::BORNE) {
+            return self.core.take_output_of_stream(id);
         }
         self.core.corked = Some(id);
         if self.core.output().len() >= Self::STRAIGHT_BYTES_MAX {
@@ -114,6 +117,9 @@ impl<B: Backend> Shard<B> {
         outbox.listed = false;
         if outbox.waits || outbox.is_empty() {
             return;
+        }
+        if connection.flags.has(Flags::BORNE) {
+            return self.core.pump(id);
         }
         connection.batch = core.batch;
         let tag = u32::try_from(core.sends.len()).unwrap_or(u32::MAX);
@@ -196,6 +202,14 @@ impl<B: Backend> Shard<B> {
                 self.core.resumable.push_back(id);
             }
             self.core.metrics.reading_paused_total.add(1);
+            self.pause(id);
+        }
+    }
+
+    /// Leaves what comes for a connection in the kernel for a while. A stream's peer stops by itself when its window is used
+    /// up.
+    pub(super) fn pause(&mut self, id: ConnId) {
+        if !self.core.flag(id, Flags::BORNE) {
             self.backend.pause(id);
         }
     }
@@ -319,6 +333,7 @@ impl Core {
         } else {
             self.mark_dirty(id);
         }
+        self.carrier_has_room(id);
     }
 
     /// An outbox is empty: it goes, unless received bytes are held in it.
@@ -339,6 +354,9 @@ impl Core {
             }
         } else {
             self.drop_outbox(id);
+        }
+        if self.table.get(id).is_some_and(Connection::is_answered) {
+            return self.end_stream(id);
         }
         self.ready_for_shares(id);
     }

@@ -97,7 +97,7 @@ impl<B: Backend> Shard<B> {
             }
             let image =
                 &*batch.images[wire as usize].get_or_insert_with(|| joined(&mut batch.messages, wire, deflater));
-            if connection.outbox.is_some() || connection.batch == *number {
+            if connection.outbox.is_some() || connection.batch == *number || connection.flags.has(Flags::BORNE) {
                 deferred.push((id, image.clone(), messages));
                 continue;
             }

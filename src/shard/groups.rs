@@ -92,6 +92,12 @@ impl<B: Backend> Shard<B> {
             return 1;
         }
         let image = joined(&mut messages, wire, &mut core.deflater);
+        if connection.flags.has(Flags::BORNE) {
+            let (count, weight) = (messages.len(), weight_of(image.len()));
+            core.metrics.deliveries_total.add(count as u64);
+            core.enqueue(id, image, u32::try_from(count).unwrap_or(u32::MAX));
+            return weight;
+        }
         connection.batch = core.batch;
         core.metrics.bytes_sent_total.add(image.len() as u64);
         let tag = u32::try_from(core.sends.len()).unwrap_or(u32::MAX);

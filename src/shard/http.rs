@@ -24,8 +24,9 @@ use crate::config::Limits;
 use crate::id::ConnId;
 use crate::io::Backend;
 use crate::rule::Limit;
+use crate::session::grpc;
 use crate::session::http::{self, Progress};
-use crate::session::{Env, Protocol};
+use crate::session::{Env, Partial, Protocol};
 use crate::wheel::Tick;
 
 /// What a request came to. But for [`Answer::Waits`] the answer has been written.
@@ -34,6 +35,10 @@ pub(super) enum Answer {
     Opened(Opened),
     /// It waits for a message, until this tick at the latest.
     Polls(Opened, Tick, Later),
+    /// The connection is one of HTTP/2.
+    Http2,
+    /// It is a gRPC call.
+    Called(Opened, grpc::Call),
     /// More requests may follow.
     KeepAlive,
     /// It was the last one.
@@ -111,7 +116,13 @@ impl Core {
                     self.begin_transfer(id, transfer);
                     return Fed { consumed, pressed: consumed < bytes.len(), ..Fed::default() };
                 }
-                Answer::Last => return Fed::closed(bytes, CloseReason::Normal, String::new()),
+                Answer::Http2 => {
+                    self.begin_http2(id);
+                    let fed = self.feed_http2(id, &mut bytes[consumed..]);
+                    return Fed { consumed: consumed + fed.consumed, ..fed };
+                }
+                // Calls have a stream of their own.
+                Answer::Called(..) | Answer::Last => return Fed::closed(bytes, CloseReason::Normal, String::new()),
                 Answer::Refused(reason, detail) => {
                     self.metrics.http_errors_total.add(1);
                     return Fed::closed(bytes, reason, detail);
@@ -141,11 +152,34 @@ impl Core {
     /// Looks for one request, and answers it.
     fn request(&mut self, id: ConnId, bytes: &mut [u8]) -> Result<Progress<Answer>, (http::Violation, Later)> {
         let nothing = Progress { consumed: bytes.len(), outcome: None, expects: false };
-        let Some(connection) = self.table.get_mut(id) else { return Ok(nothing) };
+        let Some(connection) = self.table.get(id) else { return Ok(nothing) };
+        let before = connection.partial.as_ref().map(|partial| partial.http.body_start());
+        let result = self.with_requests(id, |partial, env, requests| http::receive(partial, bytes, env, requests));
+        let Some(progress) = result else { return Ok(nothing) };
+        let progress = progress?;
+        if let Some(connection) = self.table.get_mut(id) {
+            connection.note_unfinished_request(before, self.tick);
+        }
+        if let Some(connection) = self.table.get(id)
+            && connection.partial.is_some()
+        {
+            let (deadline, _) = self.request_due(connection);
+            self.arm_by(id, deadline);
+        }
+        Ok(progress)
+    }
+
+    /// Has `work` done with what answers a connection's requests. An error comes with how its answer has to be.
+    pub(super) fn with_requests<T>(
+        &mut self,
+        id: ConnId,
+        work: impl FnOnce(&mut Option<Box<Partial>>, &mut Env<'_>, &mut Requests<'_>) -> Result<T, http::Violation>,
+    ) -> Option<Result<T, (http::Violation, Later)>> {
+        let version = self.version_of(id);
+        let connection = self.table.get_mut(id)?;
+        let is_borne = connection.flags.has(Flags::BORNE);
         let entrance = self.entrances.get(usize::from(connection.listener().0));
-        let Some(Kind::Http { policy, site, routes }) = entrance.map(|entrance| &entrance.kind) else {
-            return Ok(nothing);
-        };
+        let Some(Kind::Http { policy, site, routes }) = entrance.map(|entrance| &entrance.kind) else { return None };
         let mut env = Env { limits: &self.limits, tools: &mut self.tools, partials: &mut self.partials };
         let mut requests = Requests {
             id,
@@ -153,7 +187,9 @@ impl Core {
             now: self.now,
             date: self.date,
             is_shed: connection.flags.has(Flags::SHED),
-            is_last: connection.state.saturating_add(1) >= self.limits.keep_alive_requests_max,
+            is_first: connection.state == 0 && !is_borne,
+            is_last: !is_borne && connection.state.saturating_add(1) >= self.limits.keep_alive_requests_max,
+            version: if is_borne { Some(version) } else { None },
             policy,
             site: &**site,
             routes: *routes,
@@ -164,19 +200,10 @@ impl Core {
             out: &mut self.out,
             effects: &mut self.effects,
             metrics: &self.metrics,
-            later: Later::default(),
+            later: Later { version, ..Later::default() },
         };
-        let before = connection.partial.as_ref().map(|partial| partial.http.body_start());
-        let progress = http::receive(&mut connection.partial, bytes, &mut env, &mut requests)
-            .map_err(|violation| (violation, requests.later))?;
-        connection.note_unfinished_request(before, self.tick);
-        if let Some(connection) = self.table.get(id)
-            && connection.partial.is_some()
-        {
-            let (deadline, _) = self.request_due(connection);
-            self.arm_by(id, deadline);
-        }
-        Ok(progress)
+        let result = work(&mut connection.partial, &mut env, &mut requests);
+        Some(result.map_err(|violation| (violation, requests.later)))
     }
 
     /// The next request has its own time.
@@ -189,7 +216,7 @@ impl Core {
     }
 
     /// Notes that the answer to a request comes later. Until then what the connection sends is held.
-    fn wait(&mut self, id: ConnId, later: Later) {
+    pub(super) fn wait(&mut self, id: ConnId, later: Later) {
         if let Some(connection) = self.table.get_mut(id) {
             connection.flags.set(Flags::WAITING);
             connection.heard = self.tick;
@@ -237,6 +264,19 @@ impl Core {
             return (after(connection.heard, limits.keep_alive_timeout), Limit::KeepAliveTimeout);
         }
         (after(connection.heard, limits.handshake_timeout), Limit::HandshakeTimeout)
+    }
+
+    /// Notes that something of a body has come on a stream, and sees to it that the rest must come in time.
+    pub(super) fn note_body(&mut self, id: ConnId) {
+        let tick = self.tick;
+        let Some(connection) = self.table.get_mut(id) else { return };
+        let before =
+            connection.timer.is_armed().then(|| connection.partial.as_ref().and_then(|one| one.http.body_start()));
+        connection.note_unfinished_request(before, tick);
+        if let Some(connection) = self.table.get(id) {
+            let (deadline, _) = self.request_due(connection);
+            self.arm_by(id, deadline);
+        }
     }
 
     /// Gives a request its time anew: it was not looked at.
@@ -290,7 +330,8 @@ impl<B: Backend> Shard<B> {
 
     fn last_words(&mut self, id: ConnId, status: u16, code: &str, message: &str, extra: &[(&str, &str)]) {
         self.begin_output(id);
-        write_error(status, code, message, extra, Reply::last(self.core.date), &mut self.core.out);
+        let reply = Reply { version: self.core.version_of(id), ..Reply::last(self.core.date) };
+        write_error(status, code, message, extra, reply, &mut self.core.out);
         self.write(id);
     }
 }

@@ -13,7 +13,7 @@ use crate::id::{ConnId, ListenerId};
 use crate::io::{Accepted, Backend, Completion, Lease};
 use crate::metrics::ShardMetrics;
 use crate::rule::Limit;
-use crate::session::{Event, Flow, Protocol, Violation, tcp, websocket};
+use crate::session::{Event, Flow, Protocol, Violation, grpc, tcp, websocket};
 use crate::time::Clock;
 
 impl<B: Backend> Shard<B> {
@@ -90,6 +90,7 @@ impl<B: Backend> Shard<B> {
         let asked = self.core.apply_effects(id);
         let waiting = self.core.table.get(id).is_some_and(|connection| connection.outbox.is_some());
         self.write(id);
+        self.after_streams();
         if waiting && let Some(outbox) = self.core.outbox(id) {
             outbox.control_replies += fed.control_replies;
         }
@@ -111,13 +112,13 @@ impl<B: Backend> Shard<B> {
     }
 
     /// Stops reading a publisher until the mailboxes have room.
-    fn stall(&mut self, id: ConnId) {
+    pub(super) fn stall(&mut self, id: ConnId) {
         let Some(connection) = self.core.table.get_mut(id) else { return };
         if !connection.flags.has(Flags::STALLED) {
             connection.flags.set(Flags::STALLED);
             self.core.metrics.publisher_paused_total.add(1);
             self.core.stalled.push_back(id);
-            self.backend.pause(id);
+            self.pause(id);
         }
     }
 
@@ -154,6 +155,7 @@ impl<B: Backend> Shard<B> {
             // Nobody listened to it: its time to give a sign of life begins again.
             connection.hear(self.core.tick);
         }
+        let is_borne = connection.flags.has(Flags::BORNE);
         let mut held = self.core.take_held(id);
         if !held.is_empty() {
             self.begin_output(id);
@@ -161,7 +163,12 @@ impl<B: Backend> Shard<B> {
             if fed.pressed {
                 self.core.hold(id, &held[fed.consumed..]);
             }
+            let consumed = fed.consumed;
             self.after_feed(id, fed);
+            self.core.credit(id, consumed);
+        }
+        if is_borne {
+            return;
         }
         let Some(connection) = self.core.table.get(id) else { return };
         if !connection.is_read() || connection.flags.has(Flags::CLOSING) {
@@ -182,7 +189,7 @@ impl<B: Backend> Shard<B> {
         let held = connection.outbox.as_ref().is_some_and(|outbox| !outbox.held.is_empty());
         if connection.flags.has(Flags::CLOSING) {
             self.core.closing.push_back(id);
-        } else if connection.protocol == Protocol::Poll
+        } else if matches!(connection.protocol, Protocol::Poll | Protocol::Http2)
             || !(held || connection.flags.has(Flags::WAITING) || connection.is_transferring())
         {
             self.begin_close(id, CloseReason::PeerClosed, "");
@@ -243,7 +250,7 @@ impl Core {
     }
 
     /// Keeps received bytes until the answers to those before them have left.
-    fn hold(&mut self, id: ConnId, bytes: &[u8]) {
+    pub(super) fn hold(&mut self, id: ConnId, bytes: &[u8]) {
         if !bytes.is_empty()
             && let Some(outbox) = self.outbox(id)
         {
@@ -256,7 +263,7 @@ impl Core {
     pub(super) fn feed(&mut self, id: ConnId, bytes: &mut [u8]) -> Fed {
         let Some(connection) = self.table.get_mut(id) else { return Fed::all(bytes) };
         // Until a handshake is complete its time runs, whatever comes.
-        if connection.flags.has(Flags::OPEN) {
+        if connection.flags.has(Flags::OPEN) || connection.protocol == Protocol::Http2 {
             connection.hear(self.tick);
         }
         if connection.flags.has(Flags::DEAF) {
@@ -267,6 +274,9 @@ impl Core {
             return Fed { pressed: true, ..Fed::default() };
         }
         match connection.protocol {
+            Protocol::Http2 => self.feed_http2(id, bytes),
+            Protocol::Http if connection.flags.has(Flags::BORNE) => self.feed_body(id, bytes),
+            Protocol::Grpc => self.feed_call(id, bytes),
             Protocol::Http => {
                 let fed = self.feed_http(id, bytes);
                 self.note_unfinished(id, fed)
@@ -283,7 +293,7 @@ impl Core {
 
     /// Counts what is kept of an unfinished message. When the process has no room left, whoever keeps more than a fair
     /// share of it must go.
-    fn note_unfinished(&mut self, id: ConnId, mut fed: Fed) -> Fed {
+    pub(super) fn note_unfinished(&mut self, id: ConnId, mut fed: Fed) -> Fed {
         let (spent, share) = (self.is_queue_budget_spent(), self.queue_share());
         let Some(connection) = self.table.get_mut(id) else { return fed };
         let Some(partial) = connection.partial.as_deref_mut() else { return fed };
@@ -295,6 +305,17 @@ impl Core {
             fed.close = fed.close.or(Some((CloseReason::TryAgainLater, detail)));
         }
         fed
+    }
+
+    /// Looks for a call's messages, and its end.
+    fn feed_call(&mut self, id: ConnId, bytes: &mut [u8]) -> Fed {
+        let fed = self.feed_frames(id, bytes);
+        let goes_on = fed.close.is_some() || fed.pressed || fed.consumed < bytes.len();
+        if goes_on || !self.flag(id, Flags::PEER_DONE) {
+            return fed;
+        }
+        let end = self.finish_call(id);
+        Fed { close: end.close, ..fed }
     }
 
     /// Looks for messages.
@@ -354,6 +375,11 @@ impl Core {
             Protocol::WebSocket => {
                 let (state, partial) = (&mut connection.websocket, &mut connection.partial);
                 websocket::receive(state, partial, bytes, &mut env, on_event).map_err(|v| reasoned(&v, metrics))
+            }
+            Protocol::Grpc => {
+                let gzip = connection.borne().is_some_and(|borne| borne.gzip);
+                grpc::receive(&mut connection.partial, bytes, gzip, &mut env, on_event)
+                    .map_err(|v| reasoned(&v, metrics))
             }
             _ => tcp::receive(protocol, &mut connection.partial, bytes, &mut env, on_event)
                 .map_err(|v| reasoned(&v, metrics)),

@@ -125,8 +125,10 @@ pub enum Answered {
     Acked(u32, Ack),
     /// An answer that is ready to be sent: JSON, and the place up to which it tells.
     Json(Vec<u8>, Option<Cursor>),
-    /// The owner has no room for the topic. The number is a publication's.
-    NoRoom(u32),
+    /// A publication that the owner has no room for, by its number.
+    NotPublished(u32),
+    /// The owner has no room for the topic.
+    NoRoom,
 }
 
 /// What became of a publication.

@@ -14,6 +14,9 @@
 
 mod answers;
 mod audit;
+mod borne;
+mod calls;
+mod carrier;
 mod closing;
 mod connection;
 mod control;

@@ -22,6 +22,8 @@ pub(super) struct Fed {
     pub(super) pressed: bool,
     /// It published while no publications can go out.
     pub(super) stalled: bool,
+    /// The client waits to be told that its body is wanted.
+    pub(super) expects: bool,
     /// Pongs among the answers.
     pub(super) control_replies: u32,
     /// The peer said good-bye, with this code.
@@ -119,8 +121,9 @@ impl Core {
     pub(super) fn stream_gauge(&self, protocol: Protocol) -> Option<&Counter> {
         match protocol {
             Protocol::Sse | Protocol::SseMany => Some(&self.metrics.event_streams),
-            Protocol::JsonStream => Some(&self.metrics.line_streams),
+            Protocol::JsonStream | Protocol::JsonLines => Some(&self.metrics.line_streams),
             Protocol::Poll => Some(&self.metrics.polls),
+            Protocol::Grpc => Some(&self.metrics.grpc_calls),
             _ => None,
         }
     }

@@ -15,7 +15,7 @@ use super::answers::{JSON_LINES, NO_STORE};
 use super::http::{Answer, Later};
 use super::mail::About;
 use super::opening::{Opened, fault_reason};
-use super::shedding::write_shed;
+use super::shedding::{write_shed, write_shed_http2};
 use crate::app::batch::{self, Item};
 use crate::app::files::Transfer;
 use crate::app::router::{Fault, Request};
@@ -30,8 +30,8 @@ use crate::message::{Kind, Message, Publisher, Topic, Wire};
 use crate::metrics::ShardMetrics;
 use crate::rule::{Limit, Rule};
 use crate::session::http::{
-    self, Caller, Date, Head, Preflight, Reply, Service, UpgradePolicy, Violation, write_error, write_head, write_page,
-    write_prepared,
+    self, Caller, Date, Head, Preflight, Reply, Service, UpgradePolicy, Version, Violation, write_error, write_head,
+    write_page, write_prepared,
 };
 use crate::session::{Encoder, Protocol, websocket};
 use crate::time::Instant;
@@ -76,8 +76,12 @@ pub(super) struct Requests<'a> {
     pub(super) date: Date,
     /// The connection has no place, and only hears that.
     pub(super) is_shed: bool,
+    /// It is the first request of its connection.
+    pub(super) is_first: bool,
     /// It has had all the requests that it may have, with this one.
     pub(super) is_last: bool,
+    /// The version of its answers, where its head does not say it: on a stream.
+    pub(super) version: Option<Version>,
     pub(super) policy: &'a UpgradePolicy,
     pub(super) site: &'a dyn Site,
     /// Whether the routes are served here, or just the pages.
@@ -96,15 +100,32 @@ pub(super) struct Requests<'a> {
 impl Service for Requests<'_> {
     type Answer = Answer;
 
+    fn preface(&mut self) -> Option<Answer> {
+        if !self.is_first || self.version.is_some() {
+            return None;
+        }
+        if self.is_shed {
+            write_shed_http2(self.out);
+            return Some(Answer::Refused(CloseReason::TryAgainLater, String::new()));
+        }
+        Some(Answer::Http2)
+    }
+
     fn preflight(&mut self, head: &Head<'_>) -> Result<Preflight, Violation> {
         if self.is_shed {
             return Ok(Preflight::Now);
         }
         let caller = http::caller(head, &self.policy.origins);
-        self.later = Later::of(reply_to(head, caller, self.date));
+        self.later = Later::of(self.reply_to(head, caller));
         let is_page = matches!(head.method(), "GET" | "HEAD") && self.route(head.path()).is_none();
         if caller == Caller::Foreign && !is_page {
             return Err(Violation::Origin);
+        }
+        if self.is_call(head) {
+            return Ok(Preflight::Call);
+        }
+        if self.offers_at(head).calls {
+            return Ok(Preflight::Now);
         }
         if self.echoes(head) {
             return Ok(Preflight::Batch);
@@ -127,11 +148,18 @@ impl Service for Requests<'_> {
             write_shed(self.id, self.date, self.out);
             return Ok(Answer::Refused(CloseReason::TryAgainLater, String::new()));
         }
-        let mut reply = reply_to(head, http::caller(head, &self.policy.origins), self.date);
+        let mut reply = self.reply_to(head, http::caller(head, &self.policy.origins));
         if self.is_last && head.keep_alive() {
             self.metrics.strike(Limit::KeepAliveRequestsMax);
         }
         reply.keep_alive &= !self.is_last && body.is_some();
+        if self.is_call(head) {
+            return Ok(self.call(head));
+        }
+        if self.offers_at(head).calls {
+            let message = "this is a gRPC method; call it over HTTP/2 as application/grpc".to_owned();
+            return Ok(self.refuse(&Refusal { status: 415, code: "unsupported_media_type", message }, reply));
+        }
         match head.method() {
             "OPTIONS" => self.options(head, reply),
             "POST" if self.echoes(head) => self.echo(body.unwrap_or_default(), reply),
@@ -146,8 +174,15 @@ impl Service for Requests<'_> {
 }
 
 impl Requests<'_> {
+    /// How the answer has to be, for whoever asks.
+    fn reply_to<'h>(&self, head: &Head<'_>, caller: Caller<'h>) -> Reply<'h> {
+        let origin = if let Caller::Friend(origin) = caller { Some(origin) } else { None };
+        let reply = head.reply(self.date);
+        Reply { origin, version: self.version.unwrap_or(reply.version), ..reply }
+    }
+
     /// The route of a path, and what its parameter stands for.
-    fn route<'p>(&self, path: &'p str) -> Option<(RouteId, &'p str)> {
+    pub(super) fn route<'p>(&self, path: &'p str) -> Option<(RouteId, &'p str)> {
         if self.routes { self.router.find(path) } else { None }
     }
 
@@ -194,12 +229,12 @@ impl Requests<'_> {
         self.route(head.path()).map_or_else(Offers::default, |(route, _)| self.offers(route))
     }
 
-    fn offers(&self, route: RouteId) -> Offers {
+    pub(super) fn offers(&self, route: RouteId) -> Offers {
         self.router.offers(route).unwrap_or_default()
     }
 
     /// The request as handlers see it.
-    fn request<'h>(&self, head: &'h Head<'_>, param: &'h str) -> Request<'h> {
+    pub(super) fn request<'h>(&self, head: &'h Head<'_>, param: &'h str) -> Request<'h> {
         let before = head.path().len() - param.len();
         // Routes' own paths have no encodings: what stands before the parameter is the same in both forms.
         let raw_param = head.raw_path().get(before..).filter(|_| head.raw_path().starts_with(&head.path()[..before]));
@@ -315,6 +350,9 @@ impl Requests<'_> {
                 Err(refusal) => return Ok(self.refuse(&refusal, reply)),
             },
             Reading::Events => (websocket::State::default(), bare(Wire::Sse), Protocol::Sse),
+            Reading::Lines if self.version.is_some() => {
+                (websocket::State::default(), bare(Wire::JsonLines), Protocol::JsonLines)
+            }
             Reading::Lines => (websocket::State::default(), bare(Wire::JsonStream), Protocol::JsonStream),
             Reading::Poll(_) => (websocket::State::default(), bare(Wire::Json), Protocol::Poll),
         };
@@ -401,12 +439,6 @@ impl Requests<'_> {
     }
 }
 
-/// How the answer has to be, for whoever asks.
-fn reply_to<'h>(head: &Head<'_>, caller: Caller<'h>, date: Date) -> Reply<'h> {
-    let origin = if let Caller::Friend(origin) = caller { Some(origin) } else { None };
-    Reply { origin, ..head.reply(date) }
-}
-
 /// How messages are encoded where nothing is compressed.
 const fn bare(wire: Wire) -> Encoder {
     Encoder { wire, window_bits: 0 }
@@ -472,7 +504,7 @@ fn key_of<'h>(head: &'h Head<'_>) -> Result<Option<&'h str>, Refusal> {
 /// Appends the head of a response that goes on and on. Events end with the connection, as HTTP/1.0 has it too; lines are
 /// chunks.
 fn write_stream_head(protocol: Protocol, reply: Reply<'_>, out: &mut Vec<u8>) {
-    let is_lines = protocol == Protocol::JsonStream;
+    let is_lines = matches!(protocol, Protocol::JsonStream | Protocol::JsonLines);
     let content_type = if is_lines { JSON_LINES } else { "text/event-stream" };
     let fields = [
         ("Content-Type", content_type),

@@ -12,6 +12,7 @@ use super::timers::spread;
 use crate::close::CloseReason;
 use crate::codec::http1::date::Date;
 use crate::codec::http1::response::{Reply, write_error};
+use crate::codec::http2::{ErrorCode, StreamId, frame};
 use crate::id::{ConnId, ListenerId};
 use crate::io::{Accepted, Backend};
 use crate::rule::Limit;
@@ -67,6 +68,13 @@ impl Core {
         write_shed(id, self.date, &mut self.out);
         self.metrics.http_errors_total.add(1);
     }
+}
+
+/// Tells a client of HTTP/2 that there is no place.
+pub(super) fn write_shed_http2(out: &mut Vec<u8>) {
+    frame::write(frame::kind::SETTINGS, 0, StreamId::CONNECTION, &[], out);
+    let message = "no more connections are taken in now; come back later";
+    frame::write_go_away(StreamId::CONNECTION, ErrorCode::NoError, message, out);
 }
 
 /// Writes that there is no place, and when to come back.

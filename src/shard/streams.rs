@@ -96,7 +96,8 @@ impl Core {
     /// Whether a subscription waits until the owner has said where it begins. A stream of events needs that to say how it
     /// can be resumed.
     pub(super) fn begins_later(protocol: Protocol, how: &Subscribe) -> bool {
-        how.group.is_none() && (how.start != Start::Now || matches!(protocol, Protocol::Sse | Protocol::Poll))
+        how.group.is_none()
+            && (how.start != Start::Now || matches!(protocol, Protocol::Sse | Protocol::Poll | Protocol::Grpc))
     }
 
     /// Asks a topic's owner.

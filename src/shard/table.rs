@@ -19,8 +19,8 @@ pub(super) struct Table {
 }
 
 impl Table {
-    pub(super) fn new(connections_max: usize) -> Self {
-        Self { slots: Slab::with_capacity(connections_max), generation: 0, index_end: 0 }
+    pub(super) fn new(entries_max: usize) -> Self {
+        Self { slots: Slab::with_capacity(entries_max), generation: 0, index_end: 0 }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -44,7 +44,7 @@ impl Table {
         Some(ConnId::new(index, self.generation))
     }
 
-    /// All connections.
+    /// All entries.
     pub(super) fn iter(&self) -> impl Iterator<Item = (ConnId, &Connection)> {
         self.slots.iter().map(|(index, connection)| (ConnId::new(index_of(index), connection.generation()), connection))
     }

@@ -10,16 +10,17 @@ use super::connection::{Connection, Flags};
 use super::control::Phase;
 use super::core::{Core, Drain};
 use super::pace::{Pace, Part};
+use crate::app::{Code, Status};
 use crate::close::CloseReason;
 use crate::id::ConnId;
 use crate::io::{Backend, Ending};
 use crate::rule::Limit;
-use crate::session;
+use crate::session::{self, Protocol};
 use crate::time::Clock;
 use crate::wheel::{Tick, jitter};
 
 /// What a connection's deadlines ask for.
-enum Due {
+pub(super) enum Due {
     /// Nothing before this tick.
     Later(Tick),
     /// Nothing ever.
@@ -32,6 +33,8 @@ enum Due {
     Close(CloseReason),
     /// End a request that has not come within this limit.
     Request(Limit),
+    /// End a call whose time is over.
+    Expired,
 }
 
 impl<B: Backend> Shard<B> {
@@ -103,6 +106,10 @@ impl<B: Backend> Shard<B> {
                 self.core.arm_next(id);
             }
             Due::Answer => self.core.answer_poll(id),
+            Due::Expired => {
+                self.core.expire_call(id);
+                self.begin_close(id, CloseReason::Normal, "the call's time is over");
+            }
         }
     }
 
@@ -118,9 +125,16 @@ impl<B: Backend> Shard<B> {
             connection.flags.set(Flags::PINGED);
         }
         connection.heard = core.tick;
-        session::encode_heartbeat(connection.encoder().wire, &mut core.out);
+        let is_borne = connection.flags.has(Flags::BORNE);
+        if connection.protocol == Protocol::Http2 {
+            core.ping(id);
+        } else {
+            session::encode_heartbeat(connection.encoder().wire, &mut core.out);
+        }
         core.metrics.heartbeats_sent_total.add(1);
-        self.backend.quieten(id);
+        if !is_borne {
+            self.backend.quieten(id);
+        }
         self.write(id);
     }
 }
@@ -140,6 +154,9 @@ impl Core {
     const LEAVES_PER_STEP: u32 = 64;
 
     fn due(&self, id: ConnId, connection: &Connection) -> Due {
+        if connection.protocol == Protocol::Http2 {
+            return self.carrier_due(id, connection);
+        }
         let (flags, limits, now) = (connection.flags, &self.limits, self.tick);
         let ticks = |duration: Duration| self.wheel.ticks_in(duration);
         let mut next = None;
@@ -147,8 +164,14 @@ impl Core {
             next = Some(next.map_or(due, |next: Tick| next.min(due)));
             now >= due
         };
+        let borne = connection.extra.as_deref().and_then(|extra| extra.borne.as_deref());
+        if let Some(deadline) = borne.and_then(|borne| borne.deadline)
+            && passed(deadline)
+        {
+            return Due::Expired;
+        }
         // A file on its way has the time that its outbox has; the next request's begins behind it.
-        if !flags.has(Flags::OPEN) && !connection.is_transferring() {
+        if !flags.has(Flags::OPEN) && !connection.is_transferring() && !connection.is_answered() {
             let (deadline, limit) = self.request_due(connection);
             if passed(deadline) {
                 return Due::Request(limit);
@@ -183,7 +206,10 @@ impl Core {
             if passed(until) {
                 return Due::Answer;
             }
-        } else if flags.has(Flags::OPEN) && !limits.heartbeat_interval.is_zero() {
+        } else if flags.has(Flags::OPEN)
+            && !limits.heartbeat_interval.is_zero()
+            && connection.protocol != Protocol::Grpc
+        {
             let interval = jitter(ticks(limits.heartbeat_interval), id.index());
             if flags.has(Flags::PINGED) {
                 let mut deadline = connection.heard.later(ticks(limits.heartbeat_timeout));
@@ -235,7 +261,9 @@ impl Core {
                 Due::Later(tick) => self.arm(id, tick),
                 Due::Never => self.wheel.disarm(&mut self.table, id.index()),
                 // Due already, in a drain for one: the timer fires at once.
-                Due::Heartbeat | Due::Answer | Due::Close(_) | Due::Request(_) => self.arm(id, self.tick),
+                Due::Heartbeat | Due::Answer | Due::Close(_) | Due::Request(_) | Due::Expired => {
+                    self.arm(id, self.tick);
+                }
             }
         }
     }
@@ -280,9 +308,23 @@ impl Core {
 
     fn hand_out_leave(&mut self, index: u32, drain: &Drain) {
         let Some((id, connection)) = self.table.at(index) else { return };
-        if !connection.flags.has(Flags::CLOSING) {
+        // Streams leave with what bears them.
+        if !connection.flags.has(Flags::CLOSING) && !connection.flags.has(Flags::BORNE) {
             connection.flags.set(Flags::DRAINING);
             self.arm_by(id, drain.leave(id));
+        }
+    }
+
+    /// When the drain asks a connection to leave.
+    pub(super) fn leave_of(&self, id: ConnId, connection: &Connection) -> Option<Tick> {
+        self.drain.filter(|_| connection.flags.has(Flags::DRAINING)).map(|drain| drain.leave(id))
+    }
+
+    /// A call has not ended in the time that its client gave it.
+    fn expire_call(&mut self, id: ConnId) {
+        if let Some(borne) = self.table.get_mut(id).and_then(|connection| connection.borne()) {
+            borne.deadline = None;
+            borne.status = Some(Box::new(Status::new(Code::DeadlineExceeded, "the call's time is over")));
         }
     }
 

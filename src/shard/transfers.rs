@@ -105,14 +105,16 @@ impl<B: Backend> Shard<B> {
             extra.spoke = tick;
         }
         let flags = connection.flags;
-        if is_last {
+        if flags.has(Flags::BORNE) {
+            self.core.say_last(id);
+        } else if is_last {
             self.begin_close(id, CloseReason::Normal, "");
         } else if flags.has(Flags::PAUSED) {
             self.core.resumable.push_back(id);
         } else if flags.has(Flags::PEER_DONE) {
             self.begin_close(id, CloseReason::PeerClosed, "");
         }
-        if !self.core.flag(id, Flags::CLOSING) {
+        if !self.core.flag(id, Flags::CLOSING) && !flags.has(Flags::BORNE) {
             self.core.next_request(id);
         }
     }

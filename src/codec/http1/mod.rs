@@ -10,5 +10,5 @@ pub mod uri;
 pub use chunked::{BadChunk, Chunks};
 pub use date::Date;
 pub use head::{Body, Head, Malformed};
-pub use response::{Reply, write_error, write_head, write_page, write_prepared};
+pub use response::{Reply, Version, write_error, write_head, write_page, write_prepared};
 pub use uri::Query;

@@ -15,21 +15,23 @@ pub enum Preflight {
     Message,
     /// Its body is taken, of `body_bytes_max` at most.
     Batch,
+    /// It is answered now, and what follows on its stream belongs to what it becomes: a call.
+    Call,
 }
 
 impl Preflight {
-    const fn bytes_max(self, limits: &Limits) -> usize {
+    pub(super) const fn bytes_max(self, limits: &Limits) -> usize {
         match self {
-            Self::Now => 0,
+            Self::Now | Self::Call => 0,
             Self::Message => limits.message_bytes_max,
             Self::Batch => limits.body_bytes_max,
         }
     }
 
-    const fn too_large(self, limits: &Limits) -> Violation {
+    pub(super) const fn too_large(self, limits: &Limits) -> Violation {
         match self {
             Self::Message => Violation::MessageTooLarge(self.bytes_max(limits)),
-            Self::Now | Self::Batch => Violation::BodyTooLarge(self.bytes_max(limits)),
+            Self::Now | Self::Batch | Self::Call => Violation::BodyTooLarge(self.bytes_max(limits)),
         }
     }
 
@@ -40,9 +42,13 @@ impl Preflight {
 
 /// What is still to come of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Rest {
+pub(super) enum Rest {
     Length(usize),
     Chunks(Chunks),
+    /// Until its stream ends, so many bytes at most.
+    Stream(usize),
+    /// Likewise, but nothing of it is kept.
+    Dropped(usize),
 }
 
 /// HTTP's notes on an unfinished request: one whose head is whole, and whose body is not.
@@ -50,8 +56,8 @@ enum Rest {
 pub struct Assembly {
     /// Bytes of the head, which lies before the body; 0 until it is whole.
     pub(super) head: usize,
-    rest: Rest,
-    preflight: Preflight,
+    pub(super) rest: Rest,
+    pub(super) preflight: Preflight,
     /// When the body began; the caller's to set.
     pub began: Tick,
     /// When its last byte came; the caller's to set.
@@ -116,6 +122,8 @@ impl Assembly {
                 let more = (!decoded.done).then_some(self);
                 Ok(Taken { consumed: decoded.consumed, written: decoded.written, more })
             }
+            // Their ends are not in the bytes, see `stream`.
+            Rest::Stream(_) | Rest::Dropped(_) => Ok(Taken { consumed: bytes.len(), written: 0, more: Some(self) }),
         }
     }
 }
