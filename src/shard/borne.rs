@@ -386,14 +386,14 @@ impl Core {
             let room = bearer.http2.room(stream);
             if queued >= Self::CARRIER_BYTES_MAX || room == 0 {
                 outbox.waits = true;
-                if room > 0 {
+                if room > 0 && !bearer.waiting.contains(&id) {
                     bearer.waiting.push_back(id);
                 }
                 self.arm_by(id, stall);
                 break false;
             }
             let before = outbox.memory();
-            let next = outbox.next(&mut gather);
+            let next = outbox.next_within(&mut gather, room);
             let length = next.len().min(room);
             let header = bearer.http2.data(stream, length, false);
             let image = match &next {
@@ -550,10 +550,9 @@ impl Core {
 
     /// Writes a stream's good-bye, and notes how it ends.
     fn farewell_stream(&mut self, id: ConnId, reason: CloseReason, detail: &str) {
-        let spread_ms = self.retry_after_ms(id);
         let Some(connection) = self.table.get_mut(id) else { return };
         if connection.protocol != Protocol::Grpc {
-            return self.farewell_http(id, reason, spread_ms);
+            return self.farewell(id, reason);
         }
         if let Some(borne) = connection.borne()
             && borne.status.is_none()

@@ -210,7 +210,7 @@ impl Core {
     }
 
     /// Writes the protocol's good-bye.
-    fn farewell(&mut self, id: ConnId, reason: CloseReason) {
+    pub(super) fn farewell(&mut self, id: ConnId, reason: CloseReason) {
         let spread_ms = self.retry_after_ms(id);
         let Some(connection) = self.table.get_mut(id) else { return };
         if reason == CloseReason::HeartbeatTimeout {
@@ -238,7 +238,7 @@ impl Core {
     }
 
     /// Ends a response that goes on and on, or answers a request that waits: come back later.
-    pub(super) fn farewell_http(&mut self, id: ConnId, reason: CloseReason, spread_ms: u64) {
+    fn farewell_http(&mut self, id: ConnId, reason: CloseReason, spread_ms: u64) {
         let Some(connection) = self.table.get_mut(id) else { return };
         let polite = is_polite(reason);
         let is_over = matches!(reason, CloseReason::GoingAway | CloseReason::IdleTimeout);
