@@ -277,6 +277,7 @@ impl Core {
             Protocol::Http2 => self.feed_http2(id, bytes),
             Protocol::Http if connection.flags.has(Flags::BORNE) => self.feed_body(id, bytes),
             Protocol::Grpc => self.feed_call(id, bytes),
+            Protocol::WebSocket if connection.flags.has(Flags::BORNE) => self.feed_call(id, bytes),
             Protocol::Http => {
                 let fed = self.feed_http(id, bytes);
                 self.note_unfinished(id, fed)
@@ -307,12 +308,15 @@ impl Core {
         fed
     }
 
-    /// Looks for a call's messages, and its end.
+    /// Looks for the messages of a call, or of a WebSocket on a stream, and its end.
     fn feed_call(&mut self, id: ConnId, bytes: &mut [u8]) -> Fed {
         let fed = self.feed_frames(id, bytes);
         let goes_on = fed.close.is_some() || fed.pressed || fed.consumed < bytes.len();
         if goes_on || !self.flag(id, Flags::PEER_DONE) {
             return fed;
+        }
+        if self.table.get(id).is_some_and(|connection| connection.protocol == Protocol::WebSocket) {
+            return Fed { close: Some((CloseReason::PeerClosed, String::new())), ..fed };
         }
         let end = self.finish_call(id);
         Fed { close: end.close, ..fed }
