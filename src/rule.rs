@@ -16,7 +16,7 @@ macro_rules! labelled {
             /// All of them, in the order of their numbers.
             pub const ALL: &[Self] = &[$(Self::$variant),+];
 
-            /// The name in metrics and logs, `[a-z_]+`.
+            /// The name in metrics and logs, `[a-z0-9_]+`.
             #[must_use]
             pub const fn label(self) -> &'static str {
                 match self {
@@ -148,6 +148,50 @@ labelled! {
         BadFirstFrame = "bad_first_frame",
         /// Raw TCP: a first frame whose topic is over `topic_bytes_max`.
         TopicTooLong = "topic_too_long",
+        /// HTTP/2: not its preface and SETTINGS first.
+        Http2Preface = "http2_preface",
+        /// HTTP/2: a frame of a length that it cannot have.
+        Http2FrameSize = "http2_frame_size",
+        /// HTTP/2: a frame on a stream that it cannot be on.
+        Http2StreamNumber = "http2_stream_number",
+        /// HTTP/2: a frame on a stream that has not begun.
+        Http2IdleStream = "http2_idle_stream",
+        /// HTTP/2: a frame on a stream that is closed.
+        Http2ClosedStream = "http2_closed_stream",
+        /// HTTP/2: more padding than the frame holds.
+        Http2Padding = "http2_padding",
+        /// HTTP/2: a CONTINUATION of nothing, or something else in its place.
+        Http2Continuation = "http2_continuation",
+        /// HTTP/2: a client's PUSH_PROMISE.
+        Http2Push = "http2_push",
+        /// HTTP/2: a stream that depends on itself.
+        Http2Priority = "http2_priority",
+        /// HTTP/2: a setting with a value that it cannot have.
+        Http2Setting = "http2_setting",
+        /// HTTP/2: a window that grows by nothing.
+        Http2WindowIncrement = "http2_window_increment",
+        /// HTTP/2: a window that grows too large.
+        Http2WindowOverflow = "http2_window_overflow",
+        /// HTTP/2: more data than a window.
+        Http2WindowExceeded = "http2_window_exceeded",
+        /// HTTP/2: compressed fields that cannot be read.
+        Http2Compression = "http2_compression",
+        /// HTTP/2: a request or trailers with fields that cannot be so.
+        Http2Malformed = "http2_malformed",
+        /// HTTP/2: a body that is not as long as announced.
+        Http2BodyLength = "http2_body_length",
+        /// HTTP/2: more streams than `http2.streams_max`.
+        Http2TooManyStreams = "http2_too_many_streams",
+        /// HTTP/2: more resets than `http2.resets_burst`.
+        Http2Resets = "http2_resets",
+        /// HTTP/2: more frames without a payload than `http2.frames_burst`.
+        Http2Frames = "http2_frames",
+        /// HTTP/2: more empty DATA frames in a row than `http2.empty_data_max`.
+        Http2EmptyData = "http2_empty_data",
+        /// HTTP/2: more tiny DATA frames than `http2.data_overhead_max`.
+        Http2DataOverhead = "http2_data_overhead",
+        /// HTTP/2: more CONTINUATION frames than `http2.continuations_max`, or too large a block.
+        Http2Continuations = "http2_continuations",
     }
 }
 
@@ -210,6 +254,20 @@ labelled! {
         IdleTimeout = "idle_timeout",
         /// A shard's mailbox filled, and its publishers had to wait.
         MailboxCapacity = "mailbox_capacity",
+        /// HTTP/2: a stream was refused, so many were open.
+        Http2StreamsMax = "http2_streams_max",
+        /// HTTP/2: no SETTINGS, or no acknowledgement of ours, in time.
+        Http2SettingsTimeout = "http2_settings_timeout",
+        /// HTTP/2: streams were reset too often.
+        Http2ResetsBurst = "http2_resets_burst",
+        /// HTTP/2: too many frames that carry no payload.
+        Http2FramesBurst = "http2_frames_burst",
+        /// HTTP/2: too many empty DATA frames in a row.
+        Http2EmptyDataMax = "http2_empty_data_max",
+        /// HTTP/2: too many tiny DATA frames that nobody had consumed.
+        Http2DataOverheadMax = "http2_data_overhead_max",
+        /// HTTP/2: a block of fields in too many frames, or too large.
+        Http2ContinuationsMax = "http2_continuations_max",
     }
 }
 
@@ -228,6 +286,12 @@ impl Rule {
             Self::TooManyFragments => Limit::FragmentsMax,
             Self::EmptyFragments => Limit::EmptyFragmentsMax,
             Self::TopicTooLong => Limit::TopicBytesMax,
+            Self::Http2TooManyStreams => Limit::Http2StreamsMax,
+            Self::Http2Resets => Limit::Http2ResetsBurst,
+            Self::Http2Frames => Limit::Http2FramesBurst,
+            Self::Http2EmptyData => Limit::Http2EmptyDataMax,
+            Self::Http2DataOverhead => Limit::Http2DataOverheadMax,
+            Self::Http2Continuations => Limit::Http2ContinuationsMax,
             _ => return None,
         })
     }
@@ -246,7 +310,7 @@ mod tests {
         let labels: Vec<_> = Rule::ALL.iter().map(|rule| rule.label()).collect();
         assert_eq!(labels.iter().collect::<HashSet<_>>().len(), labels.len());
         assert!(
-            labels.iter().all(|label| label.bytes().all(|byte| byte.is_ascii_lowercase() || b"_8".contains(&byte)))
+            labels.iter().all(|label| label.bytes().all(|byte| byte.is_ascii_lowercase() || b"_82".contains(&byte)))
         );
     }
 }
