@@ -34,9 +34,10 @@ pub fn read<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, limits: &Limits) -> 
         let (mut piece, mut at) = (piece.to_vec(), 0);
         while at < piece.len() {
             let mut env = Env { limits, tools: &mut tools, partials: &mut partials };
+            let left = piece.len() - at;
             match http2.receive(&mut partial, &mut piece[at..], Tick(0), &mut env, &mut seen.answers) {
                 Ok((taken, event)) => {
-                    assert!(event.is_some() || taken == piece.len() - at, "without an event all is done with");
+                    assert!(event.is_some() || taken == left, "without an event all is done with");
                     at += taken;
                     if let Some(event) = event {
                         carry_out(event, &mut http2, &mut partials, &mut seen);
