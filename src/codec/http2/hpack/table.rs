@@ -129,8 +129,10 @@ mod tests {
             let (name, value) = (random.bytes(40), random.bytes(200));
             table.add(&name, &value, 1024);
             model.push_front((name, value));
-            let size = |model: &VecDeque<(Vec<u8>, Vec<u8>)>| model.iter().map(|(n, v)| n.len() + v.len() + 32).sum();
-            while size(&model) > 1024_usize {
+            let size = |model: &VecDeque<(Vec<u8>, Vec<u8>)>| -> usize {
+                model.iter().map(|(name, value)| name.len() + value.len() + 32).sum()
+            };
+            while size(&model) > 1024 {
                 model.pop_back();
             }
             assert_eq!(table.size, size(&model));
