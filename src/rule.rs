@@ -182,6 +182,8 @@ labelled! {
         Http2WindowExceeded = "http2_window_exceeded",
         /// HTTP/2: compressed fields that cannot be read.
         Http2Compression = "http2_compression",
+        /// HTTP/2: compressed fields that make too much work.
+        Http2FieldWork = "http2_field_work",
         /// HTTP/2: a request or trailers with fields that cannot be so.
         Http2Malformed = "http2_malformed",
         /// HTTP/2: a body that is not as long as announced.
