@@ -163,7 +163,7 @@ mod tests {
         let kind = [0, 0, 0, 1, 1, 1, 1, 2, 3, 4, 6, 8, 8, 9, 7, 33, 5][dice.below(kinds)];
         let length_max = [9, 40, 3000][dice.below(3)];
         let (length, flags) = (dice.below(length_max), [0, 1, 4, 5, 8, 0x2c, 0xff][dice.below(7)]);
-        let mut payload = vec![u8::try_from(dice.below(9)).unwrap(); length];
+        let mut payload = vec![u8::try_from(dice.below(9)).expect("it fits"); length];
         let mut whole = 0;
         match kind {
             kind::HEADERS if dice.below(6) > 0 => {
@@ -182,11 +182,11 @@ mod tests {
             _ => {}
         }
         let stream = match kind {
-            _ if dice.below(30) == 0 => u32::try_from(dice.below(20)).unwrap(),
+            _ if dice.below(30) == 0 => u32::try_from(dice.below(20)).expect("it fits"),
             kind::SETTINGS | kind::PING | kind::GOAWAY => 0,
             kind::HEADERS if dice.below(4) > 0 => std::mem::replace(next, *next + 2),
             kind::WINDOW_UPDATE if dice.below(2) == 0 => 0,
-            _ => next.saturating_sub(2 * u32::try_from(dice.below(4)).unwrap() + 2).max(1),
+            _ => next.saturating_sub(2 * u32::try_from(dice.below(4)).expect("it fits") + 2).max(1),
         };
         let flags = if dice.below(3) > 0 { flags & 1 } else { flags } | whole;
         let flags = if kind == kind::HEADERS && whole != 0 { flags & 5 } else { flags };
