@@ -3,6 +3,10 @@
 use super::hpack::{BadBlock, Bounds, Decoder};
 use super::{StreamId, block, field, hpack};
 
+/// Makes the peer's table empty. A peer that lowers its size waits for that in the next block (RFC 7541 section 4.2); in each
+/// head it costs a byte, and nobody has to remember whether it is due.
+const EMPTY_TABLE: u8 = 0x20;
+
 /// Appends a HEADERS frame with a status and fields, whose names may have capitals (they are written small) and whose values
 /// lose control characters. `ends`: nothing follows it.
 pub fn write_head<'f>(
@@ -13,6 +17,7 @@ pub fn write_head<'f>(
     out: &mut Vec<u8>,
 ) {
     block::write(stream, ends, out, |out| {
+        out.push(EMPTY_TABLE);
         hpack::encode(b":status", &digits(status), out);
         fields.for_each(|(name, value)| block::write_field(name, value, out));
     });
@@ -120,7 +125,7 @@ mod tests {
         let (header, block) = header(&frame);
         assert_eq!((header.kind, header.flags, header.stream), (kind::HEADERS, flag::END_HEADERS, StreamId(5)));
         assert_eq!(header.length as usize, block.len());
-        assert_eq!(block[0], 0x88, "a status of the static table is a byte");
+        assert_eq!(block[..2], [0x20, 0x88], "an empty table, and a status of the static one");
         assert_eq!(read_block(block).unwrap(), (Some(200), "content-type: application/grpc\ndate: now\n".to_owned()));
         for status in [100, 204, 431, 599, 999] {
             assert_eq!(read_block(&written(status, &[])[9..]).unwrap().0, Some(status));
