@@ -36,6 +36,18 @@
 //! on their connection, which is not read meanwhile. A queue group is a set of members like a topic's own, but each of its
 //! messages goes to one: the owner chooses the shard, and the shard a member that has nothing queued.
 //!
+//! # Streams inside connections
+//!
+//! A connection that begins with HTTP/2's preface bears streams, and each stream has an entry of its own in the table: a
+//! route, subscriptions, a queue, a timer. So a request, a stream of events, a file, a WebSocket (RFC 8441) and a gRPC call are
+//! on a stream what they are on a connection, and nothing above knows the difference. Only the bytes take another way: what
+//! comes is found by the [session](session::http2) of the connection that bears it, and what goes is framed as far as the
+//! windows reach; the rest waits in the stream's own queue, under the bound and the policy that every queue has.
+//!
+//! Heads are stored as HTTP/1.1 has them, after the rules of HTTP/2 have been checked; so there is one reader of requests.
+//! A gRPC call is a handler like any other: its messages are messages, and what it is told beside them (half-closes,
+//! publications that have their place) every handler can be told.
+//!
 //! # Layers
 //!
 //! Folders are layers, and imports go down only; `tests/layering.rs` reads them and fails otherwise.

@@ -16,7 +16,7 @@ macro_rules! labelled {
             /// All of them, in the order of their numbers.
             pub const ALL: &[Self] = &[$(Self::$variant),+];
 
-            /// The name in metrics and logs, `[a-z_]+`.
+            /// The name in metrics and logs, `[a-z0-9_]+`.
             #[must_use]
             pub const fn label(self) -> &'static str {
                 match self {
@@ -116,13 +116,13 @@ labelled! {
         LengthForm = "length_form",
         /// WebSocket: a length of 64 bits.
         LengthOverflow = "length_overflow",
-        /// WebSocket: a compressed message, though compression was not agreed on.
+        /// WebSocket, gRPC: a compressed message, though compression was not agreed on.
         NotAgreed = "compression_not_agreed",
         /// WebSocket: a continuation of nothing.
         NothingToContinue = "nothing_to_continue",
         /// WebSocket: a message inside another.
         Interleaved = "interleaved_messages",
-        /// WebSocket, HTTP: a message over `message_bytes_max`.
+        /// WebSocket, HTTP, gRPC: a message over `message_bytes_max`.
         MessageTooBig = "message_too_big",
         /// WebSocket: more fragments than `fragments_max`.
         TooManyFragments = "too_many_fragments",
@@ -132,7 +132,7 @@ labelled! {
         BadUtf8 = "bad_utf8",
         /// WebSocket: a message that cannot be inflated.
         BadDeflate = "bad_deflate",
-        /// WebSocket: a message over `message_bytes_max` when it is inflated.
+        /// WebSocket, gRPC: a message over `message_bytes_max` when it is inflated.
         InflatedTooBig = "inflated_too_big",
         /// WebSocket: half of a close code.
         HalfACloseCode = "half_a_close_code",
@@ -140,6 +140,12 @@ labelled! {
         BadCloseCode = "bad_close_code",
         /// WebSocket: a close reason that is not UTF-8.
         BadCloseReason = "bad_close_reason",
+        /// gRPC: a message's prefix that says neither that it is compressed nor that it is not.
+        GrpcFlag = "bad_grpc_flag",
+        /// gRPC: a body that ends inside a message.
+        GrpcTruncated = "truncated_grpc_message",
+        /// gRPC: a message that is called compressed and cannot be inflated.
+        BadGzip = "bad_gzip",
         /// Raw TCP: a line over `message_bytes_max`.
         LineTooLong = "line_too_long",
         /// Raw TCP: a frame over `message_bytes_max`.
@@ -148,6 +154,52 @@ labelled! {
         BadFirstFrame = "bad_first_frame",
         /// Raw TCP: a first frame whose topic is over `topic_bytes_max`.
         TopicTooLong = "topic_too_long",
+        /// HTTP/2: not its preface and SETTINGS first.
+        Http2Preface = "http2_preface",
+        /// HTTP/2: a frame of a length that it cannot have.
+        Http2FrameSize = "http2_frame_size",
+        /// HTTP/2: a frame on a stream that it cannot be on.
+        Http2StreamNumber = "http2_stream_number",
+        /// HTTP/2: a frame on a stream that has not begun.
+        Http2IdleStream = "http2_idle_stream",
+        /// HTTP/2: a frame on a stream that is closed.
+        Http2ClosedStream = "http2_closed_stream",
+        /// HTTP/2: more padding than the frame holds.
+        Http2Padding = "http2_padding",
+        /// HTTP/2: a CONTINUATION of nothing, or something else in its place.
+        Http2Continuation = "http2_continuation",
+        /// HTTP/2: a client's PUSH_PROMISE.
+        Http2Push = "http2_push",
+        /// HTTP/2: a stream that depends on itself.
+        Http2Priority = "http2_priority",
+        /// HTTP/2: a setting with a value that it cannot have.
+        Http2Setting = "http2_setting",
+        /// HTTP/2: a window that grows by nothing.
+        Http2WindowIncrement = "http2_window_increment",
+        /// HTTP/2: a window that grows too large.
+        Http2WindowOverflow = "http2_window_overflow",
+        /// HTTP/2: more data than a window.
+        Http2WindowExceeded = "http2_window_exceeded",
+        /// HTTP/2: compressed fields that cannot be read.
+        Http2Compression = "http2_compression",
+        /// HTTP/2: compressed fields that make too much work.
+        Http2FieldWork = "http2_field_work",
+        /// HTTP/2: a request or trailers with fields that cannot be so.
+        Http2Malformed = "http2_malformed",
+        /// HTTP/2: a body that is not as long as announced.
+        Http2BodyLength = "http2_body_length",
+        /// HTTP/2: more streams than `http2.streams_max`.
+        Http2TooManyStreams = "http2_too_many_streams",
+        /// HTTP/2: more resets than `http2.resets_burst`.
+        Http2Resets = "http2_resets",
+        /// HTTP/2: more frames without a payload than `http2.frames_burst`.
+        Http2Frames = "http2_frames",
+        /// HTTP/2: more empty DATA frames in a row than `http2.empty_data_max`.
+        Http2EmptyData = "http2_empty_data",
+        /// HTTP/2: more tiny DATA frames than `http2.data_overhead_max`.
+        Http2DataOverhead = "http2_data_overhead",
+        /// HTTP/2: more CONTINUATION frames than `http2.continuations_max`, or too large a block.
+        Http2Continuations = "http2_continuations",
     }
 }
 
@@ -178,8 +230,6 @@ labelled! {
         KeepAliveRequestsMax = "keep_alive_requests_max",
         /// No further request came in its time.
         KeepAliveTimeout = "keep_alive_timeout",
-        /// A stream was refused: its connection, or the process, had as many as it may have.
-        StreamsMax = "streams_max",
         /// A message was too big.
         MessageBytesMax = "message_bytes_max",
         /// A message had too many fragments.
@@ -210,6 +260,20 @@ labelled! {
         IdleTimeout = "idle_timeout",
         /// A shard's mailbox filled, and its publishers had to wait.
         MailboxCapacity = "mailbox_capacity",
+        /// HTTP/2: a stream was refused, so many were open.
+        Http2StreamsMax = "http2_streams_max",
+        /// HTTP/2: no SETTINGS, or no acknowledgement of ours, in time.
+        Http2SettingsTimeout = "http2_settings_timeout",
+        /// HTTP/2: streams were reset too often.
+        Http2ResetsBurst = "http2_resets_burst",
+        /// HTTP/2: too many frames that carry no payload.
+        Http2FramesBurst = "http2_frames_burst",
+        /// HTTP/2: too many empty DATA frames in a row.
+        Http2EmptyDataMax = "http2_empty_data_max",
+        /// HTTP/2: too many tiny DATA frames that nobody had consumed.
+        Http2DataOverheadMax = "http2_data_overhead_max",
+        /// HTTP/2: a block of fields in too many frames, or too large.
+        Http2ContinuationsMax = "http2_continuations_max",
     }
 }
 
@@ -228,6 +292,12 @@ impl Rule {
             Self::TooManyFragments => Limit::FragmentsMax,
             Self::EmptyFragments => Limit::EmptyFragmentsMax,
             Self::TopicTooLong => Limit::TopicBytesMax,
+            Self::Http2TooManyStreams => Limit::Http2StreamsMax,
+            Self::Http2Resets => Limit::Http2ResetsBurst,
+            Self::Http2Frames => Limit::Http2FramesBurst,
+            Self::Http2EmptyData => Limit::Http2EmptyDataMax,
+            Self::Http2DataOverhead => Limit::Http2DataOverheadMax,
+            Self::Http2Continuations => Limit::Http2ContinuationsMax,
             _ => return None,
         })
     }
@@ -246,7 +316,7 @@ mod tests {
         let labels: Vec<_> = Rule::ALL.iter().map(|rule| rule.label()).collect();
         assert_eq!(labels.iter().collect::<HashSet<_>>().len(), labels.len());
         assert!(
-            labels.iter().all(|label| label.bytes().all(|byte| byte.is_ascii_lowercase() || b"_8".contains(&byte)))
+            labels.iter().all(|label| label.bytes().all(|byte| byte.is_ascii_lowercase() || b"_82".contains(&byte)))
         );
     }
 }

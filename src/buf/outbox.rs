@@ -184,13 +184,21 @@ impl Outbox {
 
     /// What to send next: one big image by itself, or as many small pieces as fit, gathered in `room`.
     pub fn next<'a>(&'a self, room: &'a mut Vec<u8>) -> Next<'a> {
+        self.next_within(room, Self::GATHER_BYTES_MAX)
+    }
+
+    /// The same, with so many bytes gathered at most; of one image only as many are meant.
+    pub fn next_within<'a>(&'a self, room: &'a mut Vec<u8>, bytes_max: usize) -> Next<'a> {
+        let bytes_max = bytes_max.min(Self::GATHER_BYTES_MAX);
         match self.pieces.front() {
             None => return Next::Bytes(&[]),
-            Some(Piece::Shared(image, _)) if image.len() > Self::GATHER_PIECE_BYTES_MAX || self.pieces.len() == 1 => {
+            Some(Piece::Shared(image, _))
+                if image.len() > Self::GATHER_PIECE_BYTES_MAX.min(bytes_max) || self.pieces.len() == 1 =>
+            {
                 return Next::Shared(image);
             }
             Some(Piece::Own(len)) if self.pieces.len() == 1 => {
-                let len = (*len).min(Self::GATHER_BYTES_MAX);
+                let len = (*len).min(bytes_max);
                 return Next::Bytes(&self.own[self.own_start..self.own_start + len]);
             }
             Some(_) => {}
@@ -200,18 +208,18 @@ impl Outbox {
         for piece in &self.pieces {
             match piece {
                 Piece::Own(len) => {
-                    let len = (*len).min(Self::GATHER_BYTES_MAX - room.len());
+                    let len = (*len).min(bytes_max - room.len());
                     room.extend_from_slice(&self.own[own_start..own_start + len]);
                     own_start += len;
                 }
                 Piece::Shared(image, _) => {
-                    if image.len() > Self::GATHER_PIECE_BYTES_MAX.min(Self::GATHER_BYTES_MAX - room.len()) {
+                    if image.len() > Self::GATHER_PIECE_BYTES_MAX.min(bytes_max - room.len()) {
                         break;
                     }
                     room.extend_from_slice(image.as_slice());
                 }
             }
-            if room.len() == Self::GATHER_BYTES_MAX {
+            if room.len() == bytes_max {
                 break;
             }
         }

@@ -30,8 +30,6 @@ pub struct Limits {
     pub keep_alive_requests_max: u32,
     /// Time from an answer to the next request.
     pub keep_alive_timeout: Duration,
-    /// Streams that one connection of HTTP/2 may have open. All of a process may have as many as connections, each shard.
-    pub streams_max: usize,
     /// Bytes of one message, after inflation. A declared length is checked before anything is allocated.
     pub message_bytes_max: usize,
     /// Fragments of one message.
@@ -68,11 +66,59 @@ pub struct Limits {
     pub idle_timeout: Duration,
     /// Items in one shard's mailbox.
     pub mailbox_capacity: usize,
+    /// What one connection of HTTP/2 may do.
+    pub http2: Http2Limits,
 }
 
 impl Limits {
     /// Time that a request's body has before its rate is looked at.
     pub const BODY_GRACE: Duration = Duration::from_secs(5);
+}
+
+/// Bounds on one connection of HTTP/2. All frames of all its streams count together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Http2Limits {
+    /// Streams that are open at once.
+    pub streams_max: u32,
+    /// Bytes of one stream's body that nobody has consumed yet, below 2^31.
+    pub stream_window: usize,
+    /// Bytes of all bodies that are on their way, below 2^31. What has come is bounded by the streams' windows alone, so
+    /// that a stream that nobody reads stalls no other.
+    pub connection_window: usize,
+    /// Time to the peer's SETTINGS, and then to its acknowledgement of ours.
+    pub settings_timeout: Duration,
+    /// Resets of streams at once, by the peer or because of it.
+    pub resets_burst: u32,
+    /// Resets that may follow in each second.
+    pub resets_rate: u32,
+    /// Frames without a payload at once.
+    pub frames_burst: u32,
+    /// Such frames that may follow in each second.
+    pub frames_rate: u32,
+    /// Empty DATA frames in a row.
+    pub empty_data_max: u32,
+    /// What small DATA frames that nobody has consumed yet may lack in all to 256 bytes each.
+    pub data_overhead_max: u32,
+    /// CONTINUATION frames of one block of fields.
+    pub continuations_max: u32,
+}
+
+impl Default for Http2Limits {
+    fn default() -> Self {
+        Self {
+            streams_max: 100,
+            stream_window: 65_535,
+            connection_window: 1024 * 1024,
+            settings_timeout: Duration::from_secs(5),
+            resets_burst: 200,
+            resets_rate: 20,
+            frames_burst: 10_000,
+            frames_rate: 1000,
+            empty_data_max: 100,
+            data_overhead_max: 25_600,
+            continuations_max: 8,
+        }
+    }
 }
 
 /// How much of a topic's past is kept. A zero turns history off.
@@ -114,7 +160,6 @@ impl Default for Limits {
             body_rate_min: 1024,
             keep_alive_requests_max: 1000,
             keep_alive_timeout: Duration::from_secs(75),
-            streams_max: 100,
             message_bytes_max: 1024 * 1024,
             fragments_max: 65_536,
             empty_fragments_max: 16,
@@ -133,6 +178,7 @@ impl Default for Limits {
             heartbeat_timeout: Duration::from_secs(10),
             idle_timeout: Duration::ZERO,
             mailbox_capacity: 8192,
+            http2: Http2Limits::default(),
         }
     }
 }

@@ -51,7 +51,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use limits::{History, Limits};
+pub use limits::{History, Http2Limits, Limits};
 pub(crate) use listen::parse_query as parse_tcp_query;
 pub use listen::{App, Framing, Listen, ListenError, Transport};
 pub use loader::Loader;

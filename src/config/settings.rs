@@ -167,6 +167,30 @@ settings! {
     "limits.poll_wait_max" => limits.poll_wait_max: Period, Within(ms(0), hours(1));
     /// Items in one shard's mailbox.
     "limits.mailbox_capacity" => limits.mailbox_capacity: Count<usize>, Within(16, 1 << 20);
+
+    /// Streams of one connection that are open at once.
+    "http2.streams_max" => limits.http2.streams_max: Count<u32>, Within(1, 10_000);
+    /// Bytes of one stream's body that may wait until they are consumed.
+    "http2.stream_window" => limits.http2.stream_window: Size, Within(KIB, 16 * MIB);
+    /// Bytes of all bodies of a connection that may be on their way.
+    "http2.connection_window" => limits.http2.connection_window: Size, Within(65_535, GIB);
+    /// Time to a client's SETTINGS, and then to its acknowledgement of the server's.
+    "http2.settings_timeout" => limits.http2.settings_timeout: Period, Within(ms(100), hours(1));
+    /// Streams of one connection that may be reset at once, by the client or because of it.
+    "http2.resets_burst" => limits.http2.resets_burst: Count<u32>, Within(1, 1_000_000);
+    /// Resets that may follow in each second.
+    "http2.resets_rate" => limits.http2.resets_rate: Count<u32>, Within(1, 1_000_000);
+    /// Frames without a payload (SETTINGS, PING, PRIORITY, WINDOW_UPDATE, RST_STREAM, empty DATA) that a connection may
+    /// send at once. For each DATA frame that it is sent it may send one more.
+    "http2.frames_burst" => limits.http2.frames_burst: Count<u32>, Within(100, 1_000_000);
+    /// Such frames that may follow in each second.
+    "http2.frames_rate" => limits.http2.frames_rate: Count<u32>, Within(10, 1_000_000);
+    /// Empty DATA frames in a row.
+    "http2.empty_data_max" => limits.http2.empty_data_max: Count<u32>, Within(1, 60_000);
+    /// What small DATA frames that wait to be consumed may lack to 256 bytes each, all together.
+    "http2.data_overhead_max" => limits.http2.data_overhead_max: Count<u32>, Within(256, 1_000_000_000);
+    /// CONTINUATION frames of one block of fields.
+    "http2.continuations_max" => limits.http2.continuations_max: Count<u32>, Within(1, 250);
 }
 
 /// The whole configuration with its defaults and what each setting means: a TOML file that says what no file says.

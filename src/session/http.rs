@@ -34,7 +34,7 @@ pub use crate::codec::http1::{
 };
 pub use body::{Assembly, Preflight};
 pub use origin::{Caller, caller};
-pub use upgrade::{Upgrade, UpgradePolicy, upgrade, write_switching_protocols};
+pub use upgrade::{Upgrade, UpgradePolicy, upgrade, upgrade_stream, write_accepted, write_switching_protocols};
 
 /// How far [`receive`] came.
 #[derive(Debug, PartialEq, Eq)]

@@ -125,7 +125,7 @@ impl Core {
     /// What an HTTP request of this connection waits for, if it waits for an answer.
     fn waits_for(&mut self, id: ConnId) -> Option<&mut WaitsFor> {
         let connection = self.table.get_mut(id).filter(|connection| connection.flags.has(Flags::WAITING))?;
-        let waits_for = &mut connection.extra.as_deref_mut()?.waits_for;
+        let waits_for = &mut connection.extra.as_deref_mut()?.waiting.as_deref_mut()?.waits_for;
         (!matches!(waits_for, WaitsFor::Nothing)).then_some(waits_for)
     }
 
@@ -160,9 +160,10 @@ impl Core {
         let Some(extra) = connection.extra.as_deref_mut().filter(|_| connection.flags.has(Flags::WAITING)) else {
             return;
         };
-        let mut later = std::mem::take(&mut extra.later);
+        let waiting = extra.waiting();
+        let mut later = std::mem::take(&mut waiting.later);
         later.keep_alive &= self.phase == Phase::Running;
-        extra.waits_for = WaitsFor::Nothing;
+        waiting.waits_for = WaitsFor::Nothing;
         let fields = if status == 503 { &RETRY_AFTER[..] } else { fields };
         let reply = later.reply(self.date);
         if connection.flags.has(Flags::BORNE) {
@@ -182,7 +183,7 @@ impl Core {
     /// Does what a request waits for.
     pub(super) fn begin_task(&mut self, id: ConnId, task: Task) {
         let Some(connection) = self.table.get_mut(id) else { return };
-        let waits_for = &mut connection.extra.get_or_insert_default().waits_for;
+        let waits_for = &mut connection.extra.get_or_insert_default().waiting().waits_for;
         *waits_for = WaitsFor::One;
         match task {
             Task::Publish(message, key) => self.publish_for(id, message, key, 0),

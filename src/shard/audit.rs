@@ -3,8 +3,7 @@
 //! It walks the whole table, so only tests and the simulation ask.
 
 use super::Shard;
-use super::answers::WaitsFor;
-use super::connection::{Connection, Flags, Membership};
+use super::connection::{Connection, Extra, Flags, Membership};
 use super::core::Core;
 use crate::hub::TopicKey;
 use crate::id::ConnId;
@@ -105,7 +104,7 @@ impl Core {
 
     /// What a connection waits for that topics' owners have to say.
     fn unanswered(&self, id: ConnId, connection: &Connection) -> usize {
-        let asks = connection.extra.as_deref().is_some_and(|extra| !matches!(extra.waits_for, WaitsFor::Nothing));
+        let asks = connection.extra.as_deref().is_some_and(Extra::asks);
         let begins = connection.extra.as_deref().and_then(|extra| extra.several.as_deref());
         let begins = begins.is_some_and(|several| !several.is_live);
         let is_pending = |one: &Membership| {
@@ -138,7 +137,7 @@ impl Core {
         let flags = connection.flags;
         let extra = connection.extra.as_deref();
         let polls = extra.is_some_and(|extra| extra.poll.is_some());
-        let asks = extra.is_some_and(|extra| !matches!(extra.waits_for, WaitsFor::Nothing));
+        let asks = extra.is_some_and(Extra::asks);
         if flags.has(Flags::CLOSING) {
             return Ok(());
         }

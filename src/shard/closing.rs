@@ -52,6 +52,9 @@ impl<B: Backend> Shard<B> {
         self.core.report(id, reason, detail);
         self.core.leave(id, reason);
         if broken {
+            if is_carrier {
+                self.close_streams(id, reason);
+            }
             self.end(id, Ending::Reset);
             return;
         }
@@ -85,7 +88,7 @@ impl<B: Backend> Shard<B> {
 
     /// Tells the streams of a connection that it ends.
     fn close_streams(&mut self, id: ConnId, reason: CloseReason) {
-        let is_lost = !is_polite(reason);
+        let is_lost = self.core.flag(id, Flags::BROKEN) || !is_polite(reason);
         for stream in self.core.streams_of(id) {
             if is_lost {
                 self.core.set(stream, Flags::BROKEN);
@@ -210,7 +213,7 @@ impl Core {
     }
 
     /// Writes the protocol's good-bye.
-    fn farewell(&mut self, id: ConnId, reason: CloseReason) {
+    pub(super) fn farewell(&mut self, id: ConnId, reason: CloseReason) {
         let spread_ms = self.retry_after_ms(id);
         let Some(connection) = self.table.get_mut(id) else { return };
         if reason == CloseReason::HeartbeatTimeout {
@@ -238,7 +241,7 @@ impl Core {
     }
 
     /// Ends a response that goes on and on, or answers a request that waits: come back later.
-    pub(super) fn farewell_http(&mut self, id: ConnId, reason: CloseReason, spread_ms: u64) {
+    fn farewell_http(&mut self, id: ConnId, reason: CloseReason, spread_ms: u64) {
         let Some(connection) = self.table.get_mut(id) else { return };
         let polite = is_polite(reason);
         let is_over = matches!(reason, CloseReason::GoingAway | CloseReason::IdleTimeout);

@@ -99,10 +99,8 @@ pub(super) struct Extra {
     pub(super) memberships: Vec<Membership>,
     /// When the peer last sent a message; kept only when there is an idle timeout.
     pub(super) spoke: Tick,
-    /// How the answer that a request waits for has to be, while `WAITING`.
-    pub(super) later: Later,
-    /// What it waits for.
-    pub(super) waits_for: WaitsFor,
+    /// What a request waits for, while `WAITING`.
+    pub(super) waiting: Option<Box<Waiting>>,
     /// Of a stream of several topics, or a poll.
     pub(super) several: Option<Box<Several>>,
     /// Of a poll.
@@ -113,6 +111,27 @@ pub(super) struct Extra {
     pub(super) carrier: Option<Box<Carrier>>,
     /// Of a stream that is borne by such a one.
     pub(super) borne: Option<Box<Borne>>,
+}
+
+/// A request that is answered later.
+#[derive(Debug, Default)]
+pub(super) struct Waiting {
+    /// How the answer has to be.
+    pub(super) later: Later,
+    /// What it waits for.
+    pub(super) waits_for: WaitsFor,
+}
+
+impl Extra {
+    /// Room for what a request waits for.
+    pub(super) fn waiting(&mut self) -> &mut Waiting {
+        self.waiting.get_or_insert_default()
+    }
+
+    /// Whether a request waits for an answer.
+    pub(super) fn asks(&self) -> bool {
+        self.waiting.as_deref().is_some_and(|waiting| !matches!(waiting.waits_for, WaitsFor::Nothing))
+    }
 }
 
 /// The hot entry.

@@ -220,7 +220,7 @@ impl Core {
         if let Some(connection) = self.table.get_mut(id) {
             connection.flags.set(Flags::WAITING);
             connection.heard = self.tick;
-            connection.extra.get_or_insert_default().later = later;
+            connection.extra.get_or_insert_default().waiting().later = later;
         }
         self.arm_due(id);
     }

@@ -9,6 +9,7 @@ use super::opening::Fed;
 use super::pace::Pace;
 use crate::app::{Context, Effect, Subject};
 use crate::close::CloseReason;
+use crate::codec::grpc::Encoding;
 use crate::id::{ConnId, ListenerId};
 use crate::io::{Accepted, Backend, Completion, Lease};
 use crate::metrics::ShardMetrics;
@@ -277,6 +278,7 @@ impl Core {
             Protocol::Http2 => self.feed_http2(id, bytes),
             Protocol::Http if connection.flags.has(Flags::BORNE) => self.feed_body(id, bytes),
             Protocol::Grpc => self.feed_call(id, bytes),
+            Protocol::WebSocket if connection.flags.has(Flags::BORNE) => self.feed_call(id, bytes),
             Protocol::Http => {
                 let fed = self.feed_http(id, bytes);
                 self.note_unfinished(id, fed)
@@ -307,12 +309,15 @@ impl Core {
         fed
     }
 
-    /// Looks for a call's messages, and its end.
+    /// Looks for the messages of a call, or of a WebSocket on a stream, and its end.
     fn feed_call(&mut self, id: ConnId, bytes: &mut [u8]) -> Fed {
         let fed = self.feed_frames(id, bytes);
         let goes_on = fed.close.is_some() || fed.pressed || fed.consumed < bytes.len();
         if goes_on || !self.flag(id, Flags::PEER_DONE) {
             return fed;
+        }
+        if self.table.get(id).is_some_and(|connection| connection.protocol == Protocol::WebSocket) {
+            return Fed { close: Some((CloseReason::PeerClosed, String::new())), ..fed };
         }
         let end = self.finish_call(id);
         Fed { close: end.close, ..fed }
@@ -377,9 +382,13 @@ impl Core {
                 websocket::receive(state, partial, bytes, &mut env, on_event).map_err(|v| reasoned(&v, metrics))
             }
             Protocol::Grpc => {
-                let gzip = connection.borne().is_some_and(|borne| borne.gzip);
-                grpc::receive(&mut connection.partial, bytes, gzip, &mut env, on_event)
-                    .map_err(|v| reasoned(&v, metrics))
+                let encoding = connection.borne().map_or(Encoding::Identity, |borne| borne.encoding);
+                let result = grpc::receive(&mut connection.partial, bytes, encoding, &mut env, on_event);
+                result.map_err(|violation| {
+                    let status = Box::new(violation.status());
+                    connection.borne().into_iter().for_each(|borne| borne.status = Some(status.clone()));
+                    reasoned(&violation, metrics)
+                })
             }
             _ => tcp::receive(protocol, &mut connection.partial, bytes, &mut env, on_event)
                 .map_err(|v| reasoned(&v, metrics)),

@@ -124,6 +124,9 @@ impl Service for Requests<'_> {
         if self.is_call(head) {
             return Ok(Preflight::Call);
         }
+        if self.version.is_some() && head.has_token("upgrade", "websocket") && !is_page {
+            return Ok(Preflight::Call);
+        }
         if self.offers_at(head).calls {
             return Ok(Preflight::Now);
         }
@@ -154,7 +157,7 @@ impl Service for Requests<'_> {
         }
         reply.keep_alive &= !self.is_last && body.is_some();
         if self.is_call(head) {
-            return Ok(self.call(head));
+            return Ok(self.call(head, reply));
         }
         if self.offers_at(head).calls {
             let message = "this is a gRPC method; call it over HTTP/2 as application/grpc".to_owned();
@@ -382,7 +385,10 @@ impl Requests<'_> {
 
     /// Writes the answer that turns the connection into a WebSocket.
     fn switch(&mut self, head: &Head<'_>) -> Result<Result<(websocket::State, Encoder), Refusal>, Violation> {
-        let upgrade = http::upgrade(head, self.policy)?;
+        let upgrade = match self.version {
+            Some(_) => http::upgrade_stream(head, self.policy)?,
+            None => http::upgrade(head, self.policy)?,
+        };
         let is_json = match head.query().get("format").as_deref() {
             None | Some("" | "payload") => false,
             Some("json") => true,
@@ -391,7 +397,10 @@ impl Requests<'_> {
                 return Ok(Err(Refusal { status: 400, code: "bad_parameter", message }));
             }
         };
-        http::write_switching_protocols(&upgrade, self.out);
+        match self.version {
+            Some(Version::Http2(stream)) => http::write_accepted(stream, &upgrade, self.out),
+            _ => http::write_switching_protocols(&upgrade, self.out),
+        }
         let window_bits = upgrade.deflate.map_or(0, |agreement| agreement.window_bits);
         let state = websocket::State::open(window_bits);
         Ok(Ok(if is_json {
@@ -403,7 +412,7 @@ impl Requests<'_> {
     }
 
     /// Writes that a request cannot be served as it is; others may follow.
-    fn refuse(&mut self, refusal: &Refusal, reply: Reply<'_>) -> Answer {
+    pub(super) fn refuse(&mut self, refusal: &Refusal, reply: Reply<'_>) -> Answer {
         self.metrics.http_errors_total.add(1);
         let Refusal { status, code, message } = refusal;
         write_error(*status, code, message, &[], reply, self.out);

@@ -2,6 +2,7 @@
 
 use super::origin::{Caller, caller};
 use super::{Head, Violation};
+use crate::codec::http2::{StreamId, response};
 use crate::codec::websocket::deflate::{Agreement, negotiate};
 use crate::codec::websocket::handshake::{ACCEPT_BYTES, accept_key, is_key};
 use crate::config::Origins;
@@ -54,12 +55,30 @@ pub fn upgrade<'p>(head: &Head<'_>, policy: &'p UpgradePolicy) -> Result<Upgrade
     if head.behind() > 0 {
         return Err(Violation::BytesBeforeSwitch);
     }
+    Ok(agree(head, policy, accept_key(key)))
+}
+
+/// The same on a stream of HTTP/2 (RFC 8441 section 5), where no key proves that both mean it: the method does.
+///
+/// # Errors
+/// When it is not one that is allowed here.
+pub fn upgrade_stream<'p>(head: &Head<'_>, policy: &'p UpgradePolicy) -> Result<Upgrade<'p>, Violation> {
+    if only(head.fields("sec-websocket-version")) != Some(b"13") {
+        return Err(Violation::WebSocketVersion);
+    }
+    if caller(head, &policy.origins) == Caller::Foreign {
+        return Err(Violation::Origin);
+    }
+    Ok(agree(head, policy, [0; ACCEPT_BYTES]))
+}
+
+fn agree<'p>(head: &Head<'_>, policy: &'p UpgradePolicy, accept: [u8; ACCEPT_BYTES]) -> Upgrade<'p> {
     let offered = |name: &&String| head.list("sec-websocket-protocol").any(|offer| offer == name.as_bytes());
-    Ok(Upgrade {
-        accept: accept_key(key),
+    Upgrade {
+        accept,
         subprotocol: policy.subprotocols.iter().find(offered).map(String::as_str),
         deflate: if policy.deflate { deflate(head) } else { None },
-    })
+    }
 }
 
 /// The first offer that we can take, over all fields.
@@ -70,6 +89,17 @@ fn deflate(head: &Head<'_>) -> Option<Agreement> {
 /// The value, when there is exactly one.
 fn only<'f>(mut values: impl Iterator<Item = &'f [u8]>) -> Option<&'f [u8]> {
     values.next().filter(|_| values.next().is_none())
+}
+
+/// Appends the answer that makes a stream of HTTP/2 a WebSocket.
+pub fn write_accepted(stream: StreamId, upgrade: &Upgrade<'_>, out: &mut Vec<u8>) {
+    let mut extension = Vec::new();
+    if let Some(agreement) = &upgrade.deflate {
+        agreement.write_response(&mut extension);
+    }
+    let protocol = upgrade.subprotocol.map(|name| (&b"sec-websocket-protocol"[..], name.as_bytes()));
+    let extension = (!extension.is_empty()).then_some((&b"sec-websocket-extensions"[..], &extension[..]));
+    response::write_head(stream, 200, protocol.into_iter().chain(extension), false, out);
 }
 
 /// Appends the answer that turns the connection into a WebSocket. Plain copies: it is part of every connection's cost.

@@ -83,7 +83,7 @@ impl Scene {
         let reply = Reply { keep_alive, origin: Some(b"https://app.example"), ..Reply::last(Date::from_unix(0)) };
         scene.shard.core.wait(scene.id, Later::of(reply));
         let connection = scene.shard.core.table.get_mut(scene.id).unwrap();
-        connection.extra.get_or_insert_default().waits_for = WaitsFor::One;
+        connection.extra.get_or_insert_default().waiting().waits_for = WaitsFor::One;
         scene
     }
 
