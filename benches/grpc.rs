@@ -196,13 +196,14 @@ fn loads(options: &Options, scenario: Scenario) -> Option<Vec<Calls>> {
 /// All rounds of one load, each subject in turn within a round; whether the bound holds.
 fn run_load(options: &Options, load: Calls, subjects: &[Subject]) -> io::Result<bool> {
     let Calls { streams, size, in_flight, messages, .. } = load;
-    println!("echo: {streams} streams, {in_flight} in flight on each, {size} bytes, {messages} messages a round");
+    let what = format!("{streams} stream(s), {in_flight} in flight on each, {size} bytes");
+    println!("echo: {what}, {messages} messages a round");
     let mut columns: Vec<Column> = subjects.iter().map(|subject| (subject.clone(), Vec::new())).collect();
     let mut rounds = Table::new(&["round", "subject", "CPU µs", "user µs", "per second", "server busy", "client busy"]);
     for round in 1..=options.rounds {
         for (subject, samples) in &mut columns {
             let sample = measure(options, subject, load)
-                .map_err(|error| io::Error::other(format!("{streams} streams, {}: {error}", subject.name())))?;
+                .map_err(|error| io::Error::other(format!("{what}: {}: {error}", subject.name())))?;
             rounds.row(round_row(round, subject, &sample));
             samples.push(sample);
         }

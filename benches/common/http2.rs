@@ -69,8 +69,8 @@ pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8>
 }
 
 /// A frame that gives the other side `bytes` more of a window.
-pub(crate) fn window_update(stream: u32, bytes: u32) -> Vec<u8> {
-    frame(WINDOW_UPDATE, 0, stream, &bytes.to_be_bytes())
+pub(crate) fn window_update(stream: u32, bytes: usize) -> Vec<u8> {
+    frame(WINDOW_UPDATE, 0, stream, &(bytes as u32).to_be_bytes())
 }
 
 /// What a connection begins with: preface, settings (no pushes, the window of streams) and the connection's window.
@@ -79,7 +79,7 @@ pub(super) fn hello() -> Vec<u8> {
     settings.extend(SETTING_WINDOW.to_be_bytes());
     settings.extend(WINDOW.to_be_bytes());
     let settings = frame(SETTINGS, 0, 0, &settings);
-    [PREFACE, &settings, &window_update(0, WINDOW - WINDOW_DEFAULT)].concat()
+    [PREFACE, &settings, &window_update(0, (WINDOW - WINDOW_DEFAULT) as usize)].concat()
 }
 
 /// Whether the server's first frame is there; it must be its settings.

@@ -64,6 +64,7 @@ struct Connection {
 
 /// A stream's place in its own order of messages.
 struct Lane {
+    stream: u32,
     windows: Windows,
     is_answered: bool,
     /// Messages that may leave.
@@ -80,14 +81,14 @@ struct Windows {
     /// Bytes that may be sent.
     room: i64,
     /// Bytes that came since the last update.
-    used: u32,
+    used: usize,
 }
 
 impl Windows {
     /// Notes bytes that came; the update that is due.
     fn consume(&mut self, bytes: usize, stream: u32, out: &mut Vec<u8>) {
-        self.used += bytes as u32;
-        if self.used >= WINDOW / 2 {
+        self.used += bytes;
+        if self.used >= WINDOW as usize / 2 {
             out.extend(http2::window_update(stream, mem::take(&mut self.used)));
         }
     }
@@ -96,7 +97,8 @@ impl Windows {
 impl Connection {
     fn new(load: Calls) -> Self {
         let window = i64::from(http2::WINDOW_DEFAULT);
-        let lane = || Lane {
+        let lane = |stream| Lane {
+            stream,
             windows: Windows { room: window, used: 0 },
             is_answered: false,
             due: load.in_flight,
@@ -105,7 +107,7 @@ impl Connection {
             spill: Vec::new(),
         };
         Self {
-            lanes: (0..load.streams).map(|_| lane()).collect(),
+            lanes: (1..).step_by(2).take(load.streams).map(lane).collect(),
             message: Message::new(load.size),
             in_flight: load.in_flight,
             echoes: 0,
@@ -123,7 +125,7 @@ impl Connection {
             return Err(bad(&format!("the server takes {} streams at a time", self.streams_max)));
         }
         let authority = endpoint.address.to_string();
-        let heads = (0..self.lanes.len()).map(|at| http2::call(stream_of(at), &authority, &endpoint.path));
+        let heads = self.lanes.iter().map(|lane| http2::call(lane.stream, &authority, &endpoint.path));
         self.waiting.extend(heads.flatten());
         Ok(())
     }
@@ -133,9 +135,9 @@ impl Connection {
         self.leaving.clear();
         mem::swap(&mut self.leaving, &mut self.waiting);
         let length = self.message.len() as i64;
-        for (at, lane) in self.lanes.iter_mut().enumerate() {
+        for lane in &mut self.lanes {
             while lane.due > 0 && lane.windows.room.min(self.windows.room) >= length {
-                self.message.write(stream_of(at), lane.sent, &mut self.leaving);
+                self.message.write(lane.stream, lane.sent, &mut self.leaving);
                 lane.windows.room -= length;
                 self.windows.room -= length;
                 lane.sent += 1;
@@ -208,20 +210,17 @@ impl Lane {
             &spill
         };
         let mut whole = joined.chunks_exact(message.len());
-        let before = self.received;
+        let mut count = 0;
         for echo in whole.by_ref() {
             if !message.is(self.received, echo) || self.received == self.sent {
                 return Err(bad(&format!("stream {}: not echo {}: {echo:?}", frame.stream, self.received)));
             }
             self.received += 1;
+            count += 1;
         }
         self.spill = whole.remainder().to_vec();
-        Ok((self.received - before) as usize)
+        Ok(count)
     }
-}
-
-fn stream_of(lane: usize) -> u32 {
-    2 * lane as u32 + 1
 }
 
 fn lane(lanes: &mut [Lane], stream: u32) -> io::Result<&mut Lane> {
