@@ -34,7 +34,7 @@ fn s6_1_data_on_a_stream_that_is_not_open() {
 
 #[test]
 fn s6_1_padding_as_long_as_the_frame_or_longer() {
-    let wrong = [&b"\x01"[..], b"\x06hello", b"\x05hello", b"\xffhello", b""].map(|payload| data(1, PADDED, payload));
+    let wrong = [&b"\x01"[..], b"\x06hello", b"\xffhello", b""].map(|payload| data(1, PADDED, payload));
     // No byte for the padding's length is a frame that is too short.
     each_ends_the_connection(&wrong, &[PROTOCOL_ERROR, FRAME_SIZE_ERROR]);
 }

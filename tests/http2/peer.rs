@@ -1,11 +1,12 @@
 //! A client that says over HTTP/2 whatever a test wants, and what must come of it.
 
+use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use super::wire::{
-    ACK, CONTINUATION, DATA, END_STREAM, GOAWAY, HEADERS, PADDED, PING, PREFACE, RST_STREAM, SETTINGS, frame, get, ping,
+    ACK, DATA, END_STREAM, GOAWAY, HEADERS, PADDED, PING, PREFACE, RST_STREAM, SETTINGS, frame, get, ping,
     settings, status, window_update,
 };
 
@@ -62,6 +63,8 @@ pub struct Peer {
     /// The stream of the next request that shows that all is well.
     next: u32,
     seen: Vec<Frame>,
+    /// What came on streams that nobody waited for while another was.
+    kept: VecDeque<Frame>,
     /// A server that is not ours may close without a word, or treat a stream's error as the connection's.
     lenient: bool,
 }
@@ -76,7 +79,7 @@ impl Peer {
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
-        Self { stream, settings: Vec::new(), buf: Vec::new(), next: 100_001, seen: Vec::new(), lenient }
+        Self { stream, settings: Vec::new(), buf: Vec::new(), next: 100_001, seen: Vec::new(), kept: VecDeque::new(), lenient }
     }
 
     /// The preface and SETTINGS of both sides, each acknowledged.
@@ -114,7 +117,11 @@ impl Peer {
         let Some(head) = self.exactly(9)? else { return Ok(None) };
         let length = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
         let stream = u32::from_be_bytes(*head[5..].first_chunk().unwrap());
-        let Some(payload) = self.exactly(length)? else { return Err("the end came inside a frame".into()) };
+        let payload = match self.exactly(length)? {
+            Some(payload) => payload,
+            None if self.lenient => return Ok(None),
+            None => return Err("the end came inside a frame".into()),
+        };
         let found = Frame { kind: head[3], flags: head[4], stream, payload };
         if found.kind == PING && found.flags & ACK == 0 {
             self.send(&frame(PING, ACK, 0, &found.payload));
@@ -236,8 +243,7 @@ impl Peer {
     pub fn answer(&mut self, stream: u32) -> Result<Answer, String> {
         let mut answer = Answer::default();
         loop {
-            let what = format!("the answer of stream {stream}");
-            let frame = self.until(&what, |frame| frame.stream == stream && !matches!(frame.kind, 8 | CONTINUATION))?;
+            let frame = self.of_stream(stream)?;
             match frame.kind {
                 HEADERS if answer.status == 0 => {
                     answer.status = status(&frame.payload).ok_or_else(|| format!("no status: {frame:?}"))?;
@@ -257,6 +263,21 @@ impl Peer {
             if frame.ends_stream() {
                 return Ok(answer);
             }
+        }
+    }
+
+    /// The next frame of an answer on this stream. Those of other streams stay for whoever asks for them.
+    fn of_stream(&mut self, stream: u32) -> Result<Frame, String> {
+        if let Some(at) = self.kept.iter().position(|frame| frame.stream == stream) {
+            return Ok(self.kept.remove(at).unwrap());
+        }
+        loop {
+            let is_part = |frame: &Frame| frame.stream != 0 && matches!(frame.kind, HEADERS | DATA | RST_STREAM);
+            let frame = self.until(&format!("the answer of stream {stream}"), is_part)?;
+            if frame.stream == stream {
+                return Ok(frame);
+            }
+            self.kept.push_back(frame);
         }
     }
 

@@ -181,8 +181,11 @@ pub fn post(stream: u32) -> Vec<u8> {
 
 /// The `:status` that a response's block begins with. Digits are all that it can read in Huffman's code.
 pub fn status(block: &[u8]) -> Option<u16> {
-    let sizes = block.iter().take_while(|byte| *byte & 0xe0 == 0x20).count();
-    let block = &block[sizes..];
+    let mut block = block;
+    while let [0x20..=0x3f, rest @ ..] = block {
+        let more = if block[0] == 0x3f { 1 + rest.iter().take_while(|byte| **byte >= 0x80).count() } else { 0 };
+        block = rest.get(more..)?;
+    }
     let first = *block.first()?;
     let known = [200, 204, 206, 304, 400, 404, 500];
     if (0x88..=0x8e).contains(&first) {
@@ -218,6 +221,7 @@ fn coded_digits(value: &[u8]) -> Vec<u8> {
 fn statuses_are_read_in_every_form() {
     assert_eq!(status(&[0x88]), Some(200));
     assert_eq!(status(&[0x20, 0x8d, 0x88]), Some(404));
+    assert_eq!(status(&[0x20, 0x3f, 0xe1, 0x1f, 0x88]), Some(200));
     assert_eq!(status(b"\x08\x03405"), Some(405));
     assert_eq!(status(b"\x48\x03302"), Some(302));
     // RFC 7541 appendix C.6.1: 302.
