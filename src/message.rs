@@ -388,9 +388,16 @@ impl Message {
                 self.write_json(&mut out);
                 out.push(b'\n');
             }
-            Wire::Grpc => grpc::encode(self.payload(), &mut out),
+            Wire::Grpc => {
+                let kind = if self.is_text() { Kind::Text } else { Kind::Binary };
+                grpc::write_message(self.place(), self.time_ms, kind, self.payload(), &mut out);
+            }
         }
         Some(out)
+    }
+
+    fn place(&self) -> json::Place<'_> {
+        json::Place { topic: self.topic.as_str(), epoch: self.epoch.0, offset: self.offset.0 }
     }
 
     /// Whether it can be sent as text: what raw TCP calls text need not be.
@@ -406,8 +413,7 @@ impl Message {
 
     /// Appends its JSON, without a line break.
     pub fn write_json(&self, out: &mut Vec<u8>) {
-        let place = json::Place { topic: self.topic.as_str(), epoch: self.epoch.0, offset: self.offset.0 };
-        place.message(self.time_ms, self.kind, self.payload(), out);
+        self.place().message(self.time_ms, self.kind, self.payload(), out);
     }
 
     /// The frame for this format, encoded now if nobody has prepared it.

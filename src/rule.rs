@@ -116,13 +116,13 @@ labelled! {
         LengthForm = "length_form",
         /// WebSocket: a length of 64 bits.
         LengthOverflow = "length_overflow",
-        /// WebSocket: a compressed message, though compression was not agreed on.
+        /// WebSocket, gRPC: a compressed message, though compression was not agreed on.
         NotAgreed = "compression_not_agreed",
         /// WebSocket: a continuation of nothing.
         NothingToContinue = "nothing_to_continue",
         /// WebSocket: a message inside another.
         Interleaved = "interleaved_messages",
-        /// WebSocket, HTTP: a message over `message_bytes_max`.
+        /// WebSocket, HTTP, gRPC: a message over `message_bytes_max`.
         MessageTooBig = "message_too_big",
         /// WebSocket: more fragments than `fragments_max`.
         TooManyFragments = "too_many_fragments",
@@ -132,7 +132,7 @@ labelled! {
         BadUtf8 = "bad_utf8",
         /// WebSocket: a message that cannot be inflated.
         BadDeflate = "bad_deflate",
-        /// WebSocket: a message over `message_bytes_max` when it is inflated.
+        /// WebSocket, gRPC: a message over `message_bytes_max` when it is inflated.
         InflatedTooBig = "inflated_too_big",
         /// WebSocket: half of a close code.
         HalfACloseCode = "half_a_close_code",
@@ -140,6 +140,12 @@ labelled! {
         BadCloseCode = "bad_close_code",
         /// WebSocket: a close reason that is not UTF-8.
         BadCloseReason = "bad_close_reason",
+        /// gRPC: a message's prefix that says neither that it is compressed nor that it is not.
+        GrpcFlag = "bad_grpc_flag",
+        /// gRPC: a body that ends inside a message.
+        GrpcTruncated = "truncated_grpc_message",
+        /// gRPC: a message that is called compressed and cannot be inflated.
+        BadGzip = "bad_gzip",
         /// Raw TCP: a line over `message_bytes_max`.
         LineTooLong = "line_too_long",
         /// Raw TCP: a frame over `message_bytes_max`.
@@ -176,6 +182,8 @@ labelled! {
         Http2WindowExceeded = "http2_window_exceeded",
         /// HTTP/2: compressed fields that cannot be read.
         Http2Compression = "http2_compression",
+        /// HTTP/2: compressed fields that make too much work.
+        Http2FieldWork = "http2_field_work",
         /// HTTP/2: a request or trailers with fields that cannot be so.
         Http2Malformed = "http2_malformed",
         /// HTTP/2: a body that is not as long as announced.
@@ -222,8 +230,6 @@ labelled! {
         KeepAliveRequestsMax = "keep_alive_requests_max",
         /// No further request came in its time.
         KeepAliveTimeout = "keep_alive_timeout",
-        /// A stream was refused: its connection, or the process, had as many as it may have.
-        StreamsMax = "streams_max",
         /// A message was too big.
         MessageBytesMax = "message_bytes_max",
         /// A message had too many fragments.

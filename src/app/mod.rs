@@ -69,6 +69,7 @@ pub mod batch;
 pub mod chat;
 pub mod echo;
 pub mod files;
+pub mod grpc;
 pub mod opening;
 pub mod parameters;
 pub mod router;
@@ -93,7 +94,7 @@ pub use crate::config::SlowConsumer;
 pub use router::{Request, RouteId, Router};
 
 /// The built-in applications on their paths: `/echo`, `/chat/{room}`, `/topics/{topic}` and, for batches,
-/// `/topics`.
+/// `/topics`; and the [gRPC services](grpc).
 #[must_use]
 pub fn standard_routes() -> Router {
     standard_routes_with(SlowConsumer::default())
@@ -102,11 +103,12 @@ pub fn standard_routes() -> Router {
 /// The same with a policy for slow subscribers of chats and topics.
 #[must_use]
 pub fn standard_routes_with(slow_consumer: SlowConsumer) -> Router {
-    Router::new()
+    let router = Router::new()
         .route("/echo", echo::Echo)
         .route_with("/chat/{room}", chat::Chat::default(), slow_consumer)
         .route_with("/topics/{topic}", topic::Topics, slow_consumer)
-        .route("/topics", topic::Batch)
+        .route("/topics", topic::Batch);
+    grpc::add_to(router, slow_consumer)
 }
 
 /// An application: one value per shard, cloned from the one that was given to the router.

@@ -1,6 +1,6 @@
 //! A handler's surroundings in a test: it is called as a shard would call it, and what it wishes is told in words.
 
-use super::{Context, Effect, Handler, Refusal, Request, Subject};
+use super::{Context, Effect, Handler, NoRoom, Published, Refusal, Request, Subject};
 use crate::close::CloseReason;
 use crate::codec::websocket::deflate::Deflater;
 use crate::hub::Start;
@@ -76,6 +76,24 @@ impl Bench {
 
     pub(crate) fn message<H: Handler>(&mut self, handler: &mut H, state: &mut H::State, kind: Kind, payload: &[u8]) {
         self.call(|context| handler.message(state, kind, payload, context));
+    }
+
+    pub(crate) fn finish<H: Handler>(&mut self, handler: &mut H, state: &mut H::State) {
+        self.call(|context| handler.finish(state, context));
+    }
+
+    pub(crate) fn leave<H: Handler>(&mut self, handler: &mut H, state: &mut H::State) {
+        self.call(|context| handler.leave(state, context));
+    }
+
+    pub(crate) fn published<H: Handler>(
+        &mut self,
+        handler: &mut H,
+        state: &mut H::State,
+        number: u32,
+        outcome: Result<Published, NoRoom>,
+    ) {
+        self.call(|context| handler.published(state, number, outcome, context));
     }
 
     pub(crate) fn close<H: Handler>(&mut self, handler: &mut H, state: &mut H::State, reason: CloseReason) {

@@ -30,8 +30,6 @@ pub struct Limits {
     pub keep_alive_requests_max: u32,
     /// Time from an answer to the next request.
     pub keep_alive_timeout: Duration,
-    /// Streams that one connection of HTTP/2 may have open. All of a process may have as many as connections, each shard.
-    pub streams_max: usize,
     /// Bytes of one message, after inflation. A declared length is checked before anything is allocated.
     pub message_bytes_max: usize,
     /// Fragments of one message.
@@ -162,7 +160,6 @@ impl Default for Limits {
             body_rate_min: 1024,
             keep_alive_requests_max: 1000,
             keep_alive_timeout: Duration::from_secs(75),
-            streams_max: 100,
             message_bytes_max: 1024 * 1024,
             fragments_max: 65_536,
             empty_fragments_max: 16,

@@ -13,9 +13,10 @@ pub(crate) mod testing;
 pub mod websocket;
 
 use crate::close::CloseReason;
+use crate::codec::grpc::gzip::Gunzip;
 use crate::codec::http1::stream::write_chunk;
 use crate::codec::websocket::deflate::{Deflater, Inflater};
-use crate::codec::{grpc as grpc_codec, json, length, line, sse};
+use crate::codec::{self, json, length, line, sse};
 use crate::config::Limits;
 use crate::message::{Kind, Wire};
 use crate::rule::Rule;
@@ -103,6 +104,8 @@ pub struct Tools {
     pub deflater: Deflater,
     /// Inflates, likewise.
     pub inflater: Inflater,
+    /// Inflates gzip.
+    pub gunzip: Gunzip,
     /// Room for one inflated message at a time.
     pub inflated: Vec<u8>,
 }
@@ -193,7 +196,7 @@ pub fn encode_message(encoder: Encoder, kind: Kind, payload: &[u8], deflater: &m
         Wire::WebSocket | Wire::WebSocketDeflate => websocket::encode_message(encoder, kind, payload, deflater, out),
         Wire::Line => line::encode(payload, out),
         Wire::Length => length::encode(payload, out),
-        Wire::Grpc => grpc_codec::encode(payload, out),
+        Wire::Grpc => codec::grpc::encode(payload, out),
         _ => encode_aside(encoder, kind, payload, deflater, out),
     }
 }
@@ -231,7 +234,14 @@ pub fn encode_reset(encoder: Encoder, place: json::Place<'_>, deflater: &mut Def
         Wire::JsonStream => write_chunk(|out| out.extend_from_slice(&[&reset[..], b"\n"].concat()), out),
         Wire::Json => out.extend_from_slice(&reset),
         Wire::JsonLines => out.extend_from_slice(&[&reset[..], b"\n"].concat()),
-        Wire::Grpc => grpc_codec::encode(&reset, out),
+        Wire::Grpc => codec::grpc::write_reset(place, out),
+    }
+}
+
+/// Appends that a subscription begins and after which place its live stream does, in formats that have a frame for that.
+pub fn encode_subscribed(encoder: Encoder, place: json::Place<'_>, out: &mut Vec<u8>) {
+    if encoder.wire == Wire::Grpc {
+        codec::grpc::write_subscribed(place, true, out);
     }
 }
 

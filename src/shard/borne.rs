@@ -20,6 +20,8 @@ use crate::app::Status;
 use crate::app::router::News;
 use crate::buf::Next;
 use crate::close::CloseReason;
+use crate::codec::grpc::Encoding;
+use crate::codec::grpc::status::status_fields;
 use crate::codec::http2::frame::{self, HEADER_BYTES};
 use crate::codec::http2::{ErrorCode, StreamId, response};
 use crate::id::ConnId;
@@ -45,13 +47,21 @@ pub(super) struct Borne {
     begun: bool,
     /// All of the response has been written: it ends when nothing is queued.
     pub(super) ending: bool,
-    /// The call's messages come compressed by gzip, if their flag says so.
-    pub(super) gzip: bool,
+    /// How a call's messages are compressed that say they are.
+    pub(super) encoding: Encoding,
 }
 
 impl Borne {
     pub(super) const fn new(carrier: ConnId, stream: StreamId) -> Self {
-        Self { carrier, stream, deadline: None, status: None, begun: false, ending: false, gzip: false }
+        Self {
+            carrier,
+            stream,
+            deadline: None,
+            status: None,
+            begun: false,
+            ending: false,
+            encoding: Encoding::Identity,
+        }
     }
 }
 
@@ -204,7 +214,7 @@ impl Core {
         let deadline = call.timeout.map(|timeout| self.after(timeout));
         if let Some(borne) = self.table.get_mut(id).and_then(|connection| connection.borne()) {
             borne.deadline = deadline;
-            borne.gzip = call.gzip;
+            borne.encoding = call.encoding;
         }
         if let Some(deadline) = deadline {
             self.arm_by(id, deadline);
@@ -213,11 +223,13 @@ impl Core {
 
     /// The client of a call has said all.
     pub(super) fn finish_call(&mut self, id: ConnId) -> Fed {
-        let Some(connection) = self.table.get(id) else { return Fed::default() };
-        if connection.partial.is_some() {
-            let detail = "the call ended within a message".to_owned();
-            return Fed { close: Some((CloseReason::ProtocolError, detail)), ..Fed::default() };
+        let Some(connection) = self.table.get_mut(id) else { return Fed::default() };
+        if let Err(violation) = grpc::end(&mut connection.partial, &mut self.partials) {
+            let status = Box::new(violation.status());
+            connection.borne().into_iter().for_each(|borne| borne.status = Some(status.clone()));
+            return Fed { close: Some(reasoned(&violation, &self.metrics)), ..Fed::default() };
         }
+        let Some(connection) = self.table.get(id) else { return Fed::default() };
         let (route, state) = (connection.route, connection.state);
         let topic = self.members.name(connection.membership.topic).cloned();
         let subject = self.subject(id, connection, topic.as_ref());
@@ -490,9 +502,8 @@ impl Core {
         }
         if is_call {
             let status = borne.status.take().map_or(Status::OK, |status| *status);
-            let mut room = String::new();
-            let fields = grpc::status_fields(&status, &mut room);
-            response::write_trailers(stream, fields, out);
+            let (code, message) = status_fields(&status);
+            response::write_trailers(stream, trailers(code, message.as_deref()), out);
             bearer.http2.ended(stream);
         } else {
             out.extend_from_slice(&bearer.http2.data(stream, 0, true));
@@ -557,9 +568,17 @@ impl Core {
         if let Some(borne) = connection.borne()
             && borne.status.is_none()
         {
-            borne.status = Some(Box::new(grpc::status_of(reason, detail)));
+            let status = Status::from(reason);
+            let message = if detail.is_empty() { status.message } else { detail.to_owned().into() };
+            borne.status = Some(Box::new(Status { message, ..status }));
         }
     }
+}
+
+/// The fields that end a call.
+pub(super) fn trailers<'s>(code: &'s str, message: Option<&'s str>) -> impl Iterator<Item = (&'s [u8], &'s [u8])> {
+    let message = message.map(|message| (&b"grpc-message"[..], message.as_bytes()));
+    [(&b"grpc-status"[..], code.as_bytes())].into_iter().chain(message)
 }
 
 /// Bytes of the HEADERS frame at the start of a response.

@@ -126,7 +126,11 @@ impl Core {
             Event::Ends { stream, name } => {
                 self.feed_stream(carrier, name, stream, &mut [], true);
             }
-            Event::Reset { name, code } => self.stream_lost(name, code),
+            Event::Reset { name, code, rule } => {
+                rule.into_iter().for_each(|rule| self.metrics.count_violation(rule));
+                self.stream_lost(name, code);
+            }
+            Event::Refused(rule) => self.metrics.count_violation(rule),
             Event::Window(Some(name)) => self.window_grew(name),
             Event::Window(None) => {
                 let names: Vec<_> = carrier.http2.names().collect();
@@ -163,8 +167,8 @@ impl Core {
     fn admit_stream(&mut self, carrier: ConnId, stream: StreamId) -> Option<ConnId> {
         let connection = self.table.get(carrier).filter(|one| !one.flags.has(Flags::CLOSING))?;
         let listener = connection.listener();
-        if self.streams >= self.limits.connections_max.max(self.limits.streams_max) {
-            self.metrics.strike(Limit::StreamsMax);
+        if self.streams >= Self::streams_max(&self.limits) {
+            self.metrics.strike(Limit::Http2StreamsMax);
             return None;
         }
         let name = self.table.insert(listener, Protocol::Http, self.tick)?;

@@ -52,6 +52,9 @@ impl<B: Backend> Shard<B> {
         self.core.report(id, reason, detail);
         self.core.leave(id, reason);
         if broken {
+            if is_carrier {
+                self.close_streams(id, reason);
+            }
             self.end(id, Ending::Reset);
             return;
         }
@@ -85,7 +88,7 @@ impl<B: Backend> Shard<B> {
 
     /// Tells the streams of a connection that it ends.
     fn close_streams(&mut self, id: ConnId, reason: CloseReason) {
-        let is_lost = !is_polite(reason);
+        let is_lost = self.core.flag(id, Flags::BROKEN) || !is_polite(reason);
         for stream in self.core.streams_of(id) {
             if is_lost {
                 self.core.set(stream, Flags::BROKEN);

@@ -186,12 +186,14 @@ impl Core {
     /// Bytes of messages that may wait for one group's members.
     const GROUP_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-    /// Connections, those that are turned away, and as many streams.
+    /// Streams of all connections together: as many as there may be connections, and enough for one at least.
+    pub(super) fn streams_max(limits: &Limits) -> usize {
+        limits.connections_max.max(limits.http2.streams_max as usize)
+    }
+
+    /// Connections, those that are turned away, and streams.
     fn entries_max(limits: &Limits) -> usize {
-        limits
-            .connections_max
-            .saturating_add(Control::SHED_MAX)
-            .saturating_add(limits.connections_max.max(limits.streams_max))
+        limits.connections_max.saturating_add(Control::SHED_MAX).saturating_add(Self::streams_max(limits))
     }
 
     pub(super) fn new(seed: Seed) -> Self {

@@ -9,6 +9,7 @@ use super::opening::Fed;
 use super::pace::Pace;
 use crate::app::{Context, Effect, Subject};
 use crate::close::CloseReason;
+use crate::codec::grpc::Encoding;
 use crate::id::{ConnId, ListenerId};
 use crate::io::{Accepted, Backend, Completion, Lease};
 use crate::metrics::ShardMetrics;
@@ -381,9 +382,13 @@ impl Core {
                 websocket::receive(state, partial, bytes, &mut env, on_event).map_err(|v| reasoned(&v, metrics))
             }
             Protocol::Grpc => {
-                let gzip = connection.borne().is_some_and(|borne| borne.gzip);
-                grpc::receive(&mut connection.partial, bytes, gzip, &mut env, on_event)
-                    .map_err(|v| reasoned(&v, metrics))
+                let encoding = connection.borne().map_or(Encoding::Identity, |borne| borne.encoding);
+                let result = grpc::receive(&mut connection.partial, bytes, encoding, &mut env, on_event);
+                result.map_err(|violation| {
+                    let status = Box::new(violation.status());
+                    connection.borne().into_iter().for_each(|borne| borne.status = Some(status.clone()));
+                    reasoned(&violation, metrics)
+                })
             }
             _ => tcp::receive(protocol, &mut connection.partial, bytes, &mut env, on_event)
                 .map_err(|v| reasoned(&v, metrics)),

@@ -157,7 +157,7 @@ impl Service for Requests<'_> {
         }
         reply.keep_alive &= !self.is_last && body.is_some();
         if self.is_call(head) {
-            return Ok(self.call(head));
+            return Ok(self.call(head, reply));
         }
         if self.offers_at(head).calls {
             let message = "this is a gRPC method; call it over HTTP/2 as application/grpc".to_owned();
@@ -412,7 +412,7 @@ impl Requests<'_> {
     }
 
     /// Writes that a request cannot be served as it is; others may follow.
-    fn refuse(&mut self, refusal: &Refusal, reply: Reply<'_>) -> Answer {
+    pub(super) fn refuse(&mut self, refusal: &Refusal, reply: Reply<'_>) -> Answer {
         self.metrics.http_errors_total.add(1);
         let Refusal { status, code, message } = refusal;
         write_error(*status, code, message, &[], reply, self.out);

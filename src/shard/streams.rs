@@ -253,6 +253,8 @@ impl Core {
             let place: Option<&dyn fmt::Display> = if past.reset { None } else { Some(&place) };
             sse::write_start(RETRY_MS, place, &mut start);
         }
+        let began = past.messages.first().map_or(past.cursor, before);
+        session::encode_subscribed(encoder, place_of(topic, began), &mut start);
         if past.reset {
             self.metrics.resets_total.add(1);
             if protocol == Protocol::Sse {

@@ -7,7 +7,8 @@ use super::streams::{Absent, State, Stream};
 use super::windows::{ReceiveWindow, SendWindow};
 use super::{Env, Http2, Partial, Violation};
 use crate::codec::http2::frame::{self, Header, flag};
-use crate::codec::http2::hpack::Decoder;
+use crate::codec::http2::head::{RequestHead, Trailers};
+use crate::codec::http2::hpack::{Bounds, Decoded, Decoder};
 use crate::codec::http2::{ErrorCode, StreamId, response};
 use crate::rule::Rule;
 
@@ -240,6 +241,9 @@ impl Http2 {
     }
 }
 
+/// Fields that a head of HTTP/1.1 has in its first line: `:method`, `:scheme` and `:path`.
+const FIRST_LINE_FIELDS: usize = 3;
+
 /// Reads the block of a request and writes it as a head of HTTP/1.1.
 fn read_request(
     decoder: &mut Decoder,
@@ -247,49 +251,28 @@ fn read_request(
     env: &mut Env<'_>,
     head: &mut Vec<u8>,
 ) -> Result<Fields, Violation> {
-    let _ = decoder;
-    let fields = literals(block)?;
-    let get = |name: &[u8]| fields.iter().find(|field| field.0 == name).map(|field| field.1);
-    let bytes: usize = fields.iter().map(|(name, value)| name.len() + value.len() + 32).sum();
-    if bytes > env.limits.head_bytes_max {
-        return Ok(Fields::Over(Rule::HeadTooLarge));
-    }
-    if fields.len() > env.limits.head_fields_max {
-        return Ok(Fields::Over(Rule::TooManyFields));
-    }
-    let (Some(method), Some(path), Some(host)) = (get(b":method"), get(b":path"), get(b":authority")) else {
-        return Ok(Fields::Malformed);
-    };
-    head.extend_from_slice(&[method, b" ", path, b" HTTP/1.1\r\nhost: ", host, b"\r\n\r\n"].concat());
-    let length = get(b"content-length").map(|value| String::from_utf8_lossy(value).parse().unwrap_or(0));
-    Ok(Fields::Good(length))
+    let bounds = bounds(env);
+    let mut request = RequestHead::new(head);
+    let decoded = decoder.decode(block, bounds, &mut env.tools.inflated, |name, value| request.push(name, value))?;
+    let fields = request.finish().map_or(Fields::Malformed, |facts| Fields::Good(facts.content_length));
+    Ok(over(decoded, bounds).unwrap_or(fields))
 }
 
 /// Reads the block of trailers.
 fn read_trailers(decoder: &mut Decoder, block: &[u8], env: &mut Env<'_>) -> Result<Fields, Violation> {
-    let _ = (decoder, env);
-    let fields = literals(block)?;
-    Ok(if fields.iter().any(|field| field.0.starts_with(b":")) { Fields::Malformed } else { Fields::Good(None) })
+    let bounds = bounds(env);
+    let mut trailers = Trailers::default();
+    let decoded = decoder.decode(block, bounds, &mut env.tools.inflated, |name, value| trailers.push(name, value))?;
+    let fields = trailers.finish().map_or(Fields::Malformed, |()| Fields::Good(None));
+    Ok(over(decoded, bounds).unwrap_or(fields))
 }
 
-fn literals(mut block: &[u8]) -> Result<Vec<(&[u8], &[u8])>, Violation> {
-    let mut fields = Vec::new();
-    while let Some((&first, rest)) = block.split_first() {
-        let mut string = {
-            let mut rest = rest;
-            move || {
-                let (&length, more) = rest.split_first()?;
-                let (string, more) = more.split_at_checked(usize::from(length))?;
-                rest = more;
-                Some((string, more))
-            }
-        };
-        let (Some((name, _)), Some((value, more))) = (string(), string()) else { return Err(Violation::Compression) };
-        if first != 0 {
-            return Err(Violation::Compression);
-        }
-        fields.push((name, value));
-        block = more;
-    }
-    Ok(fields)
+const fn bounds(env: &Env<'_>) -> Bounds {
+    Bounds { bytes_max: env.limits.head_bytes_max, fields_max: env.limits.head_fields_max + FIRST_LINE_FIELDS }
+}
+
+/// What was too much, if anything was.
+fn over(decoded: Decoded, bounds: Bounds) -> Option<Fields> {
+    let rule = if decoded.bytes > bounds.bytes_max { Rule::HeadTooLarge } else { Rule::TooManyFields };
+    decoded.over.then_some(Fields::Over(rule))
 }

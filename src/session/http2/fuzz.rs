@@ -33,10 +33,11 @@ pub fn read<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, limits: &Limits) -> 
     for piece in std::iter::once(begin).chain(pieces) {
         let (mut piece, mut at) = (piece.to_vec(), 0);
         while at < piece.len() {
+            let rest = piece.len() - at;
             let mut env = Env { limits, tools: &mut tools, partials: &mut partials };
             match http2.receive(&mut partial, &mut piece[at..], Tick(0), &mut env, &mut seen.answers) {
                 Ok((taken, event)) => {
-                    assert!(event.is_some() || taken == piece.len() - at, "without an event all is done with");
+                    assert!(event.is_some() || taken == rest, "without an event all is done with");
                     at += taken;
                     if let Some(event) = event {
                         carry_out(event, &mut http2, &mut partials, &mut seen);
@@ -159,9 +160,10 @@ mod tests {
     /// A frame that could be right, and often is not.
     fn push_frame(dice: &mut Dice, out: &mut Vec<u8>) {
         let stream = StreamId([0, 1, 3, 5, 7, 9, 11, 2][dice.below(8)] + if dice.below(40) == 0 { 1 << 20 } else { 0 });
-        let kind =
-            [0, 0, 0, 1, 1, 1, 1, 2, 3, 4, 6, 8, 8, 9, 7, 33, 5][dice.below(if dice.below(9) == 0 { 17 } else { 13 })];
-        let (length, flags) = (dice.below([9, 40, 3000][dice.below(3)]), [0, 1, 4, 5, 8, 0x2c, 0xff][dice.below(7)]);
+        let kinds = if dice.below(9) == 0 { 17 } else { 13 };
+        let kind = [0, 0, 0, 1, 1, 1, 1, 2, 3, 4, 6, 8, 8, 9, 7, 33, 5][dice.below(kinds)];
+        let length_max = [9, 40, 3000][dice.below(3)];
+        let (length, flags) = (dice.below(length_max), [0, 1, 4, 5, 8, 0x2c, 0xff][dice.below(7)]);
         let mut payload = vec![u8::try_from(dice.below(9)).unwrap(); length];
         let mut whole = 0;
         match kind {

@@ -2,6 +2,7 @@
 
 use crate::close::CloseReason;
 use crate::codec::http2::ErrorCode;
+use crate::codec::http2::hpack::BadBlock;
 use crate::rule::Rule;
 
 /// How a peer broke the rules of the connection: it ends, after GOAWAY.
@@ -53,6 +54,9 @@ pub enum Violation {
     /// Compressed fields that cannot be read (section 4.3).
     #[error("compressed fields that cannot be read")]
     Compression,
+    /// Compressed fields that make more work than honest ones can.
+    #[error("compressed fields that make too much work")]
+    FieldWork,
     /// Streams were reset too often, by the peer (CVE-2023-44487) or because of it (CVE-2025-8671).
     #[error("too many streams that were reset")]
     Resets,
@@ -79,10 +83,22 @@ impl Violation {
             Self::ClosedStream => ErrorCode::StreamClosed,
             Self::SettingWindow | Self::WindowOverflow | Self::WindowExceeded => ErrorCode::FlowControlError,
             Self::Compression => ErrorCode::CompressionError,
-            Self::Resets | Self::Frames | Self::EmptyData | Self::DataOverhead | Self::Continuations => {
-                ErrorCode::EnhanceYourCalm
-            }
+            Self::FieldWork
+            | Self::Resets
+            | Self::Frames
+            | Self::EmptyData
+            | Self::DataOverhead
+            | Self::Continuations => ErrorCode::EnhanceYourCalm,
             _ => ErrorCode::ProtocolError,
+        }
+    }
+}
+
+impl From<BadBlock> for Violation {
+    fn from(bad: BadBlock) -> Self {
+        match bad {
+            BadBlock::TooMuchWork => Self::FieldWork,
+            _ => Self::Compression,
         }
     }
 }
@@ -104,6 +120,7 @@ impl crate::session::Violation for Violation {
             Self::WindowOverflow => Rule::Http2WindowOverflow,
             Self::WindowExceeded => Rule::Http2WindowExceeded,
             Self::Compression => Rule::Http2Compression,
+            Self::FieldWork => Rule::Http2FieldWork,
             Self::Resets => Rule::Http2Resets,
             Self::Frames => Rule::Http2Frames,
             Self::EmptyData => Rule::Http2EmptyData,

@@ -65,7 +65,7 @@ fn resets_of_ours_count_but_after_a_whole_response() {
 
 #[test]
 fn refusals_and_too_large_heads_count() {
-    let mut limits = Limits { head_fields_max: 4, ..Limits::default() };
+    let mut limits = Limits { head_fields_max: 1, ..Limits::default() };
     limits.http2.streams_max = 1;
     let large = |n| bytes(kind::HEADERS, END | WHOLE, 2 * n + 1, &request(&[("a", "b")]));
     assert_eq!(flood(&mut Peer::greeted_with(limits.clone()), large, Violation::Resets), 200);
