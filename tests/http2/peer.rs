@@ -6,8 +6,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use super::wire::{
-    ACK, DATA, END_STREAM, GOAWAY, HEADERS, PADDED, PING, PREFACE, RST_STREAM, SETTINGS, frame, get, ping,
-    settings, status, window_update,
+    ACK, DATA, END_STREAM, GOAWAY, HEADERS, PADDED, PING, PREFACE, RST_STREAM, SETTINGS,
+    WINDOW_UPDATE, frame, get, ping, settings, status, window_update,
 };
 
 /// How long anything may take before a test fails.
@@ -59,6 +59,8 @@ pub struct Peer {
     pub stream: TcpStream,
     /// What the server said in its SETTINGS.
     pub settings: Vec<(u16, u32)>,
+    /// What the server takes on the connection, apart from what a test sends.
+    pub room: usize,
     buf: Vec<u8>,
     /// The stream of the next request that shows that all is well.
     next: u32,
@@ -79,7 +81,7 @@ impl Peer {
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
-        Self { stream, settings: Vec::new(), buf: Vec::new(), next: 100_001, seen: Vec::new(), kept: VecDeque::new(), lenient }
+        Self { stream, settings: Vec::new(), room: 65_535, buf: Vec::new(), next: 100_001, seen: Vec::new(), kept: VecDeque::new(), lenient }
     }
 
     /// The preface and SETTINGS of both sides, each acknowledged.
@@ -125,6 +127,9 @@ impl Peer {
         let found = Frame { kind: head[3], flags: head[4], stream, payload };
         if found.kind == PING && found.flags & ACK == 0 {
             self.send(&frame(PING, ACK, 0, &found.payload));
+        }
+        if found.kind == WINDOW_UPDATE && found.stream == 0 {
+            self.room += found.number(0) as usize;
         }
         if self.seen.len() < 12 {
             self.seen.push(found.clone());
