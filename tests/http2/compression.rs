@@ -48,7 +48,11 @@ fn hpack_s2_3_3_a_names_index_beyond_both_tables() {
 #[test]
 fn hpack_s2_3_2_entries_have_the_newest_first() {
     judge(|peer| {
-        peer.send(&headers(1, WHOLE, &[indexed(2), indexed(6), indexed(4), stored(":authority", "localhost")].concat()));
+        peer.send(&headers(
+            1,
+            WHOLE,
+            &[indexed(2), indexed(6), indexed(4), stored(":authority", "localhost")].concat(),
+        ));
         peer.answers(1, 200)?;
         // 62: the authority.
         peer.send(&headers(3, WHOLE, &[by_index(), indexed(62)].concat()));

@@ -60,7 +60,9 @@ fn s3_4_requests_may_follow_the_preface_at_once() {
 
 #[test]
 fn s3_4_a_preface_that_is_wrong_ends_the_connection() {
-    for wrong in [&b"PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n"[..], b"PRI * HTTP/2.0\r\n\r\nSM\r\n\rx", b"INVALID PREFACE\r\n\r\n"] {
+    for wrong in
+        [&b"PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n"[..], b"PRI * HTTP/2.0\r\n\r\nSM\r\n\rx", b"INVALID PREFACE\r\n\r\n"]
+    {
         judge_silent(|peer| {
             peer.send(wrong);
             peer.send(&settings(&[]));
@@ -168,7 +170,10 @@ fn s4_2_headers_over_the_largest_frame_are_the_connections_error() {
 fn s4_2_a_declared_length_is_refused_before_the_bytes_come() {
     for kind in [DATA, HEADERS, PRIORITY, SETTINGS, PING, GOAWAY, 9, 99] {
         judge(|peer| {
-            peer.say(&[post(1), frame_header(0xff_ffff, kind, 0, u32::from(matches!(kind, DATA | HEADERS | PRIORITY | 9)))]);
+            peer.say(&[
+                post(1),
+                frame_header(0xff_ffff, kind, 0, u32::from(matches!(kind, DATA | HEADERS | PRIORITY | 9))),
+            ]);
             peer.resets_or_dies(1, &[FRAME_SIZE_ERROR])
         });
     }
@@ -218,7 +223,11 @@ fn s4_3_nothing_may_lie_between_the_frames_of_a_header_block() {
         continuation(3, END_HEADERS, &block),
     ] {
         judge(|peer| {
-            peer.say(&[headers(1, END_STREAM, &block[..4]), between.clone(), continuation(1, END_HEADERS, &block[4..])]);
+            peer.say(&[
+                headers(1, END_STREAM, &block[..4]),
+                between.clone(),
+                continuation(1, END_HEADERS, &block[4..]),
+            ]);
             peer.dies(&[PROTOCOL_ERROR])
         });
     }
@@ -240,7 +249,12 @@ fn s5_4_1_an_error_of_the_connection_is_told_with_the_last_stream() {
 #[test]
 fn s5_4_2_an_error_of_a_stream_leaves_the_others() {
     judge(|peer| {
-        peer.say(&[post(1), post(3), data(1, 0, b"well"), headers(5, WHOLE, &request_with("GET", "/", &[("UP", "x")]))]);
+        peer.say(&[
+            post(1),
+            post(3),
+            data(1, 0, b"well"),
+            headers(5, WHOLE, &request_with("GET", "/", &[("UP", "x")])),
+        ]);
         peer.until("RST_STREAM", |frame| frame.kind == 3 && frame.stream == 5)?;
         peer.say(&[data(1, END_STREAM, b" done"), data(3, END_STREAM, b"me too")]);
         same("the echo", peer.answers(1, 200)?, b"well done".to_vec())?;

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::peer::{Peer, Verdict, same};
 use super::wire::{
-    CANCEL, DATA, ENABLE_CONNECT_PROTOCOL, END_HEADERS, END_STREAM, GOAWAY, HEADERS, NO_ERROR, REFUSED_STREAM, RST_STREAM,
-    WHOLE, block, data, get, headers, post, request, request_with, rst_stream, status,
+    CANCEL, DATA, ENABLE_CONNECT_PROTOCOL, END_HEADERS, END_STREAM, GOAWAY, HEADERS, NO_ERROR, REFUSED_STREAM,
+    RST_STREAM, WHOLE, block, data, get, headers, post, request, request_with, rst_stream, status,
 };
 use crate::common::{Running, backends, config, until, wire as frames};
 use crate::{judge, on_each_backend, other};
@@ -82,7 +82,10 @@ fn a_topic_has_members_of_every_kind() {
             until("both have joined", || running.count(|shard| shard.subscriptions.get()) == 2);
             for (number, stream) in [(0, 3), (1, 5), (2, 7)] {
                 let text = format!("over HTTP/2 {number}");
-                peer.say(&[headers(stream, END_HEADERS, &request("POST", "/topics/mixed")), data(stream, END_STREAM, text.as_bytes())]);
+                peer.say(&[
+                    headers(stream, END_HEADERS, &request("POST", "/topics/mixed")),
+                    data(stream, END_STREAM, text.as_bytes()),
+                ]);
                 same("the message", socket.text(), text)?;
                 socket.send_text(&format!("from a socket {number}"));
                 same("its own", socket.text(), format!("from a socket {number}"))?;
@@ -93,9 +96,8 @@ fn a_topic_has_members_of_every_kind() {
                 let frame = peer.until("events", |frame| frame.kind == DATA && frame.stream == 1)?;
                 said.push_str(std::str::from_utf8(&frame.payload).unwrap());
             }
-            let lines: Vec<&str> = said.lines().filter_map(|line| line.strip_prefix("data: "))
-                .filter(|data| !data.is_empty())
-                .collect();
+            let lines: Vec<&str> =
+                said.lines().filter_map(|line| line.strip_prefix("data: ")).filter(|data| !data.is_empty()).collect();
             let due: Vec<String> =
                 (0..3).flat_map(|at| [format!("over HTTP/2 {at}"), format!("from a socket {at}")]).collect();
             same("the events", lines, due.iter().map(String::as_str).collect())?;
@@ -126,7 +128,10 @@ fn rfc8441_a_websocket_on_a_stream() {
         let head = peer.until("its head", |frame| frame.kind == HEADERS && frame.stream == 1)?;
         same("its status", (status(&head.payload), head.ends_stream()), (Some(200), false))?;
         for text in ["over", "a stream"] {
-            peer.say(&[data(1, 0, &frames::masked(frames::FIN | frames::TEXT, text.as_bytes())), get(if text == "over" { 3 } else { 5 })]);
+            peer.say(&[
+                data(1, 0, &frames::masked(frames::FIN | frames::TEXT, text.as_bytes())),
+                get(if text == "over" { 3 } else { 5 }),
+            ]);
             let mut found = Vec::new();
             while found.len() < 2 + text.len() {
                 found.extend(peer.until("an echo", |frame| frame.kind == DATA && frame.stream == 1)?.payload);
@@ -138,7 +143,9 @@ fn rfc8441_a_websocket_on_a_stream() {
         same("it", &close.payload[..], &[0x88, 2, 0x03, 0xe8])?;
         if !close.ends_stream() {
             peer.send(&data(1, END_STREAM, b""));
-            peer.until("the stream's end", |frame| frame.stream == 1 && (frame.ends_stream() || frame.kind == RST_STREAM))?;
+            peer.until("the stream's end", |frame| {
+                frame.stream == 1 && (frame.ends_stream() || frame.kind == RST_STREAM)
+            })?;
         }
         peer.lives()
     });
@@ -165,7 +172,9 @@ fn drained(running: &Running, peer: &mut Peer) -> Verdict {
     same("its last stream is no smaller than those that are open", goaway.number(0) >= 3, true)?;
     peer.send(&data(3, END_STREAM, b" ends"));
     // A request that was not whole is answered, or refused so that it may be sent again elsewhere.
-    let end = peer.until("the end of what was under way", |frame| frame.stream == 3 && (frame.kind == RST_STREAM || frame.ends_stream()))?;
+    let end = peer.until("the end of what was under way", |frame| {
+        frame.stream == 3 && (frame.kind == RST_STREAM || frame.ends_stream())
+    })?;
     if end.kind == RST_STREAM {
         same("the code", end.number(0), REFUSED_STREAM)?;
     }

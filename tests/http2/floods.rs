@@ -169,7 +169,8 @@ fn a_compression_bomb() {
         let began = Instant::now();
         for stream in (3..43).step_by(2) {
             peer.send(&headers(stream, WHOLE, &bomb));
-            let found = peer.until("its end", |frame| matches!(frame.kind, RST_STREAM | HEADERS) && frame.stream == stream);
+            let found =
+                peer.until("its end", |frame| matches!(frame.kind, RST_STREAM | HEADERS) && frame.stream == stream);
             match found {
                 Ok(frame) if frame.kind == HEADERS => same("its status", status(&frame.payload), Some(431))?,
                 Ok(_) => {}

@@ -2,10 +2,11 @@
 
 use super::peer::same;
 use super::wire::{
-    ACK, CANCEL, CONTINUATION, DATA, ENABLE_PUSH, END_HEADERS, END_STREAM, FLOW_CONTROL_ERROR, FRAME_SIZE_ERROR, GOAWAY,
-    HEADER_TABLE_SIZE, HEADERS, INITIAL_WINDOW_SIZE, MAX_CONCURRENT_STREAMS, MAX_FRAME_SIZE, NO_ERROR, PADDED, PING,
-    PRIORITY, PROTOCOL_ERROR, PUSH_PROMISE, RST_STREAM, SETTINGS, STREAM_CLOSED, WHOLE, WITH_PRIORITY, continuation, data,
-    dependency, frame, get, goaway, headers, padded, ping, post, priority, request, rst_stream, settings,
+    ACK, CANCEL, CONTINUATION, DATA, ENABLE_PUSH, END_HEADERS, END_STREAM, FLOW_CONTROL_ERROR, FRAME_SIZE_ERROR,
+    GOAWAY, HEADER_TABLE_SIZE, HEADERS, INITIAL_WINDOW_SIZE, MAX_CONCURRENT_STREAMS, MAX_FRAME_SIZE, NO_ERROR, PADDED,
+    PING, PRIORITY, PROTOCOL_ERROR, PUSH_PROMISE, RST_STREAM, SETTINGS, STREAM_CLOSED, WHOLE, WITH_PRIORITY,
+    continuation, data, dependency, frame, get, goaway, headers, padded, ping, post, priority, request, rst_stream,
+    settings,
 };
 use crate::{judge, judge_with};
 
@@ -145,7 +146,10 @@ fn s6_5_settings_with_ack_and_payload() {
 
 #[test]
 fn s6_5_settings_on_a_stream() {
-    each_ends_the_connection(&[frame(SETTINGS, 0, 1, &[]), frame(SETTINGS, 0, 3, &[0, 3, 0, 0, 0, 1])], &[PROTOCOL_ERROR]);
+    each_ends_the_connection(
+        &[frame(SETTINGS, 0, 1, &[]), frame(SETTINGS, 0, 3, &[0, 3, 0, 0, 0, 1])],
+        &[PROTOCOL_ERROR],
+    );
 }
 
 #[test]
@@ -319,7 +323,11 @@ fn s6_10_continuation_behind_the_end_of_a_block() {
 fn s6_10_continuation_has_but_one_flag() {
     judge(|peer| {
         let block = request("POST", "/echo");
-        peer.say(&[headers(1, 0, &block[..3]), frame(CONTINUATION, 0xff, 1, &block[3..]), data(1, END_STREAM, b"body")]);
+        peer.say(&[
+            headers(1, 0, &block[..3]),
+            frame(CONTINUATION, 0xff, 1, &block[3..]),
+            data(1, END_STREAM, b"body"),
+        ]);
         same("the echo", peer.answers(1, 200)?, b"body".to_vec())
     });
 }

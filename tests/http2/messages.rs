@@ -2,8 +2,8 @@
 
 use super::peer::same;
 use super::wire::{
-    DATA, END_HEADERS, END_STREAM, HEADERS, NO_ERROR, PROTOCOL_ERROR, RST_STREAM, WHOLE, block, data, get, headers, post,
-    request, request_with, stored,
+    DATA, END_HEADERS, END_STREAM, HEADERS, NO_ERROR, PROTOCOL_ERROR, RST_STREAM, WHOLE, block, data, get, headers,
+    post, request, request_with, stored,
 };
 use crate::judge;
 
@@ -51,7 +51,11 @@ fn s8_1_trailers_end_a_body() {
     judge(|peer| {
         peer.say(&[post(1), data(1, 0, b"before trailers"), headers(1, WHOLE, &block(&[("x-sum", "1"), ("a", "")]))]);
         same("the echo", peer.answers(1, 200)?, b"before trailers".to_vec())?;
-        peer.say(&[post(3), headers(3, END_STREAM, &[]), super::wire::continuation(3, END_HEADERS, &block(&[("b", "c")]))]);
+        peer.say(&[
+            post(3),
+            headers(3, END_STREAM, &[]),
+            super::wire::continuation(3, END_HEADERS, &block(&[("b", "c")])),
+        ]);
         same("the echo", peer.answers(3, 200)?, Vec::new())?;
         peer.lives()
     });
@@ -115,7 +119,12 @@ fn s8_2_1_values_of_other_characters() {
 
 #[test]
 fn s8_2_1_values_that_are_well() {
-    answered_with(&[("x", ""), ("x-space", "a b\tc"), ("x-utf-8", "gr\u{fc}\u{df}e"), ("x!#$%&'*+-.^_`|~9", "every token")]);
+    answered_with(&[
+        ("x", ""),
+        ("x-space", "a b\tc"),
+        ("x-utf-8", "gr\u{fc}\u{df}e"),
+        ("x!#$%&'*+-.^_`|~9", "every token"),
+    ]);
 }
 
 #[test]
@@ -224,10 +233,11 @@ fn s8_3_1_host_may_stand_for_the_authority() {
 
 #[test]
 fn s8_1_1_content_length_that_is_not_the_bodys() {
-    let head = |stream, length| {
-        headers(stream, END_HEADERS, &request_with("POST", "/echo", &[("content-length", length)]))
-    };
-    for (length, pieces) in [("1", &["hello"][..]), ("6", &["hello"]), ("5", &["hello", "!"]), ("9", &["one", "two"]), ("0", &["x"])] {
+    let head =
+        |stream, length| headers(stream, END_HEADERS, &request_with("POST", "/echo", &[("content-length", length)]));
+    for (length, pieces) in
+        [("1", &["hello"][..]), ("6", &["hello"]), ("5", &["hello", "!"]), ("9", &["one", "two"]), ("0", &["x"])]
+    {
         judge(|peer| {
             peer.send(&head(1, length));
             for (number, piece) in pieces.iter().enumerate() {
@@ -276,7 +286,12 @@ fn s8_1_1_content_length_that_is_no_number() {
 fn s8_1_1_content_length_that_is_right() {
     judge(|peer| {
         let head = request_with("POST", "/echo", &[("content-length", "10")]);
-        peer.say(&[headers(1, END_HEADERS, &head), data(1, 0, b"hello"), data(1, 0, b""), data(1, END_STREAM, b"world")]);
+        peer.say(&[
+            headers(1, END_HEADERS, &head),
+            data(1, 0, b"hello"),
+            data(1, 0, b""),
+            data(1, END_STREAM, b"world"),
+        ]);
         same("the echo", peer.answers(1, 200)?, b"helloworld".to_vec())
     });
 }
@@ -285,10 +300,17 @@ fn s8_1_1_content_length_that_is_right() {
 #[test]
 fn s4_3_a_malformed_request_leaves_the_tables_whole() {
     judge(|peer| {
-        peer.send(&headers(1, WHOLE, &[request("GET", "/"), block(&[("UPPER", "x")]), stored(":path", "/echo")].concat()));
+        peer.send(&headers(
+            1,
+            WHOLE,
+            &[request("GET", "/"), block(&[("UPPER", "x")]), stored(":path", "/echo")].concat(),
+        ));
         peer.until("RST_STREAM", |frame| frame.kind == RST_STREAM && frame.stream == 1)?;
         let rest = block(&[(":method", "POST"), SCHEME, AUTHORITY]);
-        peer.say(&[headers(3, END_HEADERS, &[rest, super::wire::indexed(62)].concat()), data(3, END_STREAM, b"stored")]);
+        peer.say(&[
+            headers(3, END_HEADERS, &[rest, super::wire::indexed(62)].concat()),
+            data(3, END_STREAM, b"stored"),
+        ]);
         same("the echo", peer.answers(3, 200)?, b"stored".to_vec())
     });
 }
@@ -300,7 +322,8 @@ fn s8_1_an_answer_before_the_end_of_a_request() {
         peer.send(&headers(1, END_HEADERS, &request("POST", "/")));
         let mut answered = false;
         while !answered {
-            let frame = peer.until("405", |frame| frame.stream == 1 && matches!(frame.kind, HEADERS | DATA | RST_STREAM))?;
+            let frame =
+                peer.until("405", |frame| frame.stream == 1 && matches!(frame.kind, HEADERS | DATA | RST_STREAM))?;
             if frame.kind == RST_STREAM {
                 return same("the code", frame.number(0), NO_ERROR);
             }

@@ -6,8 +6,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use super::wire::{
-    ACK, DATA, END_STREAM, GOAWAY, HEADERS, PADDED, PING, PREFACE, RST_STREAM, SETTINGS,
-    WINDOW_UPDATE, frame, get, ping, settings, status, window_update,
+    ACK, DATA, END_STREAM, GOAWAY, HEADERS, PADDED, PING, PREFACE, RST_STREAM, SETTINGS, WINDOW_UPDATE, frame, get,
+    ping, settings, status, window_update,
 };
 
 /// How long anything may take before a test fails.
@@ -81,7 +81,16 @@ impl Peer {
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
-        Self { stream, settings: Vec::new(), room: 65_535, buf: Vec::new(), next: 100_001, seen: Vec::new(), kept: VecDeque::new(), lenient }
+        Self {
+            stream,
+            settings: Vec::new(),
+            room: 65_535,
+            buf: Vec::new(),
+            next: 100_001,
+            seen: Vec::new(),
+            kept: VecDeque::new(),
+            lenient,
+        }
     }
 
     /// The preface and SETTINGS of both sides, each acknowledged.
@@ -200,8 +209,12 @@ impl Peer {
                     }
                     return if self.lenient { Ok(()) } else { self.lives() };
                 }
-                Some(frame) if frame.kind == GOAWAY && self.lenient && codes.contains(&frame.number(4)) => return Ok(()),
-                Some(frame) if frame.kind == GOAWAY => return Err(format!("not the whole connection's error: {frame:?}")),
+                Some(frame) if frame.kind == GOAWAY && self.lenient && codes.contains(&frame.number(4)) => {
+                    return Ok(());
+                }
+                Some(frame) if frame.kind == GOAWAY => {
+                    return Err(format!("not the whole connection's error: {frame:?}"));
+                }
                 Some(frame) if frame.stream == stream && frame.ends_stream() => {
                     return Err(format!("RST_STREAM of {stream} was due, not an answer: {:?}", self.seen));
                 }

@@ -2,9 +2,9 @@
 
 use super::peer::{Peer, Verdict, same};
 use super::wire::{
-    CANCEL, END_HEADERS, END_STREAM, INITIAL_WINDOW_SIZE, MAX_CONCURRENT_STREAMS, NO_ERROR, PROTOCOL_ERROR, REFUSED_STREAM,
-    STREAM_CLOSED, WHOLE, WITH_PRIORITY, block, continuation, data, dependency, get, headers, post, priority, request,
-    rst_stream, settings, window_update,
+    CANCEL, END_HEADERS, END_STREAM, INITIAL_WINDOW_SIZE, MAX_CONCURRENT_STREAMS, NO_ERROR, PROTOCOL_ERROR,
+    REFUSED_STREAM, STREAM_CLOSED, WHOLE, WITH_PRIORITY, block, continuation, data, dependency, get, headers, post,
+    priority, request, rst_stream, settings, window_update,
 };
 use crate::{judge, judge_with};
 

@@ -289,9 +289,14 @@ fn s6_9_1_data_over_the_streams_window() {
         let all: Vec<u8> = (0..4096).flat_map(|_| data(1, 0, &body)).collect();
         peer.send(&all);
         // Or what the server takes of a body is less than its windows.
-        let frame = peer.until("an end", |frame| matches!(frame.kind, 3 | HEADERS) && frame.stream == 1).or_else(|wrong| {
-            if wrong.contains("end") { Ok(super::peer::Frame { kind: 7, flags: 0, stream: 0, payload: vec![] }) } else { Err(wrong) }
-        })?;
+        let frame =
+            peer.until("an end", |frame| matches!(frame.kind, 3 | HEADERS) && frame.stream == 1).or_else(|wrong| {
+                if wrong.contains("end") {
+                    Ok(super::peer::Frame { kind: 7, flags: 0, stream: 0, payload: vec![] })
+                } else {
+                    Err(wrong)
+                }
+            })?;
         match frame.kind {
             3 => same("the code", [FLOW_CONTROL_ERROR, 0, 8, 11].contains(&frame.number(0)), true),
             _ => Ok(()),
