@@ -45,6 +45,8 @@ pub(super) struct Borne {
     pub(super) status: Option<Box<Status>>,
     /// The head of the response has been sent.
     begun: bool,
+    /// The handler of a call knows that its client has said all.
+    finished: bool,
     /// All of the response has been written: it ends when nothing is queued.
     pub(super) ending: bool,
     /// How a call's messages are compressed that say they are.
@@ -59,6 +61,7 @@ impl Borne {
             deadline: None,
             status: None,
             begun: false,
+            finished: false,
             ending: false,
             encoding: Encoding::Identity,
         }
@@ -76,9 +79,10 @@ impl<B: Backend> Shard<B> {
                     if fed.stalled {
                         self.stall(id);
                     }
-                    if fed.pressed {
-                        self.press(id);
+                    if let Some(outbox) = self.core.table.get_mut(id).and_then(|one| one.outbox.as_deref_mut()) {
+                        outbox.control_replies += fed.control_replies;
                     }
+                    self.press(id);
                 }
             }
         }
@@ -90,7 +94,7 @@ impl<B: Backend> Shard<B> {
         let is_broken = connection.flags.has(Flags::BROKEN);
         if connection.flags.has(Flags::CLOSING) || connection.is_answered() {
             if is_broken {
-                self.core.release_stream(id);
+                self.core.abort_stream(id, ErrorCode::Cancel);
             } else if reason == CloseReason::SlowConsumer {
                 self.core.report(id, reason, detail);
                 self.core.abort_stream(id, ErrorCode::Cancel);
@@ -111,7 +115,7 @@ impl<B: Backend> Shard<B> {
         self.core.report(id, reason, detail);
         self.core.leave(id, reason);
         if is_broken {
-            return self.core.release_stream(id);
+            return self.core.abort_stream(id, ErrorCode::EnhanceYourCalm);
         }
         if reason == CloseReason::SlowConsumer {
             self.core.clear_queue(id);
@@ -224,6 +228,9 @@ impl Core {
     /// The client of a call has said all.
     pub(super) fn finish_call(&mut self, id: ConnId) -> Fed {
         let Some(connection) = self.table.get_mut(id) else { return Fed::default() };
+        if connection.borne().is_none_or(|borne| std::mem::replace(&mut borne.finished, true)) {
+            return Fed::default();
+        }
         if let Err(violation) = grpc::end(&mut connection.partial, &mut self.partials) {
             let status = Box::new(violation.status());
             connection.borne().into_iter().for_each(|borne| borne.status = Some(status.clone()));
@@ -513,7 +520,7 @@ impl Core {
         }
     }
 
-    /// Resets a stream, whatever is queued for it.
+    /// Resets a stream, whatever is queued for it. Its peer is told, unless that did it or is heard no more.
     pub(super) fn abort_stream(&mut self, id: ConnId, code: ErrorCode) {
         let Some(borne) = self.table.get_mut(id).and_then(|connection| connection.borne()) else { return };
         let (carrier, stream) = (borne.carrier, borne.stream);
@@ -521,7 +528,9 @@ impl Core {
             let mut frames = Vec::new();
             bearer.http2.reset(stream, code, &mut frames);
             self.put_carrier(carrier, bearer);
-            self.say(carrier, &frames);
+            if !self.flag(carrier, Flags::DEAF) && !self.flag(carrier, Flags::BROKEN) {
+                self.say(carrier, &frames);
+            }
         }
         self.release_stream(id);
     }
@@ -589,3 +598,6 @@ fn head_bytes(response: &[u8]) -> usize {
         HEADER_BYTES + header.length as usize
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -45,6 +45,13 @@ pub(super) struct Aftermath {
     pub(super) asked: Option<CloseReason>,
 }
 
+/// How far a stream has looked at its bytes.
+struct Done {
+    consumed: usize,
+    /// The rest is to be looked at later.
+    pressed: bool,
+}
+
 impl Core {
     /// Makes a connection one of HTTP/2, whose preface has come.
     pub(super) fn begin_http2(&mut self, id: ConnId) {
@@ -192,19 +199,21 @@ impl Core {
         if ends {
             connection.flags.set(Flags::PEER_DONE);
         }
-        let length = bytes.len();
-        self.on_stream(carrier, name, stream, |core| core.feed(name, bytes)).unwrap_or(length)
+        let done = self.on_stream(carrier, name, stream, |core| core.feed(name, bytes));
+        if done.pressed {
+            self.hold(name, &bytes[done.consumed..]);
+        }
+        done.consumed
     }
 
-    /// Has something done with a stream that it may answer: what is written meanwhile is its response. Returns how many bytes
-    /// are done with.
+    /// Has something done with a stream that it may answer: what is written meanwhile is its response.
     fn on_stream(
         &mut self,
         carrier: &mut Carrier,
         id: ConnId,
         stream: StreamId,
         work: impl FnOnce(&mut Self) -> Fed,
-    ) -> Option<usize> {
+    ) -> Done {
         let (outer, mark) = (self.out_start, self.out.len());
         self.out.extend_from_slice(&[0; Self::HOLE_BYTES]);
         self.out_start = mark + Self::HOLE_BYTES;
@@ -212,18 +221,20 @@ impl Core {
         let asked = self.apply_effects(id);
         self.out_start = outer;
         self.frame_output(carrier, id, stream, mark);
-        let consumed = fed.consumed;
+        let is_over = fed.close.is_some() || asked.is_some();
+        let done = Done { consumed: fed.consumed, pressed: fed.pressed && !is_over };
         if fed.expects {
             response::write_head(stream, 100, std::iter::empty(), false, &mut self.out);
         }
-        if fed.close.is_some() || asked.is_some() {
+        if is_over {
             // Until that is carried out nothing more of it is looked at.
             self.set(id, Flags::DEAF);
         }
-        if fed.close.is_some() || asked.is_some() || fed.stalled || fed.pressed {
+        let is_queued = self.table.get(id).is_some_and(|connection| connection.outbox.is_some());
+        if is_over || fed.stalled || fed.pressed || is_queued {
             self.aftermaths.push(Aftermath { id, fed, asked });
         }
-        Some(consumed)
+        done
     }
 
     /// A stream is gone with its record: the peer reset it, or broke a rule on it.
