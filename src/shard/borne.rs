@@ -130,8 +130,10 @@ impl<B: Backend> Shard<B> {
 impl Core {
     /// Room that is left for a DATA frame's header.
     pub(super) const HOLE_BYTES: usize = HEADER_BYTES;
-    /// What may be queued for a carrier before its streams wait.
-    const CARRIER_BYTES_MAX: usize = 64 * 1024;
+    /// What may be queued for a carrier before its streams wait: too little for it not to be read meanwhile.
+    const CARRIER_BYTES_MAX: usize = 32 * 1024;
+    /// What a stream may send before others have their turn.
+    const TURN_BYTES: usize = 16 * 1024;
     /// Parts of shared images up to this size are copied beside their frame's header.
     const COPY_BYTES_MAX: usize = 4 * 1024;
 
@@ -377,7 +379,8 @@ impl Core {
         self.mark_dirty(id);
     }
 
-    /// Frames what is queued for a stream, as far as the windows and its carrier's queue have room.
+    /// Frames some of what is queued for a stream, as far as the windows and its carrier's queue have room. The rest has its
+    /// turn behind other streams.
     pub(super) fn pump(&mut self, id: ConnId) {
         let Some(borne) = self.table.get_mut(id).and_then(|connection| connection.borne()) else { return };
         let (carrier, stream) = (borne.carrier, borne.stream);
@@ -386,12 +389,15 @@ impl Core {
         self.put_carrier(carrier, bearer);
         if is_done {
             self.outbox_done(id);
+        } else {
+            self.mark_dirty(id);
         }
     }
 
     /// Returns whether nothing is queued any more.
     fn pump_into(&mut self, id: ConnId, stream: StreamId, carrier: ConnId, bearer: &mut Carrier) -> bool {
         let mut gather = std::mem::take(&mut self.gather);
+        let mut left = if bearer.http2.streams() > 1 { Self::TURN_BYTES } else { usize::MAX };
         let is_done = loop {
             let queued =
                 self.table.get(carrier).and_then(|one| one.outbox.as_deref()).map_or(0, crate::buf::Outbox::cost);
@@ -401,6 +407,9 @@ impl Core {
             };
             if outbox.is_empty() {
                 break true;
+            }
+            if left == 0 {
+                break false;
             }
             let room = bearer.http2.room(stream);
             if queued >= Self::CARRIER_BYTES_MAX || room == 0 {
@@ -412,8 +421,10 @@ impl Core {
                 break false;
             }
             let before = outbox.memory();
+            let room = room.min(left);
             let next = outbox.next_within(&mut gather, room);
             let length = next.len().min(room);
+            left -= length;
             let header = bearer.http2.data(stream, length, false);
             let image = match &next {
                 Next::Shared(image) if length > Self::COPY_BYTES_MAX => {
@@ -465,11 +476,16 @@ impl Core {
     pub(super) fn carrier_has_room(&mut self, id: ConnId) {
         let Some(connection) = self.table.get_mut(id) else { return };
         let queued = connection.outbox.as_deref().map_or(0, crate::buf::Outbox::cost);
+        let is_paused = connection.flags.has(Flags::PAUSED);
         let Some(carrier) = connection.carrier() else { return };
-        if carrier.waiting.is_empty() || queued > Self::CARRIER_BYTES_MAX / 2 {
+        if queued > Self::CARRIER_BYTES_MAX / 2 {
             return;
         }
         let waiting = std::mem::take(&mut carrier.waiting);
+        if is_paused && queued > 0 {
+            // Streams may keep the queue from ever being empty.
+            self.resumable.push_back(id);
+        }
         waiting.into_iter().for_each(|stream| self.window_grew(stream));
     }
 

@@ -35,6 +35,8 @@ pub(super) struct Carrier {
     pub(super) waiting: VecDeque<ConnId>,
     /// The peer opens no more streams.
     pub(super) leaving: bool,
+    /// Which stream goes first when the connection's window has grown.
+    turn: usize,
 }
 
 /// What came of a stream's bytes and must be carried out when its carrier's have all been looked at.
@@ -61,7 +63,7 @@ impl Core {
         let Some(connection) = self.table.get_mut(id) else { return };
         connection.protocol = Protocol::Http2;
         connection.heard = self.tick;
-        let carrier = Carrier { http2, waiting: VecDeque::new(), leaving: false };
+        let carrier = Carrier { http2, waiting: VecDeque::new(), leaving: false, turn: 0 };
         connection.extra.get_or_insert_default().carrier = Some(Box::new(carrier));
         self.arm_due(id);
     }
@@ -140,7 +142,11 @@ impl Core {
             Event::Refused(rule) => self.metrics.count_violation(rule),
             Event::Window(Some(name)) => self.window_grew(name),
             Event::Window(None) => {
-                let names: Vec<_> = carrier.http2.names().collect();
+                let mut names: Vec<_> = carrier.http2.names().collect();
+                // Where each update is used up by the first streams, all are the first ones in turn.
+                carrier.turn = carrier.turn.wrapping_add(1);
+                let first = carrier.turn % names.len().max(1);
+                names.rotate_left(first);
                 names.into_iter().for_each(|name| self.window_grew(name));
             }
             Event::Pong => {}

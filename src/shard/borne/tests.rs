@@ -285,3 +285,35 @@ fn a_violation_ends_the_streams_with_the_connection() {
     assert_eq!(scene.client.peer(), crate::sim::Peer::Finished);
     assert_eq!(scene.metrics.total(|shard| shard.http2_streams.get()), 0);
 }
+
+/// Both get their part of the connection's window, however much waits for the first one.
+#[test]
+fn streams_share_the_connection_s_window() {
+    let mut scene = Scene::with(Limits::default(), 1 << 30);
+    scene.send(&[get(1, "/1000000"), get(3, "/1000000"), get(5, "/1000000")]);
+    for _ in 0..60 {
+        scene.seen();
+        scene.send(&[window(0, 16_384)]);
+    }
+    let bodies = [1, 3, 5].map(|stream| scene.body(stream));
+    assert!(bodies.iter().all(|bytes| *bytes > 200_000), "{bodies:?}");
+}
+
+/// A long response does not keep its connection from being read, nor does that other answers were not read for a while.
+#[test]
+fn a_connection_is_read_while_much_is_sent() {
+    let mut scene = Scene::new(1 << 30);
+    scene.send(&[get(1, "/2000000")]);
+    let ping = frame(kind::PING, 0, 0, &[0; 8]);
+    (0..5).for_each(|_| scene.send(&[ping.repeat(1000)]));
+    assert!(scene.metrics.total(|shard| shard.reading_paused_total.get()) > 0);
+    scene.client.write(&frame(kind::PING, 0, 0, b"the last"));
+    let mut pongs = 0;
+    while pongs < 5001 {
+        let read = scene.client.read_into(&mut scene.unread, 50_000);
+        assert!(read > 0, "it waits for nothing");
+        scene.rest();
+        pongs += scene.frames().iter().filter(|seen| *seen == "pong").count();
+    }
+    assert!(scene.body(1) < 1_000_000, "{} bytes before the answer to a ping", scene.body(1));
+}
