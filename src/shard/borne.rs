@@ -11,6 +11,7 @@
 
 use super::Shard;
 use super::carrier::{Aftermath, Carrier, goes_on};
+use super::closing::{error_of, is_polite};
 use super::connection::Flags;
 use super::core::Core;
 use super::http::{Answer, Later};
@@ -107,6 +108,8 @@ impl<B: Backend> Shard<B> {
         let Some(connection) = self.core.table.get_mut(id) else { return };
         connection.flags.set(Flags::CLOSING);
         connection.flags.set(Flags::DEAF);
+        // What would have gone on must not look whole (RFC 9113 section 8.1).
+        let is_cut = connection.is_transferring() || (connection.protocol == Protocol::JsonLines && !is_polite(reason));
         connection.extra.iter_mut().for_each(|extra| extra.transfer = None);
         let partial = connection.partial.take();
         partial.into_iter().for_each(|partial| self.core.partials.give(partial));
@@ -114,8 +117,9 @@ impl<B: Backend> Shard<B> {
         self.core.credit(id, held.len());
         self.core.report(id, reason, detail);
         self.core.leave(id, reason);
-        if is_broken {
-            return self.core.abort_stream(id, ErrorCode::EnhanceYourCalm);
+        if is_broken || is_cut {
+            let code = if is_broken { ErrorCode::EnhanceYourCalm } else { error_of(reason) };
+            return self.core.abort_stream(id, if code == ErrorCode::NoError { ErrorCode::Cancel } else { code });
         }
         if reason == CloseReason::SlowConsumer {
             self.core.clear_queue(id);

@@ -296,7 +296,10 @@ impl Core {
                 return Due::Close(CloseReason::HeartbeatTimeout);
             }
             passed(now.later(interval.max(1)));
-        } else if !limits.heartbeat_interval.is_zero() && passed(connection.heard.later(interval)) {
+        } else if limits.heartbeat_interval.is_zero() {
+            // Its streams may have ended by then.
+            passed(now.later(ticks(limits.keep_alive_timeout).max(1)));
+        } else if passed(connection.heard.later(interval)) {
             return Due::Heartbeat;
         }
         next.map_or(Due::Never, Due::Later)

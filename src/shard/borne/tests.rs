@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::*;
 use crate::app::site::{Body, Page, PageRequest, Site};
@@ -270,7 +271,7 @@ fn a_stream_for_which_there_is_no_room_is_reset() {
     let echo = message(&EchoMessage { payload: vec![b'x'; 1000] });
     for _ in 0..3 {
         scene.send(&[data(1, 0, &echo.repeat(8))]);
-        scene.clock.advance(std::time::Duration::from_millis(200));
+        scene.clock.advance(Duration::from_millis(200));
     }
     scene.send(&[window(3, 100), data(3, flag::END_STREAM, b"\0\0\0\0\0")]);
     assert_eq!(scene.seen(), ["1 fields 200", "3 fields 200", "1 reset 11", "3 data", "3 fields 0 end"],);
@@ -316,4 +317,70 @@ fn a_connection_is_read_while_much_is_sent() {
         pongs += scene.frames().iter().filter(|seen| *seen == "pong").count();
     }
     assert!(scene.body(1) < 1_000_000, "{} bytes before the answer to a ping", scene.body(1));
+}
+
+/// RFC 9110 section 10.1.1: neither may wait for the other.
+#[test]
+fn who_waits_to_be_told_is_told() {
+    let mut scene = Scene::new(1 << 20);
+    let expect = ("expect", "100-continue");
+    scene.send(&[request(1, 0, "POST", "/topics/t", &[expect, ("content-length", "2")])]);
+    assert_eq!(scene.seen(), ["1 fields 100"]);
+    scene.send(&[data(1, flag::END_STREAM, b"hi")]);
+    assert_eq!(scene.seen(), ["1 fields 200", "1 data", "1 data end"]);
+    scene.send(&[request(3, 0, "POST", "/topics/t", &[expect, ("content-length", "2000000")])]);
+    assert_eq!(scene.seen(), ["3 fields 413", "3 data end", "3 reset 0"]);
+    scene.send(&[request(5, 0, "GET", "/10", &[expect, ("content-length", "2")])]);
+    assert_eq!(scene.seen(), ["5 fields 413", "5 data end", "5 reset 0"]);
+    scene.send(&[request(7, 0, "DELETE", "/10", &[expect, ("content-length", "2")])]);
+    assert_eq!(scene.seen(), ["7 fields 405", "7 data end", "7 reset 0"]);
+}
+
+#[test]
+fn a_client_that_has_said_all_has_its_answers() {
+    let mut scene = Scene::new(1 << 20);
+    scene.client.write(&[get(1, "/100000"), call(3, CONNECT), get(5, "/topics/t/info")].concat());
+    scene.client.shutdown_write();
+    scene.rest();
+    let seen = scene.seen();
+    assert_eq!((scene.body(1), scene.body(5) > 0), (100_000, true), "{seen:?}");
+    assert_eq!(scene.client.peer(), crate::sim::Peer::Finished);
+    assert_eq!(scene.metrics.total(|shard| shard.http2_streams.get() + shard.connections.get()), 0);
+}
+
+#[test]
+fn a_drain_lets_answers_end_that_are_under_way() {
+    let mut scene = Scene::new(60_000);
+    scene.send(&[get(1, "/100000"), call(3, ECHO), request(5, 0, "POST", "/topics/t", &[])]);
+    scene.seen();
+    scene.shard.core.control.drain(Duration::ZERO);
+    scene.rest();
+    assert_eq!(scene.seen(), ["go away 5 0", "3 fields 14 end", "3 reset 0", "5 reset 7"]);
+    scene.send(&[window(1, 60_000)]);
+    assert_eq!(scene.seen().last().unwrap(), "1 data end");
+    assert_eq!((scene.body(1), scene.client.peer()), (100_000, crate::sim::Peer::Finished));
+}
+
+#[test]
+fn what_is_cut_off_does_not_look_whole() {
+    let mut scene = Scene::new(1000);
+    scene.send(&[get(1, "/topics/t?stream=1")]);
+    assert_eq!(scene.seen(), ["1 fields 200"]);
+    let id = scene.shard.core.table.iter().find(|(_, one)| one.flags.has(Flags::BORNE)).unwrap().0;
+    scene.shard.begin_close(id, CloseReason::Internal, "");
+    scene.rest();
+    assert_eq!(scene.seen(), ["1 reset 2"]);
+}
+
+#[test]
+fn a_connection_without_heartbeats_and_streams_ends_some_time() {
+    let limits = Limits { heartbeat_interval: Duration::ZERO, ..Limits::default() };
+    let mut scene = Scene::with(limits, 1000);
+    scene.send(&[call(1, ECHO)]);
+    scene.clock.advance(Duration::from_secs(1000));
+    scene.send(&[data(1, flag::END_STREAM, &[])]);
+    assert_eq!(scene.seen(), ["1 fields 200", "1 fields 0 end"]);
+    scene.clock.advance(Duration::from_secs(100));
+    scene.rest();
+    assert_eq!(scene.seen(), ["go away 1 0"]);
 }
