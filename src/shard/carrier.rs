@@ -2,7 +2,7 @@
 //!
 //! A stream is an entry of the table like a connection: it has a route, subscriptions, a queue and a timer of its own, and
 //! all that is done with connections is done with it. Only its bytes come from and go to another entry, its carrier, in
-//! DATA frames. What comes is looked at here, what goes in `borne`.
+//! DATA frames. What comes is looked at here, what goes in `pump`.
 //!
 //! ```text
 //!   socket <-> carrier (frames, windows) <-> stream (request, events, call)

@@ -33,6 +33,7 @@ mod opening;
 mod pace;
 mod polls;
 mod publish;
+mod pump;
 mod requests;
 mod shedding;
 mod streams;

@@ -10,7 +10,7 @@ use crate::app::site::{Body, Page, PageRequest, Site};
 use crate::app::standard_routes;
 use crate::codec::grpc;
 use crate::codec::grpc::generated::edge::{ClientFrame, EchoMessage, Publish, client_frame, publish};
-use crate::codec::http2::frame::{Header, PREFACE, flag, kind};
+use crate::codec::http2::frame::{self, HEADER_BYTES, Header, PREFACE, flag, kind};
 use crate::codec::http2::hpack::{self, Bounds, Decoder};
 use crate::config::Limits;
 use crate::id::{ListenerId, ShardId};
