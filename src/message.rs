@@ -437,3 +437,28 @@ impl Message {
         }))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_of_raw_tcp_that_is_none_is_binary_to_grpc() {
+        let length = |bytes: &[u8]| u8::try_from(bytes.len()).expect("a short one");
+        let topic = Topic::parse(b"t", Topic::BYTES_MAX).expect("a topic");
+        for (kind, payload, tag) in [
+            (Kind::Text, &b"hi"[..], 0x22),
+            (Kind::Text, b"", 0x22),
+            (Kind::Text, b"\xff", 0x2a),
+            (Kind::Binary, b"hi", 0x2a),
+        ] {
+            let mut message = Message::new(topic.clone(), kind, payload, None);
+            (message.epoch, message.offset, message.time_ms) = (Epoch(1), Offset(2), 3);
+            let image = message.encoded(Wire::Grpc, &mut Deflater::default());
+            let inside =
+                [&b"\x0a\x01t\x12\x04\x08\x01\x10\x02\x18\x03"[..], &[tag, length(payload)][..], payload].concat();
+            let lengths = [0, 0, 0, 0, length(&inside) + 2, 0x12, length(&inside)];
+            assert_eq!(image.as_slice(), [&lengths[..], &inside].concat(), "{kind:?} {payload:?}");
+        }
+    }
+}

@@ -4,6 +4,8 @@ use std::io::{ErrorKind, Write};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use holdline::codec::http2::frame::{self, PREFACE, flag, kind};
+use holdline::codec::http2::{StreamId, hpack};
 use holdline::config::Config;
 use holdline::rule::{Limit, Rule};
 
@@ -48,6 +50,13 @@ fn lower(limit: Limit, config: &mut Config) {
             limits.mailbox_capacity = 1;
             config.shards = 2;
         }
+        Limit::Http2StreamsMax => limits.http2.streams_max = 1,
+        Limit::Http2SettingsTimeout => limits.http2.settings_timeout = SOON,
+        Limit::Http2ResetsBurst => limits.http2.resets_burst = 1,
+        Limit::Http2FramesBurst => (limits.http2.frames_burst, limits.http2.frames_rate) = (100, 1),
+        Limit::Http2EmptyDataMax => limits.http2.empty_data_max = 1,
+        Limit::Http2DataOverheadMax => limits.http2.data_overhead_max = 0,
+        Limit::Http2ContinuationsMax => limits.http2.continuations_max = 1,
     }
 }
 
@@ -112,7 +121,44 @@ fn run_into(limit: Limit, running: &Running, neighbour: &mut Neighbour) -> Vec<C
             publishers.iter_mut().for_each(|publisher| publisher.send_raw(&many));
             publishers
         }
+        Limit::Http2StreamsMax
+        | Limit::Http2SettingsTimeout
+        | Limit::Http2ResetsBurst
+        | Limit::Http2FramesBurst
+        | Limit::Http2EmptyDataMax
+        | Limit::Http2DataOverheadMax
+        | Limit::Http2ContinuationsMax => vec![run_into_http2(limit, running)],
     }
+}
+
+/// The same over HTTP/2, in frames.
+fn run_into_http2(limit: Limit, running: &Running) -> Client {
+    let frame = |kind: u8, flags: u8, stream: u32, payload: &[u8]| {
+        let mut bytes = Vec::new();
+        frame::write(kind, flags, StreamId(stream), payload, &mut bytes);
+        bytes
+    };
+    let mut block = Vec::new();
+    for (name, value) in [(":method", "POST"), (":scheme", "http"), (":path", "/echo"), (":authority", "a")] {
+        hpack::encode(name.as_bytes(), value.as_bytes(), &mut block);
+    }
+    let open = |stream| frame(kind::HEADERS, flag::END_HEADERS, stream, &block);
+    let reset = |stream| frame(kind::RST_STREAM, 0, stream, &8_u32.to_be_bytes());
+    let frames = match limit {
+        Limit::Http2StreamsMax => [open(1), open(3)].concat(),
+        Limit::Http2ResetsBurst => [open(1), reset(1), open(3), reset(3)].concat(),
+        Limit::Http2FramesBurst => frame(kind::PING, 0, 0, &[0; 8]).repeat(101),
+        Limit::Http2EmptyDataMax => [open(1), frame(kind::DATA, 0, 1, &[]).repeat(2)].concat(),
+        Limit::Http2DataOverheadMax => [open(1), frame(kind::DATA, 0, 1, b"x")].concat(),
+        Limit::Http2ContinuationsMax => {
+            [frame(kind::HEADERS, 0, 1, &block), frame(kind::CONTINUATION, 0, 1, &[]).repeat(2)].concat()
+        }
+        // Ours are not acknowledged.
+        _ => Vec::new(),
+    };
+    let mut client = running.connect(0);
+    client.send_raw(&[&PREFACE[..], &frame(kind::SETTINGS, 0, 0, &[]), &frames].concat());
+    client
 }
 
 /// The rule that is broken with it, where a rule is.

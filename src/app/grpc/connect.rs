@@ -43,7 +43,7 @@ impl Connected {
         Ok(Topic::parse(name.as_bytes(), usize::from(self.topic_bytes_max))?)
     }
 
-    fn subscribe(self, id: u32, wish: &edge::Subscribe, context: &mut Context<'_>) -> Result<(), Refusal> {
+    fn subscribe(self, wish: &edge::Subscribe, context: &mut Context<'_>) -> Result<(), Refusal> {
         let topic = self.topic(&wish.topic)?;
         let start = match wish.start {
             None | Some(subscribe::Start::History(0)) => Start::Now,
@@ -61,7 +61,7 @@ impl Connected {
                 return Err(bad("a queue group begins with now: leave out since and history".to_owned()));
             }
             let topic = wish.topic.clone();
-            answer(id, server_frame::Frame::Subscribed(edge::Subscribed { topic, cursor: None }), context);
+            answer(0, server_frame::Frame::Subscribed(edge::Subscribed { topic, cursor: None }), context);
         }
         context.subscribe(topic, Subscribe { echo: !wish.no_echo, group, start });
         Ok(())
@@ -82,7 +82,7 @@ impl Connected {
 
     fn obey(&mut self, id: u32, frame: Option<client_frame::Frame>, context: &mut Context<'_>) -> Result<(), Refusal> {
         match frame {
-            Some(client_frame::Frame::Subscribe(wish)) => self.subscribe(id, &wish, context),
+            Some(client_frame::Frame::Subscribe(wish)) => self.subscribe(&wish, context),
             Some(client_frame::Frame::Publish(wish)) => self.publish(id, &wish, context),
             Some(client_frame::Frame::Unsubscribe(edge::Unsubscribe { topic })) => {
                 context.unsubscribe(self.topic(&topic)?);

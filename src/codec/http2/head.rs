@@ -233,6 +233,7 @@ impl<'o> RequestHead<'o> {
                 None => {}
             },
             // Section 8.2.3.
+            b"cookie" if value.is_empty() => return Ok(()),
             b"cookie" => {
                 if !self.cookies.is_empty() {
                     self.cookies.extend_from_slice(b"; ");
@@ -322,3 +323,6 @@ fn is_grpc(content_type: &[u8]) -> bool {
         start.eq_ignore_ascii_case(GRPC) && rest.first().is_none_or(|byte| matches!(byte, b'+' | b';' | b' '))
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,6 +6,7 @@
 mod block;
 mod field;
 pub mod frame;
+pub mod fuzz;
 pub mod head;
 pub mod hpack;
 pub mod request;

@@ -30,7 +30,7 @@ impl Http2 {
     pub(super) fn begin_block(&mut self, header: Header) -> Result<(), Violation> {
         let stream = header.stream;
         let before = u32::from(header.has(flag::PADDED)) + if header.has(flag::PRIORITY) { 5 } else { 0 };
-        if stream.0 % 2 == 0 {
+        if stream.0.is_multiple_of(2) {
             return Err(Violation::StreamNumber);
         }
         if header.length < before {

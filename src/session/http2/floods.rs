@@ -115,19 +115,19 @@ mod tests {
     fn a_bucket_holds_a_burst_and_fills_with_time() {
         let mut floods = Floods::new(&LIMITS, Tick(7));
         assert_eq!([(); 4].map(|()| floods.reset().is_ok()), [true, true, true, false]);
-        floods.refill(&LIMITS, Tick(8)).unwrap();
+        floods.refill(&LIMITS, Tick(8)).expect("there is enough");
         assert_eq!([(); 3].map(|()| floods.reset().is_ok()), [true, true, false], "20 a second are 2 a tick");
-        floods.refill(&LIMITS, Tick(u32::MAX)).unwrap();
+        floods.refill(&LIMITS, Tick(u32::MAX)).expect("there is enough");
         assert_eq!([(); 4].map(|()| floods.reset().is_ok()), [true, true, true, false], "and no more than a burst");
     }
 
     #[test]
     fn one_a_second_is_a_tenth_a_tick() {
         let mut floods = Floods::new(&LIMITS, Tick(0));
-        floods.frames(100).unwrap();
-        floods.refill(&LIMITS, Tick(9)).unwrap();
+        floods.frames(100).expect("there is enough");
+        floods.refill(&LIMITS, Tick(9)).expect("there is enough");
         assert_eq!(floods.frames(1), Err(Violation::Frames));
-        floods.refill(&LIMITS, Tick(10)).unwrap();
+        floods.refill(&LIMITS, Tick(10)).expect("there is enough");
         assert_eq!(floods.frames(1), Ok(()));
         floods.sent();
         assert_eq!(floods.frames(1), Ok(()), "one for what was sent");
@@ -137,7 +137,7 @@ mod tests {
     fn a_reset_of_ours_that_is_too_much_is_told_with_the_next_bytes() {
         let mut floods = Floods::new(&LIMITS, Tick(0));
         (0..3).for_each(|_| floods.reset_aside());
-        floods.refill(&LIMITS, Tick(0)).unwrap();
+        floods.refill(&LIMITS, Tick(0)).expect("there is enough");
         floods.reset_aside();
         assert_eq!(floods.refill(&LIMITS, Tick(1)), Err(Violation::Resets));
     }

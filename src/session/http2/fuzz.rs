@@ -158,13 +158,12 @@ mod tests {
     use crate::session::testing::Dice;
 
     /// A frame that could be right, and often is not.
-    fn push_frame(dice: &mut Dice, out: &mut Vec<u8>) {
-        let stream = StreamId([0, 1, 3, 5, 7, 9, 11, 2][dice.below(8)] + if dice.below(40) == 0 { 1 << 20 } else { 0 });
+    fn push_frame(dice: &mut Dice, next: &mut u32, out: &mut Vec<u8>) {
         let kinds = if dice.below(9) == 0 { 17 } else { 13 };
         let kind = [0, 0, 0, 1, 1, 1, 1, 2, 3, 4, 6, 8, 8, 9, 7, 33, 5][dice.below(kinds)];
         let length_max = [9, 40, 3000][dice.below(3)];
         let (length, flags) = (dice.below(length_max), [0, 1, 4, 5, 8, 0x2c, 0xff][dice.below(7)]);
-        let mut payload = vec![u8::try_from(dice.below(9)).unwrap(); length];
+        let mut payload = vec![u8::try_from(dice.below(9)).expect("it fits"); length];
         let mut whole = 0;
         match kind {
             kind::HEADERS if dice.below(6) > 0 => {
@@ -182,21 +181,28 @@ mod tests {
             kind::RST_STREAM | kind::WINDOW_UPDATE => payload.resize(4, 1),
             _ => {}
         }
+        let stream = match kind {
+            _ if dice.below(30) == 0 => u32::try_from(dice.below(20)).expect("it fits"),
+            kind::SETTINGS | kind::PING | kind::GOAWAY => 0,
+            kind::HEADERS if dice.below(4) > 0 => std::mem::replace(next, *next + 2),
+            kind::WINDOW_UPDATE if dice.below(2) == 0 => 0,
+            _ => next.saturating_sub(2 * u32::try_from(dice.below(4)).expect("it fits") + 2).max(1),
+        };
         let flags = if dice.below(3) > 0 { flags & 1 } else { flags } | whole;
         let flags = if kind == kind::HEADERS && whole != 0 { flags & 5 } else { flags };
-        frame::write(kind, flags, stream, &payload, out);
+        frame::write(kind, flags, StreamId(stream), &payload, out);
     }
 
     #[test]
     fn frames_of_all_kinds_and_a_few_things_wrong() {
         let mut limits = Limits { head_bytes_max: 600, ..Limits::default() };
-        (limits.http2.streams_max, limits.http2.stream_window) = (3, 5_000);
+        (limits.http2.streams_max, limits.http2.stream_window) = (6, 9_000);
         let (mut ended, mut events) = (0, 0);
         for seed in 0..4_000 {
             let mut dice = Dice::new(seed);
-            let mut stream = Vec::new();
+            let (mut stream, mut next) = (Vec::new(), 1);
             frame::write(kind::SETTINGS, 0, StreamId::CONNECTION, &[], &mut stream);
-            (0..dice.below(30)).for_each(|_| push_frame(&mut dice, &mut stream));
+            (0..dice.below(30)).for_each(|_| push_frame(&mut dice, &mut next, &mut stream));
             if dice.below(4) == 0 {
                 let at = dice.below(stream.len());
                 stream[at] ^= 1 << dice.below(8);

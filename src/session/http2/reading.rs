@@ -87,7 +87,7 @@ pub(super) struct Reading {
 }
 
 // There for each connection.
-const _: () = assert!(size_of::<Reading>() <= 20);
+const _: () = assert!(size_of::<Reading>() == 20);
 
 impl Reading {
     pub(super) const fn new() -> Self {

@@ -76,7 +76,7 @@ impl Peer {
 
     /// How many settings are in a payload.
     pub(super) fn count(payload: &[u8]) -> Result<u32, Violation> {
-        let whole = payload.len() % SETTING_BYTES == 0;
+        let whole = payload.len().is_multiple_of(SETTING_BYTES);
         if whole {
             Ok(u32::try_from(payload.len() / SETTING_BYTES).unwrap_or(u32::MAX))
         } else {

@@ -170,7 +170,7 @@ impl Streams {
 
     /// What a number is that [`Streams::get`] does not find.
     pub(super) fn absent(&self, id: StreamId) -> Absent {
-        if id > self.last || id.0 % 2 == 0 {
+        if id > self.last || id.0.is_multiple_of(2) {
             return Absent::Idle;
         }
         if self.reset.as_ref().is_some_and(|recent| recent.ids.contains(&id)) {

@@ -116,7 +116,8 @@ impl Peer {
             let Header { length, kind, flags, stream } = Header::parse(header);
             let (payload, behind) = behind.split_at(length as usize);
             rest = behind;
-            let number = |at: usize| payload.get(at..at + 4).map_or(0, |b| u32::from_be_bytes(b.try_into().unwrap()));
+            let number =
+                |at: usize| payload.get(at..at + 4).map_or(0, |b| u32::from_be_bytes(b.try_into().expect("it fits")));
             answers.push(match kind {
                 kind::HEADERS => format!("{} head {flags}", stream.0),
                 kind::RST_STREAM => format!("{} reset {}", stream.0, number(0)),
@@ -156,7 +157,7 @@ fn block(fields: &[(&str, &str)]) -> Vec<u8> {
 fn literal(name: &str, value: &str, out: &mut Vec<u8>) {
     for string in ["\0", name, value] {
         if string != "\0" {
-            out.push(string.len().try_into().unwrap());
+            out.push(string.len().try_into().expect("it fits"));
         }
         out.extend_from_slice(string.as_bytes());
     }

@@ -116,7 +116,7 @@ mod tests {
     fn both_ends_agree() {
         for seed in 0..500 {
             let mut dice = Dice::new(seed);
-            let size = u32::try_from(dice.below(100_000)).unwrap() + 1;
+            let size = u32::try_from(dice.below(100_000)).expect("it fits") + 1;
             let (mut sender, mut receiver) = (SendWindow::new(size), ReceiveWindow::new(size));
             let (mut held, mut updates) = (0, Vec::new());
             for _ in 0..200 {
@@ -124,21 +124,21 @@ mod tests {
                     0 => {
                         let bytes = dice.below(sender.room() + 1);
                         sender.take(bytes);
-                        assert!(receiver.take(bytes.try_into().unwrap()), "seed {seed}");
+                        assert!(receiver.take(bytes.try_into().expect("it fits")), "seed {seed}");
                         held += bytes;
                     }
                     1 => {
                         let bytes = dice.below(held + 1);
                         held -= bytes;
-                        updates.extend(receiver.give_back(bytes.try_into().unwrap(), size));
+                        updates.extend(receiver.give_back(bytes.try_into().expect("it fits"), size));
                     }
-                    _ => updates.drain(..).for_each(|grown| sender.shift(i64::from(grown)).unwrap()),
+                    _ => updates.drain(..).for_each(|grown| sender.shift(i64::from(grown)).expect("it fits")),
                 }
                 assert_eq!(receiver.held(size) as usize, held);
                 assert!(held <= size as usize);
             }
-            updates.extend(receiver.give_back(held.try_into().unwrap(), size));
-            updates.drain(..).for_each(|grown| sender.shift(i64::from(grown)).unwrap());
+            updates.extend(receiver.give_back(held.try_into().expect("it fits"), size));
+            updates.drain(..).for_each(|grown| sender.shift(i64::from(grown)).expect("it fits"));
             assert!(sender.room() >= size as usize / 2, "seed {seed}: no deadlock");
         }
     }

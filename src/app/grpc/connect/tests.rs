@@ -105,7 +105,7 @@ fn a_group_has_no_past_and_begins_at_once() {
     let mut caller = Caller::new();
     let wish = edge::Subscribe { group: "g".to_owned(), ..subscribe("t") };
     assert_eq!(caller.subscribes(wish.clone()), ["subscribe t echo=true group=g"]);
-    assert_eq!(caller.hears(), ["3 subscribed t None"]);
+    assert_eq!(caller.hears(), ["0 subscribed t None"]);
     assert_eq!(caller.subscribes(edge::Subscribe { start: Some(subscribe::Start::History(1)), ..wish }), [""; 0]);
     assert_eq!(caller.hears(), ["3 error bad_parameter"]);
 }

@@ -176,11 +176,11 @@ pub(super) fn encode(string: &[u8], out: &mut Vec<u8>) {
         count += length;
         while count >= 8 {
             count -= 8;
-            out.push((bits >> count & 0xff) as u8);
+            out.push((bits >> count).to_le_bytes()[0]);
         }
     }
     if count > 0 {
-        out.push((bits << (8 - count) & 0xff) as u8 | 0xff >> count);
+        out.push((bits << (8 - count)).to_le_bytes()[0] | 0xff >> count);
     }
 }
 

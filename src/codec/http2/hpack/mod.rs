@@ -248,3 +248,6 @@ fn encode_integer(value: usize, prefix: u32, first: u8, out: &mut Vec<u8>) {
     }
     out.push(rest.to_le_bytes()[0]);
 }
+
+#[cfg(test)]
+mod tests;

@@ -87,7 +87,8 @@ fn a_stream_without_a_name_is_read_and_not_told() {
     peer.limits.http2.stream_window = 1000;
     let mut env = Env { limits: &peer.limits, tools: &mut peer.tools, partials: &mut peer.partials };
     let mut request = post(1);
-    let (_, event) = peer.http2.receive(&mut peer.partial, &mut request, Tick(0), &mut env, &mut peer.out).unwrap();
+    let (_, event) =
+        peer.http2.receive(&mut peer.partial, &mut request, Tick(0), &mut env, &mut peer.out).expect("it fits");
     assert!(matches!(event, Some(Event::Request { stream: StreamId(1), ends: false, .. })));
     for _ in 0..10 {
         assert_eq!(peer.send(&data(1, 0, &[b'x'; 16_000])), "");
@@ -152,5 +153,5 @@ fn padding_is_given_back_at_once_6_9() {
     for _ in 0..99 {
         assert_eq!(peer.send(&padded), "1 \"x\"");
     }
-    assert_eq!(peer.http2.streams.get(StreamId(1)).unwrap().receive.held(65_535), 99);
+    assert_eq!(peer.http2.streams.get(StreamId(1)).expect("it fits").receive.held(65_535), 99);
 }
