@@ -73,7 +73,7 @@ pub fn hello(method: &Method<'_>, authority: &str) -> Vec<u8> {
     out
 }
 
-/// Appends that the call is of no use any more, and neither is the connection. The end of the connection follows it.
+/// Appends that the call is of no use any more, and neither is the connection: the server ends it then.
 pub fn write_good_bye(out: &mut Vec<u8>) {
     frame::write_reset(STREAM, ErrorCode::Cancel, out);
     frame::write_go_away(StreamId::CONNECTION, ErrorCode::NoError, "", out);

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::codec::grpc;
+use crate::codec::http2::frame::flag;
 use crate::codec::http2::response;
 
 const LIMIT: usize = 1000;

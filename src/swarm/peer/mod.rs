@@ -267,7 +267,7 @@ impl Client {
     /// Whether [`Client::close`] says good-bye and the server answers; else the end of the stream does.
     #[must_use]
     pub const fn says_good_bye(&self) -> bool {
-        matches!(self.protocol, Protocol::WebSocket)
+        matches!(self.protocol, Protocol::WebSocket | Protocol::Grpc)
     }
 
     /// The frame at the beginning of `bytes` and how many bytes it has; `None` while it is not whole.
@@ -392,7 +392,7 @@ impl Client {
     }
 
     /// Appends a good-bye, code 1000. Raw TCP and SSE have none: there the end of the stream is one. A call is cancelled, and
-    /// the end of the stream follows.
+    /// the connection with it.
     pub fn close(&mut self, out: &mut Vec<u8>) {
         if self.is_call() {
             caller::write_good_bye(out);
