@@ -115,19 +115,7 @@ impl Core {
         if carrier.leaving && carrier.http2.streams() == 0 {
             self.doomed.push((id, CloseReason::Normal, ""));
         }
-        self.note_unfinished_frame(id);
         Fed { consumed: bytes.len(), ..Fed::default() }
-    }
-
-    /// Notes since when there is part of a frame or of a block of fields, and sees to it that the rest must come in time: not
-    /// one byte of it after the other.
-    fn note_unfinished_frame(&mut self, id: ConnId) {
-        let due = self.tick.later(self.wheel.ticks_in(self.limits.handshake_timeout));
-        let partial = self.table.get_mut(id).and_then(|connection| connection.partial.as_deref_mut());
-        if let Some(partial) = partial.filter(|partial| partial.http.began == Tick::default()) {
-            partial.http.began = self.tick;
-            self.arm_by(id, due);
-        }
     }
 
     /// The peer broke the rules of the connection.
@@ -281,12 +269,6 @@ impl Core {
             && passed(partial.http.began.later(ticks(limits.handshake_timeout)))
         {
             return Due::Request(Limit::HandshakeTimeout);
-        }
-        // A whole head must come in this time, in HTTP/1.1 as well.
-        if let Some(partial) = connection.partial.as_deref()
-            && passed(partial.http.began.later(ticks(limits.handshake_timeout)))
-        {
-            return Due::Close(CloseReason::HandshakeTimeout);
         }
         if let Some(outbox) = &connection.outbox
             && outbox.waits
