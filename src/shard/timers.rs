@@ -145,7 +145,6 @@ const fn limit_of(reason: CloseReason) -> Option<Limit> {
         CloseReason::SlowConsumer => Some(Limit::QueueStallTimeout),
         CloseReason::IdleTimeout => Some(Limit::IdleTimeout),
         CloseReason::HeartbeatTimeout => Some(Limit::HeartbeatTimeout),
-        CloseReason::HandshakeTimeout => Some(Limit::Http2SettingsTimeout),
         _ => None,
     }
 }

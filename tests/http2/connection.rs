@@ -182,7 +182,7 @@ fn s4_2_a_declared_length_is_refused_before_the_bytes_come() {
 #[test]
 fn s4_2_our_larger_frames_do_not_make_the_servers_larger() {
     judge(|peer| {
-        peer.send(&settings(&[(MAX_FRAME_SIZE, FRAME_BYTES as u32), (INITIAL_WINDOW_SIZE, 1 << 20)]));
+        peer.send(&settings(&[(MAX_FRAME_SIZE, 16_384), (INITIAL_WINDOW_SIZE, 1 << 20)]));
         let body = vec![b'y'; FRAME_BYTES];
         peer.say(&[post(1), data(1, 0, &body), data(1, 0, &body), data(1, END_STREAM, &body)]);
         let answer = peer.answer(1)?;

@@ -258,6 +258,30 @@ fn a_head_that_does_not_end_is_given_up() {
     });
 }
 
+/// The time to a whole head is not begun anew by another byte of it.
+#[test]
+fn a_head_that_comes_byte_by_byte_is_given_up() {
+    impatient(|running, _| {
+        let mut peer = Peer::silent(running.at[0], false);
+        peer.begin(&[])?;
+        peer.send(&headers(1, END_STREAM, &request("GET", "/")));
+        let mut writer = peer.stream.try_clone().unwrap();
+        let bytes = continuation(1, 0, &block(&[("x-slow", &"s".repeat(200))]));
+        thread::scope(|scope| {
+            // 22 s, if nobody stops it.
+            scope.spawn(move || {
+                let _ = bytes.iter().try_for_each(|byte| {
+                    thread::sleep(Duration::from_millis(100));
+                    writer.write_all(&[*byte])
+                });
+            });
+            let verdict = gives_up(&mut peer, 1);
+            let _ = peer.stream.shutdown(std::net::Shutdown::Both);
+            verdict
+        })
+    });
+}
+
 #[test]
 fn a_body_that_does_not_come_is_given_up() {
     impatient(|running, _| {

@@ -59,7 +59,7 @@ fn s5_1_idle_streams_above_an_open_one() {
 fn s5_1_idle_streams_of_the_server() {
     for wrong in [data(2, 0, b"x"), rst_stream(2, CANCEL), window_update(2, 1)] {
         judge(|peer| {
-            peer.say(&[wrong.clone()]);
+            peer.send(&wrong);
             peer.dies(&[PROTOCOL_ERROR, STREAM_CLOSED])
         });
     }
