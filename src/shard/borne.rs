@@ -287,7 +287,7 @@ impl Core {
         self.release_stream(id);
     }
 
-    pub(super) fn write_end(&mut self, bearer: &mut Carrier, id: ConnId, stream: StreamId, out: &mut Vec<u8>) {
+    fn write_end(&mut self, bearer: &mut Carrier, id: ConnId, stream: StreamId, out: &mut Vec<u8>) {
         let Some(connection) = self.table.get_mut(id) else { return };
         let is_call = connection.protocol == Protocol::Grpc;
         let Some(borne) = connection.borne() else { return };

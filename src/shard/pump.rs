@@ -17,7 +17,6 @@ use crate::codec::http2::frame::{self, HEADER_BYTES};
 use crate::codec::http2::{ErrorCode, StreamId};
 use crate::id::ConnId;
 use crate::message::Image;
-use crate::session::Protocol;
 
 impl Core {
     /// Room that is left for a DATA frame's header.
@@ -34,7 +33,6 @@ impl Core {
         let body = mark + Self::HOLE_BYTES;
         let Some(connection) = self.table.get_mut(id) else { return self.out.truncate(mark) };
         let is_queued = connection.outbox.is_some();
-        let is_call = connection.protocol == Protocol::Grpc;
         let Some(borne) = connection.borne() else { return self.out.truncate(mark) };
         let head = if borne.begun { 0 } else { head_bytes(&self.out[body..]) };
         borne.begun |= head > 0;
@@ -55,30 +53,17 @@ impl Core {
             self.queue_body(id, &rest);
             return;
         }
-        let ends = ending && !is_call && !is_queued;
+        // Calls end behind what is queued, with trailers.
+        let ends = ending && !is_queued;
         if length == 0 && !ends {
-            self.out.truncate(hole);
-            if ending && !is_queued {
-                self.end_call(carrier, id, stream);
-            }
-            return;
+            return self.out.truncate(hole);
         }
         let header = carrier.http2.data(stream, length, ends);
         self.out[hole..hole + HEADER_BYTES].copy_from_slice(&header);
         if ends {
             self.request_is_of_no_use(carrier, stream);
             self.forget_stream(id);
-        } else if ending {
-            self.end_call(carrier, id, stream);
         }
-    }
-
-    /// Ends a call whose messages have all been framed.
-    fn end_call(&mut self, carrier: &mut Carrier, id: ConnId, stream: StreamId) {
-        let mut frames = std::mem::take(&mut self.out);
-        self.write_end(carrier, id, stream, &mut frames);
-        self.out = frames;
-        self.forget_stream(id);
     }
 
     /// The response has ended: if the request has not, its rest is of no use (RFC 9113 section 8.1).

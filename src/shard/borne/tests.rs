@@ -384,3 +384,20 @@ fn a_connection_without_heartbeats_and_streams_ends_some_time() {
     scene.rest();
     assert_eq!(scene.seen(), ["go away 1 0"]);
 }
+
+/// The time for a head is one for all of it, and goes on whatever other streams do.
+#[test]
+fn a_head_must_be_whole_in_time() {
+    let mut scene = Scene::new(1000);
+    scene.send(&[call(1, ECHO)]);
+    let head = get(3, "/10");
+    for byte in &head[..11] {
+        scene.send(&[vec![*byte]]);
+        scene.clock.advance(Duration::from_millis(800));
+    }
+    assert_eq!(scene.seen(), ["1 fields 200"]);
+    scene.send(&[head[11..12].to_vec()]);
+    scene.clock.advance(Duration::from_secs(9));
+    scene.send(&[head[12..13].to_vec()]);
+    assert_eq!(scene.seen(), ["go away 3 4"]);
+}
