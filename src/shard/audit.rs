@@ -147,7 +147,7 @@ impl Core {
         if polls != (connection.protocol == Protocol::Poll && flags.has(Flags::OPEN)) {
             return Err(format!("it polls: {polls}"));
         }
-        let is_ready = connection.outbox.is_none() && flags.has(Flags::OPEN);
+        let is_ready = connection.outbox.is_none() && flags.has(Flags::OPEN) && self.is_ready_for_share(connection);
         for Membership { topic, .. } in connection.memberships() {
             let waiting = self.members.waiting(topic);
             if waiting > 0 && is_ready && self.takes_from(id, topic) && !self.fan_outs.contains(&topic) {

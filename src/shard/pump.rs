@@ -205,6 +205,8 @@ impl Core {
         if let Some(outbox) = self.table.get_mut(id).and_then(|connection| connection.outbox.as_deref_mut()) {
             outbox.waits = false;
             self.mark_dirty(id);
+        } else {
+            self.ready_for_shares(id);
         }
     }
 

@@ -9,7 +9,7 @@ use super::*;
 use crate::app::site::{Body, Page, PageRequest, Site};
 use crate::app::standard_routes;
 use crate::codec::grpc;
-use crate::codec::grpc::generated::edge::{ClientFrame, EchoMessage, Publish, client_frame, publish};
+use crate::codec::grpc::generated::edge::{ClientFrame, EchoMessage, Publish, Subscribe, client_frame, publish};
 use crate::codec::http2::frame::{self, HEADER_BYTES, Header, PREFACE, flag, kind};
 use crate::codec::http2::hpack::{self, Bounds, Decoder};
 use crate::config::Limits;
@@ -185,6 +185,12 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     frame::write(kind, flags, StreamId(stream), payload, &mut out);
     out
+}
+
+/// The first size of streams' windows.
+fn settings(stream_window: u32) -> Vec<u8> {
+    let [high, low] = INITIAL_WINDOW_SIZE.to_be_bytes();
+    frame(kind::SETTINGS, 0, 0, &[&[high, low][..], &stream_window.to_be_bytes()].concat())
 }
 
 fn data(stream: u32, flags: u8, payload: &[u8]) -> Vec<u8> {
@@ -400,4 +406,28 @@ fn a_head_must_be_whole_in_time() {
     scene.clock.advance(Duration::from_secs(9));
     scene.send(&[head[12..13].to_vec()]);
     assert_eq!(scene.seen(), ["go away 3 4"]);
+}
+
+/// A message of a group is not for a member that cannot be sent it.
+#[test]
+fn a_member_without_a_window_has_no_share() {
+    let mut scene = Scene::new(1000);
+    let wish = Subscribe { topic: "t".to_owned(), group: "g".to_owned(), ..Subscribe::default() };
+    let join = message(&ClientFrame { id: 1, frame: Some(client_frame::Frame::Subscribe(wish)) });
+    scene.send(&[call(1, CONNECT), data(1, 0, &join), call(3, CONNECT), data(3, 0, &join)]);
+    scene.seen();
+    let joined = scene.body(1);
+    // All windows shrink by what is left of the first one.
+    let shrunk = u32::try_from(joined).unwrap();
+    scene.send(&[settings(shrunk), window(3, 100_000), call(5, CONNECT), window(5, 100_000)]);
+    (0..10).for_each(|id| scene.send(&[data(5, 0, &publication(id))]));
+    scene.seen();
+    assert_eq!((scene.body(1), messages(&scene.bodies[&3])), (joined, 11));
+    // The other one is gone: what is published waits for a window.
+    scene.send(&[frame(kind::RST_STREAM, 0, 3, &8_u32.to_be_bytes()), data(5, 0, &publication(10))]);
+    scene.seen();
+    assert_eq!(scene.body(1), joined);
+    scene.send(&[window(1, 1000)]);
+    scene.seen();
+    assert_eq!(messages(&scene.bodies[&1]), 2);
 }
