@@ -97,8 +97,11 @@ impl<B: Backend> Shard<B> {
         let Some(connection) = self.core.table.get_mut(id) else { return };
         connection.flags.set(Flags::CLOSING);
         connection.flags.set(Flags::DEAF);
-        // What would have gone on must not look whole (RFC 9113 section 8.1).
-        let is_cut = connection.is_transferring() || (connection.protocol == Protocol::JsonLines && !is_polite(reason));
+        // What would have gone on must not look whole (RFC 9113 section 8.1), and what may have been carried out not as if it
+        // could be sent again.
+        let has_no_end = connection.protocol == Protocol::JsonLines;
+        let has_no_head = connection.borne().is_some_and(|borne| !borne.begun);
+        let is_cut = connection.is_transferring() || ((has_no_end || has_no_head) && !is_polite(reason));
         connection.extra.iter_mut().for_each(|extra| extra.transfer = None);
         let partial = connection.partial.take();
         partial.into_iter().for_each(|partial| self.core.partials.give(partial));

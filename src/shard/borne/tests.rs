@@ -368,14 +368,16 @@ fn a_drain_lets_answers_end_that_are_under_way() {
 }
 
 #[test]
-fn what_is_cut_off_does_not_look_whole() {
-    let mut scene = Scene::new(1000);
-    scene.send(&[get(1, "/topics/t?stream=1")]);
-    assert_eq!(scene.seen(), ["1 fields 200"]);
-    let id = scene.shard.core.table.iter().find(|(_, one)| one.flags.has(Flags::BORNE)).unwrap().0;
-    scene.shard.begin_close(id, CloseReason::Internal, "");
-    scene.rest();
-    assert_eq!(scene.seen(), ["1 reset 2"]);
+fn what_is_cut_off_looks_neither_whole_nor_refused() {
+    for (path, seen) in [("/topics/t?stream=1", &["1 fields 200"][..]), ("/topics/t?wait=60s", &[])] {
+        let mut scene = Scene::new(1000);
+        scene.send(&[get(1, path)]);
+        assert_eq!(scene.seen(), seen);
+        let id = scene.shard.core.table.iter().find(|(_, one)| one.flags.has(Flags::BORNE)).unwrap().0;
+        scene.shard.begin_close(id, CloseReason::Internal, "");
+        scene.rest();
+        assert_eq!(scene.seen(), ["1 reset 2"]);
+    }
 }
 
 #[test]
