@@ -193,7 +193,14 @@ impl Core {
             connection.flags.set(Flags::PEER_DONE);
         }
         let length = bytes.len();
-        self.on_stream(carrier, name, stream, |core| core.feed(name, bytes)).unwrap_or(length)
+        let feed = |core: &mut Self| {
+            let fed = core.feed(name, bytes);
+            if fed.pressed {
+                core.hold(name, &bytes[fed.consumed..]);
+            }
+            fed
+        };
+        self.on_stream(carrier, name, stream, feed).unwrap_or(length)
     }
 
     /// Has something done with a stream that it may answer: what is written meanwhile is its response. Returns how many bytes

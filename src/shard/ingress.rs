@@ -157,8 +157,10 @@ impl<B: Backend> Shard<B> {
             connection.hear(self.core.tick);
         }
         let is_borne = connection.flags.has(Flags::BORNE);
+        // A stream may have ended meanwhile, without another byte.
+        let is_over = is_borne && connection.flags.has(Flags::PEER_DONE);
         let mut held = self.core.take_held(id);
-        if !held.is_empty() {
+        if !held.is_empty() || is_over {
             self.begin_output(id);
             let fed = self.core.feed(id, &mut held);
             if fed.pressed {
@@ -271,7 +273,9 @@ impl Core {
             return Fed::all(bytes);
         }
         let is_held = connection.outbox.as_deref().is_some_and(|outbox| !outbox.held.is_empty());
-        if is_held || connection.flags.has(Flags::WAITING) || connection.is_transferring() {
+        // What bears a stream is read on though the stream is not.
+        let is_paused = connection.flags.has(Flags::BORNE) && !connection.is_read();
+        if is_held || is_paused || connection.flags.has(Flags::WAITING) || connection.is_transferring() {
             return Fed { pressed: true, ..Fed::default() };
         }
         match connection.protocol {
