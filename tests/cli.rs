@@ -58,6 +58,11 @@ fn bad_arguments_are_refused_in_one_line() {
         (&["check-config"], "see `holdline check-config --help`"),
         (&["chat", "lobby"], "not a URL, lobby: write ws://"),
         (&["chat", "wss://127.0.0.1:1"], "wss is not there yet"),
+        (
+            &["chat", "grpc://127.0.0.1:1/chat/lobby"],
+            "write ws://HOST:PORT/chat/ROOM, or grpc://HOST:PORT/topics/chat/ROOM",
+        ),
+        (&["chat", "grpc://127.0.0.1:1/topics/a?history=x"], "the parameter history cannot be"),
     ] {
         let said = refused(arguments);
         assert!(said.contains(expected), "{arguments:?}: {said}");
@@ -134,7 +139,11 @@ fn a_full_disk_is_told() {
 #[test]
 fn a_chat_with_nobody_is_a_failure() {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    for url in [format!("ws://127.0.0.1:{port}/chat/a"), format!("tcp://127.0.0.1:{port}")] {
+    for url in [
+        format!("ws://127.0.0.1:{port}/chat/a"),
+        format!("tcp://127.0.0.1:{port}"),
+        format!("grpc://127.0.0.1:{port}/echo"),
+    ] {
         let (status, said) = failure(&run(&["chat", &url]));
         assert_eq!(status, Some(1));
         assert!(said.contains("cannot connect") && said.contains("holdline serve"), "{said}");
@@ -290,7 +299,13 @@ mod server {
     #[test]
     fn a_chat_speaks_and_leaves_with_its_input() {
         let server = Server::start(&[]);
-        for (scheme, number, path) in [("ws", 0, "/echo"), ("http", 0, "/echo"), ("tcp", 1, "")] {
+        for (scheme, number, path) in [
+            ("ws", 0, "/echo"),
+            ("http", 0, "/echo"),
+            ("tcp", 1, ""),
+            ("grpc", 0, "/echo"),
+            ("grpc", 0, "/topics/mine"),
+        ] {
             let mut chat = server.chat(scheme, number, path).stdin(Stdio::piped()).spawn().unwrap();
             let mut input = chat.stdin.take().unwrap();
             input.write_all("hello\n\nwörld\n".as_bytes()).unwrap();
@@ -330,6 +345,58 @@ mod server {
         assert_eq!(bob.wait().unwrap().code(), Some(0));
         drop(ann.stdin.take());
         assert_eq!(ann.wait().unwrap().code(), Some(0));
+    }
+
+    #[test]
+    fn a_chat_over_grpc_meets_the_others_of_its_topic() {
+        let server = Server::start(&[]);
+        let mut first = server.chat("ws", 0, "/topics/room").stdin(Stdio::piped()).spawn().unwrap();
+        let mut heard_by_first = BufReader::new(first.stdout.take().unwrap()).lines().map(Result::unwrap);
+        let mut says = first.stdin.take().unwrap();
+        says.write_all(b"one\n").unwrap();
+        assert_eq!(heard_by_first.next().as_deref(), Some("one"));
+        let path = "/topics/room?history=9&echo=0";
+        let mut second = server.chat("grpc", 0, path).stdin(Stdio::piped()).spawn().unwrap();
+        let mut heard_by_second = BufReader::new(second.stdout.take().unwrap()).lines().map(Result::unwrap);
+        assert_eq!(heard_by_second.next().as_deref(), Some("one"), "which is from before");
+        says.write_all("zwölf\n".as_bytes()).unwrap();
+        assert_eq!(heard_by_second.next().as_deref(), Some("zwölf"));
+        // Its last line is published, though its input ends with it.
+        second.stdin.take().unwrap().write_all(b"three\n").unwrap();
+        assert_eq!(heard_by_first.next().as_deref(), Some("zwölf"));
+        assert_eq!(heard_by_first.next().as_deref(), Some("three"));
+        assert_eq!(
+            (second.wait().unwrap().code(), heard_by_second.next()),
+            (Some(0), None),
+            "its own it does not hear"
+        );
+        drop(says);
+        assert_eq!(first.wait().unwrap().code(), Some(0));
+    }
+
+    #[test]
+    fn a_chat_over_grpc_says_what_the_server_says() {
+        let file = Scratch::with("small.toml", "[limits]\nmessage_bytes_max = \"1KiB\"\n");
+        let mut server = Server::start(&["--drain", "0s", "--config", file.path()]);
+        let (status, said) = failure(&server.chat("grpc", 0, "/topics/a%20b").stdin(Stdio::piped()).output().unwrap());
+        assert!(status == Some(1) && said.contains("bad_topic"), "{said}");
+        let (status, said) = failure(&server.chat("grpc", 1, "/echo").output().unwrap());
+        assert!(status == Some(1) && said.contains("gRPC is served by http:// listeners"), "{said}");
+        let mut chat = server.chat("grpc", 0, "/echo").stdin(Stdio::piped()).spawn().unwrap();
+        chat.stdin.as_mut().unwrap().write_all(&[[b'a'; 2000].as_slice(), b"\n"].concat()).unwrap();
+        let (status, said) = failure(&chat.wait_with_output().unwrap());
+        assert!(status == Some(1) && said.contains("ended the call: 8 RESOURCE_EXHAUSTED"), "{said}");
+        let mut chat = server.chat("grpc", 0, "/echo").stdin(Stdio::piped()).spawn().unwrap();
+        chat.stdin.as_mut().unwrap().write_all(b"x\n").unwrap();
+        let mut line = String::new();
+        BufReader::new(chat.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        server.signal("TERM");
+        let mut said = String::new();
+        chat.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        assert_eq!((chat.wait().unwrap().code(), line.as_str()), (Some(1), "x\n"));
+        assert!(said.contains("ended the call: 14 UNAVAILABLE") && said.contains("connect again later"), "{said}");
+        let (status, log) = server.end();
+        assert_eq!(status, Some(0), "{log}");
     }
 
     #[test]

@@ -32,7 +32,7 @@ impl Server {
 
     fn target(&self, protocol: Protocol, app: App) -> Target {
         let listener = match (protocol, app) {
-            (Protocol::WebSocket | Protocol::Sse, _) => 0,
+            (Protocol::WebSocket | Protocol::Sse | Protocol::Grpc, _) => 0,
             (Protocol::Line, App::Topic) => 1,
             (Protocol::Length, App::Topic) => 2,
             (Protocol::Line, App::Echo) => 3,

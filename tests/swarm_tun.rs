@@ -111,7 +111,8 @@ fn report(name: &str, arguments: &[&str], server: &[&str]) -> Value {
 fn idle_connections_are_found_alive_behind_a_device() {
     let path = ["--rtt", "4ms", "--reorder", "1%"];
     let echo = "ws://198.18.0.1:8080/echo";
-    for (target, path) in [(echo, &path[..]), (TCP, &[])] {
+    let grpc = ["grpc://198.18.0.1:8080/echo", "grpc://198.18.0.1:8080/topics/t"];
+    for (target, path) in [(echo, &path[..]), (TCP, &[]), (grpc[0], &path), (grpc[1], &[])] {
         let arguments = ["idle", "--target", target, "--connections", "200", "--hold", "200ms"];
         let report = report("idle", &[&arguments[..], path].concat(), &SERVER);
         let hold = &report["hold"];

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use super::ring::{Ring, Sizes, Socket};
-use super::wire::{Frame, Protocol, bad, pong};
+use super::wire::{Frame, Protocol, bad};
 
 /// Time without any progress after which a run is given up.
 const STALL: Duration = Duration::from_secs(20);
@@ -62,19 +62,29 @@ impl Client {
         self.open
     }
 
-    /// Heartbeats seen so far; WebSocket ones are answered.
+    /// Heartbeats seen so far; those that want an answer get one.
     pub(crate) fn pings(&self) -> u64 {
         self.pings
     }
 
     /// Opens `count` connections, at most `window` at a time, and returns when the last one is open.
     pub(crate) fn open_more(&mut self, count: usize, window: usize) -> io::Result<()> {
+        self.open_with(count, window, |_, _| Ok(()))
+    }
+
+    /// The same, and hands out the messages that come meanwhile.
+    pub(crate) fn open_with(
+        &mut self,
+        count: usize,
+        window: usize,
+        mut on_message: impl FnMut(usize, &[u8]) -> io::Result<()>,
+    ) -> io::Result<()> {
         let goal = self.connections.len() + count;
         while self.open < goal {
             while self.connections.len() < goal && self.connections.len() - self.open < window {
                 self.dial()?;
             }
-            self.turn(None, |_, _| Ok(()))?;
+            self.turn(None, &mut on_message)?;
         }
         Ok(())
     }
@@ -125,9 +135,7 @@ impl Client {
                     Frame::Message(payload) => on_message(at, payload),
                     Frame::Ping(payload) => {
                         *pings += 1;
-                        if self.endpoint.protocol == Protocol::WebSocket {
-                            pongs.push(pong(payload));
-                        }
+                        pongs.extend(self.endpoint.protocol.pong(payload));
                         Ok(())
                     }
                 })?;

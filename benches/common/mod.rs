@@ -7,6 +7,7 @@
 //! scenario  echo, connect, fanout, idle, requests: what the clients do, and what of it is measured
 //! client    many connections on one thread; each is a direct descriptor of one ring
 //! wire      the bytes: HTTP upgrade, WebSocket frames, length-prefixed messages, HTTP answers
+//! http2     more of them: frames of HTTP/2, heads of requests, messages of gRPC
 //! target    a child process pinned to one core: bare loop or server
 //! nginx     another one: the web server to compare with
 //! bare      the smallest loops that do the same work on raw TCP
@@ -18,6 +19,7 @@
 
 pub(crate) mod bare;
 pub(crate) mod client;
+pub(crate) mod http2;
 pub(crate) mod nginx;
 pub(crate) mod report;
 pub(crate) mod ring;

@@ -91,7 +91,7 @@ impl Target {
     pub(crate) fn endpoint(&self, protocol: Protocol, path: &str) -> io::Result<Endpoint> {
         let scheme = match protocol {
             Protocol::Raw => "tcp://",
-            Protocol::WebSocket | Protocol::Http => "http://",
+            Protocol::WebSocket | Protocol::Http | Protocol::Http2 => "http://",
         };
         let authority = self.urls.iter().find_map(|url| url.strip_prefix(scheme)).or_else(|| {
             // A bare loop does not know what the client speaks.

@@ -1,9 +1,11 @@
 //! The client's side of the wire: upgrade request, masked frames and their replies, length-prefixed messages, HTTP
-//! requests and their answers.
+//! requests and their answers, frames of HTTP/2.
 //!
 //! Every message but those of HTTP starts with a sequence number of 8 bytes, so that a lost, doubled or misplaced one is noticed.
 
 use std::io;
+
+use super::http2;
 
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
@@ -23,6 +25,8 @@ pub(crate) enum Protocol {
     WebSocket,
     /// HTTP/1.1 with keep-alive: a message is the body of an answer with status 200.
     Http,
+    /// HTTP/2 by prior knowledge: a message is a frame of it, head and all, but for pings. See [`http2`].
+    Http2,
 }
 
 impl Protocol {
@@ -36,6 +40,7 @@ impl Protocol {
             )
             .into_bytes(),
             Self::Http => get(path),
+            Self::Http2 => http2::hello(),
         }
     }
 
@@ -54,6 +59,8 @@ impl Protocol {
                     Err(bad(&format!("not upgraded: {}", head.lines().next().unwrap_or(""))))
                 }
             }
+            // The settings that it begins with are a frame like others, and are handed out.
+            Self::Http2 => http2::is_welcome(bytes).map(|welcome| welcome.then_some(0)),
         }
     }
 
@@ -63,6 +70,7 @@ impl Protocol {
             Self::Raw => raw_bounds(bytes),
             Self::WebSocket => frame_bounds(bytes)?,
             Self::Http => answer_bounds(bytes)?,
+            Self::Http2 => http2_bounds(bytes),
         }) else {
             return Ok(None);
         };
@@ -74,13 +82,22 @@ impl Protocol {
         };
         Ok(Some((frame, end)))
     }
+
+    /// The answer to a ping, where one is wanted.
+    pub(crate) fn pong(self, payload: &[u8]) -> Option<Vec<u8>> {
+        match self {
+            Self::WebSocket => Some(pong(payload)),
+            Self::Http2 => Some(http2::frame(http2::PING, http2::ACK, 0, payload)),
+            Self::Raw | Self::Http => None,
+        }
+    }
 }
 
 /// One frame from the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Frame<'a> {
     Message(&'a [u8]),
-    /// Wants a pong with the same payload; with [`Protocol::Raw`] an empty message, which wants nothing.
+    /// Wants a [pong](Protocol::pong); with [`Protocol::Raw`] an empty message, which wants nothing.
     Ping(&'a [u8]),
 }
 
@@ -109,6 +126,16 @@ fn frame_bounds(bytes: &[u8]) -> io::Result<Option<(Kind, usize, usize)>> {
         126 => extended.first_chunk().map(|length| (kind, 4, 4 + usize::from(u16::from_be_bytes(*length)))),
         127 => extended.first_chunk().map(|length| (kind, 10, 10 + u64::from_be_bytes(*length) as usize)),
         _ => return Err(bad("masked frame from the server")),
+    })
+}
+
+fn http2_bounds(bytes: &[u8]) -> Option<(Kind, usize, usize)> {
+    let frame = http2::Frame::head(bytes)?;
+    let end = http2::HEAD_BYTES + frame.length;
+    Some(match frame.kind {
+        http2::GOAWAY => (Kind::Close, http2::HEAD_BYTES, end),
+        http2::PING if frame.flags & http2::ACK == 0 => (Kind::Ping, http2::HEAD_BYTES, end),
+        _ => (Kind::Message, 0, end),
     })
 }
 
@@ -151,7 +178,7 @@ pub(crate) fn sequence(payload: &[u8]) -> Option<u64> {
 }
 
 /// A masked pong.
-pub(crate) fn pong(payload: &[u8]) -> Vec<u8> {
+fn pong(payload: &[u8]) -> Vec<u8> {
     let mut frame = vec![0x8a, 0x80 | (payload.len() & 0x7f) as u8];
     frame.extend(MASK);
     frame.extend(payload.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
@@ -169,12 +196,12 @@ pub(crate) struct Template {
 }
 
 impl Template {
-    /// `count` messages of `size` bytes: payload of a WebSocket message, whole of a raw one. Requests have none.
+    /// `count` messages of `size` bytes: payload of a WebSocket message, whole of a raw one. HTTP has none.
     pub(crate) fn new(protocol: Protocol, size: usize, count: usize) -> Self {
         assert!(size >= 12, "a message holds its length and a sequence number");
         let fill = |length: usize| (0..length).map(|at| b'a' + (at % 26) as u8);
         let (frame, sequence_at, mask, payload_bytes) = match protocol {
-            Protocol::Raw | Protocol::Http => {
+            Protocol::Raw | Protocol::Http | Protocol::Http2 => {
                 let mut frame = ((size - 4) as u32).to_be_bytes().to_vec();
                 frame.extend(fill(size - 4));
                 (frame, 4, [0; 4], size - 4)

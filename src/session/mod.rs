@@ -4,6 +4,7 @@
 //! an unfinished head, frame or message lives in a [`Partial`], which a connection has only while there is such a
 //! thing; a shard keeps a few spare ones, so that a steady state allocates nothing.
 
+pub mod caller;
 pub mod grpc;
 pub mod http;
 pub mod http2;

@@ -76,7 +76,18 @@ impl Core {
         let Some(mut carrier) = self.take_carrier(id) else { return Fed::all(bytes) };
         let fed = self.feed_frames_of(id, &mut carrier, bytes);
         self.put_carrier(id, carrier);
+        self.note_unfinished_frame(id);
         self.note_unfinished(id, fed)
+    }
+
+    /// Notes since when a frame, or a head in several, has not been whole.
+    fn note_unfinished_frame(&mut self, id: ConnId) {
+        let tick = self.tick;
+        let partial = self.table.get_mut(id).and_then(|connection| connection.partial.as_deref_mut());
+        let Some(partial) = partial.filter(|partial| partial.http.began == Tick(0)) else { return };
+        partial.http.began = tick;
+        let deadline = self.after(self.limits.handshake_timeout);
+        self.arm_by(id, deadline);
     }
 
     fn feed_frames_of(&mut self, id: ConnId, carrier: &mut Carrier, bytes: &mut [u8]) -> Fed {
@@ -259,7 +270,12 @@ impl Core {
         if let Some(due) = carrier.http2.settings_due()
             && passed(due)
         {
-            return Due::Close(CloseReason::HandshakeTimeout);
+            return Due::Request(Limit::Http2SettingsTimeout);
+        }
+        if let Some(partial) = &connection.partial
+            && passed(partial.http.began.later(ticks(limits.handshake_timeout)))
+        {
+            return Due::Request(Limit::HandshakeTimeout);
         }
         if let Some(outbox) = &connection.outbox
             && outbox.waits

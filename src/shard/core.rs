@@ -191,9 +191,10 @@ impl Core {
         limits.connections_max.max(limits.http2.streams_max as usize)
     }
 
-    /// Connections, those that are turned away, and streams.
-    fn entries_max(limits: &Limits) -> usize {
-        limits.connections_max.saturating_add(Control::SHED_MAX).saturating_add(Self::streams_max(limits))
+    /// For connections, those that are turned away, and streams.
+    fn table(limits: &Limits) -> Table {
+        let connections_max = limits.connections_max.saturating_add(Control::SHED_MAX);
+        Table::new(connections_max, connections_max.saturating_add(Self::streams_max(limits)))
     }
 
     pub(super) fn new(seed: Seed) -> Self {
@@ -205,7 +206,7 @@ impl Core {
         Self {
             id,
             shards,
-            table: Table::new(Self::entries_max(&limits)),
+            table: Self::table(&limits),
             wheel: Wheel::new(crate::wheel::TICK),
             members: Members::new(limits.topics_max, Self::GROUP_BYTES_MAX),
             topics: Topics::new(topics_max, limits.history, history_bytes_max).with_groups_max(limits.groups_max),

@@ -7,10 +7,12 @@ use crate::id::{ConnId, ListenerId};
 use crate::session::Protocol;
 use crate::wheel::{Store, Tick, Timer};
 
-/// A slab of hot entries. Its full size is reserved at the start and touched only as it is used.
+/// A slab of hot entries: connections, and streams beside them. The size for all connections is reserved at the start and
+/// touched only as it is used.
 #[derive(Debug)]
 pub(super) struct Table {
     slots: Slab<Connection>,
+    entries_max: usize,
     /// The generation of the next connection. One counter serves all slots: a slot is used again only after its last
     /// completion, so two of its connections can have the same generation only 2^24 connections apart.
     generation: u32,
@@ -19,8 +21,10 @@ pub(super) struct Table {
 }
 
 impl Table {
-    pub(super) fn new(entries_max: usize) -> Self {
-        Self { slots: Slab::with_capacity(entries_max), generation: 0, index_end: 0 }
+    /// Room for so many is reserved; for more, up to `entries_max`, the slab grows, which for one of this size is the
+    /// kernel's work and copies nothing (`mremap`).
+    pub(super) fn new(reserved: usize, entries_max: usize) -> Self {
+        Self { slots: Slab::with_capacity(reserved), entries_max, generation: 0, index_end: 0 }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -32,9 +36,9 @@ impl Table {
         self.index_end
     }
 
-    /// A slot for a new connection; `None` when the reserved size is used up.
+    /// A slot for a new entry; `None` when there are as many as there may be.
     pub(super) fn insert(&mut self, listener: ListenerId, protocol: Protocol, now: Tick) -> Option<ConnId> {
-        if self.slots.len() == self.slots.capacity() {
+        if self.slots.len() >= self.entries_max {
             return None;
         }
         self.generation = (self.generation + 1) & ((1 << ConnId::GENERATION_BITS) - 1);

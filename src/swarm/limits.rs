@@ -3,6 +3,7 @@
 use std::io::ErrorKind;
 
 use super::peer::Broken;
+use crate::session::caller::status_name;
 
 /// Why a connection did not open, or ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -177,19 +178,28 @@ impl From<Broken> for Reason {
     fn from(broken: Broken) -> Self {
         match broken {
             Broken::Declined { status: 429 | 503, .. } => Self::Busy,
-            Broken::Declined { .. } => Self::Declined,
+            Broken::Status(8 | 14) => Self::Busy,
+            Broken::Declined { .. } | Broken::Status(_) | Broken::NotSubscribed => Self::Declined,
+            Broken::StreamReset(_) => Self::Reset,
             _ => Self::Protocol,
         }
     }
 }
 
-/// Codes of a close frame that are told apart (RFC 6455, section 7.4, and the server's own).
-pub(super) const CLOSE_CODES: [u16; 14] =
-    [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1011, 1012, 1013, 4000, 4001, 4002, 4003];
+/// Codes of a good-bye that are told apart: the statuses of gRPC, and those of a close frame (RFC 6455, section 7.4, and the
+/// server's own).
+pub(super) const CLOSE_CODES: [u16; 31] = [
+    0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 1000, 1001, 1002, 1003, 1007, 1008, 1009, 1011, 1012,
+    1013, 4000, 4001, 4002, 4003,
+];
 
 /// How to mend that a server closes connections with this code.
 pub(super) const fn mend_close(code: u16) -> &'static str {
     match code {
+        0 | 14 => {
+            "let the server run until the swarm has ended, and give both more CPU: a heartbeat may have come too late"
+        }
+        8 => "raise the server's limits, send less, or give the swarm more CPU: it did not read what the server sent",
         1000 | 1001 | 1012 => "let the server run until the swarm has ended",
         1002 | 1003 | 1007 => "check that the target's protocol is the server's",
         1009 => "ask for a smaller --size, or raise the server's limit of a message",
@@ -204,7 +214,10 @@ pub(super) const fn mend_close(code: u16) -> &'static str {
 /// A name in the report, for people.
 pub(super) fn in_words(name: &str) -> String {
     match (name.strip_prefix("closed_"), Reason::named(name)) {
-        (Some(code), _) => format!("closed by the server with code {code}"),
+        (Some(code), _) => match code.parse() {
+            Ok(status @ 0..=16) => format!("ended by the server with status {status} ({})", status_name(status)),
+            _ => format!("closed by the server with code {code}"),
+        },
         (None, Some(reason)) => reason.words().to_owned(),
         (None, None) => name.to_owned(),
     }
@@ -215,7 +228,7 @@ pub(super) fn in_words(name: &str) -> String {
 pub(super) struct Cause {
     pub(super) reason: Reason,
     said: Option<Broken>,
-    /// Of a close frame.
+    /// Of a close frame, or the status of a call.
     pub(super) code: Option<u16>,
 }
 
@@ -264,8 +277,14 @@ mod tests {
 
     #[test]
     fn names_have_words() {
-        let words = ["timed_out", "closed_1009", "reset", "closed"].map(in_words);
-        let expected = ["no answer in time", "closed by the server with code 1009", "reset", "closed by the server"];
+        let words = ["timed_out", "closed_1009", "closed_14", "reset", "closed"].map(in_words);
+        let expected = [
+            "no answer in time",
+            "closed by the server with code 1009",
+            "ended by the server with status 14 (UNAVAILABLE)",
+            "reset",
+            "closed by the server",
+        ];
         assert_eq!(words, expected);
         assert!(Reason::ALL.into_iter().all(|reason| !reason.words().contains('_')));
     }

@@ -12,8 +12,8 @@
 //!
 //! Nothing but orders and counts passes between threads while it runs; what was measured is added up at the end.
 //!
-//! Those who hold a topic publish to it themselves, but for streams of events, which only hear: for these the first
-//! thread has one more connection, in a role of its own, that is not counted.
+//! Those who hold a topic publish to it themselves, but for streams of events and gRPC calls, which only hear: for these the
+//! first thread has one more connection, in a role of its own, that is not counted.
 
 mod broadcast;
 mod churn;

@@ -20,7 +20,8 @@ pub struct Target {
     pub path: String,
     /// What a connection sends first over raw TCP, where the listener does not fix the topic.
     pub first_frame: Option<String>,
-    /// What the server does with a message. Over SSE it is a topic: a client there can only hear.
+    /// What the server does with a message. Over SSE it is a topic: a client there can only hear. Over gRPC it is the method
+    /// that is called.
     pub app: App,
 }
 
@@ -31,6 +32,8 @@ pub enum Protocol {
     WebSocket,
     /// Server-sent events over HTTP/1.1: the server speaks, and the client only hears.
     Sse,
+    /// A gRPC call over HTTP/2, one on each connection.
+    Grpc,
     /// Frames that end in a newline, over TCP.
     Line,
     /// Frames behind a 4-byte length, over TCP.
@@ -38,12 +41,13 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    /// `"websocket"`, `"sse"`, `"line"` or `"length"`.
+    /// `"websocket"`, `"sse"`, `"grpc"`, `"line"` or `"length"`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::WebSocket => "websocket",
             Self::Sse => "sse",
+            Self::Grpc => "grpc",
             Self::Line => "line",
             Self::Length => "length",
         }
@@ -52,7 +56,7 @@ impl Protocol {
     /// Whether the server answers before its first message: until then a connection is not open.
     #[must_use]
     pub const fn greets(self) -> bool {
-        matches!(self, Self::WebSocket | Self::Sse)
+        matches!(self, Self::WebSocket | Self::Sse | Self::Grpc)
     }
 }
 
@@ -79,14 +83,15 @@ impl App {
 /// How names become addresses.
 pub(crate) type Resolve<'a> = &'a dyn Fn(&str, u16) -> io::Result<Vec<SocketAddr>>;
 
-const MEND: &str = "write ws://HOST:PORT/echo, ws://HOST:PORT/topics/NAME, http://HOST:PORT/topics/NAME for SSE, or \
-                    tcp://HOST:PORT?framing=line&app=topic&topic=NAME";
+const MEND: &str = "write ws://HOST:PORT/echo, ws://HOST:PORT/topics/NAME, http://HOST:PORT/topics/NAME for SSE, \
+                    grpc://HOST:PORT/topics/NAME, or tcp://HOST:PORT?framing=line&app=topic&topic=NAME";
 
 /// Parameters that say how a stream is to be, which is not a publisher's business.
 const STREAM_PARAMETERS: [&str; 7] = ["echo", "format", "group", "history", "since", "stream", "wait"];
 
 impl Target {
-    /// Reads `ws://HOST:PORT/PATH?QUERY`, `http://HOST:PORT/PATH?QUERY` for SSE (`sse://` is the same) or
+    /// Reads `ws://HOST:PORT/PATH?QUERY`, `http://HOST:PORT/PATH?QUERY` for SSE (`sse://` is the same),
+    /// `grpc://HOST:PORT/echo`, `grpc://HOST:PORT/topics/NAME` or
     /// `tcp://HOST:PORT?framing=line|length&app=echo|topic&topic=NAME`. `app` overrules what a path says.
     ///
     /// # Errors
@@ -106,9 +111,13 @@ impl Target {
                 only_hears(path, app)?;
                 Self::http(Protocol::Sse, authority, path, app, resolve)
             }
+            "grpc" => {
+                callable(path, app)?;
+                Self::http(Protocol::Grpc, authority, path, None, resolve)
+            }
             "tcp" => Self::tcp(authority, path, app, resolve),
-            "wss" | "https" | "tls" => {
-                let mend = "load a ws://, http:// or tcp:// listener of the same server";
+            "wss" | "https" | "grpcs" | "tls" => {
+                let mend = "load a ws://, http://, grpc:// or tcp:// listener of the same server";
                 Err(Wrong::new(format!("is {scheme}://, which swarm does not speak yet"), mend))
             }
             _ => Err(Wrong::new(format!("has the unknown scheme {}", quote(scheme)), MEND)),
@@ -162,7 +171,7 @@ impl Target {
     /// those who hold the target publish themselves.
     #[must_use]
     pub fn publisher(&self) -> Option<Self> {
-        if self.protocol != Protocol::Sse {
+        if !matches!((self.protocol, self.app), (Protocol::Sse, _) | (Protocol::Grpc, App::Topic)) {
             return None;
         }
         let (path, query) = self.path.split_once('?').unwrap_or((&self.path, ""));
@@ -187,6 +196,35 @@ fn only_hears(path: &str, app: Option<App>) -> Result<(), Wrong> {
         return Err(Wrong::new("is a stream of several topics, whose messages come inside of JSON", "write one topic"));
     }
     Ok(())
+}
+
+/// Refuses what is no method of ours, over gRPC.
+fn callable(path: &str, app: Option<App>) -> Result<(), Wrong> {
+    const MEND: &str = "write grpc://HOST:PORT/echo or grpc://HOST:PORT/topics/NAME";
+    if path.contains('?') {
+        return Err(Wrong::new("has parameters, and a call has none", MEND));
+    }
+    let served = match (path, path.strip_prefix("/topics/")) {
+        ("/echo", _) => App::Echo,
+        (_, Some(topic)) if topic.contains(',') => {
+            return Err(Wrong::new(
+                "has a comma in its topic, which the one that publishes could not name",
+                "write another topic",
+            ));
+        }
+        (_, Some(topic)) if !topic.is_empty() && uri::decode_path(topic).is_ok() => App::Topic,
+        (_, _) if path.starts_with("/chat/") => return Err(unknown_path(path)),
+        _ => {
+            let what = format!("has the path {}, and over gRPC there are an echo and topics", quote(path));
+            return Err(Wrong::new(what, MEND));
+        }
+    };
+    match app {
+        Some(app) if app != served => {
+            Err(Wrong::new(format!("is the method for {}, whatever --app says", served.name()), MEND))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn unknown_path(path: &str) -> Wrong {
@@ -240,6 +278,7 @@ impl fmt::Display for Target {
         let framing = match self.protocol {
             Protocol::WebSocket => return write!(f, "ws://{}{}", self.host, self.path),
             Protocol::Sse => return write!(f, "http://{}{}", self.host, self.path),
+            Protocol::Grpc => return write!(f, "grpc://{}{}", self.host, self.path),
             Protocol::Line => "line",
             Protocol::Length => "length",
         };
@@ -272,6 +311,8 @@ mod tests {
             ("ws://localhost:1/topics/a/b?echo=0", "ws://localhost:1/topics/a/b?echo=0", "127.0.0.1:1"),
             ("http://localhost:1/topics/a/b?history=1", "http://localhost:1/topics/a/b?history=1", "127.0.0.1:1"),
             ("sse://localhost/topics/a", "http://localhost/topics/a", "127.0.0.1:80"),
+            ("grpc://localhost:1/topics/a%20b", "grpc://localhost:1/topics/a%20b", "127.0.0.1:1"),
+            ("grpc://localhost/echo", "grpc://localhost/echo", "127.0.0.1:80"),
             ("ws://both.example/echo#top", "ws://both.example/echo", "192.0.2.1:80"),
             ("tcp://127.0.0.1:7000", "tcp://127.0.0.1:7000?framing=line&app=echo", "127.0.0.1:7000"),
             (
@@ -303,7 +344,9 @@ mod tests {
             let publisher = parse(&format!("http://127.0.0.1:1/{path}")).unwrap().publisher().unwrap();
             assert_eq!(publisher, parse(&format!("ws://127.0.0.1:1/{expected}")).unwrap());
         }
-        for url in ["ws://127.0.0.1:1/topics/t", "tcp://127.0.0.1:7?app=topic"] {
+        let publisher = parse("grpc://127.0.0.1:1/topics/t").unwrap().publisher();
+        assert_eq!(publisher, Some(parse("ws://127.0.0.1:1/topics/t?echo=0").unwrap()));
+        for url in ["ws://127.0.0.1:1/topics/t", "tcp://127.0.0.1:7?app=topic", "grpc://127.0.0.1:1/echo"] {
             assert_eq!(parse(url).unwrap().publisher(), None, "{url}");
         }
         let echo = Target::parse("http://127.0.0.1:1/own", Some(App::Echo), &|_, _| Ok(Vec::new())).unwrap_err();
@@ -338,6 +381,13 @@ mod tests {
             ("ws://127.0.0.1:1/a b", "has a space"),
             ("ws://127.0.0.1:1/\r\nX: y", "has a space, a control character"),
             ("ws://127.0.0.1:1/é", "a letter beyond ASCII"),
+            ("grpcs://h:1/echo", "does not speak yet"),
+            ("grpc://127.0.0.1:1/chat/lobby", "chat room"),
+            ("grpc://127.0.0.1:1", "over gRPC there are an echo and topics"),
+            ("grpc://127.0.0.1:1/topics/", "over gRPC there are an echo and topics"),
+            ("grpc://127.0.0.1:1/topics/%0a", "over gRPC there are an echo and topics"),
+            ("grpc://127.0.0.1:1/topics/a,b", "has a comma"),
+            ("grpc://127.0.0.1:1/topics/t?history=1", "a call has none"),
             ("tcp://127.0.0.1", "has no port"),
             ("tcp://127.0.0.1:1/x", "raw TCP has none"),
             ("tcp://127.0.0.1:1?app=chat&topic=r", "chat room"),

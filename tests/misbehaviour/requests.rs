@@ -122,7 +122,7 @@ fn heads() -> Vec<Case> {
         (400, "no version", line("GET /")),
         (400, "a version in lower case", line("GET / http/1.1")),
         (505, "another version", line("GET / HTTP/2.0")),
-        (505, "the preface of HTTP/2", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".into()),
+        (505, "the preface of HTTP/2 with a field", line("PRI * HTTP/2.0")),
         (400, "TLS", "\x16\x03\x01\x02\x00\x01\x00\x01\r\n\r\n".into()),
         (501, "a method of its own", line("FETCH / HTTP/1.1")),
         (405, "CONNECT", line("CONNECT / HTTP/1.1")),

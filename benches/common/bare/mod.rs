@@ -122,7 +122,8 @@ fn dial(to: SocketAddrV4, count: usize) -> io::Result<()> {
     many::dial(to, count)
 }
 
-fn end_with_parent() {
+/// Has this process end when the one that started it does.
+pub(crate) fn end_with_parent() {
     // SAFETY: takes two integers, touches no memory.
     unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
 }

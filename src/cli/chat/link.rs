@@ -6,8 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use super::call::{self, CallError, Caller};
 use super::target::{Speech, Target};
 use super::websocket::{self, Event, Fault, HandshakeError, Opcode};
+use crate::session::caller::Outcome;
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +23,9 @@ pub(super) enum LinkError {
     /// Somebody there, but not for us.
     #[error(transparent)]
     Handshake(#[from] HandshakeError),
+    /// The same, for a call.
+    #[error(transparent)]
+    Call(#[from] CallError),
     /// A fault on this side.
     #[error("no thread: {0}")]
     Thread(io::Error),
@@ -45,6 +50,7 @@ impl LinkError {
                 if said.is_empty() { advice.to_owned() } else { format!("{advice} ({said})") }
             }
             Self::Handshake(_) => "check the port; raw TCP listeners are tcp://HOST:PORT".to_owned(),
+            Self::Call(error) => error.mend().to_owned(),
             Self::Thread(_) => "raise ulimit -u".to_owned(),
         }
     }
@@ -56,6 +62,7 @@ impl LinkError {
             Self::Handshake(HandshakeError::Status(status, ..)) => matches!(status, 429 | 500..),
             Self::Handshake(HandshakeError::Io(_)) => true,
             Self::Handshake(HandshakeError::Broken(_)) => false,
+            Self::Call(error) => error.may_pass(),
         }
     }
 }
@@ -65,8 +72,23 @@ impl LinkError {
 pub(super) enum Ending {
     /// The server said good-bye: a WebSocket close code and reason.
     Closed(Option<u16>, String),
+    /// The call ended.
+    Call(Outcome),
+    /// The server is there, but not for this topic: why.
+    Refused(String),
     /// It went away.
     Lost(String),
+}
+
+/// What a connection brings.
+#[derive(Debug)]
+pub(super) enum Heard<'a> {
+    /// A message.
+    Message(&'a [u8]),
+    /// A line was not taken: why.
+    NotTaken(String),
+    /// Messages were lost that had been asked for.
+    Missed,
 }
 
 type Shared = Arc<Mutex<TcpStream>>;
@@ -75,31 +97,42 @@ type Shared = Arc<Mutex<TcpStream>>;
 pub(super) struct Link {
     speech: Speech,
     stream: Shared,
+    /// What a call keeps beside them.
+    caller: Option<Arc<Caller>>,
 }
 
 impl Link {
     const TIMEOUT: Duration = Duration::from_secs(10);
 
-    /// Connects and starts to read: `print` gets every message and says whether to go on, `ended` is called once.
+    /// Connects and starts to read: `hear` gets everything and says whether to go on, `ended` is called once.
     pub(super) fn open(
         target: &Target,
-        print: impl Fn(&[u8]) -> bool + Send + 'static,
+        hear: impl Fn(Heard<'_>) -> bool + Send + 'static,
         ended: impl FnOnce(Ending) + Send + 'static,
     ) -> Result<Self, LinkError> {
         let mut stream = connect(target)?;
         let reading = stream.try_clone().map_err(LinkError::Connect)?;
-        let start = match target.speech {
-            Speech::WebSocket => websocket::handshake(&mut stream, target)?,
-            Speech::Lines => Vec::new(),
+        let conversation = match target.speech {
+            Speech::WebSocket => Conversation::WebSocket(websocket::handshake(&mut stream, target)?, reading),
+            Speech::Lines => Conversation::Lines(reading),
+            Speech::Call => {
+                let (caller, reader) = call::open(reading, target)?;
+                Conversation::Call(caller, reader)
+            }
         };
         // From here on silence is no fault; the server's heartbeat finds dead connections.
         stream.set_read_timeout(None).map_err(LinkError::Connect)?;
-        let link = Self { speech: target.speech, stream: Arc::new(Mutex::new(stream)) };
-        let (speech, shared) = (target.speech, Arc::clone(&link.stream));
+        let caller = conversation.caller();
+        let link = Self { speech: target.speech, stream: Arc::new(Mutex::new(stream)), caller };
+        let shared = Arc::clone(&link.stream);
         let read = move || {
-            ended(match speech {
-                Speech::WebSocket => read_messages(websocket::Reader::new(reading, start), &shared, print),
-                Speech::Lines => read_lines(BufReader::new(reading), &shared, print),
+            let print = |message: &[u8]| hear(Heard::Message(message));
+            ended(match conversation {
+                Conversation::WebSocket(start, reading) => {
+                    read_messages(websocket::Reader::new(reading, start), &shared, print)
+                }
+                Conversation::Lines(reading) => read_lines(BufReader::new(reading), &shared, print),
+                Conversation::Call(caller, reader) => reader.run(&caller, hear),
             });
         };
         thread::Builder::new().name("connection".to_owned()).spawn(read).map_err(LinkError::Thread)?;
@@ -114,6 +147,7 @@ impl Link {
             _ if line.is_empty() => Ok(()),
             Speech::WebSocket => websocket::write_frame(&mut *stream, Opcode::Text, line.as_bytes()),
             Speech::Lines => stream.write_all([line.as_bytes(), b"\n"].concat().as_slice()),
+            Speech::Call => self.caller.as_ref().map_or(Ok(()), |caller| caller.send(&mut *stream, line)),
         }
     }
 
@@ -123,7 +157,22 @@ impl Link {
         match self.speech {
             Speech::WebSocket => websocket::write_frame(&mut *stream, Opcode::Close, &1000_u16.to_be_bytes()),
             Speech::Lines => stream.shutdown(Shutdown::Write),
+            Speech::Call => self.caller.as_ref().map_or(Ok(()), |caller| caller.close(&mut *stream)),
         }
+    }
+}
+
+/// What the thread that reads has to do.
+enum Conversation {
+    /// With what came behind the handshake.
+    WebSocket(Vec<u8>, TcpStream),
+    Lines(TcpStream),
+    Call(Arc<Caller>, call::Reader),
+}
+
+impl Conversation {
+    fn caller(&self) -> Option<Arc<Caller>> {
+        if let Self::Call(caller, _) = self { Some(Arc::clone(caller)) } else { None }
     }
 }
 
@@ -200,7 +249,7 @@ fn read_lines(mut reader: BufReader<TcpStream>, stream: &Shared, print: impl Fn(
     }
 }
 
-fn lost(error: &io::Error) -> Ending {
+pub(super) fn lost(error: &io::Error) -> Ending {
     Ending::Lost(match error.kind() {
         io::ErrorKind::UnexpectedEof => "the server went away".to_owned(),
         _ => error.to_string(),

@@ -3,6 +3,7 @@
 //! Three threads, one channel: one reads the input, one the connection, and the main thread decides. With a terminal in
 //! front, a lost connection is made again; in a pipe it is a failure.
 
+mod call;
 mod link;
 mod target;
 mod websocket;
@@ -12,15 +13,17 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use self::link::{Ending, Link, LinkError};
+use self::link::{Ending, Heard, Link, LinkError};
 use self::target::Target;
 use super::{Failure, one_line};
+use crate::session::caller::Outcome as CallOutcome;
 
 const DEFAULT_URL: &str = "ws://127.0.0.1:8080/chat/lobby";
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// ws://HOST:PORT/chat/ROOM?name=NAME (http:// is the same) or tcp://HOST:PORT; without a name it is $USER's
+    /// ws://HOST:PORT/chat/ROOM?name=NAME (http:// is the same), grpc://HOST:PORT/topics/TOPIC?history=N or
+    /// tcp://HOST:PORT; without a name it is $USER's
     #[arg(default_value = DEFAULT_URL)]
     url: String,
 }
@@ -35,6 +38,10 @@ enum Happening {
     BadInput(String),
     /// A connection, by its number, is over.
     Ended(u32, Ending),
+    /// A line was not taken: why.
+    NotTaken(String),
+    /// Messages were lost that had been asked for.
+    Missed,
     /// Nobody reads what we print.
     OutputClosed,
 }
@@ -83,7 +90,11 @@ impl Chat {
         let printer = Printer { plain: !io::stdout().is_terminal(), happenings: happenings.clone() };
         let link = Link::open(
             &self.target,
-            move |bytes| printer.print(bytes),
+            move |heard| match heard {
+                Heard::Message(bytes) => printer.print(bytes),
+                Heard::NotTaken(why) => printer.tell(Happening::NotTaken(why)),
+                Heard::Missed => printer.tell(Happening::Missed),
+            },
             move |ending| drop(happenings.send(Happening::Ended(number, ending))),
         )?;
         self.say(format_args!("connected to {}; end with Ctrl-D", self.target));
@@ -127,9 +138,24 @@ impl Chat {
                 Ok(Happening::BadInput(why)) => {
                     return Err(Failure::runtime(format_args!("{why}, standard input: send shorter lines of text")));
                 }
+                Ok(Happening::NotTaken(why)) => self.not_taken(&why)?,
+                Ok(Happening::Missed) => self.missed(),
                 Ok(Happening::OutputClosed) | Err(_) => return Ok(Outcome::Done),
             }
         }
+    }
+
+    /// A person goes on. In a pipe a line that is lost is a failure.
+    fn not_taken(&self, why: &str) -> Result<(), Failure> {
+        self.say(format_args!("that line was not sent: {why}"));
+        if self.interactive {
+            return Ok(());
+        }
+        Err(Failure::runtime(format_args!("a line was not sent: {why}, {}: see the server's limits", self.target)))
+    }
+
+    fn missed(&self) {
+        self.say(format_args!("messages are missing here: the server does not keep them any more"));
     }
 
     /// Waits a moment before the good-bye: whoever leaves the room right behind a line does not see it there.
@@ -137,6 +163,7 @@ impl Chat {
         match self.inbox.recv_timeout(Self::LAST_WORDS) {
             Ok(Happening::Ended(number, ending)) if number == self.connections => self.over(ending),
             Ok(Happening::OutputClosed) => Ok(Outcome::Done),
+            Ok(Happening::NotTaken(why)) => self.not_taken(&why).and_then(|()| self.leave(link)),
             _ => self.leave(link),
         }
     }
@@ -153,9 +180,11 @@ impl Chat {
                     return match ending {
                         // A reason of the server's own, from before it read our good-bye.
                         Ending::Closed(Some(1002..=1015 | 3000..=4999), _) => Err(self.ended(&ending)),
+                        Ending::Call(CallOutcome::Status(1.., _)) | Ending::Refused(_) => Err(self.ended(&ending)),
                         _ => Ok(Outcome::Done),
                     };
                 }
+                Ok(Happening::NotTaken(why)) => self.not_taken(&why)?,
                 Ok(Happening::OutputClosed) | Err(_) => return Ok(Outcome::Done),
                 Ok(_) => {}
             }
@@ -165,7 +194,11 @@ impl Chat {
     /// What an end that we did not ask for means.
     fn over(&self, ending: Ending) -> Result<Outcome, Failure> {
         match &ending {
-            Ending::Closed(Some(1000), _) => Ok(Outcome::Done),
+            Ending::Closed(Some(1000), _) | Ending::Call(CallOutcome::Status(0, _)) => Ok(Outcome::Done),
+            Ending::Call(CallOutcome::Status(14, reason)) if self.interactive => {
+                self.say(format_args!("the server is going away"));
+                Ok(Outcome::ComeBack(retry_hint(reason)))
+            }
             Ending::Closed(Some(1001 | 1012 | 1013), reason) if self.interactive => {
                 self.say(format_args!("the server is going away"));
                 Ok(Outcome::ComeBack(retry_hint(reason)))
@@ -225,6 +258,18 @@ impl Chat {
             Ending::Lost(why) => {
                 Failure::runtime(format_args!("connection lost: {why}, {}: connect again", self.target))
             }
+            Ending::Call(outcome) => {
+                let mend = if matches!(outcome, CallOutcome::Status(14, _)) {
+                    "connect again later"
+                } else {
+                    "see the server's log"
+                };
+                let what = format!("the server ended the call: {}", call::told(outcome));
+                Failure::runtime(format_args!("{what}, {}: {mend}", self.target))
+            }
+            Ending::Refused(why) => {
+                Failure::runtime(format_args!("the server does not let us hear: {why}, {}: check the URL", self.target))
+            }
             Ending::Closed(code, reason) => {
                 let code = code.map_or_else(|| "no code".to_owned(), |code| code.to_string());
                 let what = format!("the server closed the connection: {code} {reason}");
@@ -253,6 +298,12 @@ impl Printer {
             let _ = self.happenings.send(Happening::OutputClosed);
         }
         printed
+    }
+}
+
+impl Printer {
+    fn tell(&self, happening: Happening) -> bool {
+        self.happenings.send(happening).is_ok()
     }
 }
 

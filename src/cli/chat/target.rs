@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::call::Wish;
 use crate::codec::http1::uri;
 
 /// How the peer talks.
@@ -11,6 +12,8 @@ pub(super) enum Speech {
     WebSocket,
     /// Lines over bare TCP.
     Lines,
+    /// A gRPC call.
+    Call,
 }
 
 /// Where to connect.
@@ -20,18 +23,20 @@ pub(super) struct Target {
     /// Without brackets.
     pub(super) host: String,
     pub(super) port: u16,
-    /// Path and query, for WebSocket.
+    /// Path and query, for WebSocket and calls.
     pub(super) path: String,
+    /// What is called.
+    pub(super) wish: Wish,
 }
 
 /// Why a text is no target: what is wrong, and how to mend it.
 pub(super) type Refused = (String, &'static str);
 
 impl Target {
-    /// Reads `ws://HOST:PORT/PATH?QUERY` (`http://` is the same) or `tcp://HOST:PORT`. Without a path it is the room
-    /// `lobby`; a room without a name in the query is entered as `user`.
+    /// Reads `ws://HOST:PORT/PATH?QUERY` (`http://` is the same), `grpc://HOST:PORT/topics/TOPIC?QUERY` or
+    /// `tcp://HOST:PORT`. Without a path `ws://` is the room `lobby`; a room without a name in the query is entered as `user`.
     pub(super) fn parse(url: &str, user: &str) -> Result<Self, Refused> {
-        const MEND: &str = "write ws://HOST:PORT/chat/ROOM?name=NAME or tcp://HOST:PORT";
+        const MEND: &str = "write ws://HOST:PORT/chat/ROOM?name=NAME, grpc://HOST:PORT/topics/TOPIC or tcp://HOST:PORT";
         if url.contains(|c: char| c.is_control() || c == ' ') || !url.is_ascii() {
             return Err((
                 "the URL has a space, a control character or a letter beyond ASCII in it".into(),
@@ -42,8 +47,10 @@ impl Target {
         let speech = match scheme {
             "ws" | "http" => Speech::WebSocket,
             "tcp" => Speech::Lines,
-            "wss" | "https" | "tls" => {
-                return Err((format!("{scheme} is not there yet"), "connect without TLS: ws://, http:// or tcp://"));
+            "grpc" => Speech::Call,
+            "wss" | "https" | "grpcs" | "tls" => {
+                let mend = "connect without TLS: ws://, http://, grpc:// or tcp://";
+                return Err((format!("{scheme} is not there yet"), mend));
             }
             _ => return Err((format!("unknown scheme {scheme}"), MEND)),
         };
@@ -52,14 +59,16 @@ impl Target {
         let (host, port) = uri::split_authority(authority).ok_or_else(|| ("no host and port".to_owned(), MEND))?;
         let path = match speech {
             Speech::WebSocket => room(path, user),
+            Speech::Call => path.to_owned(),
             Speech::Lines if matches!(path, "" | "/") => String::new(),
             Speech::Lines => {
                 return Err(("a tcp URL ends after its port".to_owned(), "leave out what follows the port"));
             }
         };
-        let port = port.or((speech == Speech::WebSocket).then_some(80));
+        let wish = if speech == Speech::Call { Wish::parse(&path)? } else { Wish::default() };
+        let port = port.or((speech != Speech::Lines).then_some(80));
         let port = port.ok_or_else(|| ("a tcp URL needs a port".to_owned(), MEND))?;
-        Ok(Self { speech, host: host.to_owned(), port, path })
+        Ok(Self { speech, host: host.to_owned(), port, path, wish })
     }
 
     /// Host and port as a header field and a resolver want them.
@@ -74,7 +83,11 @@ impl Target {
 
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let scheme = if self.speech == Speech::WebSocket { "ws" } else { "tcp" };
+        let scheme = match self.speech {
+            Speech::WebSocket => "ws",
+            Speech::Lines => "tcp",
+            Speech::Call => "grpc",
+        };
         write!(f, "{scheme}://{}{}", self.authority(), self.path)
     }
 }
@@ -106,6 +119,8 @@ mod tests {
             ("ws://[::1]:9/echo?", "ws://[::1]:9/echo"),
             ("ws://h:1?name=a#top", "ws://h:1/chat/lobby?name=a"),
             ("tcp://127.0.0.1:7000/", "tcp://127.0.0.1:7000"),
+            ("grpc://h/topics/a?history=3", "grpc://h:80/topics/a?history=3"),
+            ("grpc://[::1]:9/echo", "grpc://[::1]:9/echo"),
         ] {
             assert_eq!(Target::parse(url, "J D").map(|target| target.to_string()), Ok(expected.to_owned()));
         }
@@ -128,6 +143,9 @@ mod tests {
             "ws://a@h:1",
             "tcp://h",
             "tcp://h:1/x",
+            "grpcs://h:1/echo",
+            "grpc://h:1",
+            "grpc://h:1/chat/lobby",
             "ws://h:1/a b",
             "ws://h:1/\r\nX: y",
             "ws://h:1/é",

@@ -16,7 +16,8 @@ use crate::swarm::plan::{
 /// What all scenarios take.
 #[derive(Debug, clap::Args)]
 pub(super) struct Common {
-    /// ws://HOST:PORT/echo, ws://HOST:PORT/topics/NAME, http://HOST:PORT/topics/NAME for server-sent events (SSE), or
+    /// ws://HOST:PORT/echo, ws://HOST:PORT/topics/NAME, http://HOST:PORT/topics/NAME for server-sent events (SSE),
+    /// grpc://HOST:PORT/echo, grpc://HOST:PORT/topics/NAME, or
     /// tcp://HOST:PORT?framing=line|length&app=echo|topic&topic=NAME, where topic= is what each connection sends first
     #[arg(long, value_name = "URL")]
     target: String,
@@ -351,7 +352,8 @@ impl BroadcastArgs {
         match plan.target.app {
             App::Topic => Ok(plan),
             App::Echo => {
-                let mend = "write ws:// or http://HOST:PORT/topics/NAME, or tcp://HOST:PORT?app=topic&topic=NAME";
+                let mend =
+                    "write ws://, http:// or grpc://HOST:PORT/topics/NAME, or tcp://HOST:PORT?app=topic&topic=NAME";
                 Err(Wrong::new("echoes, and nobody hears what others say there", mend)).at("target", "--target")
             }
         }
@@ -415,7 +417,7 @@ fn echoes(target: &Target, key: &str, flag: &'static str) -> Result<(), Failure>
     match target.app {
         App::Echo => Ok(()),
         App::Topic => {
-            let mend = "write ws://HOST:PORT/echo, or tcp://HOST:PORT?app=echo";
+            let mend = "write ws:// or grpc://HOST:PORT/echo, or tcp://HOST:PORT?app=echo";
             Err(Wrong::new("is a topic, and echoes come from an echo", mend)).at(key, flag)
         }
     }

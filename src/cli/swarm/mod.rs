@@ -30,6 +30,7 @@ Examples:
   holdline swarm idle --target ws://127.0.0.1:8080/echo --connections 100k --hold 1m
   holdline swarm broadcast --target ws://127.0.0.1:8080/topics/load --connections 100k
   holdline swarm broadcast --target http://127.0.0.1:8080/topics/load --connections 100k    (SSE)
+  holdline swarm idle --target grpc://127.0.0.1:8080/topics/load --connections 20k --pid 4711
   holdline swarm echo --target ws://127.0.0.1:8080/echo --message-rate 50k/s --pid 4711
   holdline swarm churn --target ws://127.0.0.1:8080/topics/load --churn 500/s --abrupt 20%
   holdline swarm idle --target ws://198.18.0.1:8080/echo --connections 1M --via tun --rtt 20ms \\
@@ -44,6 +45,9 @@ grows by less or nothing. Start it anew to measure that.
 
 A target http://HOST:PORT/topics/NAME is held over SSE, where clients only hear: one WebSocket to ws://HOST:PORT/topics/NAME \
 beside them publishes, and is not counted. A server cannot notice who goes mute there: --half-open tells, and is no fault.
+
+A target grpc://HOST:PORT/topics/NAME or /echo is one call of holdline.v1.Edge on each connection, over HTTP/2 without TLS. \
+Those who hold a topic hear, and the same WebSocket as with SSE publishes.
 
 A target in 127.0.0.0/8 is reached from many source addresses, and the connections take no descriptors of this \
 process: millions fit. Start the server with a --max-connections above --connections.

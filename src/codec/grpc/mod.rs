@@ -1,5 +1,6 @@
 //! gRPC over HTTP/2: what stands around messages, the frames of `holdline.v1`, and how a call ends.
 
+pub mod client;
 pub mod frame;
 pub mod generated;
 pub mod gzip;

@@ -51,8 +51,8 @@ pub enum MalformedHead {
     /// CONNECT without an authority, or with a scheme or path (section 8.5).
     #[error("the fields of CONNECT are not those that it must have")]
     Connect,
-    /// `:protocol`, though our settings do not say that it may be sent (RFC 8441 section 3).
-    #[error("there is a :protocol, which is not enabled")]
+    /// `:protocol` without CONNECT, or empty (RFC 8441 section 4).
+    #[error("there is a :protocol where none may be")]
     Protocol,
     /// Not a number of 64 bits, or several that differ (section 8.1.1).
     #[error("the content-length is malformed")]
@@ -181,7 +181,9 @@ impl<'o> RequestHead<'o> {
                 return Err(MalformedHead::Path);
             }
             Pseudo::Authority if !is_authority(value) => return Err(MalformedHead::Authority),
-            Pseudo::Protocol => return Err(MalformedHead::Protocol),
+            Pseudo::Protocol if value.is_empty() || !value.iter().copied().all(field::is_token) => {
+                return Err(MalformedHead::Protocol);
+            }
             _ => {}
         }
         *span = Some((self.out.len(), self.out.len() + value.len()));
@@ -192,9 +194,11 @@ impl<'o> RequestHead<'o> {
     /// Puts the request line, and the host, in the place of the pseudo-fields.
     fn begin(&mut self) -> Result<(), MalformedHead> {
         let end = self.out.len();
-        let [method, scheme, path, authority, _] = self.pseudo;
+        let [method, scheme, path, authority, protocol] = self.pseudo;
         let method = method.ok_or(MalformedHead::PseudoMissing)?;
-        let target = match (self.of(method) == b"CONNECT", scheme, path, authority) {
+        let is_connect = self.of(method) == b"CONNECT";
+        let target = match (is_connect && protocol.is_none(), scheme, path, authority) {
+            _ if protocol.is_some() && !is_connect => return Err(MalformedHead::Protocol),
             (true, None, None, Some(authority)) => authority,
             (true, ..) => return Err(MalformedHead::Connect),
             (false, Some(_), Some(path), _) => path,
@@ -203,7 +207,12 @@ impl<'o> RequestHead<'o> {
         if path.is_some_and(|path| !is_target(self.of(method), self.of(path))) {
             return Err(MalformedHead::Path);
         }
-        self.out.extend_from_within(method.0..method.1);
+        if protocol.is_some() {
+            // What an extended CONNECT asks for is asked for by an upgrade in HTTP/1.1 (RFC 8441 section 5).
+            self.out.extend_from_slice(b"GET");
+        } else {
+            self.out.extend_from_within(method.0..method.1);
+        }
         self.out.push(b' ');
         self.out.extend_from_within(target.0..target.1);
         self.out.extend_from_slice(b" HTTP/1.1\r\n");
@@ -212,6 +221,11 @@ impl<'o> RequestHead<'o> {
             self.out.extend_from_within(from..to);
             let host_end = self.out.len() - (end - self.start);
             self.authority = Some((host_end - (to - from), host_end));
+            self.out.extend_from_slice(b"\r\n");
+        }
+        if let Some((from, to)) = protocol {
+            self.out.extend_from_slice(b"upgrade: ");
+            self.out.extend_from_within(from..to);
             self.out.extend_from_slice(b"\r\n");
         }
         self.out.drain(self.start..end);

@@ -77,10 +77,12 @@ impl Http2 {
     /// RST_STREAM (section 6.4). Each costs a token: a peer that opens and resets streams without end (CVE-2023-44487) runs
     /// out of them.
     fn peer_reset(&mut self, stream: StreamId, payload: &[u8]) -> Result<Option<Found>, Violation> {
-        let Some(closed) = self.close(stream) else {
+        if self.streams.get_mut(stream).is_none() {
             return if self.streams.absent(stream) == Absent::Idle { Err(Violation::IdleStream) } else { Ok(None) };
-        };
+        }
+        // One that cannot be paid for stays, so that it ends with the connection like the others.
         self.floods.reset()?;
+        let Some(closed) = self.close(stream) else { return Ok(None) };
         let code = error_code(number(payload));
         Ok(closed.name().map(|name| Found::Reset { name, code, rule: None }))
     }

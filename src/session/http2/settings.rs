@@ -25,6 +25,8 @@ mod id {
     pub(super) const INITIAL_WINDOW_SIZE: u16 = 4;
     pub(super) const MAX_FRAME_SIZE: u16 = 5;
     pub(super) const MAX_HEADER_LIST_SIZE: u16 = 6;
+    /// RFC 8441 section 3: WebSockets on streams.
+    pub(super) const ENABLE_CONNECT_PROTOCOL: u16 = 8;
     /// RFC 9218 section 2.1.
     pub(super) const NO_RFC7540_PRIORITIES: u16 = 9;
 }
@@ -40,7 +42,7 @@ pub(super) fn windows(limits: &Http2Limits) -> [u32; 2] {
 pub(super) fn write_ours(limits: &Limits, out: &mut Vec<u8>) {
     let [stream_window, connection_window] = windows(&limits.http2);
     let head_bytes_max = u32::try_from(limits.head_bytes_max).unwrap_or(u32::MAX);
-    let mut payload = Vec::with_capacity(3 * SETTING_BYTES);
+    let mut payload = Vec::with_capacity(4 * SETTING_BYTES);
     let mut set = |id: u16, value: u32| {
         payload.extend_from_slice(&id.to_be_bytes());
         payload.extend_from_slice(&value.to_be_bytes());
@@ -50,6 +52,7 @@ pub(super) fn write_ours(limits: &Limits, out: &mut Vec<u8>) {
         set(id::INITIAL_WINDOW_SIZE, stream_window);
     }
     set(id::MAX_HEADER_LIST_SIZE, head_bytes_max);
+    set(id::ENABLE_CONNECT_PROTOCOL, 1);
     frame::write(kind::SETTINGS, 0, StreamId::CONNECTION, &payload, out);
     if connection_window > WINDOW_FIRST {
         frame::write_window_update(StreamId::CONNECTION, connection_window - WINDOW_FIRST, out);

@@ -1,7 +1,8 @@
-//! What a connection costs here: 24 bytes.
+//! What a connection costs here: 24 bytes, and 128 more for one that speaks in a call.
 
 use crate::codec::event_stream::Body;
 use crate::id::ConnId;
+use crate::session::caller::{Hearing, Speaking};
 use crate::time::Instant;
 
 /// Where a connection is.
@@ -55,16 +56,25 @@ impl Role {
     }
 }
 
+/// What does not fit into a member, which is hardly ever there.
+#[derive(Debug)]
+pub(super) enum Spill {
+    /// The beginning of a frame whose end has not come.
+    Bytes(Vec<u8>),
+    /// A call in which something is cut, or of a member that speaks.
+    Call(Hearing, Option<Speaking>),
+}
+
+const _: () = assert!(size_of::<Spill>() <= 112, "64 of a hearing, 40 of a speaking, and a tag");
+
 /// One connection.
 #[derive(Debug, Default)]
-#[expect(clippy::box_collection, reason = "8 bytes while there is none, which is nearly always")]
 pub(in crate::swarm) struct Member {
-    /// The beginning of a frame whose end has not come.
-    pub(super) spill: Option<Box<Vec<u8>>>,
+    pub(super) spill: Option<Box<Spill>>,
     /// The number of the next message to come, 0 while none has come.
     pub(in crate::swarm) next: u32,
     /// Messages sent. With [`Member::DUE`]: when its first dial was due, in units of [`Member::UNIT_NS`]. In a stream of
-    /// events, where nothing is sent, its [`Body`].
+    /// events, where nothing is sent, its [`Body`], and in a call in which it only hears what [`Hearing::used`] says.
     pub(in crate::swarm) sent: u32,
     pub(super) generation: u32,
     pub(super) phase: Phase,
@@ -103,9 +113,43 @@ impl Member {
         self.phase == Phase::Leaving
     }
 
-    /// Whether bytes wait until it has room.
-    pub(in crate::swarm) const fn holds_back(&self) -> bool {
-        self.has(Self::BACKLOG)
+    /// Whether bytes wait until it has room, or its call has.
+    pub(in crate::swarm) fn holds_back(&self) -> bool {
+        let waits = |spill: &Spill| matches!(spill, Spill::Call(_, Some(speaking)) if speaking.waiting() > 0);
+        self.has(Self::BACKLOG) || self.spill.as_deref().is_some_and(waits)
+    }
+
+    /// The speaking half of its call.
+    pub(in crate::swarm) fn speaking(&mut self) -> Option<&mut Speaking> {
+        match self.spill.as_deref_mut() {
+            Some(Spill::Call(_, speaking)) => speaking.as_mut(),
+            _ => None,
+        }
+    }
+
+    /// The hearing half of its call, until it is put back. With `speaks` there is another half, which stays.
+    pub(super) fn take_hearing(&mut self, speaks: bool) -> Hearing {
+        if let Some(Spill::Call(hearing, _)) = self.spill.as_deref_mut() {
+            return std::mem::take(hearing);
+        }
+        if speaks {
+            self.spill = Some(Box::new(Spill::Call(Hearing::default(), Some(Speaking::new()))));
+        }
+        if self.phase == Phase::Greeting { Hearing::default() } else { Hearing::resumed(self.sent) }
+    }
+
+    /// Puts it back. Of one that is at rest a number is left, unless the member speaks.
+    pub(super) fn put_hearing(&mut self, hearing: Hearing) {
+        match self.spill.as_deref_mut() {
+            Some(Spill::Call(place, Some(_))) => *place = hearing,
+            _ if hearing.is_at_rest() => {
+                self.spill = None;
+                self.clear(Self::DUE);
+                self.sent = hearing.used();
+            }
+            Some(Spill::Call(place, None)) => *place = hearing,
+            _ => self.spill = Some(Box::new(Spill::Call(hearing, None))),
+        }
     }
 
     pub(super) const fn has(&self, flag: u8) -> bool {

@@ -7,7 +7,8 @@
 //! came from the server.
 //!
 //! Invariants:
-//! - A connection costs 24 bytes here, more only while a frame is cut or bytes wait for room, and both are bounded.
+//! - A connection costs 24 bytes here, more only while a frame is cut or bytes wait for room, and both are bounded. One that
+//!   speaks in a gRPC call keeps the server's windows beside them.
 //! - The clock is read once for each completion, and what it brings happens then.
 //! - A place is used again only after its [`Completion::Closed`].
 
@@ -279,7 +280,7 @@ impl<B: Dial> Crowd<B> {
                 member.phase = Phase::Greeting;
                 self.greet(id, part);
             }
-            Phase::Open | Phase::Leaving => self.catch_up(id.index()),
+            Phase::Greeting | Phase::Open | Phase::Leaving => self.catch_up(id.index()),
             _ => {}
         }
     }

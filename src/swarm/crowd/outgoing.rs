@@ -38,10 +38,11 @@ impl Outgoing {
 }
 
 impl<B: Dial> Crowd<B> {
-    /// Sends what was staged behind `from` on one connection, unless it has said good-bye.
+    /// Sends what was staged behind `from` on one connection, unless it has said good-bye. Settings are acknowledged before
+    /// the server's welcome is complete.
     pub(super) fn post(&mut self, index: u32, from: usize) {
         let Some(member) = self.members.get(index as usize) else { return };
-        if member.phase == Phase::Open {
+        if matches!(member.phase, Phase::Open | Phase::Greeting) {
             self.tally.add(Count::BytesSent, self.outgoing.bytes.len().saturating_sub(from) as u64);
             self.put(index, from);
         } else {
@@ -141,7 +142,7 @@ impl<B: Dial> Crowd<B> {
         write: impl FnOnce(&mut Member, &mut Client, &mut Vec<u8>),
     ) -> bool {
         let Some(member) = self.members.get_mut(index as usize) else { return false };
-        if member.phase != Phase::Open || member.has(Member::BACKLOG | Member::PAUSED) {
+        if member.phase != Phase::Open || member.holds_back() || member.has(Member::PAUSED) {
             return false;
         }
         let from = self.outgoing.bytes.len();

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use super::member::{Member, Phase, Role};
+use super::member::{Member, Phase, Role, Spill};
 use super::opener::RETRY_AFTER_MAX;
 use super::{Crowd, Heard, Part};
 use crate::codec::event_stream::Body;
 use crate::id::ConnId;
 use crate::io::{Dial, Lease};
+use crate::session::caller::{Event, Hearing, Outcome};
 use crate::swarm::limits::{Cause, Reason};
 use crate::swarm::peer::{Broken, Frame};
 use crate::swarm::tally::Count;
@@ -79,10 +80,54 @@ impl<B: Dial> Crowd<B> {
 
 impl<P: Part> Reader<'_, P> {
     fn take(&mut self, bytes: &[u8]) -> Result<(), Cause> {
-        if self.member.phase != Phase::Greeting && self.heard.client.has_body() {
+        if self.heard.client.is_call() {
+            self.call(bytes)
+        } else if self.member.phase != Phase::Greeting && self.heard.client.has_body() {
             self.unwrap_body(self.member.body(), bytes)
         } else {
             self.put(bytes)
+        }
+    }
+
+    /// Takes the next bytes of a call, which may end.
+    fn call(&mut self, bytes: &[u8]) -> Result<(), Cause> {
+        let mut hearing = self.member.take_hearing(self.heard.client.speaks_on_call());
+        let outcome = self.events(&mut hearing, bytes);
+        hearing.credit(self.heard.answer);
+        self.member.put_hearing(hearing);
+        outcome
+    }
+
+    fn events(&mut self, hearing: &mut Hearing, mut bytes: &[u8]) -> Result<(), Cause> {
+        let bytes_max = self.heard.client.message_bytes_max();
+        while let Some(event) = hearing.next(&mut bytes, bytes_max, self.heard.answer).map_err(Broken::from)? {
+            match event {
+                Event::Message(message) => {
+                    if let Some(payload) = self.heard.client.payload(message)? {
+                        self.part.message(self.index, self.member, payload, &mut self.heard);
+                    }
+                }
+                Event::Settings(_) | Event::Window { .. } => {
+                    if let Some(speaking) = self.member.speaking() {
+                        speaking.note(&event, self.heard.answer).map_err(Broken::from)?;
+                    }
+                }
+                Event::Ping => self.heard.tally.add(Count::Pings, u64::from(self.member.role != Role::Publisher)),
+                Event::Opened => self.open(),
+                Event::GoAway => {}
+                Event::Ended(outcome) => return Err(self.over(&outcome)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Why a call is over.
+    fn over(&mut self, outcome: &Outcome) -> Cause {
+        match outcome {
+            Outcome::Status(code, _) if self.member.phase != Phase::Greeting => {
+                Cause::closed(u16::try_from(*code).ok())
+            }
+            outcome => self.refused(outcome.into()),
         }
     }
 
@@ -105,15 +150,16 @@ impl<P: Part> Reader<'_, P> {
             let used = self.frames(bytes)?;
             let rest = bytes.get(used..).unwrap_or_default();
             if !rest.is_empty() {
-                self.member.spill = Some(Box::new(rest.to_vec()));
+                self.member.spill = Some(Box::new(Spill::Bytes(rest.to_vec())));
             }
             return Ok(());
         };
-        spill.extend_from_slice(bytes);
-        let used = self.frames(&spill)?;
-        if used < spill.len() {
+        let Spill::Bytes(kept) = &mut *spill else { return Ok(()) };
+        kept.extend_from_slice(bytes);
+        let used = self.frames(kept)?;
+        if used < kept.len() {
             // No longer than the client allows: it has just looked at it.
-            spill.drain(..used);
+            kept.drain(..used);
             self.member.spill = Some(spill);
         }
         Ok(())

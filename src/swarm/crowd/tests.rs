@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod calls;
 mod script;
 mod streams;
 
@@ -124,16 +125,16 @@ fn what_a_socket_does_not_take_follows_when_there_is_room() {
     crowd.opened(Role::Holder, 1, &clock, &mut ear);
     let id = crowd.script().dialled[0];
     crowd.script().room = Some(4);
-    assert!(crowd.send(0, |_, client, out| client.message(b"a message", out)));
+    assert!(crowd.send(0, |_, client, out| client.message(b"a message", None, out)));
     crowd.flush();
-    assert!(!crowd.send(0, |_, client, out| client.message(b"too early", out)), "it holds back already");
+    assert!(!crowd.send(0, |_, client, out| client.message(b"too early", None, out)), "it holds back already");
     assert_eq!(crowd.script().wanted, [id]);
     crowd.script().stands(id);
     crowd.play(&clock, &mut ear);
     let sent: Vec<u8> = crowd.script().sent.iter().flat_map(|(_, bytes)| bytes.clone()).collect();
     assert_eq!(sent, b"a message\n");
     assert_eq!(crowd.tally[Count::BytesSent], 10, "each byte counts once");
-    assert!(crowd.send(0, |_, client, out| client.message(b"next", out)));
+    assert!(crowd.send(0, |_, client, out| client.message(b"next", None, out)));
 }
 
 #[test]
@@ -141,7 +142,7 @@ fn two_messages_of_a_turn_are_two_flushes_and_in_order() {
     let (clock, mut ear, mut crowd) = (ManualClock::new(), Ear::default(), crowd(Protocol::Line, 1));
     crowd.opened(Role::Holder, 1, &clock, &mut ear);
     for message in [b"one", b"two"] {
-        assert!(crowd.send(0, |_, client, out| client.message(message, out)));
+        assert!(crowd.send(0, |_, client, out| client.message(message, None, out)));
     }
     let sent: Vec<u8> = crowd.script().sent.iter().flat_map(|(_, bytes)| bytes.clone()).collect();
     assert_eq!(sent, b"one\ntwo\n");

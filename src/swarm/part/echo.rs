@@ -207,8 +207,8 @@ impl Echoes {
         let (now, turns, template) = (crowd.now(), self.places.len(), &mut self.template);
         let mut asked = 0;
         let sent = crowd.send(place, |member, client, out| {
-            asked = catch_up(load, member, (turn, turns), now, batch(template), |number, due| {
-                client.message(template.stamp(number, due), out);
+            asked = catch_up(load, member, (turn, turns), now, batch(template), |member, number, due| {
+                client.message(template.stamp(number, due), member.speaking(), out);
             });
         });
         load.count(asked, &mut crowd.tally);
@@ -304,7 +304,7 @@ impl Echoes {
         let template = &mut self.template;
         let sent = crowd.send(place, |member, client, out| {
             member.sent = member.sent.wrapping_add(1);
-            client.message(template.stamp(member.sent, due), out);
+            client.message(template.stamp(member.sent, due), member.speaking(), out);
         });
         crowd.tally.add(Count::Asked, u64::from(sent));
         sent
@@ -389,8 +389,8 @@ impl Echoes {
             return;
         }
         let batch = batch(&self.template);
-        let asked = catch_up(load, member, (turn, self.places.len()), heard.now, batch, |number, due| {
-            heard.client.message(self.template.stamp(number, due), heard.answer);
+        let asked = catch_up(load, member, (turn, self.places.len()), heard.now, batch, |member, number, due| {
+            heard.client.message(self.template.stamp(number, due), member.speaking(), heard.answer);
         });
         load.count(asked, heard.tally);
     }
@@ -408,7 +408,7 @@ fn catch_up(
     (turn, turns): (u32, usize),
     now: Instant,
     batch: u32,
-    mut send: impl FnMut(u32, Instant),
+    mut send: impl FnMut(&mut Member, u32, Instant),
 ) -> u32 {
     let mut sent = 0;
     while sent < batch && under_way(member) < load.in_flight {
@@ -419,7 +419,7 @@ fn catch_up(
         };
         let Some(due) = due else { break };
         member.sent = member.sent.wrapping_add(1);
-        send(member.sent, due);
+        send(member, member.sent, due);
         sent += 1;
     }
     sent

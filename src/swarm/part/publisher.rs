@@ -87,6 +87,6 @@ impl Publisher {
         let Some(place) = open else { return false };
         self.place = place;
         let payload = self.template.stamp(number, due);
-        crowd.send(place, |_, client, out| client.message(payload, out))
+        crowd.send(place, |member, client, out| client.message(payload, member.speaking(), out))
     }
 }

@@ -1,21 +1,28 @@
 //! The client's side of each protocol: bytes of a server in, frames out, and back.
 //!
 //! No socket, no clock, and nothing kept per connection: what is not whole yet stays with the caller, who shows it again
-//! with what came behind it, and so does the [`Body`] of a stream of events. A server is not trusted; whatever it sends is a frame, a reason to wait, or [`Broken`].
+//! with what came behind it, and so does the [`Body`] of a stream of events, and the halves of a call
+//! ([`Hearing`](crate::session::caller::Hearing), [`Speaking`]). A server is not trusted; whatever it sends is a frame, a
+//! reason to wait, or [`Broken`].
 
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
 
-use super::target::{Protocol, Target};
+use super::target::{App, Protocol, Target};
 use crate::codec::event_stream::event::{self, Event, Item};
 use crate::codec::event_stream::{self, BadBody, Body};
+use crate::codec::grpc::client::{self as edge, BadMessage, Said, Subscription};
 use crate::codec::websocket::client::{self, BadAnswer, BadFrame, ServerHeader};
 use crate::codec::websocket::close::{self, CloseError};
 use crate::codec::websocket::frame::Opcode;
 use crate::codec::websocket::handshake::{ACCEPT_BYTES, accept_key};
-use crate::codec::{http1::response, length, line};
+use crate::codec::{
+    http1::{response, uri},
+    length, line,
+};
+use crate::session::caller::{self, Method, Outcome, Speaking};
 
 /// What a server said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +63,21 @@ pub enum Broken {
     /// A stream that is not in chunks, though its head says so.
     #[error("the server sent {0}")]
     Body(#[from] BadBody),
+    /// It does not serve a call.
+    #[error("not a gRPC server: {0}")]
+    NotGrpc(#[from] caller::Broken),
+    /// A message that is none.
+    #[error("the server sent {0}")]
+    Message(#[from] BadMessage),
+    /// A call that it does not take.
+    #[error("the server ended the call with status {0} ({name})", name = caller::status_name(*.0))]
+    Status(u32),
+    /// A call that it reset: the code of HTTP/2.
+    #[error("the server reset the call with code {0}")]
+    StreamReset(u32),
+    /// A subscription that it does not take.
+    #[error("the server declined the subscription")]
+    NotSubscribed,
     /// It speaks HTTP, where raw TCP is expected.
     #[error("an HTTP server where raw TCP is asked for")]
     Http,
@@ -88,8 +110,14 @@ impl Broken {
             Self::Declined { .. } => "look into the server's log",
             Self::NotWebSocket(_) => "check the port; raw TCP listeners are tcp://HOST:PORT",
             Self::NotEventStream(_) => "check the target's path: SSE is served at http://HOST:PORT/topics/NAME",
+            Self::NotGrpc(_) => "check the port: gRPC is served by http:// listeners",
+            Self::Status(8 | 14) => "the server is full or drains: raise its limits, or ask for fewer --connections",
+            Self::Status(12) => "the server has no such method: grpc:// is for Holdline's own service",
+            Self::Status(_) => "look into the server's log",
+            Self::StreamReset(_) => "raise the server's limits, or look into its log",
+            Self::NotSubscribed => "check the target's topic",
             Self::Http => "load it as ws://HOST:PORT/..., or take the port of a tcp:// listener",
-            Self::Frame(_) | Self::Close(_) | Self::Fragmented | Self::Body(_) => {
+            Self::Frame(_) | Self::Close(_) | Self::Fragmented | Self::Body(_) | Self::Message(_) => {
                 "check that the target's protocol is the server's"
             }
             Self::TooLong(_) => "check the target's framing, and that nobody else publishes to its topic",
@@ -117,6 +145,17 @@ impl From<event_stream::BadAnswer> for Broken {
     }
 }
 
+impl From<&Outcome> for Broken {
+    /// What the end of a call says of the server, when the call had not begun.
+    fn from(outcome: &Outcome) -> Self {
+        match *outcome {
+            Outcome::Status(code, _) => Self::Status(code),
+            Outcome::Declined(status, retry_after) => Self::Declined { status, retry_after },
+            Outcome::Reset(code) => Self::StreamReset(code),
+        }
+    }
+}
+
 /// The welcome of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Welcome {
@@ -133,11 +172,14 @@ const FIELDS_BYTES_MAX: usize = 1024;
 #[derive(Clone, Debug)]
 pub struct Client {
     protocol: Protocol,
+    app: App,
     hello: Arc<[u8]>,
     accept: [u8; ACCEPT_BYTES],
     message_bytes_max: usize,
     /// The next mask. It need not be a secret, but a mask of zeros would be no work for the server.
     mask: u32,
+    /// What stands in front of a message that is being written.
+    head: Vec<u8>,
 }
 
 impl Client {
@@ -150,14 +192,15 @@ impl Client {
         match (target.protocol, &target.first_frame) {
             (Protocol::WebSocket, _) => client::write_request(&target.path, &target.host, &key, &mut hello),
             (Protocol::Sse, _) => event_stream::write_request(&target.path, &target.host, &mut hello),
+            (Protocol::Grpc, _) => hello = call_hello(target),
             (Protocol::Line, Some(topic)) => line::encode(topic.as_bytes(), &mut hello),
             (Protocol::Length, Some(topic)) => length::encode(topic.as_bytes(), &mut hello),
             (Protocol::Line | Protocol::Length, None) => {}
         }
         // Xorshift stands still at zero.
         let mask = u32::from_ne_bytes([random[0], random[1], random[2], random[3]]) | 1;
-        let (protocol, accept) = (target.protocol, accept_key(&key));
-        Self { protocol, hello: hello.into(), accept, message_bytes_max, mask }
+        let (protocol, app, accept) = (target.protocol, target.app, accept_key(&key));
+        Self { protocol, app, hello: hello.into(), accept, message_bytes_max, mask, head: Vec::new() }
     }
 
     /// What a connection sends first; may be empty.
@@ -166,7 +209,8 @@ impl Client {
         &self.hello
     }
 
-    /// The welcome at the beginning of `bytes` when it is whole. Raw TCP has none: 0 bytes at once.
+    /// The welcome at the beginning of `bytes` when it is whole. Raw TCP has none: 0 bytes at once. That of a call is found
+    /// by [`Hearing`](crate::session::caller::Hearing), as all that follows it.
     ///
     /// # Errors
     /// When it is no welcome.
@@ -180,6 +224,7 @@ impl Client {
                 let head = event_stream::check_answer(bytes)?;
                 Ok(head.map(|head| Welcome { bytes: head.head_bytes, body: Some(head.body) }))
             }
+            Protocol::Grpc => Ok(None),
             Protocol::Line | Protocol::Length => Ok(Some(Welcome { bytes: 0, body: None })),
         }
     }
@@ -190,10 +235,39 @@ impl Client {
         matches!(self.protocol, Protocol::Sse)
     }
 
-    /// Whether [`Client::close`] says good-bye; else the end of the stream does.
+    /// Whether what comes is heard by a [`Hearing`](crate::session::caller::Hearing), which the caller keeps; its messages are
+    /// read by [`Client::payload`].
+    #[must_use]
+    pub const fn is_call(&self) -> bool {
+        matches!(self.protocol, Protocol::Grpc)
+    }
+
+    /// Whether the caller keeps a [`Speaking`] for [`Client::message`].
+    #[must_use]
+    pub const fn speaks_on_call(&self) -> bool {
+        self.is_call() && matches!(self.app, App::Echo)
+    }
+
+    /// What a message of a call brings; `None` when that is no message of ours.
+    ///
+    /// # Errors
+    /// When it is none, or says that there will be none.
+    #[inline]
+    pub fn payload<'a>(&self, message: &'a [u8]) -> Result<Option<&'a [u8]>, Broken> {
+        if self.app == App::Echo {
+            return Ok(Some(edge::read_echo(message)?));
+        }
+        match edge::read_server_frame(message)?.said {
+            Said::Message { payload, .. } => Ok(Some(payload)),
+            Said::Error { .. } => Err(Broken::NotSubscribed),
+            _ => Ok(None),
+        }
+    }
+
+    /// Whether [`Client::close`] says good-bye and the server answers; else the end of the stream does.
     #[must_use]
     pub const fn says_good_bye(&self) -> bool {
-        matches!(self.protocol, Protocol::WebSocket)
+        matches!(self.protocol, Protocol::WebSocket | Protocol::Grpc)
     }
 
     /// The frame at the beginning of `bytes` and how many bytes it has; `None` while it is not whole.
@@ -206,9 +280,16 @@ impl Client {
         match self.protocol {
             Protocol::WebSocket => self.next_websocket(bytes),
             Protocol::Sse => self.next_item(bytes),
+            Protocol::Grpc => Ok(None),
             Protocol::Line => self.next_line(bytes),
             Protocol::Length => self.next_length(bytes),
         }
+    }
+
+    /// Bytes of a message at most, in a call.
+    #[must_use]
+    pub const fn message_bytes_max(&self) -> usize {
+        self.message_bytes_max
     }
 
     /// Bytes for which [`Client::next`] may still say that they are not whole.
@@ -281,12 +362,19 @@ impl Client {
     }
 
     /// Appends a message, text over WebSocket. Over raw TCP it must not be empty, and as a line not have breaks in it.
-    /// Over SSE a client says nothing.
+    /// Over SSE a client says nothing, and in a call what `call` has room for.
     #[inline]
-    pub fn message(&mut self, payload: &[u8], out: &mut Vec<u8>) {
+    pub fn message(&mut self, payload: &[u8], call: Option<&mut Speaking>, out: &mut Vec<u8>) {
         match self.protocol {
             Protocol::WebSocket => client::write_frame(Opcode::Text, payload, self.next_mask(), out),
             Protocol::Sse => {}
+            Protocol::Grpc => {
+                if let Some(call) = call {
+                    self.head.clear();
+                    edge::write_echo_head(payload.len(), &mut self.head);
+                    call.message(&self.head, payload, out);
+                }
+            }
             Protocol::Line => line::encode(payload, out),
             Protocol::Length => length::encode(payload, out),
         }
@@ -296,15 +384,19 @@ impl Client {
     pub fn pong(&mut self, payload: &[u8], out: &mut Vec<u8>) {
         match self.protocol {
             Protocol::WebSocket => client::write_frame(Opcode::Pong, payload, self.next_mask(), out),
-            Protocol::Sse => {}
+            // In a call they are answered where they are found.
+            Protocol::Sse | Protocol::Grpc => {}
             Protocol::Line => line::encode(b"", out),
             Protocol::Length => length::encode(b"", out),
         }
     }
 
-    /// Appends a good-bye, code 1000. Raw TCP and SSE have none: there the end of the stream is one.
+    /// Appends a good-bye, code 1000. Raw TCP and SSE have none: there the end of the stream is one. A call is cancelled, and
+    /// the connection with it.
     pub fn close(&mut self, out: &mut Vec<u8>) {
-        if self.says_good_bye() {
+        if self.is_call() {
+            caller::write_good_bye(out);
+        } else if self.says_good_bye() {
             client::write_frame(Opcode::Close, &1000_u16.to_be_bytes(), self.next_mask(), out);
         }
     }
@@ -316,6 +408,17 @@ impl Client {
         self.mask ^= self.mask << 5;
         self.mask.to_ne_bytes()
     }
+}
+
+/// The hello of a call.
+fn call_hello(target: &Target) -> Vec<u8> {
+    let path = target.path.strip_prefix("/topics/").unwrap_or_default();
+    let topic = uri::decode_path(path).unwrap_or_default();
+    let method = match target.app {
+        App::Echo => Method::Echo,
+        App::Topic => Method::Connect(Subscription { topic: &topic, ..Subscription::default() }),
+    };
+    caller::hello(&method, &target.host)
 }
 
 /// A frame over raw TCP: an empty one is a heartbeat.

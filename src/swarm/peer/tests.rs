@@ -10,6 +10,7 @@ use crate::codec::websocket::frame::Header;
 use crate::swarm::plan::App;
 
 const LIMIT: usize = 300;
+const CALLS: &str = "what is heard in a call is tested where it is heard";
 
 fn target(protocol: Protocol, topic: Option<&str>) -> Target {
     Target {
@@ -71,6 +72,7 @@ fn encode(protocol: Protocol, said: &Said, out: &mut Vec<u8>) {
         (Protocol::Line, _) => out.push(b'\n'),
         (Protocol::Length, Said::Message(text)) => length::encode(text.as_bytes(), out),
         (Protocol::Length, _) => length::encode(b"", out),
+        (Protocol::Grpc, _) => unreachable!("{CALLS}"),
     }
 }
 
@@ -92,6 +94,7 @@ fn expected(protocol: Protocol, said: &Said) -> String {
             (Protocol::WebSocket, Said::Pong) => Frame::Pong,
             (Protocol::WebSocket, Said::Close(code, reason)) => Frame::Close(Some(*code), reason),
             (Protocol::Line | Protocol::Length, _) => Frame::Ping(b""),
+            (Protocol::Grpc, _) => unreachable!("{CALLS}"),
         }
     )
 }
@@ -167,6 +170,11 @@ fn what_a_client_sends_first() {
     let request = String::from_utf8(hello(Protocol::Sse, None)).unwrap();
     assert!(request.starts_with("GET /topics/load HTTP/1.1\r\nHost: 127.0.0.1:8080\r\n"), "{request}");
     assert!(request.contains("\r\nAccept: text/event-stream\r\n") && request.ends_with("\r\n\r\n"), "{request}");
+    let call = hello(Protocol::Grpc, None);
+    assert!(
+        call.starts_with(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n") && call.ends_with(b"\x12\x06\x0a\x04load"),
+        "{call:?}"
+    );
     assert_eq!(hello(Protocol::Line, Some("load")), b"load\n");
     assert_eq!(hello(Protocol::Length, Some("load")), b"\0\0\0\x04load");
     assert_eq!(hello(Protocol::Line, None), b"");
@@ -249,7 +257,7 @@ fn masks_differ_from_message_to_message() {
     let masks: std::collections::HashSet<Vec<u8>> = (0..1000)
         .map(|_| {
             let mut out = Vec::new();
-            client.message(b"x", &mut out);
+            client.message(b"x", None, &mut out);
             out[2..6].to_vec()
         })
         .collect();
@@ -260,11 +268,29 @@ fn masks_differ_from_message_to_message() {
 #[test]
 fn over_sse_a_client_says_nothing() {
     let (mut client, mut out) = (client(Protocol::Sse), Vec::new());
-    client.message(b"a message", &mut out);
+    client.message(b"a message", None, &mut out);
     client.pong(b"", &mut out);
     client.close(&mut out);
     assert_eq!((out, client.says_good_bye()), (Vec::new(), false));
     assert_eq!(client.next(b": heartbeat\n\n"), Ok(Some((Frame::Comment, 12))));
+}
+
+#[test]
+fn in_a_call_messages_are_read_by_the_method() {
+    let topic = client(Protocol::Grpc);
+    let message = b"\x12\x07\x12\x02\x08\x01\x22\x01a";
+    assert_eq!(topic.payload(message), Ok(Some(&b"a"[..])));
+    assert_eq!(topic.payload(b"\x1a\x03\x0a\x01t"), Ok(None), "a subscription has begun");
+    assert_eq!(topic.payload(b"\x3a\x03\x0a\x01t"), Err(Broken::NotSubscribed));
+    assert_eq!(topic.payload(b"\x12"), Err(Broken::Message(BadMessage)));
+    let target = Target { app: App::Echo, ..target(Protocol::Grpc, None) };
+    let (mut echo, mut call, mut out) = (Client::new(&target, [9; 16], LIMIT), Speaking::new(), Vec::new());
+    assert!(echo.speaks_on_call() && !topic.speaks_on_call());
+    echo.message(b"a message", Some(&mut call), &mut out);
+    assert_eq!(echo.payload(&out[14..]), Ok(Some(&b"a message"[..])));
+    out.clear();
+    echo.close(&mut out);
+    assert!(!out.is_empty() && echo.says_good_bye());
 }
 
 #[test]

@@ -140,7 +140,8 @@ pub mod message {
 pub struct Subscribed {
     #[prost(string, tag = "1")]
     pub topic: ::prost::alloc::string::String,
-    /// The topic's newest place when the past was read: with the one after it the live stream begins. Queue groups have none.
+    /// The place that the messages which follow come after: before the first of the past that was asked for, or the topic's
+    /// newest. A subscription that comes again with since there misses nothing. Queue groups have none.
     #[prost(message, optional, tag = "2")]
     pub cursor: ::core::option::Option<Cursor>,
 }

@@ -198,14 +198,30 @@ fn what_http_1_1_has_an_answer_to_gets_that() {
 
 #[test]
 fn connect_has_an_authority_and_nothing_else() {
-    // Section 8.5, and RFC 8441 section 3.
+    // Section 8.5.
     let (method, authority) = ((":method", "CONNECT"), (":authority", "host:1"));
     assert_eq!(stored(&[method, authority]).unwrap(), "CONNECT host:1 HTTP/1.1\r\nhost: host:1\r\n\r\n");
     assert_eq!(pseudo(&[method]), MalformedHead::Connect);
     assert_eq!(pseudo(&[method, authority, (":scheme", "http")]), MalformedHead::Connect);
     assert_eq!(pseudo(&[method, authority, (":path", "/")]), MalformedHead::Connect);
-    let extended = [method, authority, (":scheme", "http"), (":path", "/"), (":protocol", "websocket")];
-    assert_eq!(pseudo(&extended), MalformedHead::Protocol);
+}
+
+#[test]
+fn an_extended_connect_asks_for_an_upgrade() {
+    // RFC 8441 section 4.
+    let extended = [
+        (":method", "CONNECT"),
+        (":protocol", "websocket"),
+        (":scheme", "http"),
+        (":authority", "host:1"),
+        (":path", "/echo"),
+    ];
+    let head = stored(&[&extended[..], &[("sec-websocket-version", "13")]].concat()).unwrap();
+    let lines = "GET /echo HTTP/1.1\r\nhost: host:1\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\r\n";
+    assert_eq!(head, lines);
+    assert_eq!(pseudo(&extended[..3]), MalformedHead::PseudoMissing);
+    assert_eq!(pseudo(&[&GET[..], &[(":protocol", "websocket")]].concat()), MalformedHead::Protocol);
+    assert_eq!(pseudo(&[&extended[..1], &[(":protocol", "a b")], &extended[2..]].concat()), MalformedHead::Protocol);
 }
 
 #[test]

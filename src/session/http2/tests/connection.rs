@@ -5,7 +5,7 @@ use super::*;
 #[test]
 fn a_connection_begins_with_the_preface_and_settings_3_4() {
     let mut peer = Peer::new(Limits::default());
-    assert_eq!(peer.answers(), ["settings 0 2", "window 0 +983041"]);
+    assert_eq!(peer.answers(), ["settings 0 3", "window 0 +983041"]);
     assert_eq!(peer.http2.settings_due(), Some(Tick(50)));
     for byte in &PREFACE[PREFACE_HEAD.len()..] {
         assert_eq!(peer.send(&[*byte]), "");
@@ -31,7 +31,7 @@ fn another_beginning_is_none_3_4() {
 fn windows_that_are_set_are_told() {
     let mut limits = Limits::default();
     (limits.http2.stream_window, limits.http2.connection_window) = (1000, 65_535);
-    assert_eq!(Peer::new(limits).answers(), ["settings 0 3"]);
+    assert_eq!(Peer::new(limits).answers(), ["settings 0 4"]);
 }
 
 #[test]
