@@ -1,12 +1,15 @@
 //! Those who come over HTTP/2 to do harm: garbage, frames in any order, floods and windows that never open. What they are told
 //! must be HTTP/2 all the same, they must be sent away for what is a crime, and nobody else may notice them.
 
+use std::time::Duration;
+
 use super::peer::Surroundings;
 use crate::codec::http2::frame::{self, HEADER_BYTES, Header, PREFACE, flag, kind};
 use crate::codec::http2::request::{self, Request};
 use crate::codec::http2::{ErrorCode, StreamId};
 use crate::id::ListenerId;
 use crate::sim::{self, Peer, Random};
+use crate::time::Instant;
 
 /// What an intruder does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +69,9 @@ pub(super) struct Intruder {
     inbox: Vec<u8>,
     /// The reason that it was sent away for.
     pub(super) code: Option<u32>,
-    has_come: bool,
+    /// When it came, and when it had done all.
+    came: Option<Instant>,
+    done: Option<Instant>,
     /// It reads nothing.
     blind: bool,
 }
@@ -74,13 +79,13 @@ pub(super) struct Intruder {
 impl Intruder {
     pub(super) fn new(harm: Harm, start: usize, blind: bool) -> Self {
         let (outgoing, inbox) = (Vec::new(), Vec::new());
-        Self { harm, start, client: None, outgoing, inbox, code: None, has_come: false, blind }
+        Self { harm, start, client: None, outgoing, inbox, code: None, came: None, done: None, blind }
     }
 
     /// One round.
     pub(super) fn poll(&mut self, step: usize, stays: bool, around: &mut Surroundings<'_>) -> Result<(), String> {
-        if !self.has_come && self.start <= step && !stays {
-            self.has_come = true;
+        if self.came.is_none() && self.start <= step && !stays {
+            self.came = Some(around.now);
             self.client = around.net.connect(ListenerId(0));
             self.outgoing = PREFACE.to_vec();
             self.misbehave(around.random);
@@ -94,6 +99,9 @@ impl Intruder {
         let written = client.write(&self.outgoing[..most.min(self.outgoing.len())]);
         self.outgoing.drain(..written);
         around.moved += written as u64;
+        if self.outgoing.is_empty() {
+            self.done.get_or_insert(around.now);
+        }
         let is_over = client.peer() != Peer::Open;
         self.listen()?;
         if is_over {
@@ -138,9 +146,11 @@ impl Intruder {
         }
     }
 
-    /// At rest: whether it is still there, though it has done what nobody may.
+    /// At rest: whether nobody has told it to go, though it has done what nobody may, and so fast that it cannot be forgiven.
     pub(super) fn is_at_large(&self) -> bool {
-        self.client.is_some() && self.outgoing.is_empty() && self.harm.code().is_some()
+        let is_fast = self.came.zip(self.done).is_some_and(|(came, done)| done < came + Duration::from_secs(1));
+        let is_free = self.client.is_some() && self.code.is_none() && !self.blind;
+        is_free && is_fast && self.harm.code().is_some()
     }
 
     /// What matters of it in a fault's text.

@@ -60,6 +60,8 @@ pub(super) struct Line {
     /// Streams that somebody will open.
     promised: usize,
     pings: VecDeque<[u8; 8]>,
+    /// The server has said something in HTTP/2.
+    has_begun: bool,
     /// The server takes no more streams.
     leaving: bool,
     broken: bool,
@@ -114,6 +116,7 @@ impl Line {
             streams_max: 1,
             promised: 0,
             pings: VecDeque::new(),
+            has_begun: false,
             leaving: false,
             broken: false,
             mute: false,
@@ -231,12 +234,13 @@ impl Line {
         self.push();
         let read = self.client.read_into(&mut self.inbox, usize::MAX);
         self.move_bytes(read);
-        if [&b"HTTP/1.1 408 "[..], b"HTTP/1.1 503 "].iter().any(|line| self.inbox.starts_with(line)) {
+        if self.inbox.starts_with(b"HTTP/1.1") && !self.has_begun {
             // It came too late, or there was no room.
             self.broken = true;
             return Ok(());
         }
         while let Some(header) = self.whole_frame()? {
+            self.has_begun = true;
             let end = HEADER_BYTES + header.length as usize;
             let payload: Vec<u8> = self.inbox.drain(..end).skip(HEADER_BYTES).collect();
             self.take(header, &payload).map_err(|fault| format!("HTTP/2: {fault}: {header:?}"))?;
@@ -331,7 +335,7 @@ impl Line {
     fn whole_frame(&self) -> Result<Option<Header>, String> {
         let Some(header) = self.inbox.first_chunk().map(Header::parse) else { return Ok(None) };
         if header.length as usize > FRAME_BYTES {
-            return Err(format!("a frame of {} bytes", header.length));
+            return Err(format!("no frame: {}", String::from_utf8_lossy(&self.inbox)));
         }
         Ok((self.inbox.len() >= HEADER_BYTES + header.length as usize).then_some(header))
     }
