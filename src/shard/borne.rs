@@ -11,6 +11,7 @@
 
 use super::Shard;
 use super::carrier::{Aftermath, Carrier, goes_on};
+use super::closing::{error_of, is_polite};
 use super::connection::Flags;
 use super::core::Core;
 use super::http::{Answer, Later};
@@ -45,6 +46,8 @@ pub(super) struct Borne {
     pub(super) status: Option<Box<Status>>,
     /// The head of the response has been sent.
     begun: bool,
+    /// The handler of a call knows that its client has said all.
+    finished: bool,
     /// All of the response has been written: it ends when nothing is queued.
     pub(super) ending: bool,
     /// How a call's messages are compressed that say they are.
@@ -59,6 +62,7 @@ impl Borne {
             deadline: None,
             status: None,
             begun: false,
+            finished: false,
             ending: false,
             encoding: Encoding::Identity,
         }
@@ -76,9 +80,10 @@ impl<B: Backend> Shard<B> {
                     if fed.stalled {
                         self.stall(id);
                     }
-                    if fed.pressed {
-                        self.press(id);
+                    if let Some(outbox) = self.core.table.get_mut(id).and_then(|one| one.outbox.as_deref_mut()) {
+                        outbox.control_replies += fed.control_replies;
                     }
+                    self.press(id);
                 }
             }
         }
@@ -90,7 +95,7 @@ impl<B: Backend> Shard<B> {
         let is_broken = connection.flags.has(Flags::BROKEN);
         if connection.flags.has(Flags::CLOSING) || connection.is_answered() {
             if is_broken {
-                self.core.release_stream(id);
+                self.core.abort_stream(id, ErrorCode::Cancel);
             } else if reason == CloseReason::SlowConsumer {
                 self.core.report(id, reason, detail);
                 self.core.abort_stream(id, ErrorCode::Cancel);
@@ -103,6 +108,8 @@ impl<B: Backend> Shard<B> {
         let Some(connection) = self.core.table.get_mut(id) else { return };
         connection.flags.set(Flags::CLOSING);
         connection.flags.set(Flags::DEAF);
+        // What would have gone on must not look whole (RFC 9113 section 8.1).
+        let is_cut = connection.is_transferring() || (connection.protocol == Protocol::JsonLines && !is_polite(reason));
         connection.extra.iter_mut().for_each(|extra| extra.transfer = None);
         let partial = connection.partial.take();
         partial.into_iter().for_each(|partial| self.core.partials.give(partial));
@@ -110,8 +117,9 @@ impl<B: Backend> Shard<B> {
         self.core.credit(id, held.len());
         self.core.report(id, reason, detail);
         self.core.leave(id, reason);
-        if is_broken {
-            return self.core.release_stream(id);
+        if is_broken || is_cut {
+            let code = if is_broken { ErrorCode::EnhanceYourCalm } else { error_of(reason) };
+            return self.core.abort_stream(id, if code == ErrorCode::NoError { ErrorCode::Cancel } else { code });
         }
         if reason == CloseReason::SlowConsumer {
             self.core.clear_queue(id);
@@ -126,8 +134,10 @@ impl<B: Backend> Shard<B> {
 impl Core {
     /// Room that is left for a DATA frame's header.
     pub(super) const HOLE_BYTES: usize = HEADER_BYTES;
-    /// What may be queued for a carrier before its streams wait.
-    const CARRIER_BYTES_MAX: usize = 64 * 1024;
+    /// What may be queued for a carrier before its streams wait: too little for it not to be read meanwhile.
+    const CARRIER_BYTES_MAX: usize = 32 * 1024;
+    /// What a stream may send before others have their turn.
+    const TURN_BYTES: usize = 16 * 1024;
     /// Parts of shared images up to this size are copied beside their frame's header.
     const COPY_BYTES_MAX: usize = 4 * 1024;
 
@@ -224,6 +234,9 @@ impl Core {
     /// The client of a call has said all.
     pub(super) fn finish_call(&mut self, id: ConnId) -> Fed {
         let Some(connection) = self.table.get_mut(id) else { return Fed::default() };
+        if connection.borne().is_none_or(|borne| std::mem::replace(&mut borne.finished, true)) {
+            return Fed::default();
+        }
         if let Err(violation) = grpc::end(&mut connection.partial, &mut self.partials) {
             let status = Box::new(violation.status());
             connection.borne().into_iter().for_each(|borne| borne.status = Some(status.clone()));
@@ -370,7 +383,8 @@ impl Core {
         self.mark_dirty(id);
     }
 
-    /// Frames what is queued for a stream, as far as the windows and its carrier's queue have room.
+    /// Frames some of what is queued for a stream, as far as the windows and its carrier's queue have room. The rest has its
+    /// turn behind other streams.
     pub(super) fn pump(&mut self, id: ConnId) {
         let Some(borne) = self.table.get_mut(id).and_then(|connection| connection.borne()) else { return };
         let (carrier, stream) = (borne.carrier, borne.stream);
@@ -379,12 +393,15 @@ impl Core {
         self.put_carrier(carrier, bearer);
         if is_done {
             self.outbox_done(id);
+        } else {
+            self.mark_dirty(id);
         }
     }
 
     /// Returns whether nothing is queued any more.
     fn pump_into(&mut self, id: ConnId, stream: StreamId, carrier: ConnId, bearer: &mut Carrier) -> bool {
         let mut gather = std::mem::take(&mut self.gather);
+        let mut left = if bearer.http2.streams() > 1 { Self::TURN_BYTES } else { usize::MAX };
         let is_done = loop {
             let queued =
                 self.table.get(carrier).and_then(|one| one.outbox.as_deref()).map_or(0, crate::buf::Outbox::cost);
@@ -394,6 +411,9 @@ impl Core {
             };
             if outbox.is_empty() {
                 break true;
+            }
+            if left == 0 {
+                break false;
             }
             let room = bearer.http2.room(stream);
             if queued >= Self::CARRIER_BYTES_MAX || room == 0 {
@@ -405,8 +425,10 @@ impl Core {
                 break false;
             }
             let before = outbox.memory();
+            let room = room.min(left);
             let next = outbox.next_within(&mut gather, room);
             let length = next.len().min(room);
+            left -= length;
             let header = bearer.http2.data(stream, length, false);
             let image = match &next {
                 Next::Shared(image) if length > Self::COPY_BYTES_MAX => {
@@ -458,11 +480,16 @@ impl Core {
     pub(super) fn carrier_has_room(&mut self, id: ConnId) {
         let Some(connection) = self.table.get_mut(id) else { return };
         let queued = connection.outbox.as_deref().map_or(0, crate::buf::Outbox::cost);
+        let is_paused = connection.flags.has(Flags::PAUSED);
         let Some(carrier) = connection.carrier() else { return };
-        if carrier.waiting.is_empty() || queued > Self::CARRIER_BYTES_MAX / 2 {
+        if queued > Self::CARRIER_BYTES_MAX / 2 {
             return;
         }
         let waiting = std::mem::take(&mut carrier.waiting);
+        if is_paused && queued > 0 {
+            // Streams may keep the queue from ever being empty.
+            self.resumable.push_back(id);
+        }
         waiting.into_iter().for_each(|stream| self.window_grew(stream));
     }
 
@@ -513,7 +540,7 @@ impl Core {
         }
     }
 
-    /// Resets a stream, whatever is queued for it.
+    /// Resets a stream, whatever is queued for it. Its peer is told, unless that did it or is heard no more.
     pub(super) fn abort_stream(&mut self, id: ConnId, code: ErrorCode) {
         let Some(borne) = self.table.get_mut(id).and_then(|connection| connection.borne()) else { return };
         let (carrier, stream) = (borne.carrier, borne.stream);
@@ -521,7 +548,9 @@ impl Core {
             let mut frames = Vec::new();
             bearer.http2.reset(stream, code, &mut frames);
             self.put_carrier(carrier, bearer);
-            self.say(carrier, &frames);
+            if !self.flag(carrier, Flags::DEAF) && !self.flag(carrier, Flags::BROKEN) {
+                self.say(carrier, &frames);
+            }
         }
         self.release_stream(id);
     }
@@ -589,3 +618,6 @@ fn head_bytes(response: &[u8]) -> usize {
         HEADER_BYTES + header.length as usize
     })
 }
+
+#[cfg(test)]
+mod tests;
