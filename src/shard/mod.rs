@@ -41,6 +41,7 @@ mod subscribe;
 mod table;
 mod timers;
 mod transfers;
+mod wishes;
 
 use std::io;
 use std::time::Duration;

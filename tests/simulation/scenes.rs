@@ -58,7 +58,7 @@ impl Scene {
         Self { done: vec![false; shards.len()], net, clock: ManualClock::new(), control, metrics, shards }
     }
 
-    fn turn(&mut self, shard: usize) {
+    pub(super) fn turn(&mut self, shard: usize) {
         if !self.done[shard] {
             self.done[shard] = self.shards[shard].turn(&self.clock).unwrap() == Turn::Done;
         }
@@ -88,7 +88,7 @@ impl Scene {
 }
 
 /// A topic that this shard owns, one of several.
-fn topic_of(shard: u16, shards: u16, nth: usize) -> String {
+pub(super) fn topic_of(shard: u16, shards: u16, nth: usize) -> String {
     let owned = |name: &String| Topic::parse(name.as_bytes(), 255).unwrap().owner(shards) == ShardId(shard);
     (0..).map(|number| format!("t{number}")).filter(owned).nth(nth).unwrap()
 }
