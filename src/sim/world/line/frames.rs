@@ -107,6 +107,7 @@ impl Line {
             return Err("a stream is reset twice".into());
         }
         stream.reset = Some(code);
+        self.weather.resets.set(self.weather.resets.get() + 1);
         Ok(())
     }
 
