@@ -277,12 +277,16 @@ impl Core {
             next = Some(next.map_or(due, |next: Tick| next.min(due)));
             now >= due
         };
-        if let Some(due) = carrier.http2.settings_due()
+        // While it is not read it may have said long ago what is missed here: then its queue's time runs.
+        let is_read = connection.is_read();
+        if is_read
+            && let Some(due) = carrier.http2.settings_due()
             && passed(due)
         {
             return Due::Request(Limit::Http2SettingsTimeout);
         }
-        if let Some(partial) = &connection.partial
+        if is_read
+            && let Some(partial) = &connection.partial
             && passed(partial.http.began.later(ticks(limits.handshake_timeout)))
         {
             return Due::Request(Limit::HandshakeTimeout);

@@ -5,8 +5,9 @@ use holdline::codec::grpc::generated::edge::{ClientFrame, Publish, client_frame,
 use holdline::codec::http2::StreamId;
 use holdline::codec::http2::frame::{self, PREFACE, flag, kind};
 use holdline::codec::http2::request::{self, Request};
-use holdline::config::Limits;
+use holdline::config::{Http2Limits, Limits};
 use prost::Message as _;
+use std::time::Duration;
 
 use super::scenes::{Scene, WEB, topic_of};
 
@@ -57,4 +58,33 @@ fn what_a_call_says_while_its_shard_is_blocked_is_not_lost() {
     }
     (0..10).for_each(|_| scene.rest());
     assert_eq!(String::from_utf8(reader.read()).unwrap(), expected);
+}
+
+/// Its answers fill all buffers, and it is read no more; so nobody can know whether it has acknowledged the SETTINGS.
+#[test]
+fn who_reads_nothing_and_acknowledges_no_settings_is_sent_away() {
+    let seconds = Duration::from_secs;
+    let limits = Limits {
+        queue_bytes_max: 4096,
+        queue_stall_timeout: seconds(3),
+        close_timeout: seconds(1),
+        http2: Http2Limits { settings_timeout: seconds(2), ..Http2Limits::default() },
+        ..Limits::default()
+    };
+    let mut scene = Scene::new(1, limits);
+    let mut out = PREFACE.to_vec();
+    frame::write(kind::SETTINGS, 0, StreamId::CONNECTION, &[], &mut out);
+    let mut client = scene.connect(0, WEB, "");
+    client.write(&out);
+    scene.rest();
+    let mut pings = Vec::new();
+    (0..3000).for_each(|_| frame::write_ping(*b"whatever", false, &mut pings));
+    for _ in 0..3 {
+        client.write(&pings);
+        scene.rest();
+    }
+    scene.pass(1000);
+    assert!(!client.is_left(), "its time has not come");
+    scene.pass(6000);
+    assert!(client.is_left());
 }

@@ -68,7 +68,7 @@ impl Scene {
         (0..10).for_each(|_| (0..self.shards.len()).for_each(|shard| self.turn(shard)));
     }
 
-    fn pass(&mut self, millis: u64) {
+    pub(super) fn pass(&mut self, millis: u64) {
         for _ in 0..millis / 50 {
             self.clock.advance(Duration::from_millis(50));
             self.rest();

@@ -34,6 +34,11 @@ impl Lines {
         self.weather.moved.take()
     }
 
+    /// Streams that servers have reset.
+    pub(super) fn resets(&self) -> u64 {
+        self.weather.resets.get()
+    }
+
     /// Keeps lines going on which nobody is.
     pub(super) fn poll(&mut self) -> Result<(), String> {
         for line in &self.slots {

@@ -270,8 +270,9 @@ impl Crowd {
         self.at_rest(peers)
     }
 
-    /// Resets, messages, connections that ended, acknowledgements, duplicates.
-    pub(super) fn counts(&self) -> [u64; 5] {
+    /// Resets, messages, connections that ended, acknowledgements, duplicates; messages and new subscriptions in calls;
+    /// intruders that were told why they go.
+    pub(super) fn counts(&self) -> [u64; 8] {
         let readers = |field: fn(&Reader) -> u64| self.readers.iter().map(field).sum();
         let posters = |field: fn(&Poster) -> u64| self.posters.iter().map(field).sum();
         [
@@ -280,6 +281,9 @@ impl Crowd {
             readers(|reader| reader.ends),
             posters(|poster| poster.acks),
             posters(|poster| poster.duplicates),
+            readers(|reader| if reader.habit.transport == Transport::Calls { reader.seen } else { 0 }),
+            readers(|reader| reader.returns),
+            self.intruders.iter().filter(|intruder| intruder.code.is_some()).count() as u64,
         ]
     }
 }

@@ -194,8 +194,8 @@ impl Intruder {
             }
             Harm::Overflow => {
                 post(1, "/holdline.v1.Edge/Echo", out);
-                for _ in 0..80 {
-                    frame::write(kind::DATA, 0, StreamId(1), &[0, 0, 1, 0, 0].repeat(3000), out);
+                for _ in 0..8 {
+                    frame::write(kind::DATA, 0, StreamId(1), &[0, 0, 1, 0, 0].repeat(2400), out);
                 }
             }
             Harm::Silence => {

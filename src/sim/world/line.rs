@@ -24,6 +24,8 @@ pub(super) struct Weather {
     pub(super) moved: Cell<u64>,
     /// Nobody dawdles.
     pub(super) calm: Cell<bool>,
+    /// Streams that servers reset.
+    pub(super) resets: Cell<u64>,
 }
 
 /// A connection.

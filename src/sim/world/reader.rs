@@ -78,6 +78,8 @@ pub(super) struct Reader {
     pub(super) ends: u64,
     pub(super) seen: u64,
     pub(super) resets: u64,
+    /// Subscriptions that it ended and began again.
+    pub(super) returns: u64,
 }
 
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
@@ -106,6 +108,7 @@ impl Reader {
             ends: 0,
             seen: 0,
             resets: 0,
+            returns: 0,
             habit,
         }
     }

@@ -96,8 +96,9 @@ impl Line {
     /// Those who do nothing wrong are not told that they did.
     fn take_reset(&mut self, number: u32, payload: &[u8]) -> Result<(), String> {
         let code = be(payload)?;
-        let is_plain =
-            [ErrorCode::NoError, ErrorCode::Cancel, ErrorCode::RefusedStream].iter().any(|one| *one as u32 == code);
+        // Who reads a stream too slowly is told to be calm.
+        let plain = [ErrorCode::NoError, ErrorCode::Cancel, ErrorCode::RefusedStream, ErrorCode::EnhanceYourCalm];
+        let is_plain = plain.iter().any(|one| *one as u32 == code);
         if !is_plain {
             return Err(format!("a stream is reset with {code}"));
         }
@@ -106,6 +107,7 @@ impl Line {
             return Err("a stream is reset twice".into());
         }
         stream.reset = Some(code);
+        self.weather.resets.set(self.weather.resets.get() + 1);
         Ok(())
     }
 

@@ -86,6 +86,7 @@ impl Reader {
         if !was || self.leaves.take() != Some(at) {
             return Err(format!("t{topic} has ended, which nobody asked for"));
         }
+        self.returns += 1;
         self.subscribe(at);
         Ok(())
     }
