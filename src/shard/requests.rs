@@ -128,7 +128,8 @@ impl Service for Requests<'_> {
             return Ok(Preflight::Call);
         }
         if self.offers_at(head).calls {
-            return Ok(Preflight::Now);
+            // On a stream at once: whoever takes a method for something else than gRPC may wait before it says all.
+            return Ok(if self.version.is_some() { Preflight::Call } else { Preflight::Now });
         }
         if self.echoes(head) {
             return Ok(Preflight::Batch);

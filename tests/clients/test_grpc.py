@@ -269,6 +269,13 @@ class Statuses(Code):
         with Peer(server.http_port) as peer:
             answer = peer.ask("POST", "/holdline.v1.Edge/Publish", b"x", [("content-type", "text/plain")])
             self.assertEqual(answer.status, 415)
+            # Also to one that waits for an answer before it says all.
+            stream = peer.request("POST", "/holdline.v1.Edge/Connect", fields=[("content-type", "application/json")], ends=False)
+            answer = peer.answers[stream]
+            began = time.monotonic()
+            peer.until(lambda: answer.ended or answer.reset is not None)
+            self.assertEqual((answer.status, json.loads(answer.body)["error"]["code"]), (415, "unsupported_media_type"))
+            self.assertLess(time.monotonic() - began, 2)
             broken = peer.ask("POST", "/holdline.v1.Edge/Publish", b"\x00\x00\x00\x00\x09half", GRPC)
             self.assertEqual(fields(broken)["grpc-status"], "13", broken.trailers)
             flagged = peer.ask("POST", "/holdline.v1.Edge/Publish", b"\x01\x00\x00\x00\x00", GRPC)
