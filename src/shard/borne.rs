@@ -97,10 +97,6 @@ impl<B: Backend> Shard<B> {
             }
             return;
         }
-        if reason == CloseReason::GoingAway && !is_broken {
-            self.core.tell_handler(id, News::Leave);
-        }
-        let Some(connection) = self.core.table.get_mut(id) else { return };
         connection.flags.set(Flags::CLOSING);
         connection.flags.set(Flags::DEAF);
         connection.extra.iter_mut().for_each(|extra| extra.transfer = None);

@@ -74,6 +74,8 @@ pub(super) struct Requests<'a> {
     pub(super) shard: ShardId,
     pub(super) now: Instant,
     pub(super) date: Date,
+    /// The server drains.
+    pub(super) is_draining: bool,
     /// The connection has no place, and only hears that.
     pub(super) is_shed: bool,
     /// It is the first request of its connection.
@@ -237,6 +239,12 @@ impl Requests<'_> {
         self.router.offers(route).unwrap_or_default()
     }
 
+    /// What handlers are told about who asks.
+    pub(super) const fn subject(&self, protocol: Protocol, encoder: Encoder) -> Subject<'static> {
+        let Self { id, shard, now, is_draining, .. } = *self;
+        Subject { id, shard, now, protocol, encoder, topic: None, is_draining }
+    }
+
     /// The request as handlers see it.
     pub(super) fn request<'h>(&self, head: &'h Head<'_>, param: &'h str) -> Request<'h> {
         let before = head.path().len() - param.len();
@@ -367,7 +375,7 @@ impl Requests<'_> {
             }
         }
         let request = self.request(head, param);
-        let subject = Subject { id: self.id, shard: self.shard, now: self.now, protocol, encoder, topic: None };
+        let subject = self.subject(protocol, encoder);
         let mut context = Context::new(subject, self.deflater, self.out, self.effects);
         let fault = match self.router.open(route, &request, &mut context) {
             Ok(state) => {

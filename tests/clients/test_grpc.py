@@ -292,6 +292,7 @@ def fields(answer):
 
 class Health(Code):
     SERVING = health_pb2.HealthCheckResponse.SERVING
+    NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
     def test_check(self):
         stub = health_pb2_grpc.HealthStub(to)
@@ -300,17 +301,21 @@ class Health(Code):
         self.assertStatus(grpc.StatusCode.NOT_FOUND, stub.Check, health_pb2.HealthCheckRequest(service="nobody.knows"))
 
     def test_a_drain_is_told(self):
-        with Server(listeners=(HTTP,), drain="2s") as own, channel(own.http_port) as other:
-            watch = health_pb2_grpc.HealthStub(other).Watch(health_pb2.HealthCheckRequest(), timeout=SECONDS_MAX)
-            self.assertEqual(next(watch).status, self.SERVING)
-            member = Member(other)
+        """Health hears of it at once, long before most connections have to go; calls then hear when to come again."""
+        with Server(listeners=(HTTP,), drain="5s") as own:
+            channels = [channel(own.http_port) for _ in range(4)]
+            stubs = [health_pb2_grpc.HealthStub(each) for each in channels]
+            request = health_pb2.HealthCheckRequest()
+            watches = [stub.Watch(request, timeout=SECONDS_MAX) for stub in stubs]
+            self.assertEqual([next(watch).status for watch in watches], [self.SERVING] * 4)
+            member = Member(channels[0])
             member.join("drained")
-            own.signal()
-            try:
-                self.assertEqual(next(watch).status, health_pb2.HealthCheckResponse.NOT_SERVING)
-            except grpc.RpcError as error:
-                self.assertEqual(error.code(), grpc.StatusCode.UNAVAILABLE)
-            self.assertIn(member.status(), (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.OK))
+            own.drains()
+            began = time.monotonic()
+            self.assertEqual([next(watch).status for watch in watches], [self.NOT_SERVING] * 4)
+            self.assertLess(time.monotonic() - began, 1)
+            self.assertEqual(stubs[-1].Check(request).status, self.NOT_SERVING)
+            self.assertEqual(member.status(), grpc.StatusCode.UNAVAILABLE)
 
 
 class Reflection(Code):
