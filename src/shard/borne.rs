@@ -561,11 +561,18 @@ impl Core {
         if connection.protocol != Protocol::Grpc {
             return self.farewell(id, reason);
         }
-        if let Some(borne) = connection.borne()
-            && borne.status.is_none()
-        {
-            let status = Status::from(reason);
-            let message = if detail.is_empty() { status.message } else { detail.to_owned().into() };
+        let Some(carrier) = connection.borne().filter(|borne| borne.status.is_none()).map(|borne| borne.carrier) else {
+            return;
+        };
+        let status = Status::from(reason);
+        let message = match reason {
+            CloseReason::GoingAway => {
+                format!("{}; retry after {} ms", status.message, self.retry_after_ms(carrier)).into()
+            }
+            _ if detail.is_empty() => status.message,
+            _ => detail.to_owned().into(),
+        };
+        if let Some(borne) = self.table.get_mut(id).and_then(|connection| connection.borne()) {
             borne.status = Some(Box::new(Status { message, ..status }));
         }
     }

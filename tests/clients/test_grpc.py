@@ -316,6 +316,7 @@ class Health(Code):
             self.assertLess(time.monotonic() - began, 1)
             self.assertEqual(stubs[-1].Check(request).status, self.NOT_SERVING)
             self.assertEqual(member.status(), grpc.StatusCode.UNAVAILABLE)
+            self.assertRegex(member.call.details(), "^the server is going away; retry after [0-9]+ ms$")
 
 
 class Reflection(Code):
