@@ -75,7 +75,9 @@ impl<B: Backend> Shard<B> {
             if !is_shed {
                 self.core.metrics.strike(Limit::CloseTimeout);
             }
-            self.end(id, Ending::Reset);
+            if !self.core.fail_call(id) {
+                self.end(id, Ending::Reset);
+            }
             return;
         }
         if is_shed {

@@ -265,6 +265,23 @@ class Statuses(Code):
             self.assertEqual(fields(answer).get("grpc-status"), "4", (answer.fields, answer.trailers, answer.reset))
             self.assertTrue(0.25 < time.monotonic() - began < 2)
 
+    def test_who_does_not_read_hears_why(self):
+        """The rest of a message that it has no window for does not hold the status back."""
+        limits = {"HOLDLINE_LIMITS_QUEUE_BYTES_MAX": "16KiB", "HOLDLINE_LIMITS_QUEUE_STALL_TIMEOUT": "1s"}
+        with Server(listeners=(HTTP,), **limits) as own, channel(own.http_port) as other:
+            with Peer(own.http_port, window=1000, credits=False) as peer:
+                wish = edge.ClientFrame(subscribe=edge.Subscribe(topic="slow")).SerializeToString()
+                body = b"\0" + len(wish).to_bytes(4, "big") + wish
+                stream = peer.request("POST", "/holdline.v1.Edge/Connect", body, GRPC, ends=False)
+                answer = peer.answers[stream]
+                peer.until(lambda: answer.body)
+                for _ in range(3):
+                    request = edge.PublishRequest(topic="slow", text="x" * 20_000)
+                    edge_grpc.EdgeStub(other).Publish(request, timeout=SECONDS_MAX)
+                peer.until(lambda: answer.ended or answer.reset is not None)
+                self.assertEqual(answer.trailers, {"grpc-status": "8", "grpc-message": "you read too slowly"})
+                self.assertLessEqual(len(answer.body), 1000)
+
     def test_what_is_no_call(self):
         with Peer(server.http_port) as peer:
             answer = peer.ask("POST", "/holdline.v1.Edge/Publish", b"x", [("content-type", "text/plain")])
