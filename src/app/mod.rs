@@ -160,7 +160,8 @@ pub trait Handler: Clone + Send + 'static {
         context.end(Status::OK);
     }
 
-    /// The server drains: the last chance to send something.
+    /// The server has begun to drain, and this connection will be asked to go in its turn. So far only streams of HTTP/2
+    /// hear of it, calls among them; those that open later find it in [`Context::is_draining`].
     fn leave(&mut self, state: &mut Self::State, context: &mut Context<'_>) {
         let _ = (state, context);
     }
@@ -283,6 +284,7 @@ pub struct Context<'a> {
     protocol: Protocol,
     encoder: Encoder,
     topic: Option<&'a Topic>,
+    is_draining: bool,
     deflater: &'a mut Deflater,
     out: &'a mut Vec<u8>,
     effects: &'a mut Vec<Effect>,
@@ -303,6 +305,8 @@ pub struct Subject<'a> {
     pub encoder: Encoder,
     /// The topic that it subscribed to first.
     pub topic: Option<&'a Topic>,
+    /// The server drains.
+    pub is_draining: bool,
 }
 
 impl<'a> Context<'a> {
@@ -313,8 +317,8 @@ impl<'a> Context<'a> {
         out: &'a mut Vec<u8>,
         effects: &'a mut Vec<Effect>,
     ) -> Self {
-        let Subject { id, shard, now, protocol, encoder, topic } = subject;
-        Self { id, shard, now, protocol, encoder, topic, deflater, out, effects }
+        let Subject { id, shard, now, protocol, encoder, topic, is_draining } = subject;
+        Self { id, shard, now, protocol, encoder, topic, is_draining, deflater, out, effects }
     }
 
     /// The connection, unique within its shard while it lives.
@@ -333,6 +337,12 @@ impl<'a> Context<'a> {
     #[must_use]
     pub const fn now(&self) -> Instant {
         self.now
+    }
+
+    /// Whether the server drains: it takes nobody in, and all have to go.
+    #[must_use]
+    pub const fn is_draining(&self) -> bool {
+        self.is_draining
     }
 
     /// What it speaks.

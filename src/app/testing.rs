@@ -13,6 +13,8 @@ use crate::time::Instant;
 pub(crate) struct Bench {
     encoder: Encoder,
     topic: Option<Topic>,
+    /// The server drains.
+    pub(crate) is_draining: bool,
     deflater: Deflater,
     effects: Vec<Effect>,
     /// What was sent to the connection.
@@ -22,7 +24,8 @@ pub(crate) struct Bench {
 impl Bench {
     pub(crate) fn new(wire: Wire) -> Self {
         let encoder = Encoder { wire, window_bits: 0 };
-        Self { encoder, topic: None, deflater: Deflater::default(), effects: Vec::new(), out: Vec::new() }
+        let (effects, out) = (Vec::new(), Vec::new());
+        Self { encoder, topic: None, is_draining: false, deflater: Deflater::default(), effects, out }
     }
 
     /// Calls with a context.
@@ -45,6 +48,7 @@ impl Bench {
             protocol,
             encoder: self.encoder,
             topic: self.topic.as_ref(),
+            is_draining: self.is_draining,
         };
         call(&mut Context::new(subject, &mut self.deflater, &mut self.out, &mut self.effects))
     }

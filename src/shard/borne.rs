@@ -9,8 +9,8 @@ use super::core::Core;
 use super::http::{Answer, Later};
 use super::ingress::reasoned;
 use super::opening::Fed;
-use crate::app::Status;
 use crate::app::router::News;
+use crate::app::{Code, Status};
 use crate::close::CloseReason;
 use crate::codec::grpc::Encoding;
 use crate::codec::grpc::status::status_fields;
@@ -91,10 +91,6 @@ impl<B: Backend> Shard<B> {
             }
             return;
         }
-        if reason == CloseReason::GoingAway && !is_broken {
-            self.core.tell_handler(id, News::Leave);
-        }
-        let Some(connection) = self.core.table.get_mut(id) else { return };
         connection.flags.set(Flags::CLOSING);
         connection.flags.set(Flags::DEAF);
         // What would have gone on must not look whole (RFC 9113 section 8.1), and what may have been carried out not as if it
@@ -290,6 +286,17 @@ impl Core {
         self.release_stream(id);
     }
 
+    /// Ends a call that has failed, whatever is left of its messages, if the entry is one: trailers need no window (RFC 9113
+    /// section 6.9), so whoever does not read hears why all the same.
+    pub(super) fn fail_call(&mut self, id: ConnId) -> bool {
+        let borne = self.table.get_mut(id).and_then(|connection| connection.borne());
+        let is_failed = borne.and_then(|borne| borne.status.as_deref()).is_some_and(|status| status.code != Code::Ok);
+        if is_failed {
+            self.end_stream(id);
+        }
+        is_failed
+    }
+
     fn write_end(&mut self, bearer: &mut Carrier, id: ConnId, stream: StreamId, out: &mut Vec<u8>) {
         let Some(connection) = self.table.get_mut(id) else { return };
         let is_call = connection.protocol == Protocol::Grpc;
@@ -365,11 +372,20 @@ impl Core {
         if connection.protocol != Protocol::Grpc {
             return self.farewell(id, reason);
         }
-        if let Some(borne) = connection.borne()
-            && borne.status.is_none()
-        {
-            let status = Status::from(reason);
-            let message = if detail.is_empty() { status.message } else { detail.to_owned().into() };
+        let Some(carrier) = connection.borne().filter(|borne| borne.status.is_none()).map(|borne| borne.carrier) else {
+            return;
+        };
+        let status = Status::from(reason);
+        let message = match reason {
+            CloseReason::GoingAway => {
+                format!("{}; retry after {} ms", status.message, self.retry_after_ms(carrier)).into()
+            }
+            // What the log says of these is the server's own business.
+            CloseReason::IdleTimeout | CloseReason::HeartbeatTimeout | CloseReason::SlowConsumer => status.message,
+            _ if detail.is_empty() => status.message,
+            _ => detail.to_owned().into(),
+        };
+        if let Some(borne) = self.table.get_mut(id).and_then(|connection| connection.borne()) {
             borne.status = Some(Box::new(Status { message, ..status }));
         }
     }

@@ -5,7 +5,7 @@ use super::http::Answer;
 use super::opening::Opened;
 use super::requests::Requests;
 use crate::app::router::Fault;
-use crate::app::{Context, Refusal, RouteId, Status, Subject};
+use crate::app::{Context, Refusal, RouteId, Status};
 use crate::codec::grpc::status::status_fields;
 use crate::codec::grpc::{Code, Encoding};
 use crate::codec::http2::{StreamId, response};
@@ -48,7 +48,7 @@ impl Requests<'_> {
         response::write_head(stream, 200, CALL_FIELDS.into_iter(), false, self.out);
         let request = self.request(head, "");
         let (encoder, protocol) = (Encoder { wire: Wire::Grpc, window_bits: 0 }, Protocol::Grpc);
-        let subject = Subject { id: self.id, shard: self.shard, now: self.now, protocol, encoder, topic: None };
+        let subject = self.subject(protocol, encoder);
         let mut context = Context::new(subject, self.deflater, self.out, self.effects);
         let status = match self.router.open(route, &request, &mut context) {
             Ok(state) => {

@@ -345,7 +345,7 @@ impl Core {
     /// What handlers are told about a connection.
     pub(super) fn subject<'a>(&self, id: ConnId, connection: &Connection, topic: Option<&'a Topic>) -> Subject<'a> {
         let (protocol, encoder) = (connection.protocol, connection.encoder());
-        Subject { id, shard: self.id, now: self.now, protocol, encoder, topic }
+        Subject { id, shard: self.id, now: self.now, protocol, encoder, topic, is_draining: self.drain.is_some() }
     }
 
     /// Sets the connection's timer if it is not set to an earlier time.

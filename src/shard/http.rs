@@ -186,6 +186,7 @@ impl Core {
             shard: self.id,
             now: self.now,
             date: self.date,
+            is_draining: self.drain.is_some(),
             is_shed: connection.flags.has(Flags::SHED),
             is_first: connection.state == 0 && !is_borne,
             is_last: !is_borne && connection.state.saturating_add(1) >= self.limits.keep_alive_requests_max,

@@ -348,6 +348,7 @@ impl Core {
             protocol,
             encoder: connection.encoder(),
             topic: self.members.name(connection.membership.topic),
+            is_draining: self.drain.is_some(),
         };
         let mut env =
             crate::session::Env { limits: &self.limits, tools: &mut self.tools, partials: &mut self.partials };

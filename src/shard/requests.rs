@@ -63,6 +63,8 @@ pub(super) struct Requests<'a> {
     pub(super) shard: ShardId,
     pub(super) now: Instant,
     pub(super) date: Date,
+    /// The server drains.
+    pub(super) is_draining: bool,
     /// The connection has no place, and only hears that.
     pub(super) is_shed: bool,
     /// It is the first request of its connection.
@@ -117,7 +119,8 @@ impl Service for Requests<'_> {
             return Ok(Preflight::Call);
         }
         if self.offers_at(head).calls {
-            return Ok(Preflight::Now);
+            // On a stream at once: whoever takes a method for something else than gRPC may wait before it says all.
+            return Ok(if self.version.is_some() { Preflight::Call } else { Preflight::Now });
         }
         if self.echoes(head) {
             return Ok(Preflight::Batch);
@@ -223,6 +226,12 @@ impl Requests<'_> {
 
     pub(super) fn offers(&self, route: RouteId) -> Offers {
         self.router.offers(route).unwrap_or_default()
+    }
+
+    /// What handlers are told about who asks.
+    pub(super) const fn subject(&self, protocol: Protocol, encoder: Encoder) -> Subject<'static> {
+        let Self { id, shard, now, is_draining, .. } = *self;
+        Subject { id, shard, now, protocol, encoder, topic: None, is_draining }
     }
 
     /// The request as handlers see it.
@@ -355,7 +364,7 @@ impl Requests<'_> {
             }
         }
         let request = self.request(head, param);
-        let subject = Subject { id: self.id, shard: self.shard, now: self.now, protocol, encoder, topic: None };
+        let subject = self.subject(protocol, encoder);
         let mut context = Context::new(subject, self.deflater, self.out, self.effects);
         let fault = match self.router.open(route, &request, &mut context) {
             Ok(state) => {

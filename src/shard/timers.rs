@@ -10,6 +10,7 @@ use super::connection::{Connection, Flags};
 use super::control::Phase;
 use super::core::{Core, Drain};
 use super::pace::{Pace, Part};
+use crate::app::router::News;
 use crate::app::{Code, Status};
 use crate::close::CloseReason;
 use crate::id::ConnId;
@@ -74,7 +75,9 @@ impl<B: Backend> Shard<B> {
             if !is_shed {
                 self.core.metrics.strike(Limit::CloseTimeout);
             }
-            self.end(id, Ending::Reset);
+            if !self.core.fail_call(id) {
+                self.end(id, Ending::Reset);
+            }
             return;
         }
         if is_shed {
@@ -308,11 +311,15 @@ impl Core {
 
     fn hand_out_leave(&mut self, index: u32, drain: &Drain) {
         let Some((id, connection)) = self.table.at(index) else { return };
-        // Streams leave with what bears them.
-        if !connection.flags.has(Flags::CLOSING) && !connection.flags.has(Flags::BORNE) {
-            connection.flags.set(Flags::DRAINING);
-            self.arm_by(id, drain.leave(id));
+        if connection.flags.has(Flags::CLOSING) {
+            return;
         }
+        // Streams leave with what bears them, but who watches the server's health hears of it now.
+        if connection.flags.has(Flags::BORNE) {
+            return self.tell_handler(id, News::Leave);
+        }
+        connection.flags.set(Flags::DRAINING);
+        self.arm_by(id, drain.leave(id));
     }
 
     /// When the drain asks a connection to leave.

@@ -265,10 +265,34 @@ class Statuses(Code):
             self.assertEqual(fields(answer).get("grpc-status"), "4", (answer.fields, answer.trailers, answer.reset))
             self.assertTrue(0.25 < time.monotonic() - began < 2)
 
+    def test_who_does_not_read_hears_why(self):
+        """The rest of a message that it has no window for does not hold the status back."""
+        limits = {"HOLDLINE_LIMITS_QUEUE_BYTES_MAX": "16KiB", "HOLDLINE_LIMITS_QUEUE_STALL_TIMEOUT": "1s"}
+        with Server(listeners=(HTTP,), **limits) as own, channel(own.http_port) as other:
+            with Peer(own.http_port, window=1000, credits=False) as peer:
+                wish = edge.ClientFrame(subscribe=edge.Subscribe(topic="slow")).SerializeToString()
+                body = b"\0" + len(wish).to_bytes(4, "big") + wish
+                stream = peer.request("POST", "/holdline.v1.Edge/Connect", body, GRPC, ends=False)
+                answer = peer.answers[stream]
+                peer.until(lambda: answer.body)
+                for _ in range(3):
+                    request = edge.PublishRequest(topic="slow", text="x" * 20_000)
+                    edge_grpc.EdgeStub(other).Publish(request, timeout=SECONDS_MAX)
+                peer.until(lambda: answer.ended or answer.reset is not None)
+                self.assertEqual(answer.trailers, {"grpc-status": "8", "grpc-message": "you read too slowly"})
+                self.assertLessEqual(len(answer.body), 1000)
+
     def test_what_is_no_call(self):
         with Peer(server.http_port) as peer:
             answer = peer.ask("POST", "/holdline.v1.Edge/Publish", b"x", [("content-type", "text/plain")])
             self.assertEqual(answer.status, 415)
+            # Also to one that waits for an answer before it says all.
+            stream = peer.request("POST", "/holdline.v1.Edge/Connect", fields=[("content-type", "application/json")], ends=False)
+            answer = peer.answers[stream]
+            began = time.monotonic()
+            peer.until(lambda: answer.ended or answer.reset is not None)
+            self.assertEqual((answer.status, json.loads(answer.body)["error"]["code"]), (415, "unsupported_media_type"))
+            self.assertLess(time.monotonic() - began, 2)
             broken = peer.ask("POST", "/holdline.v1.Edge/Publish", b"\x00\x00\x00\x00\x09half", GRPC)
             self.assertEqual(fields(broken)["grpc-status"], "13", broken.trailers)
             flagged = peer.ask("POST", "/holdline.v1.Edge/Publish", b"\x01\x00\x00\x00\x00", GRPC)
@@ -285,6 +309,7 @@ def fields(answer):
 
 class Health(Code):
     SERVING = health_pb2.HealthCheckResponse.SERVING
+    NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
     def test_check(self):
         stub = health_pb2_grpc.HealthStub(to)
@@ -293,17 +318,22 @@ class Health(Code):
         self.assertStatus(grpc.StatusCode.NOT_FOUND, stub.Check, health_pb2.HealthCheckRequest(service="nobody.knows"))
 
     def test_a_drain_is_told(self):
-        with Server(listeners=(HTTP,), drain="2s") as own, channel(own.http_port) as other:
-            watch = health_pb2_grpc.HealthStub(other).Watch(health_pb2.HealthCheckRequest(), timeout=SECONDS_MAX)
-            self.assertEqual(next(watch).status, self.SERVING)
-            member = Member(other)
+        """Health hears of it at once, long before most connections have to go; calls then hear when to come again."""
+        with Server(listeners=(HTTP,), drain="5s") as own:
+            channels = [channel(own.http_port) for _ in range(4)]
+            stubs = [health_pb2_grpc.HealthStub(each) for each in channels]
+            request = health_pb2.HealthCheckRequest()
+            watches = [stub.Watch(request, timeout=SECONDS_MAX) for stub in stubs]
+            self.assertEqual([next(watch).status for watch in watches], [self.SERVING] * 4)
+            member = Member(channels[0])
             member.join("drained")
-            own.signal()
-            try:
-                self.assertEqual(next(watch).status, health_pb2.HealthCheckResponse.NOT_SERVING)
-            except grpc.RpcError as error:
-                self.assertEqual(error.code(), grpc.StatusCode.UNAVAILABLE)
-            self.assertIn(member.status(), (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.OK))
+            own.drains()
+            began = time.monotonic()
+            self.assertEqual([next(watch).status for watch in watches], [self.NOT_SERVING] * 4)
+            self.assertLess(time.monotonic() - began, 1)
+            self.assertEqual(stubs[-1].Check(request).status, self.NOT_SERVING)
+            self.assertEqual(member.status(), grpc.StatusCode.UNAVAILABLE)
+            self.assertRegex(member.call.details(), "^the server is going away; retry after [0-9]+ ms$")
 
 
 class Reflection(Code):

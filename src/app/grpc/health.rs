@@ -22,6 +22,11 @@ fn say(status: ServingStatus, context: &mut Context<'_>) {
     send(&HealthCheckResponse { status: status.into() }, context);
 }
 
+/// Says how it is with a service of ours.
+fn say_ours(context: &mut Context<'_>) {
+    say(if context.is_draining() { ServingStatus::NotServing } else { ServingStatus::Serving }, context);
+}
+
 /// Reads the only request: whether the service that it names is one of ours.
 fn asks_for_ours(single: &mut Single, payload: &[u8], context: &mut Context<'_>) -> Option<bool> {
     if !single.take(context) {
@@ -50,7 +55,7 @@ impl Handler for Check {
         state.single.finish(context);
         match state.is_ours {
             Some(true) => {
-                say(ServingStatus::Serving, context);
+                say_ours(context);
                 context.end(Status::OK);
             }
             Some(false) => context.end(Status::new(Code::NotFound, "there is no such service")),
@@ -80,7 +85,7 @@ impl Handler for Watch {
     fn message(&mut self, state: &mut Asked, _kind: Kind, payload: &[u8], context: &mut Context<'_>) {
         state.is_ours = asks_for_ours(&mut state.single, payload, context);
         match state.is_ours {
-            Some(true) => say(ServingStatus::Serving, context),
+            Some(true) => say_ours(context),
             Some(false) => say(ServingStatus::ServiceUnknown, context),
             None => {}
         }
@@ -143,6 +148,16 @@ mod tests {
         bench.out.clear();
         bench.leave(&mut Watch, &mut state);
         assert_eq!(bench.out, b"\0\0\0\0\x02\x08\x02");
+    }
+
+    #[test]
+    fn in_a_drain_it_does_not_serve() {
+        let (mut bench, mut asked, mut watching) = (Bench::new(Wire::Grpc), Asked::default(), Asked::default());
+        bench.is_draining = true;
+        bench.message(&mut Check, &mut asked, Kind::Binary, EDGE);
+        bench.finish(&mut Check, &mut asked);
+        bench.message(&mut Watch, &mut watching, Kind::Binary, EDGE);
+        assert_eq!(bench.out, b"\0\0\0\0\x02\x08\x02\0\0\0\0\x02\x08\x02");
     }
 
     #[test]
