@@ -8,7 +8,8 @@
 //!
 //! All messages go over one connection: one stream with one message in flight, one stream with many, many streams with
 //! one each. A server runs in a process pinned to core 0, the clients in this one on core 1; the figure is the server's
-//! CPU time per message that was received and echoed, kernel included, after a warm-up, and the ratio is to tonic's.
+//! CPU time per message that was received and echoed, kernel included, after a warm-up, and the ratio is to tonic's. A
+//! bare loop that echoes as many bytes on one connection without looking at them shows what of it is the kernel's.
 //! `idle` opens connections with one call each and prints how far the server's memory grew. With `--assert` the exit
 //! status is 1 when a bound is broken. `cargo test --benches` runs everything once, tiny.
 
@@ -26,10 +27,12 @@ use std::{env, io};
 
 use clap::{Parser, ValueEnum};
 
+use common::bare::{self, Engine, Role};
+use common::http2;
 use common::report::{Table, median};
-use common::scenario::Sample;
+use common::scenario::{self, Echo, Sample};
 use common::sys::{self, Memory};
-use common::target::{SERVER, Target};
+use common::target::{BARE, SERVER, Target};
 use common::wire::Protocol;
 use grpc::calls::{Calls, calls};
 use grpc::idle::{Idle, IdleOutcome, capacity, idle};
@@ -39,6 +42,8 @@ use grpc::rival::{self, RIVAL};
 const RATIO_MAX: f64 = 0.5;
 /// User memory per idle connection with one open call, bytes.
 const IDLE_BYTES_MAX: f64 = 1024.0;
+/// Bytes of the bare loop's buffer: the largest burst that is usual here, whole.
+const BARE_BUFFER_BYTES: usize = 128 * 1024;
 /// Connections of `idle` with each server.
 const IDLE_CONNECTIONS: usize = 2_000;
 
@@ -52,7 +57,7 @@ struct Options {
     /// The server's backends.
     #[arg(long = "backend", value_delimiter = ',', default_value = "uring,epoll")]
     backends: Vec<String>,
-    /// Another server's command; it gets the same flags. "none": tonic alone.
+    /// Another server's command; it gets the same flags. "none": tonic and the bare loop alone.
     #[arg(long, default_value = SERVER)]
     server: String,
     #[arg(long, default_value_t = 5)]
@@ -101,6 +106,8 @@ enum Scenario {
 enum Subject {
     Server(String),
     Rival,
+    /// No server of gRPC at all: the floor.
+    Bare,
 }
 
 /// A subject and its rounds so far.
@@ -111,6 +118,7 @@ impl Subject {
         match self {
             Self::Server(backend) => format!("server {backend}"),
             Self::Rival => "tonic".to_owned(),
+            Self::Bare => "bare epoll".to_owned(),
         }
     }
 
@@ -120,22 +128,17 @@ impl Subject {
             // A stream has an entry in the table of connections.
             Self::Server(backend) => Target::server(&options.server, backend, 2 * connections + 1000, &[]),
             Self::Rival => rival::start(),
+            Self::Bare => Target::bare(Role::Echo, Engine::Epoll, BARE_BUFFER_BYTES),
         }
     }
 }
 
 fn main() -> ExitCode {
-    let outcome = if env::args().nth(1).is_some_and(|first| first == RIVAL) {
-        rival::main().map(|()| true)
-    } else {
-        let mut options = Options::parse();
-        println!("{}", sys::machine());
-        println!("beside {}", rival::versions());
-        if options.test || (!options.bench && options.scenarios.is_empty()) {
-            (options.rounds, options.messages, options.streams) = (1, Some(2000), 16);
-            (options.connections, options.hold, options.assert) = (100, 0, false);
-        }
-        run(&mut options)
+    let arguments: Vec<String> = env::args().collect();
+    let outcome = match arguments.get(1).map(String::as_str) {
+        Some(RIVAL) => rival::main().map(|()| true),
+        Some(BARE) => bare::main(&arguments[1..]).map(|()| true),
+        _ => compare(),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,
@@ -147,6 +150,17 @@ fn main() -> ExitCode {
     }
 }
 
+fn compare() -> io::Result<bool> {
+    let mut options = Options::parse();
+    println!("{}", sys::machine());
+    println!("beside {}", rival::versions());
+    if options.test || (!options.bench && options.scenarios.is_empty()) {
+        (options.rounds, options.messages, options.streams) = (1, Some(2000), 16);
+        (options.connections, options.hold, options.assert) = (100, 0, false);
+    }
+    run(&mut options)
+}
+
 /// Runs all; whether all is well.
 fn run(options: &mut Options) -> io::Result<bool> {
     if options.scenarios.is_empty() {
@@ -154,7 +168,7 @@ fn run(options: &mut Options) -> io::Result<bool> {
     }
     let servers = servers(options);
     let mut good = servers.len() == options.backends.len() || !options.assert;
-    let subjects: Vec<Subject> = servers.into_iter().chain([Subject::Rival]).collect();
+    let subjects: Vec<Subject> = servers.into_iter().chain([Subject::Rival, Subject::Bare]).collect();
     for scenario in &options.scenarios {
         good &= match loads(options, *scenario) {
             None => run_idle(options, &subjects)?,
@@ -215,8 +229,15 @@ fn run_load(options: &Options, load: Calls, subjects: &[Subject]) -> io::Result<
 /// One server, one measurement.
 fn measure(options: &Options, subject: &Subject, load: Calls) -> io::Result<Sample> {
     let target = subject.start(options, load.streams)?;
-    let endpoint = target.endpoint(Protocol::Http2, rival::PATH)?;
-    let sample = calls(&endpoint, target.pid(), load)?;
+    let sample = match subject {
+        Subject::Bare => {
+            let Calls { streams, size, in_flight, warm_up, messages } = load;
+            let (size, in_flight) = (http2::HEAD_BYTES + http2::Message::new(size).len(), streams * in_flight);
+            let load = Echo { connections: 1, size, in_flight, scatter: false, warm_up, messages };
+            scenario::echo(&target.endpoint(Protocol::Raw, "")?, target.pid(), load)?
+        }
+        _ => calls(&target.endpoint(Protocol::Http2, rival::PATH)?, target.pid(), load)?,
+    };
     drop(target);
     sys::settle();
     Ok(sample)
@@ -241,12 +262,16 @@ fn summarize(columns: &[Column]) -> bool {
         |rounds: &[Sample], figure: &dyn Fn(&Sample) -> f64| median(&rounds.iter().map(figure).collect::<Vec<_>>());
     let rival = columns.iter().find(|(subject, _)| *subject == Subject::Rival);
     let mut holds = true;
-    let mut table = Table::new(&["median", "CPU µs", "user µs", "per second", "ratio", "bound"]);
+    let mut table = Table::new(&["median", "CPU µs", "user µs", "per second", "ratio", "bound", "user ratio"]);
+    let user_us = |sample: &Sample| sample.cpu_us() * sample.cost.user_share;
     for (subject, rounds) in columns {
         // By round, so that a machine that others slow down for a while does not bend it.
-        let pairs = rival.iter().flat_map(|(_, rival)| rounds.iter().zip(rival));
-        let ratio = median(&pairs.map(|(ours, rival)| ours.cpu_us() / rival.cpu_us()).collect::<Vec<_>>());
-        let is_bounded = *subject != Subject::Rival;
+        let ratio = |figure: &dyn Fn(&Sample) -> f64| {
+            let pairs = rival.iter().flat_map(|(_, rival)| rounds.iter().zip(rival));
+            median(&pairs.map(|(ours, rival)| figure(ours) / figure(rival)).collect::<Vec<_>>())
+        };
+        let (ratio, user_ratio) = (ratio(&Sample::cpu_us), ratio(&user_us));
+        let is_bounded = matches!(subject, Subject::Server(_));
         if is_bounded && ratio > RATIO_MAX {
             println!("BROKEN: {}: {ratio:.3} of tonic, at most {RATIO_MAX:.2}", subject.name());
             holds = false;
@@ -254,10 +279,11 @@ fn summarize(columns: &[Column]) -> bool {
         table.row(vec![
             subject.name(),
             format!("{:.3}", middle(rounds, &Sample::cpu_us)),
-            format!("{:.3}", middle(rounds, &|sample| sample.cpu_us() * sample.cost.user_share)),
+            format!("{:.3}", middle(rounds, &user_us)),
             format!("{:.0}", middle(rounds, &Sample::rate)),
             format!("{ratio:.3}"),
             if is_bounded { format!("{RATIO_MAX:.2}") } else { String::new() },
+            format!("{user_ratio:.3}"),
         ]);
     }
     table.print();
@@ -270,7 +296,7 @@ fn run_idle(options: &Options, subjects: &[Subject]) -> io::Result<bool> {
     let load = Idle { connections, hold, size: 32 };
     println!("idle: {connections} connections with one open call each, bytes of user memory per connection");
     let mut outcomes = Vec::new();
-    for subject in subjects {
+    for subject in subjects.iter().filter(|subject| **subject != Subject::Bare) {
         let outcome = measure_idle(options, subject, load)
             .map_err(|error| io::Error::other(format!("idle, {}: {error}", subject.name())))?;
         outcomes.push((subject, outcome));

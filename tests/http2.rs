@@ -68,7 +68,7 @@ fn judge_silent(test: impl Fn(&mut Peer) -> Verdict) {
 fn on_each_backend(adjust: impl Fn(&mut Config), test: impl Fn(&Running, &mut Neighbour) -> Verdict) {
     for backend in backends() {
         let mut config = config(backend, 1);
-        config.limits.close_timeout = std::time::Duration::from_millis(500);
+        config.limits.close_timeout = std::time::Duration::from_millis(150);
         adjust(&mut config);
         let running = Running::start(&config, standard_routes());
         let mut neighbour = Neighbour::new(&running);

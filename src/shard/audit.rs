@@ -18,6 +18,10 @@ pub struct Audit {
     pub busy: bool,
     /// Connections in the table.
     pub connections: usize,
+    /// Streams that connections of HTTP/2 bear.
+    pub streams: usize,
+    /// Bytes of what is unfinished: heads, bodies, messages.
+    pub unfinished_bytes: usize,
     /// Timers that are armed.
     pub timers: usize,
     /// Most bytes that wait for one connection.
@@ -73,6 +77,7 @@ impl Core {
         };
         same("connections", self.metrics.connections.get(), audit.connections - shed)?;
         same("http2_streams", self.metrics.http2_streams.get(), streams)?;
+        (audit.streams, audit.unfinished_bytes) = (streams, unfinished);
         same("streams", self.streams as u64, streams)?;
         same("subscriptions", self.metrics.subscriptions.get(), subscriptions)?;
         same("queued_connections", self.metrics.queued_connections.get(), outboxes)?;
@@ -147,7 +152,7 @@ impl Core {
         if polls != (connection.protocol == Protocol::Poll && flags.has(Flags::OPEN)) {
             return Err(format!("it polls: {polls}"));
         }
-        let is_ready = connection.outbox.is_none() && flags.has(Flags::OPEN);
+        let is_ready = connection.outbox.is_none() && flags.has(Flags::OPEN) && self.is_ready_for_share(connection);
         for Membership { topic, .. } in connection.memberships() {
             let waiting = self.members.waiting(topic);
             if waiting > 0 && is_ready && self.takes_from(id, topic) && !self.fan_outs.contains(&topic) {
@@ -206,7 +211,9 @@ impl Core {
             return Err(format!("{} bytes are queued, {bound} allowed", outbox.bytes()));
         }
         let listed = outbox.listed && self.dirty.contains(&id);
-        if !(outbox.is_empty() || outbox.waits || listed) {
+        // What is queued for a stream that was reset goes with it.
+        let is_doomed = flags.has(Flags::BROKEN) && self.doomed.iter().any(|(doomed, ..)| *doomed == id);
+        if !(outbox.is_empty() || outbox.waits || listed || is_doomed) {
             return Err("its queue is not empty and nothing will send it".into());
         }
         Ok(())

@@ -1,16 +1,9 @@
-//! Streams of HTTP/2, as entries that another connection bears: their requests, and the way of what they send.
-//!
-//! ```text
-//!   response head --------------------------------------------> carrier's queue
-//!   body --> own queue --> as far as the windows reach, framed --> carrier's queue
-//!                  \---> nothing left, all said: END_STREAM or trailers, and the entry goes
-//! ```
-//!
-//! What a stream writes while its carrier's bytes are looked at is framed where it lies, without a queue, if the windows
-//! allow it. A queue is bounded like any other; what a slow reader misses is its route's to say.
+//! Streams of HTTP/2, as entries that another connection bears: their requests, and their ends. What they send is framed
+//! in `pump`.
 
 use super::Shard;
 use super::carrier::{Aftermath, Carrier, goes_on};
+use super::closing::{error_of, is_polite};
 use super::connection::Flags;
 use super::core::Core;
 use super::http::{Answer, Later};
@@ -18,15 +11,12 @@ use super::ingress::reasoned;
 use super::opening::Fed;
 use crate::app::router::News;
 use crate::app::{Code, Status};
-use crate::buf::Next;
 use crate::close::CloseReason;
 use crate::codec::grpc::Encoding;
 use crate::codec::grpc::status::status_fields;
-use crate::codec::http2::frame::{self, HEADER_BYTES};
 use crate::codec::http2::{ErrorCode, StreamId, response};
 use crate::id::ConnId;
 use crate::io::Backend;
-use crate::message::Image;
 use crate::session::http::stream::Progress;
 use crate::session::http::{self, Version};
 use crate::session::{Partial, Protocol, grpc};
@@ -44,7 +34,9 @@ pub(super) struct Borne {
     /// How a call ends.
     pub(super) status: Option<Box<Status>>,
     /// The head of the response has been sent.
-    begun: bool,
+    pub(super) begun: bool,
+    /// The handler of a call knows that its client has said all.
+    finished: bool,
     /// All of the response has been written: it ends when nothing is queued.
     pub(super) ending: bool,
     /// How a call's messages are compressed that say they are.
@@ -59,6 +51,7 @@ impl Borne {
             deadline: None,
             status: None,
             begun: false,
+            finished: false,
             ending: false,
             encoding: Encoding::Identity,
         }
@@ -76,9 +69,10 @@ impl<B: Backend> Shard<B> {
                     if fed.stalled {
                         self.stall(id);
                     }
-                    if fed.pressed {
-                        self.press(id);
+                    if let Some(outbox) = self.core.table.get_mut(id).and_then(|one| one.outbox.as_deref_mut()) {
+                        outbox.control_replies += fed.control_replies;
                     }
+                    self.press(id);
                 }
             }
         }
@@ -90,7 +84,7 @@ impl<B: Backend> Shard<B> {
         let is_broken = connection.flags.has(Flags::BROKEN);
         if connection.flags.has(Flags::CLOSING) || connection.is_answered() {
             if is_broken {
-                self.core.release_stream(id);
+                self.core.abort_stream(id, ErrorCode::Cancel);
             } else if reason == CloseReason::SlowConsumer {
                 self.core.report(id, reason, detail);
                 self.core.abort_stream(id, ErrorCode::Cancel);
@@ -99,6 +93,11 @@ impl<B: Backend> Shard<B> {
         }
         connection.flags.set(Flags::CLOSING);
         connection.flags.set(Flags::DEAF);
+        // What would have gone on must not look whole (RFC 9113 section 8.1), and what may have been carried out not as if it
+        // could be sent again.
+        let has_no_end = connection.protocol == Protocol::JsonLines;
+        let has_no_head = connection.borne().is_some_and(|borne| !borne.begun);
+        let is_cut = connection.is_transferring() || ((has_no_end || has_no_head) && !is_polite(reason));
         connection.extra.iter_mut().for_each(|extra| extra.transfer = None);
         let partial = connection.partial.take();
         partial.into_iter().for_each(|partial| self.core.partials.give(partial));
@@ -106,8 +105,9 @@ impl<B: Backend> Shard<B> {
         self.core.credit(id, held.len());
         self.core.report(id, reason, detail);
         self.core.leave(id, reason);
-        if is_broken {
-            return self.core.release_stream(id);
+        if is_broken || is_cut {
+            let code = if is_broken { ErrorCode::EnhanceYourCalm } else { error_of(reason) };
+            return self.core.abort_stream(id, if code == ErrorCode::NoError { ErrorCode::Cancel } else { code });
         }
         if reason == CloseReason::SlowConsumer {
             self.core.clear_queue(id);
@@ -120,13 +120,6 @@ impl<B: Backend> Shard<B> {
 }
 
 impl Core {
-    /// Room that is left for a DATA frame's header.
-    pub(super) const HOLE_BYTES: usize = HEADER_BYTES;
-    /// What may be queued for a carrier before its streams wait.
-    const CARRIER_BYTES_MAX: usize = 64 * 1024;
-    /// Parts of shared images up to this size are copied beside their frame's header.
-    const COPY_BYTES_MAX: usize = 4 * 1024;
-
     /// Takes a request's head.
     pub(super) fn begin_request(&mut self, id: ConnId, head: Box<Partial>, ends: bool) -> Fed {
         if ends {
@@ -220,6 +213,9 @@ impl Core {
     /// The client of a call has said all.
     pub(super) fn finish_call(&mut self, id: ConnId) -> Fed {
         let Some(connection) = self.table.get_mut(id) else { return Fed::default() };
+        if connection.borne().is_none_or(|borne| std::mem::replace(&mut borne.finished, true)) {
+            return Fed::default();
+        }
         if let Err(violation) = grpc::end(&mut connection.partial, &mut self.partials) {
             let status = Box::new(violation.status());
             connection.borne().into_iter().for_each(|borne| borne.status = Some(status.clone()));
@@ -262,204 +258,6 @@ impl Core {
         }
         let deadline = self.after(self.limits.queue_stall_timeout);
         self.arm(id, deadline);
-    }
-
-    /// Makes frames of what a stream has written at the end of `out`, behind a hole at `mark`.
-    pub(super) fn frame_output(&mut self, carrier: &mut Carrier, id: ConnId, stream: StreamId, mark: usize) {
-        let body = mark + Self::HOLE_BYTES;
-        let Some(connection) = self.table.get_mut(id) else { return self.out.truncate(mark) };
-        let is_queued = connection.outbox.is_some();
-        let is_call = connection.protocol == Protocol::Grpc;
-        let Some(borne) = connection.borne() else { return self.out.truncate(mark) };
-        let head = if borne.begun { 0 } else { head_bytes(&self.out[body..]) };
-        borne.begun |= head > 0;
-        let ending = borne.ending;
-        // The head goes before the hole.
-        let ended = head > 0 && self.out[body + 4] & frame::flag::END_STREAM != 0;
-        self.out.copy_within(body..body + head, mark);
-        let (hole, length) = (mark + head, self.out.len() - body - head);
-        if ended {
-            carrier.http2.ended(stream);
-            self.out.truncate(hole);
-            self.request_is_of_no_use(carrier, stream);
-            return self.forget_stream(id);
-        }
-        if length > 0 && (is_queued || length > carrier.http2.room(stream)) {
-            let rest = self.out.split_off(body + head);
-            self.out.truncate(hole);
-            self.queue_body(id, &rest);
-            return;
-        }
-        let ends = ending && !is_call && !is_queued;
-        if length == 0 && !ends {
-            self.out.truncate(hole);
-            if ending && !is_queued {
-                self.end_call(carrier, id, stream);
-            }
-            return;
-        }
-        let header = carrier.http2.data(stream, length, ends);
-        self.out[hole..hole + HEADER_BYTES].copy_from_slice(&header);
-        if ends {
-            self.request_is_of_no_use(carrier, stream);
-            self.forget_stream(id);
-        } else if ending {
-            self.end_call(carrier, id, stream);
-        }
-    }
-
-    /// Ends a call whose messages have all been framed.
-    fn end_call(&mut self, carrier: &mut Carrier, id: ConnId, stream: StreamId) {
-        let mut frames = std::mem::take(&mut self.out);
-        self.write_end(carrier, id, stream, &mut frames);
-        self.out = frames;
-        self.forget_stream(id);
-    }
-
-    /// The response has ended: if the request has not, its rest is of no use (RFC 9113 section 8.1).
-    fn request_is_of_no_use(&mut self, carrier: &mut Carrier, stream: StreamId) {
-        if !carrier.http2.peer_ended(stream) {
-            carrier.http2.reset(stream, ErrorCode::NoError, &mut self.out);
-        }
-    }
-
-    /// Takes what was written for a stream at the end of `out`, where it is the entry at hand.
-    pub(super) fn take_output_of_stream(&mut self, id: ConnId) {
-        let start = self.out_start;
-        let output = self.out.split_off(start);
-        self.deliver_output(id, &output);
-    }
-
-    /// Sends what a stream has written: the head of its response at once, what follows through its queue.
-    pub(super) fn deliver_output(&mut self, id: ConnId, output: &[u8]) {
-        let Some(borne) = self.table.get_mut(id).and_then(|connection| connection.borne()) else { return };
-        let head = if borne.begun { 0 } else { head_bytes(output) };
-        let (carrier, stream) = (borne.carrier, borne.stream);
-        let (head, body) = output.split_at(head);
-        if !head.is_empty() {
-            borne.begun = true;
-            self.write_own(carrier, |own| own.extend_from_slice(head));
-            if head[4] & frame::flag::END_STREAM != 0 {
-                let Some(mut bearer) = self.take_carrier(carrier) else { return };
-                bearer.http2.ended(stream);
-                let mut frames = Vec::new();
-                if !bearer.http2.peer_ended(stream) {
-                    bearer.http2.reset(stream, ErrorCode::NoError, &mut frames);
-                }
-                self.put_carrier(carrier, bearer);
-                self.say(carrier, &frames);
-                return self.release_stream(id);
-            }
-        }
-        self.queue_body(id, body);
-    }
-
-    fn queue_body(&mut self, id: ConnId, body: &[u8]) {
-        if body.is_empty() {
-            return;
-        }
-        let Some(outbox) = self.outbox(id) else { return };
-        let before = outbox.memory();
-        outbox.push_own(body);
-        let after = outbox.memory();
-        self.count_queued(before, after);
-        self.mark_dirty(id);
-    }
-
-    /// Frames what is queued for a stream, as far as the windows and its carrier's queue have room.
-    pub(super) fn pump(&mut self, id: ConnId) {
-        let Some(borne) = self.table.get_mut(id).and_then(|connection| connection.borne()) else { return };
-        let (carrier, stream) = (borne.carrier, borne.stream);
-        let Some(mut bearer) = self.take_carrier(carrier) else { return };
-        let is_done = self.pump_into(id, stream, carrier, &mut bearer);
-        self.put_carrier(carrier, bearer);
-        if is_done {
-            self.outbox_done(id);
-        }
-    }
-
-    /// Returns whether nothing is queued any more.
-    fn pump_into(&mut self, id: ConnId, stream: StreamId, carrier: ConnId, bearer: &mut Carrier) -> bool {
-        let mut gather = std::mem::take(&mut self.gather);
-        let is_done = loop {
-            let queued =
-                self.table.get(carrier).and_then(|one| one.outbox.as_deref()).map_or(0, crate::buf::Outbox::cost);
-            let (tick, stall) = (self.tick, self.after(self.limits.queue_stall_timeout));
-            let Some(outbox) = self.table.get_mut(id).and_then(|connection| connection.outbox.as_deref_mut()) else {
-                break false;
-            };
-            if outbox.is_empty() {
-                break true;
-            }
-            let room = bearer.http2.room(stream);
-            if queued >= Self::CARRIER_BYTES_MAX || room == 0 {
-                outbox.waits = true;
-                if room > 0 && !bearer.waiting.contains(&id) {
-                    bearer.waiting.push_back(id);
-                }
-                self.arm_by(id, stall);
-                break false;
-            }
-            let before = outbox.memory();
-            let next = outbox.next_within(&mut gather, room);
-            let length = next.len().min(room);
-            let header = bearer.http2.data(stream, length, false);
-            let image = match &next {
-                Next::Shared(image) if length > Self::COPY_BYTES_MAX => {
-                    Some(Image { end: image.start + length, ..(*image).clone() })
-                }
-                _ => None,
-            };
-            let copied = match next {
-                _ if image.is_some() => &[][..],
-                Next::Bytes(bytes) => &bytes[..length],
-                Next::Shared(image) => &image.as_slice()[..length],
-            };
-            let mut frame = std::mem::take(&mut self.line);
-            frame.clear();
-            frame.extend_from_slice(&header);
-            frame.extend_from_slice(copied);
-            outbox.advance(length);
-            outbox.progress = tick;
-            let after = outbox.memory();
-            self.count_queued(before, after);
-            self.write_own(carrier, |own| own.extend_from_slice(&frame));
-            if let Some(image) = image {
-                self.queue_image(carrier, image);
-            }
-            self.line = frame;
-        };
-        self.gather = gather;
-        is_done
-    }
-
-    fn queue_image(&mut self, id: ConnId, image: Image) {
-        let Some(outbox) = self.outbox(id) else { return };
-        let before = outbox.memory();
-        outbox.push_shared(image, 0);
-        let after = outbox.memory();
-        self.count_queued(before, after);
-        self.mark_dirty(id);
-    }
-
-    /// A window has grown for a stream that may wait for it.
-    pub(super) fn window_grew(&mut self, id: ConnId) {
-        if let Some(outbox) = self.table.get_mut(id).and_then(|connection| connection.outbox.as_deref_mut()) {
-            outbox.waits = false;
-            self.mark_dirty(id);
-        }
-    }
-
-    /// What was queued for a carrier has left: streams that waited for that can go on.
-    pub(super) fn carrier_has_room(&mut self, id: ConnId) {
-        let Some(connection) = self.table.get_mut(id) else { return };
-        let queued = connection.outbox.as_deref().map_or(0, crate::buf::Outbox::cost);
-        let Some(carrier) = connection.carrier() else { return };
-        if carrier.waiting.is_empty() || queued > Self::CARRIER_BYTES_MAX / 2 {
-            return;
-        }
-        let waiting = std::mem::take(&mut carrier.waiting);
-        waiting.into_iter().for_each(|stream| self.window_grew(stream));
     }
 
     /// Bytes of a stream that were held are done with: the peer may send more.
@@ -520,7 +318,7 @@ impl Core {
         }
     }
 
-    /// Resets a stream, whatever is queued for it.
+    /// Resets a stream, whatever is queued for it. Its peer is told, unless that did it or is heard no more.
     pub(super) fn abort_stream(&mut self, id: ConnId, code: ErrorCode) {
         let Some(borne) = self.table.get_mut(id).and_then(|connection| connection.borne()) else { return };
         let (carrier, stream) = (borne.carrier, borne.stream);
@@ -528,7 +326,9 @@ impl Core {
             let mut frames = Vec::new();
             bearer.http2.reset(stream, code, &mut frames);
             self.put_carrier(carrier, bearer);
-            self.say(carrier, &frames);
+            if !self.flag(carrier, Flags::DEAF) && !self.flag(carrier, Flags::BROKEN) {
+                self.say(carrier, &frames);
+            }
         }
         self.release_stream(id);
     }
@@ -554,7 +354,7 @@ impl Core {
     }
 
     /// A stream's entry goes.
-    fn forget_stream(&mut self, id: ConnId) {
+    pub(super) fn forget_stream(&mut self, id: ConnId) {
         // Its handler has been told, or is told now.
         self.leave(id, CloseReason::Normal);
         self.wheel.disarm(&mut self.table, id.index());
@@ -597,11 +397,5 @@ pub(super) fn trailers<'s>(code: &'s str, message: Option<&'s str>) -> impl Iter
     [(&b"grpc-status"[..], code.as_bytes())].into_iter().chain(message)
 }
 
-/// Bytes of the HEADERS frame at the start of a response.
-fn head_bytes(response: &[u8]) -> usize {
-    response.first_chunk().map_or(0, |header| {
-        let header = frame::Header::parse(header);
-        debug_assert!(header.kind == frame::kind::HEADERS, "a response begins with its head");
-        HEADER_BYTES + header.length as usize
-    })
-}
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,7 @@
 //!
 //! A stream is an entry of the table like a connection: it has a route, subscriptions, a queue and a timer of its own, and
 //! all that is done with connections is done with it. Only its bytes come from and go to another entry, its carrier, in
-//! DATA frames. What comes is looked at here, what goes in `borne`.
+//! DATA frames. What comes is looked at here, what goes in `pump`.
 //!
 //! ```text
 //!   socket <-> carrier (frames, windows) <-> stream (request, events, call)
@@ -35,6 +35,8 @@ pub(super) struct Carrier {
     pub(super) waiting: VecDeque<ConnId>,
     /// The peer opens no more streams.
     pub(super) leaving: bool,
+    /// Which stream goes first when the connection's window has grown.
+    turn: usize,
 }
 
 /// What came of a stream's bytes and must be carried out when its carrier's have all been looked at.
@@ -43,6 +45,13 @@ pub(super) struct Aftermath {
     pub(super) id: ConnId,
     pub(super) fed: Fed,
     pub(super) asked: Option<CloseReason>,
+}
+
+/// How far a stream has looked at its bytes.
+struct Done {
+    consumed: usize,
+    /// The rest is to be looked at later.
+    pressed: bool,
 }
 
 impl Core {
@@ -54,7 +63,7 @@ impl Core {
         let Some(connection) = self.table.get_mut(id) else { return };
         connection.protocol = Protocol::Http2;
         connection.heard = self.tick;
-        let carrier = Carrier { http2, waiting: VecDeque::new(), leaving: false };
+        let carrier = Carrier { http2, waiting: VecDeque::new(), leaving: false, turn: 0 };
         connection.extra.get_or_insert_default().carrier = Some(Box::new(carrier));
         self.arm_due(id);
     }
@@ -144,7 +153,11 @@ impl Core {
             Event::Refused(rule) => self.metrics.count_violation(rule),
             Event::Window(Some(name)) => self.window_grew(name),
             Event::Window(None) => {
-                let names: Vec<_> = carrier.http2.names().collect();
+                let mut names: Vec<_> = carrier.http2.names().collect();
+                // Where each update is used up by the first streams, all are the first ones in turn.
+                carrier.turn = carrier.turn.wrapping_add(1);
+                let first = carrier.turn % names.len().max(1);
+                names.rotate_left(first);
                 names.into_iter().for_each(|name| self.window_grew(name));
             }
             Event::Pong => {}
@@ -203,19 +216,21 @@ impl Core {
         if ends {
             connection.flags.set(Flags::PEER_DONE);
         }
-        let length = bytes.len();
-        self.on_stream(carrier, name, stream, |core| core.feed(name, bytes)).unwrap_or(length)
+        let done = self.on_stream(carrier, name, stream, |core| core.feed(name, bytes));
+        if done.pressed {
+            self.hold(name, &bytes[done.consumed..]);
+        }
+        done.consumed
     }
 
-    /// Has something done with a stream that it may answer: what is written meanwhile is its response. Returns how many bytes
-    /// are done with.
+    /// Has something done with a stream that it may answer: what is written meanwhile is its response.
     fn on_stream(
         &mut self,
         carrier: &mut Carrier,
         id: ConnId,
         stream: StreamId,
         work: impl FnOnce(&mut Self) -> Fed,
-    ) -> Option<usize> {
+    ) -> Done {
         let (outer, mark) = (self.out_start, self.out.len());
         self.out.extend_from_slice(&[0; Self::HOLE_BYTES]);
         self.out_start = mark + Self::HOLE_BYTES;
@@ -223,18 +238,20 @@ impl Core {
         let asked = self.apply_effects(id);
         self.out_start = outer;
         self.frame_output(carrier, id, stream, mark);
-        let consumed = fed.consumed;
+        let is_over = fed.close.is_some() || asked.is_some();
+        let done = Done { consumed: fed.consumed, pressed: fed.pressed && !is_over };
         if fed.expects {
             response::write_head(stream, 100, std::iter::empty(), false, &mut self.out);
         }
-        if fed.close.is_some() || asked.is_some() {
+        if is_over {
             // Until that is carried out nothing more of it is looked at.
             self.set(id, Flags::DEAF);
         }
-        if fed.close.is_some() || asked.is_some() || fed.stalled || fed.pressed {
+        let is_queued = self.table.get(id).is_some_and(|connection| connection.outbox.is_some());
+        if is_over || fed.stalled || fed.pressed || is_queued {
             self.aftermaths.push(Aftermath { id, fed, asked });
         }
-        Some(consumed)
+        done
     }
 
     /// A stream is gone with its record: the peer reset it, or broke a rule on it.
@@ -260,12 +277,16 @@ impl Core {
             next = Some(next.map_or(due, |next: Tick| next.min(due)));
             now >= due
         };
-        if let Some(due) = carrier.http2.settings_due()
+        // While it is not read it may have said long ago what is missed here: then its queue's time runs.
+        let is_read = connection.is_read();
+        if is_read
+            && let Some(due) = carrier.http2.settings_due()
             && passed(due)
         {
             return Due::Request(Limit::Http2SettingsTimeout);
         }
-        if let Some(partial) = &connection.partial
+        if is_read
+            && let Some(partial) = &connection.partial
             && passed(partial.http.began.later(ticks(limits.handshake_timeout)))
         {
             return Due::Request(Limit::HandshakeTimeout);
@@ -295,7 +316,10 @@ impl Core {
                 return Due::Close(CloseReason::HeartbeatTimeout);
             }
             passed(now.later(interval.max(1)));
-        } else if !limits.heartbeat_interval.is_zero() && passed(connection.heard.later(interval)) {
+        } else if limits.heartbeat_interval.is_zero() {
+            // Its streams may have ended by then.
+            passed(now.later(ticks(limits.keep_alive_timeout).max(1)));
+        } else if passed(connection.heard.later(interval)) {
             return Due::Heartbeat;
         }
         next.map_or(Due::Never, Due::Later)

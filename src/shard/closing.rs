@@ -1,7 +1,7 @@
 //! Endings: the application is told, the peer is told, what is queued goes out, and only then does the socket go.
 
 use super::Shard;
-use super::connection::Flags;
+use super::connection::{Connection, Flags};
 use super::control::{Control, Phase};
 use super::core::Core;
 use super::pace::Pace;
@@ -37,9 +37,6 @@ impl<B: Backend> Shard<B> {
         connection.flags.set(Flags::CLOSING);
         connection.extra.iter_mut().for_each(|extra| extra.transfer = None);
         let is_carrier = connection.protocol == Protocol::Http2;
-        if is_carrier && reason == CloseReason::PeerClosed {
-            connection.flags.set(Flags::BROKEN);
-        }
         // A peer of HTTP/2 must be heard while its streams end: it opens the windows for what they still have to say.
         let deaf = !is_polite(reason) || !(connection.protocol == Protocol::WebSocket || is_carrier);
         if deaf {
@@ -86,10 +83,16 @@ impl<B: Backend> Shard<B> {
         }
     }
 
-    /// Tells the streams of a connection that it ends.
+    /// Tells the streams of a connection that it ends. Where nothing is wrong, answers that are under way have the time that
+    /// the connection has.
     fn close_streams(&mut self, id: ConnId, reason: CloseReason) {
-        let is_lost = self.core.flag(id, Flags::BROKEN) || !is_polite(reason);
+        let is_broken = self.core.flag(id, Flags::BROKEN);
+        let is_lost = is_broken || !is_polite(reason);
+        let has_time = !is_broken && matches!(reason, CloseReason::GoingAway | CloseReason::PeerClosed);
         for stream in self.core.streams_of(id) {
+            if has_time && self.core.table.get(stream).is_some_and(Connection::is_being_answered) {
+                continue;
+            }
             if is_lost {
                 self.core.set(stream, Flags::BROKEN);
             }
@@ -157,7 +160,7 @@ impl<B: Backend> Shard<B> {
 }
 
 /// Whether a WebSocket is still listened to after such a close, for the peer's own good-bye.
-const fn is_polite(reason: CloseReason) -> bool {
+pub(super) const fn is_polite(reason: CloseReason) -> bool {
     matches!(
         reason,
         CloseReason::Normal
@@ -171,7 +174,7 @@ const fn is_polite(reason: CloseReason) -> bool {
 }
 
 /// What GOAWAY says of such a close.
-const fn error_of(reason: CloseReason) -> ErrorCode {
+pub(super) const fn error_of(reason: CloseReason) -> ErrorCode {
     match reason {
         CloseReason::ProtocolError => ErrorCode::ProtocolError,
         CloseReason::HandshakeTimeout => ErrorCode::SettingsTimeout,
@@ -223,6 +226,9 @@ impl Core {
             return self.farewell_http(id, reason, spread_ms);
         }
         if let Some(carrier) = self.table.get_mut(id).and_then(|connection| connection.carrier()) {
+            if reason == CloseReason::PeerClosed {
+                return;
+            }
             let debug =
                 if reason == CloseReason::GoingAway { format!("retry after {spread_ms} ms") } else { String::new() };
             return carrier.http2.go_away(error_of(reason), &debug, &mut self.out);

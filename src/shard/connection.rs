@@ -241,6 +241,12 @@ impl Connection {
         borne.is_some_and(|borne| borne.ending)
     }
 
+    /// Whether it is a stream whose request has been taken, and whose whole answer is written or will be without its peer.
+    pub(super) fn is_being_answered(&self) -> bool {
+        let asks = self.flags.has(Flags::WAITING) && self.extra.as_deref().is_some_and(Extra::asks);
+        asks || self.is_transferring() || self.is_answered()
+    }
+
     /// The file that it is being sent, if any.
     pub(super) fn transfer(&mut self) -> Option<&mut Transfer> {
         self.extra.as_deref_mut()?.transfer.as_deref_mut()

@@ -6,7 +6,8 @@
 //! message is lost only with a connection to which the kernel had taken some of it, or with the last member of all.
 
 use super::Shard;
-use super::connection::Flags;
+use super::borne::Borne;
+use super::connection::{Connection, Flags};
 use super::core::{Core, Send, Sent};
 use super::egress::weight_of;
 use super::fanout::joined;
@@ -124,10 +125,11 @@ impl Core {
         for step in 0..count {
             let place = (turn + step) % count;
             let member = *self.members.members(key).get(place)?;
-            let Some((id, connection)) = self.table.at(member.connection()) else { continue };
+            let Some((id, _)) = self.table.at(member.connection()) else { continue };
+            let Some(connection) = self.table.get(id) else { continue };
             if !member.echo() && publisher == Some(Publisher { shard: self.id, connection: id }) {
                 unwanted += 1;
-            } else if !connection.is_ready() || connection.flags.has(Flags::CLOSING) {
+            } else if !self.is_ready_for_share(connection) || connection.flags.has(Flags::CLOSING) {
             } else if connection.batch == self.batch {
                 found = Found::Batch;
             } else {
@@ -136,6 +138,16 @@ impl Core {
             }
         }
         Some(if unwanted == count { Found::Unwanted } else { found })
+    }
+
+    /// Whether nothing is queued for a member, and the kernel or, for a stream, its window may take more.
+    pub(super) fn is_ready_for_share(&self, connection: &Connection) -> bool {
+        let borne = connection.extra.as_deref().and_then(|extra| extra.borne.as_deref());
+        let has_window = |borne: &Borne| {
+            let carrier = self.table.get(borne.carrier).and_then(|one| one.extra.as_deref()?.carrier.as_deref());
+            carrier.is_some_and(|carrier| carrier.http2.room(borne.stream) > 0)
+        };
+        connection.is_ready() && borne.is_none_or(has_window)
     }
 
     /// Has a queue group's messages given out, if some wait: a member is ready.

@@ -158,7 +158,8 @@ impl<B: Backend> Shard<B> {
         }
         let is_borne = connection.flags.has(Flags::BORNE);
         let mut held = self.core.take_held(id);
-        if !held.is_empty() {
+        // Of a stream the end may have come as well.
+        if !held.is_empty() || is_borne {
             self.begin_output(id);
             let fed = self.core.feed(id, &mut held);
             if fed.pressed {
@@ -271,7 +272,18 @@ impl Core {
             return Fed::all(bytes);
         }
         let is_held = connection.outbox.as_deref().is_some_and(|outbox| !outbox.held.is_empty());
-        if is_held || connection.flags.has(Flags::WAITING) || connection.is_transferring() {
+        let is_answering = connection.flags.has(Flags::WAITING) || connection.is_transferring();
+        if connection.flags.has(Flags::BORNE) {
+            if is_answering || connection.is_answered() {
+                // The rest of a request whose answer is under way: it is nothing, and its window is not opened again.
+                return Fed::default();
+            }
+            if !connection.is_read() {
+                // The kernel keeps nothing of it for us, as it does of a connection that is not read.
+                return Fed { pressed: true, ..Fed::default() };
+            }
+        }
+        if is_held || is_answering {
             return Fed { pressed: true, ..Fed::default() };
         }
         match connection.protocol {

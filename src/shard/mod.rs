@@ -33,6 +33,7 @@ mod opening;
 mod pace;
 mod polls;
 mod publish;
+mod pump;
 mod requests;
 mod shedding;
 mod streams;
@@ -40,6 +41,7 @@ mod subscribe;
 mod table;
 mod timers;
 mod transfers;
+mod wishes;
 
 use std::io;
 use std::time::Duration;

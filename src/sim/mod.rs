@@ -11,6 +11,7 @@
 
 mod backend;
 mod client;
+pub mod fuzz;
 mod net;
 mod random;
 pub mod world;

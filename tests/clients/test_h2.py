@@ -11,6 +11,8 @@ import unittest
 import h2.errors
 import h2.events
 import hyperframe.frame
+from wsproto.connection import Connection, ConnectionType
+from wsproto.events import BytesMessage, CloseConnection, Ping, Pong, TextMessage
 
 from h2_peer import Peer
 from http_answers import check_error, cursor, events
@@ -173,6 +175,72 @@ class Streams(unittest.TestCase):
                 other.ask("POST", "/topics/h2-stalled", body=f"{number}".encode() * 100)
             source = events(own.lines(stream))
             self.assertEqual([next(source).data for _ in range(200)], [f"{number}" * 100 for number in range(200)])
+
+
+class WebSockets(unittest.TestCase):
+    """RFC 8441: WebSockets on streams, their frames by the Python package wsproto."""
+
+    def open(self, one, path, *fields):
+        head = [(":protocol", "websocket"), ("sec-websocket-version", "13"), *fields]
+        return one.request("CONNECT", path, fields=head, ends=False)
+
+    def receive(self, one, stream, socket, taken):
+        """The next event of a WebSocket; `taken` bytes of its stream have been looked at."""
+        answer = one.answers[stream]
+        while True:
+            for event in socket.events():
+                return event
+            one.until(lambda: len(answer.body) > taken[0] or answer.ended)
+            more, taken[0] = answer.body[taken[0] :], len(answer.body)
+            socket.receive_data(more or None)
+
+    def test_two_on_one_connection(self):
+        with peer() as one:
+            self.assertEqual(one.h2.remote_settings.enable_connect_protocol, 1)
+            members = []
+            for _ in range(2):
+                stream = self.open(one, "/topics/ws?history=0")
+                one.until(lambda: one.answers[stream].status is not None)
+                self.assertEqual(one.answers[stream].status, 200)
+                members.append((stream, Connection(ConnectionType.CLIENT), [0]))
+            one.ask("POST", "/topics/ws", b"posted")
+            stream, socket, _ = members[0]
+            one.send(stream, socket.send(TextMessage("said")), ends=False)
+            for stream, socket, taken in members:
+                said = [self.receive(one, stream, socket, taken).data for _ in range(2)]
+                self.assertEqual(said, ["posted", "said"])
+            for stream, socket, taken in members:
+                one.send(stream, socket.send(Ping(b"there?")), ends=False)
+                pong = self.receive(one, stream, socket, taken)
+                self.assertEqual((type(pong), bytes(pong.payload)), (Pong, b"there?"))
+                one.send(stream, socket.send(CloseConnection(code=1000)), ends=False)
+                self.assertEqual(self.receive(one, stream, socket, taken).code, 1000)
+                one.until(lambda: one.answers[stream].ended)
+            self.assertEqual(json.loads(one.ask("GET", "/topics/ws/info").body)["subscribers"], 0)
+
+    def test_big_messages_and_an_end_without_a_good_bye(self):
+        with peer() as one:
+            stream = self.open(one, "/echo")
+            socket, taken, message = Connection(ConnectionType.CLIENT), [0], os.urandom(500_000)
+            one.send(stream, socket.send(BytesMessage(message)), ends=False)
+            echo = b""
+            while len(echo) < len(message):
+                echo += self.receive(one, stream, socket, taken).data
+            self.assertEqual(echo, message)
+            one.h2.end_stream(stream)
+            one.flush()
+            one.until(lambda: one.answers[stream].ended or one.answers[stream].reset is not None)
+
+    def test_what_is_refused(self):
+        with peer() as one:
+            for path, fields, status in [
+                ("/topics/ws", [("sec-websocket-version", "12")], 400),
+                ("/topics/ws", [("origin", "https://evil.example")], 403),
+                ("/no/such/route", [], 404),
+            ]:
+                head = [(":protocol", "websocket"), *([("sec-websocket-version", "13")] if status != 400 else []), *fields]
+                answer = one.answer(one.request("CONNECT", path, fields=head, ends=False))
+                self.assertEqual(answer.status, status, path)
 
 
 def parsed(data):

@@ -58,7 +58,7 @@ impl Scene {
         Self { done: vec![false; shards.len()], net, clock: ManualClock::new(), control, metrics, shards }
     }
 
-    fn turn(&mut self, shard: usize) {
+    pub(super) fn turn(&mut self, shard: usize) {
         if !self.done[shard] {
             self.done[shard] = self.shards[shard].turn(&self.clock).unwrap() == Turn::Done;
         }
@@ -68,7 +68,7 @@ impl Scene {
         (0..10).for_each(|_| (0..self.shards.len()).for_each(|shard| self.turn(shard)));
     }
 
-    fn pass(&mut self, millis: u64) {
+    pub(super) fn pass(&mut self, millis: u64) {
         for _ in 0..millis / 50 {
             self.clock.advance(Duration::from_millis(50));
             self.rest();
@@ -88,7 +88,7 @@ impl Scene {
 }
 
 /// A topic that this shard owns, one of several.
-fn topic_of(shard: u16, shards: u16, nth: usize) -> String {
+pub(super) fn topic_of(shard: u16, shards: u16, nth: usize) -> String {
     let owned = |name: &String| Topic::parse(name.as_bytes(), 255).unwrap().owner(shards) == ShardId(shard);
     (0..).map(|number| format!("t{number}")).filter(owned).nth(nth).unwrap()
 }

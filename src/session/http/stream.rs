@@ -2,7 +2,7 @@
 //!
 //! Their heads come in the form of HTTP/1.1's and are read by the same rules. A request that is refused is not answered
 //! before its body has come, if that is small: a client need not be told twice, and what is wrong with the body itself
-//! shows.
+//! shows. But one that waits for a `100 Continue` is answered at once (RFC 9110 section 10.1.1).
 
 use super::body::{Rest, expects_continue};
 use super::{Assembly, Body, Head, Preflight, Service, Violation};
@@ -41,19 +41,23 @@ pub fn begin<S: Service>(
     let head_bytes = kept.buf.len();
     let step = Head::parse(&kept.buf, 0, limits, |head| {
         let preflight = service.preflight(head);
+        let expects = expects_continue(head);
+        // A client that waits to be told sends nothing before it has an answer, and so does one that asks for a tunnel.
+        let waits = ends || expects == Ok(true) || head.has_token("upgrade", "websocket");
         match preflight {
             Ok(Preflight::Call) => service.answer(head, if ends { Some(&[]) } else { None }).map(Step::Answered),
             Ok(_) if ends => service.answer(head, Some(&[])).map(Step::Answered),
-            Err(violation) if ends => Err(violation),
+            Err(violation) if waits => Err(violation),
+            Ok(Preflight::Now) if waits => service.answer(head, None).map(Step::Answered),
             Ok(Preflight::Now) | Err(_) => Ok(Step::More(Rest::Dropped(DROPPED_BYTES_MAX), Preflight::Now, false)),
             Ok(preflight) => {
                 let bytes_max = preflight.bytes_max(limits);
                 let fits = !matches!(head.body(), Body::Length(length) if length > bytes_max as u64);
-                let expects = expects_continue(head);
-                Ok(match expects {
-                    Ok(expects) if fits => Step::More(Rest::Stream(bytes_max), preflight, expects),
-                    _ => Step::More(Rest::Dropped(DROPPED_BYTES_MAX), preflight, false),
-                })
+                match expects {
+                    Ok(expects) if fits => Ok(Step::More(Rest::Stream(bytes_max), preflight, expects)),
+                    Ok(true) => Err(preflight.too_large(limits)),
+                    _ => Ok(Step::More(Rest::Dropped(DROPPED_BYTES_MAX), preflight, false)),
+                }
             }
         }
     });

@@ -1,10 +1,11 @@
 //! Those who read and publish over many connections: readers who resume, queue groups' workers, and publishers who are told
 //! what became of their messages. And what must be true of all of them together.
 
+use super::intruder::{Harm, Intruder};
 use super::ledger::{Ledger, Memory};
 use super::peer::{Peer, Surroundings};
 use super::plan::Role;
-use super::poster::{Errand, Poster};
+use super::poster::{Errand, Poster, Way};
 use super::reader::{Habit, Reader};
 use super::streams::Transport;
 use super::wire::{Format, Id};
@@ -19,6 +20,8 @@ const TOPICS: [u8; 3] = [0, 1, 2];
 pub(super) struct Sketches {
     pub(super) habits: Vec<Habit>,
     pub(super) errands: Vec<Errand>,
+    /// Harm, when it begins, and whether who does it reads.
+    pub(super) harms: Vec<(Harm, usize, bool)>,
     pub(super) memory: Memory,
 }
 
@@ -45,7 +48,10 @@ impl Sketches {
         let mut habits: Vec<_> = (0..readers).map(|_| Habit::reader(random, steps)).collect();
         habits.extend((0..workers).map(|_| Habit::worker(topic, random, steps)));
         let errands = (0..posters).map(|_| Errand::new(random, steps)).collect();
-        (Self { habits, errands, memory }, history)
+        let harms = if random.chance(600) { 0 } else { random.within(1, 3) };
+        let harm = |_| (Harm::draw(random), begin(random, steps), random.chance(150));
+        let harms = (0..harms).map(harm).collect();
+        (Self { habits, errands, harms, memory }, history)
     }
 }
 
@@ -53,15 +59,33 @@ fn begin(random: &mut Random, steps: usize) -> usize {
     if random.chance(500) { 0 } else { random.below(steps) }
 }
 
+/// Whether what is asked for in this way is asked for over HTTP/2.
+fn carried(transport: Transport, random: &mut Random) -> bool {
+    match transport {
+        Transport::Calls => true,
+        Transport::Events | Transport::Lines | Transport::Polls => random.chance(500),
+        Transport::Json | Transport::Bare | Transport::Raw(_) => false,
+    }
+}
+
 impl Habit {
     fn reader(random: &mut Random, steps: usize) -> Self {
-        let transports = [Transport::Json, Transport::Events, Transport::Events, Transport::Lines, Transport::Polls];
+        let transports = [
+            Transport::Json,
+            Transport::Events,
+            Transport::Events,
+            Transport::Lines,
+            Transport::Polls,
+            Transport::Calls,
+            Transport::Calls,
+        ];
         let transport = transports[random.below(transports.len())];
         let mut topics = TOPICS.to_vec();
         topics.rotate_left(random.below(TOPICS.len()));
         topics.truncate(if transport == Transport::Json { 1 } else { random.within(1, 3) });
         Self {
             transport,
+            http2: carried(transport, random),
             topics,
             works: false,
             history: if random.chance(300) { random.within(1, 5) } else { 0 },
@@ -78,11 +102,14 @@ impl Habit {
             Transport::Events,
             Transport::Lines,
             Transport::Polls,
+            Transport::Calls,
             Transport::Raw(Format::Line),
             Transport::Raw(Format::Length),
         ];
+        let transport = transports[random.below(transports.len())];
         Self {
-            transport: transports[random.below(transports.len())],
+            transport,
+            http2: carried(transport, random),
             topics: vec![topic],
             works: true,
             history: 0,
@@ -96,6 +123,7 @@ impl Habit {
 impl Errand {
     fn new(random: &mut Random, steps: usize) -> Self {
         Self {
+            way: [Way::Plain, Way::Http2, Way::Once, Way::Calls][random.below(4)],
             start: begin(random, steps),
             messages: u32::try_from(random.below(30)).unwrap_or(0),
             unruly: if random.chance(400) { 0 } else { 30 },
@@ -117,6 +145,7 @@ struct Group {
 pub(super) struct Crowd {
     pub(super) readers: Vec<Reader>,
     pub(super) posters: Vec<Poster>,
+    intruders: Vec<Intruder>,
     ledger: Ledger,
     group: Group,
     /// Readers who were there before the last words, by their place, and how often they had missed something until then.
@@ -133,6 +162,7 @@ impl Crowd {
         Self {
             readers: (0..).zip(&sketches.habits).map(number).collect(),
             posters: (Poster::FIRST..).zip(&sketches.errands).map(|(number, one)| Poster::new(number, *one)).collect(),
+            intruders: sketches.harms.iter().map(|(harm, start, blind)| Intruder::new(*harm, *start, *blind)).collect(),
             ledger: Ledger::new(sketches.memory),
             group: Group::default(),
             listeners: Vec::new(),
@@ -167,11 +197,23 @@ impl Crowd {
                 told.map_err(|fault| format!("{fault}: {}", poster.gist()))?;
             }
         }
+        for intruder in &mut self.intruders {
+            if around.random.chance(chance) {
+                let told = intruder.poll(step, stays, around);
+                told.map_err(|fault| format!("{fault}: {}", intruder.gist()))?;
+            }
+        }
         Ok(())
     }
 
     /// At rest: all who read a topic stand at its newest message, and what was for the group has come to a member.
     pub(super) fn at_rest(&self, peers: &[Peer]) -> Result<(), String> {
+        if let Some(reader) = self.readers.iter().find(|reader| reader.waits_to_begin()) {
+            return Err(format!("a subscription never began: {}", reader.gist()));
+        }
+        if let Some(intruder) = self.intruders.iter().find(|intruder| intruder.is_at_large()) {
+            return Err(format!("an intruder is at large: {}", intruder.gist()));
+        }
         for topic in TOPICS {
             let there = || self.readers.iter().filter(|reader| reader.is_there() && !reader.habit.works);
             let places = there().filter_map(|reader| reader.place_in(topic));
@@ -228,8 +270,9 @@ impl Crowd {
         self.at_rest(peers)
     }
 
-    /// Resets, messages, connections that ended, acknowledgements, duplicates.
-    pub(super) fn counts(&self) -> [u64; 5] {
+    /// Resets, messages, connections that ended, acknowledgements, duplicates; messages and new subscriptions in calls;
+    /// intruders that were told why they go.
+    pub(super) fn counts(&self) -> [u64; 8] {
         let readers = |field: fn(&Reader) -> u64| self.readers.iter().map(field).sum();
         let posters = |field: fn(&Poster) -> u64| self.posters.iter().map(field).sum();
         [
@@ -238,6 +281,9 @@ impl Crowd {
             readers(|reader| reader.ends),
             posters(|poster| poster.acks),
             posters(|poster| poster.duplicates),
+            readers(|reader| if reader.habit.transport == Transport::Calls { reader.seen } else { 0 }),
+            readers(|reader| reader.returns),
+            self.intruders.iter().filter(|intruder| intruder.code.is_some()).count() as u64,
         ]
     }
 }

@@ -7,8 +7,12 @@
 //! The oracles are in `oracles`, the peers' own strict codecs in `wire`, and what a seed decides in `plan`. That
 //! the oracles can fail is shown with a [`Sabotage`].
 
+mod calls;
+mod carriage;
 mod crowd;
+mod intruder;
 mod ledger;
+mod line;
 mod oracles;
 mod peer;
 mod plan;
@@ -26,6 +30,7 @@ use std::time::Duration;
 pub use self::report::Report;
 pub use self::sabotage::{Sabotage, Trick};
 
+use self::carriage::Lines;
 use self::crowd::Crowd;
 use self::peer::{Peer, Surroundings};
 use self::plan::{Plan, entrances, router};
@@ -69,6 +74,7 @@ struct World<'a> {
     done: Vec<bool>,
     peers: Vec<Peer>,
     crowd: Crowd,
+    lines: Lines,
     zip: Zip,
     options: Options<'a>,
     step: usize,
@@ -116,6 +122,7 @@ impl<'a> World<'a> {
             doorbells,
             shards,
             peers,
+            lines: Lines::default(),
             zip: Zip::default(),
             options,
             step: 0,
@@ -172,6 +179,7 @@ impl<'a> World<'a> {
 
     fn poll_peers(&mut self, calm: bool, chance: u16) -> Result<u64, String> {
         let first = self.random.below(self.peers.len());
+        self.lines.blow(calm);
         let mut moved = 0;
         for at in 0..self.peers.len() {
             let at = (first + at) % self.peers.len();
@@ -181,6 +189,7 @@ impl<'a> World<'a> {
             let mut around = Surroundings {
                 net: &self.net,
                 random: &mut self.random,
+                lines: &mut self.lines,
                 zip: &mut self.zip,
                 sabotage: &mut self.options.sabotage,
                 now: self.clock.now(),
@@ -210,6 +219,7 @@ impl<'a> World<'a> {
         let mut around = Surroundings {
             net: &self.net,
             random: &mut self.random,
+            lines: &mut self.lines,
             zip: &mut self.zip,
             sabotage: &mut self.options.sabotage,
             now: self.clock.now(),
@@ -219,7 +229,8 @@ impl<'a> World<'a> {
         };
         let stays = self.control.phase() != Phase::Running;
         self.crowd.poll(self.step, stays, chance, &self.peers, &mut around)?;
-        let moved = around.moved;
+        around.lines.poll()?;
+        let moved = around.moved + around.lines.blow(calm);
         self.digest = (self.digest ^ moved).wrapping_mul(0x0100_0000_01b3);
         Ok(moved)
     }
@@ -309,6 +320,7 @@ impl<'a> World<'a> {
             let mut around = Surroundings {
                 net: &self.net,
                 random: &mut self.random,
+                lines: &mut self.lines,
                 zip: &mut self.zip,
                 sabotage: &mut None,
                 now: self.clock.now(),
@@ -360,7 +372,8 @@ impl<'a> World<'a> {
         let mut rounds = 0_usize;
         while !self.done.iter().all(|done| *done) {
             if self.clock.now() > end {
-                return Err(format!("the drain does not end: {:?}", self.done));
+                let audits: Vec<_> = self.shards.iter().map(Shard::audit).collect();
+                return Err(format!("the drain does not end: {:?}, {audits:?}", self.done));
             }
             rounds += 1;
             if rounds.is_multiple_of(4) {
@@ -382,8 +395,8 @@ impl<'a> World<'a> {
         }
         for (at, shard) in self.shards.iter().enumerate() {
             let audit = shard.audit().map_err(|fault| format!("shard {at}: {fault}"))?;
-            let held = (audit.connections, audit.timers, shard.core().topics());
-            if held != (0, 0, (0, 0)) {
+            let held = (audit.connections, audit.streams, audit.unfinished_bytes, audit.timers, shard.core().topics());
+            if held != (0, 0, 0, 0, (0, 0)) {
                 return Err(format!("shard {at} still holds {held:?} after the drain"));
             }
         }
@@ -394,9 +407,14 @@ impl<'a> World<'a> {
         if accepted != closed {
             return Err(format!("{accepted} connections were accepted, {closed} closed"));
         }
-        let held = (self.metrics.total(|shard| shard.queued_bytes.get()), self.net.held_by_servers());
-        if held != (0, 0) {
-            return Err(format!("queued bytes and sockets after the drain: {held:?}"));
+        let held = [
+            self.metrics.total(|shard| shard.queued_bytes.get()),
+            self.metrics.total(|shard| shard.http2_connections.get()),
+            self.metrics.total(|shard| shard.http2_streams.get()),
+            self.net.held_by_servers() as u64,
+        ];
+        if held != [0; 4] {
+            return Err(format!("queued bytes, connections of HTTP/2, streams, sockets after the drain: {held:?}"));
         }
         Ok(())
     }

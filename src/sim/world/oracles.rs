@@ -146,6 +146,8 @@ fn just_end(peer: &Peer, plan: &Plan, draining: bool) -> Result<(), String> {
         (_, Some(End::Server)) if peer.sketch.manner == Manner::Mute && matches!(peer.code, None | Some(4000)) => {
             Ok(())
         }
+        // Of a call that does not answer the connection goes.
+        (_, Some(End::Server | End::Reset)) if peer.sketch.manner == Manner::Mute && peer.is_call() => Ok(()),
         (_, Some(End::Server | End::Reset)) if !plan.roomy && slow => Ok(()),
         (_, Some(end)) => Err(format!("ended without reason: {end:?}, {:?}, {:?}", peer.code, peer.status)),
     }

@@ -4,6 +4,7 @@ mod speech;
 
 use std::collections::VecDeque;
 
+use super::carriage::{Carriage, Lines};
 use super::plan::{Crime, Door, Manner, PAGE, Role, Sketch};
 use super::poster::Poster;
 use super::sabotage::Sabotage;
@@ -16,6 +17,7 @@ use crate::time::Instant;
 pub(super) struct Surroundings<'a> {
     pub(super) net: &'a Net,
     pub(super) random: &'a mut Random,
+    pub(super) lines: &'a mut Lines,
     pub(super) zip: &'a mut Zip,
     pub(super) sabotage: &'a mut Option<Sabotage>,
     pub(super) now: Instant,
@@ -57,13 +59,15 @@ pub(super) struct Peer {
     pub(super) sketch: Sketch,
     pub(super) format: Format,
     pub(super) stage: Stage,
-    pub(super) client: Option<sim::Client>,
+    pub(super) client: Option<Carriage>,
     outgoing: Vec<u8>,
     inbox: Vec<u8>,
     /// What it has published (or sent to be echoed).
     pub(super) sent: u32,
     expected: VecDeque<(Style, Vec<u8>)>,
     expected_pongs: VecDeque<Vec<u8>>,
+    /// Publications of a call whose places it is to be told.
+    expected_acks: VecDeque<u32>,
     /// Messages of its topic, in order.
     pub(super) seen: Vec<Id>,
     /// It has seen all that was published since, by peer: see `oracles`.
@@ -91,6 +95,8 @@ impl Peer {
             Door::Web(_) => Format::WebSocket { deflate: false },
             Door::Line => Format::Line,
             Door::Length => Format::Length,
+            Door::Call if sketch.role == Role::Echo => Format::EchoCall,
+            Door::Call => Format::Call,
         };
         Self {
             number,
@@ -103,6 +109,7 @@ impl Peer {
             sent: 0,
             expected: VecDeque::new(),
             expected_pongs: VecDeque::new(),
+            expected_acks: VecDeque::new(),
             seen: Vec::new(),
             synced: None,
             status: None,
@@ -121,6 +128,10 @@ impl Peer {
         matches!(self.sketch.door, Door::Web(_))
     }
 
+    pub(super) fn is_call(&self) -> bool {
+        self.sketch.door == Door::Call
+    }
+
     /// Whether it is as good as a peer can be, and still there.
     pub(super) fn is_well(&self) -> bool {
         matches!(self.sketch.manner, Manner::Healthy | Manner::Slow)
@@ -130,14 +141,17 @@ impl Peer {
 
     /// Whether all that it was owed has come.
     pub(super) fn is_even(&self) -> bool {
-        self.expected.is_empty() && self.expected_pongs.is_empty() && self.outgoing.is_empty()
+        self.expected.is_empty()
+            && self.expected_pongs.is_empty()
+            && self.expected_acks.is_empty()
+            && self.outgoing.is_empty()
     }
 
     /// What matters of it in a fault's text.
     pub(super) fn gist(&self) -> String {
         let (outgoing, inbox, waiting) =
-            (self.outgoing.len(), self.inbox.len(), self.client.as_ref().map(sim::Client::available));
-        let owed = (self.expected.len(), self.expected_pongs.len());
+            (self.outgoing.len(), self.inbox.len(), self.client.as_ref().map(Carriage::available));
+        let owed = (self.expected.len(), self.expected_pongs.len(), self.expected_acks.len());
         let Self { number, sketch, stage, sent, code, end, .. } = self;
         format!(
             "peer {number} {stage:?} sent {sent}, owed {owed:?}, {outgoing} to write, {inbox} unread, {waiting:?} there, \
@@ -162,7 +176,12 @@ impl Peer {
 
     fn connect(&mut self, around: &mut Surroundings<'_>) {
         let (listener, first) = self.sketch.way_in(self.number);
-        self.client = around.net.connect(ListenerId(listener));
+        self.client = if self.is_call() {
+            let alone = matches!(self.sketch.manner, Manner::Mute | Manner::Blind);
+            around.lines.branch(around.net, around.random, alone)
+        } else {
+            around.net.connect(ListenerId(listener)).map(Carriage::Plain)
+        };
         self.wrote = around.now;
         if self.client.is_none() {
             self.stage = Stage::Gone;
@@ -172,6 +191,9 @@ impl Peer {
         self.stage = Stage::Handshake;
         if self.is_web() {
             return self.request(&first, around);
+        }
+        if self.is_call() {
+            return self.call();
         }
         self.stage = Stage::Open;
         if !first.is_empty() {
@@ -223,7 +245,7 @@ impl Peer {
             bytes_max = around.random.within(1, 200);
         }
         let Some(client) = &mut self.client else { return Ok(()) };
-        let read = client.read_into(&mut self.inbox, bytes_max);
+        let read = client.read_into(&mut self.inbox, bytes_max)?;
         around.moved += read as u64;
         if read == 0 {
             return Ok(());
@@ -268,6 +290,11 @@ impl Peer {
         self.inbox.drain(..end + 4);
         let status = head.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)?.parse().ok());
         self.status = Some(status.ok_or_else(|| format!("no status: {head}"))?);
+        if self.is_call() && self.status == Some(200) {
+            self.status = Some(101);
+            self.stage = Stage::Open;
+            return Ok(true);
+        }
         self.stage = if self.status == Some(101) { Stage::Open } else { Stage::Parting };
         if self.stage == Stage::Open {
             let deflate = head.contains("permessage-deflate");
@@ -327,6 +354,13 @@ impl Peer {
                 }
                 self.stage = Stage::Parting;
             }
+            Frame::Ack(number) => {
+                let expected = self.expected_acks.pop_front();
+                if expected != Some(number) {
+                    return Err(format!("publication {number} has its place, expected {expected:?}"));
+                }
+            }
+            Frame::Aside => {}
             message => return self.take_message(&message),
         }
         Ok(())
@@ -349,6 +383,9 @@ impl Peer {
                     }
                     (Frame::Binary(bytes), Some((Style::Binary, expected))) if *bytes == expected => return Ok(()),
                     (Frame::Raw(bytes), Some((_, expected))) if *bytes == expected => return Ok(()),
+                    (Frame::Binary(bytes), Some((_, expected))) if *bytes == expected && self.is_call() => {
+                        return Ok(());
+                    }
                     (Frame::Text(bytes) | Frame::Binary(bytes) | Frame::Raw(bytes), _) => bytes,
                     _ => return Err(format!("{message:?}")),
                 };
@@ -398,6 +435,9 @@ impl Peer {
     fn write(&mut self, around: &mut Surroundings<'_>) {
         let web = self.is_web();
         let Some(client) = &mut self.client else { return };
+        if self.sketch.manner == Manner::Mute && self.stage == Stage::Open && !web {
+            client.hush();
+        }
         if self.sketch.manner == Manner::Mute && self.stage == Stage::Open && web && !self.close_sent {
             self.outgoing.clear();
         }
@@ -422,9 +462,22 @@ impl Peer {
             sim::Peer::Finished => End::Server,
             sim::Peer::Reset => End::Reset,
         };
+        if self.is_call() {
+            self.code = client.status().map(close_code);
+        }
         self.end = Some(end);
         self.stage = Stage::Gone;
         self.client = None;
+    }
+}
+
+/// The close code that says what a call's status does.
+const fn close_code(status: u16) -> u16 {
+    match status {
+        0 => 1000,
+        8 => 4001,
+        14 => 1013,
+        other => 5000 + other,
     }
 }
 

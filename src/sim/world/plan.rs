@@ -8,7 +8,7 @@ use crate::app::opening::Opening;
 use crate::app::site::{Page, PageRequest, Site};
 use crate::app::topic::Topics;
 use crate::app::{Context, Handler, Refusal, Request, Router, SlowConsumer, standard_routes};
-use crate::config::{App, Limits, Origins};
+use crate::config::{App, Http2Limits, Limits, Origins};
 use crate::message::{Kind as MessageKind, Topic};
 use crate::session::Protocol;
 use crate::session::http::UpgradePolicy;
@@ -86,6 +86,8 @@ pub(super) enum Door {
     Web(Option<&'static str>),
     Line,
     Length,
+    /// A call, over HTTP/2.
+    Call,
 }
 
 /// What a peer does that it should not.
@@ -187,6 +189,13 @@ impl Plan {
             queue_stall_timeout: ms(random.within(2000, 4000)),
             close_timeout: ms(random.within(500, 2000)),
             topics_max: if crowded { random.within(1, 4) } else { 1000 },
+            http2: Http2Limits {
+                streams_max: u32::try_from(random.within(1, 20)).unwrap_or(20),
+                stream_window: if random.chance(500) { 65_535 } else { random.within(256, 8192) },
+                connection_window: random.within(65_535, 1 << 20),
+                settings_timeout: ms(random.within(2000, 4000)),
+                ..Http2Limits::default()
+            },
             heartbeat_interval: ms(random.within(1000, 3000)),
             heartbeat_timeout: ms(random.within(2000, 3000)),
             idle_timeout: if jumpy && random.chance(300) { ms(random.within(1000, 3000)) } else { Duration::ZERO },
@@ -221,9 +230,10 @@ impl Sketch {
             Some("permessage-deflate; client_max_window_bits"),
             Some("permessage-deflate; server_max_window_bits=10"),
         ];
-        let mut door = match random.below(5) {
+        let mut door = match random.below(7) {
             0 => Door::Line,
             1 => Door::Length,
+            2 | 3 => Door::Call,
             _ => Door::Web(offers[random.below(offers.len())]),
         };
         let number = u8::try_from(random.below(3)).unwrap_or(0);
@@ -234,6 +244,8 @@ impl Sketch {
         };
         let role = match random.below(20) {
             0..=2 => Role::Echo,
+            // Calls know topics and echoes.
+            12.. if door == Door::Call => Role::Member(number, random.chance(800), policy),
             3..=11 => Role::Member(number, !matches!(door, Door::Web(_)) || random.chance(800), policy),
             12..=14 => Role::Chat(number % 2),
             15 => {
@@ -262,6 +274,7 @@ impl Sketch {
     pub(super) fn way_in(&self, number: u32) -> (u8, String) {
         let length = u8::from(self.door == Door::Length);
         match (self.door, self.role) {
+            (Door::Call, _) => (0, String::new()),
             (Door::Web(_), role) => (0, web_path(role, number)),
             (_, Role::Member(0, ..)) => (3 + length, String::new()),
             (_, Role::Member(topic, ..)) => (5 + length, format!("t{topic}")),

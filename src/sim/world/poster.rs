@@ -1,18 +1,34 @@
 //! A scripted publisher over HTTP: it is told what became of each message, and sends some again, with their keys.
 
+use super::calls::{self, Heard};
+use super::carriage::Carriage;
 use super::ledger::Ledger;
 use super::peer::Surroundings;
 use super::sabotage::Trick;
-use super::streams::{self, Head};
+use super::streams::{self, Head, Place};
 use super::wire::{self, Id, Style};
 use crate::id::ListenerId;
 use crate::sim;
+
+/// How it posts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// HTTP/1.1.
+    Plain,
+    /// The same requests over HTTP/2.
+    Http2,
+    /// A call for each message.
+    Once,
+    /// One call for all.
+    Calls,
+}
 
 /// Who posts.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Errand {
     /// The step in which it comes.
     pub(super) start: usize,
+    pub(super) way: Way,
     pub(super) messages: u32,
     /// How often, in a thousand rounds, it hangs up on an answer.
     pub(super) unruly: u16,
@@ -37,7 +53,7 @@ struct Post {
 pub(super) struct Poster {
     pub(super) number: u32,
     pub(super) errand: Errand,
-    client: Option<sim::Client>,
+    client: Option<Carriage>,
     outgoing: Vec<u8>,
     inbox: Vec<u8>,
     head: Option<Box<Head>>,
@@ -101,6 +117,12 @@ impl Poster {
         self.write(around);
         let hangs_up = !around.calm && around.random.chance(self.errand.unruly);
         let over = self.client.as_ref().is_some_and(|client| client.peer() != sim::Peer::Open);
+        if over && let Some(status) = self.client.as_ref().and_then(Carriage::status) {
+            // All is well, there is no room, or the server goes.
+            if !matches!(status, 0 | 8 | 14) {
+                return Err(format!("its call ends with {status}"));
+            }
+        }
         if over || stays && !self.waits || hangs_up {
             self.hang_up(hangs_up, around);
         }
@@ -124,8 +146,7 @@ impl Poster {
 
     fn send(&mut self, around: &mut Surroundings<'_>, ledger: &mut Ledger) {
         if self.client.is_none() {
-            self.client = around.net.connect(ListenerId(0));
-            (self.outgoing, self.inbox, self.head) = (Vec::new(), Vec::new(), None);
+            self.connect(around);
         }
         let Some(post) = self.post.as_mut().filter(|_| self.client.is_some()) else { return };
         let Id { publisher, sequence } = post.id;
@@ -140,23 +161,52 @@ impl Poster {
         }
         post.times += 1;
         let payload = wire::payload(post.style, post.id, post.bytes);
+        self.waits = true;
+        let call_key = if post.has_key { &*key } else { "" };
+        match self.errand.way {
+            Way::Plain | Way::Http2 => {}
+            Way::Once => {
+                calls::publish_once(post.topic, post.style, &payload, call_key, &mut self.outgoing);
+                return;
+            }
+            Way::Calls => {
+                calls::publish(post.topic, sequence, post.style, &payload, call_key, &mut self.outgoing);
+                return;
+            }
+        }
         let key = if post.has_key { format!("Idempotency-Key: {key}\r\n") } else { String::new() };
         let kind = if post.style == Style::Binary { "application/octet-stream" } else { "text/plain" };
         let (topic, length) = (post.topic, payload.len());
         let head = format!("Host: sim\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n{key}\r\n");
         self.outgoing.extend_from_slice(format!("POST /topics/t{topic} HTTP/1.1\r\n{head}").as_bytes());
         self.outgoing.extend_from_slice(&payload);
-        self.waits = true;
+    }
+
+    fn connect(&mut self, around: &mut Surroundings<'_>) {
+        (self.outgoing, self.inbox, self.head) = (Vec::new(), Vec::new(), None);
+        if self.errand.way == Way::Plain {
+            self.client = around.net.connect(ListenerId(0)).map(Carriage::Plain);
+            return;
+        }
+        self.client = around.lines.branch(around.net, around.random, false);
+        match self.errand.way {
+            Way::Once => self.outgoing.extend_from_slice(calls::head("Publish", None).as_bytes()),
+            Way::Calls => self.outgoing.extend_from_slice(calls::head("Connect", None).as_bytes()),
+            Way::Plain | Way::Http2 => {}
+        }
     }
 
     fn read(&mut self, around: &mut Surroundings<'_>, ledger: &mut Ledger) -> Result<(), String> {
         let Some(client) = &mut self.client else { return Ok(()) };
-        around.moved += client.read_into(&mut self.inbox, usize::MAX) as u64;
+        around.moved += client.read_into(&mut self.inbox, usize::MAX)? as u64;
         if self.head.is_none() {
             self.head = streams::head(&mut self.inbox)?.map(Box::new);
         }
         let Some(head) = &self.head else { return Ok(()) };
         let status = head.status;
+        if matches!(self.errand.way, Way::Once | Way::Calls) {
+            return self.hear(status, around, ledger);
+        }
         let Some(body) = streams::body(head, &mut self.inbox)? else { return Ok(()) };
         self.head = None;
         match status {
@@ -168,10 +218,46 @@ impl Poster {
             }
             _ => return Err(format!("it is answered {status}: {body}")),
         }
+        let (place, subscribers, duplicate) = streams::ack(&body)?;
+        self.take_ack(place, subscribers, duplicate, around, ledger)
+    }
+
+    /// The same in a call.
+    fn hear(&mut self, status: u16, around: &mut Surroundings<'_>, ledger: &mut Ledger) -> Result<(), String> {
+        if status != 200 {
+            return Err(format!("a call is answered {status}"));
+        }
+        let is_one = self.errand.way == Way::Once;
+        loop {
+            let inbox = &mut self.inbox;
+            let heard = if is_one { calls::hear_published(inbox)? } else { calls::hear(false, inbox)? };
+            match heard {
+                None => return Ok(()),
+                Some(Heard::Ack(number, place, subscribers, duplicate)) => {
+                    let right = self.post.filter(|post| self.waits && (is_one || post.id.sequence == number));
+                    right.ok_or_else(|| format!("an answer to {number}, which nobody asked"))?;
+                    self.take_ack(place, subscribers, duplicate, around, ledger)?;
+                }
+                Some(Heard::NoRoom(_)) => {
+                    self.hang_up(false, around);
+                    return Ok(());
+                }
+                Some(Heard::Told(other)) => return Err(format!("{other:?} to a publisher")),
+            }
+        }
+    }
+
+    fn take_ack(
+        &mut self,
+        mut place: Place,
+        mut subscribers: u64,
+        duplicate: bool,
+        around: &mut Surroundings<'_>,
+        ledger: &mut Ledger,
+    ) -> Result<(), String> {
         self.waits = false;
         self.acks += 1;
         let Some(mut post) = self.post.take() else { return Err("an answer to nothing".into()) };
-        let (mut place, mut subscribers, duplicate) = streams::ack(&body)?;
         let mut strikes = |trick| around.sabotage.as_mut().is_some_and(|sabotage| sabotage.strikes(trick));
         place.cursor.1 += u64::from(strikes(Trick::Misplace));
         subscribers += u64::from(post.topic == Self::LONELY && strikes(Trick::Subscribers));
@@ -205,5 +291,8 @@ impl Poster {
         let written = if bytes == 0 { 0 } else { client.write(&self.outgoing[..bytes]) };
         self.outgoing.drain(..written);
         around.moved += written as u64;
+        if self.errand.way == Way::Once && self.outgoing.is_empty() && self.waits {
+            client.shutdown_write();
+        }
     }
 }

@@ -1,6 +1,8 @@
 //! A scripted reader: it follows topics over many connections, each from where the last one ended, and must see each topic's
 //! messages once, in order and without a gap; or it works in a topic's queue group.
 
+use super::calls::{self, From, Heard};
+use super::carriage::Carriage;
 use super::ledger::Ledger;
 use super::peer::Surroundings;
 use super::poster::Poster;
@@ -10,10 +12,14 @@ use super::wire::{self, Format, Frame};
 use crate::id::ListenerId;
 use crate::sim::{self, Random};
 
+mod call;
+
 /// Who reads.
 #[derive(Clone, Debug)]
 pub(super) struct Habit {
     pub(super) transport: Transport,
+    /// Its requests are streams of HTTP/2.
+    pub(super) http2: bool,
     /// One, or several where the transport has that.
     pub(super) topics: Vec<u8>,
     /// It shares its topic with others.
@@ -47,7 +53,7 @@ pub(super) struct Reader {
     pub(super) number: u32,
     pub(super) habit: Habit,
     stage: Stage,
-    client: Option<sim::Client>,
+    client: Option<Carriage>,
     outgoing: Vec<u8>,
     inbox: Vec<u8>,
     head: Option<Box<Head>>,
@@ -55,6 +61,16 @@ pub(super) struct Reader {
     places: Vec<Option<Cursor>>,
     /// In which topics the next thing may be a reset: it has named a place there, and seen nothing since.
     resumes: Vec<bool>,
+    /// Which of its topics have begun, in a call.
+    begun: Vec<bool>,
+    /// The call's own side ends when all is written, though it goes on reading.
+    half: bool,
+    /// The topic that it unsubscribes from, to come again.
+    leaves: Option<usize>,
+    /// It has unsubscribed from all.
+    parted: bool,
+    /// It has told the server how long it waits.
+    hurried: bool,
     told: Vec<Told>,
     /// Connections in calm times.
     tries: usize,
@@ -62,6 +78,8 @@ pub(super) struct Reader {
     pub(super) ends: u64,
     pub(super) seen: u64,
     pub(super) resets: u64,
+    /// Subscriptions that it ended and began again.
+    pub(super) returns: u64,
 }
 
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
@@ -80,11 +98,17 @@ impl Reader {
             head: None,
             places: vec![None; habit.topics.len()],
             resumes: vec![false; habit.topics.len()],
+            begun: vec![false; habit.topics.len()],
+            half: false,
+            leaves: None,
+            parted: false,
+            hurried: false,
             told: Vec::new(),
             tries: 0,
             ends: 0,
             seen: 0,
             resets: 0,
+            returns: 0,
             habit,
         }
     }
@@ -92,7 +116,7 @@ impl Reader {
     /// What matters of it in a fault's text.
     pub(super) fn gist(&self) -> String {
         let Self { number, habit, stage, places, resumes, ends, seen, inbox, .. } = self;
-        let there = self.client.as_ref().map(sim::Client::available);
+        let there = self.client.as_ref().map(Carriage::available);
         let unread = String::from_utf8_lossy(inbox);
         format!(
             "reader {number} {stage:?} at {places:?}, resumes {resumes:?}, {ends} ends, {seen} seen, {there:?} there, \
@@ -137,6 +161,7 @@ impl Reader {
         self.write(around);
         let over = self.client.as_ref().is_some_and(|client| client.peer() != sim::Peer::Open);
         if over {
+            self.check_status()?;
             self.gone(step, around);
         }
         Ok(())
@@ -156,7 +181,10 @@ impl Reader {
             Transport::Raw(_) => 5,
             _ => 0,
         };
-        self.client = around.net.connect(ListenerId(listener));
+        self.client = match self.habit.http2 {
+            true => around.lines.branch(around.net, around.random, false),
+            false => around.net.connect(ListenerId(listener)).map(Carriage::Plain),
+        };
         if self.client.is_none() {
             self.stage = Stage::Away(step + 1);
             return;
@@ -180,6 +208,9 @@ impl Reader {
             self.outgoing.extend_from_slice(if format == Format::Line { b"\n" } else { b"" });
             self.stage = Stage::Open;
             return;
+        }
+        if self.habit.transport == Transport::Calls {
+            return self.call(around);
         }
         let since = self.since();
         let (mut parameters, mut fields) = (Vec::new(), String::new());
@@ -236,7 +267,7 @@ impl Reader {
             bytes_max = around.random.within(1, 200);
         }
         let Some(client) = &mut self.client else { return Ok(()) };
-        let read = client.read_into(&mut self.inbox, bytes_max);
+        let read = client.read_into(&mut self.inbox, bytes_max)?;
         around.moved += read as u64;
         if read == 0 {
             return Ok(());
@@ -247,6 +278,7 @@ impl Reader {
                 Stage::Away(_) => false,
                 Stage::Asking => self.take_head()?,
                 Stage::Answering => self.take_body()?,
+                Stage::Open | Stage::Parting if self.habit.transport == Transport::Calls => self.hear()?,
                 Stage::Open | Stage::Parting => {
                     let Habit { transport, topics, .. } = &self.habit;
                     streams::next(*transport, topics, &mut self.inbox, around.zip, &mut self.told)?
@@ -297,6 +329,7 @@ impl Reader {
             Told::Message(place, frame) => {
                 let id = wire::identify(&frame)?;
                 self.seen += 1;
+                self.is_subscribed(place)?;
                 if self.habit.works {
                     return self.work(id, around, ledger);
                 }
@@ -323,6 +356,8 @@ impl Reader {
                 Ok(())
             }
             Told::Stands(cursors) => self.stands(&cursors),
+            Told::Begins(place) => self.begins(place),
+            Told::Left(topic) => self.has_left(topic),
             Told::Aside(frame) => {
                 self.take_aside(frame);
                 Ok(())
@@ -330,7 +365,7 @@ impl Reader {
             Told::End if self.habit.transport == Transport::Polls => {
                 if stays {
                     self.stage = Stage::Parting;
-                    self.client.iter_mut().for_each(sim::Client::shutdown_write);
+                    self.client.iter_mut().for_each(Carriage::shutdown_write);
                 } else {
                     self.ask(around);
                 }
@@ -424,8 +459,11 @@ impl Reader {
         if around.calm || self.client.is_none() || !around.random.chance(self.habit.unruly) {
             return;
         }
-        if self.stage == Stage::Open && around.random.chance(400) {
+        if self.stage == Stage::Open && around.random.chance(400) && !self.half {
             return self.part(around.random);
+        }
+        if self.stage == Stage::Open && around.random.chance(500) && self.unsubscribe(around.random) {
+            return;
         }
         if let Some(client) = self.client.take() {
             if around.random.chance(500) { client.reset() } else { client.close() }
@@ -439,7 +477,8 @@ impl Reader {
             Transport::Json | Transport::Bare if random.chance(500) => {
                 wire::client_frame(0x88, &1000_u16.to_be_bytes(), [5, 6, 7, 8], &mut self.outgoing);
             }
-            _ => self.client.iter_mut().for_each(sim::Client::shutdown_write),
+            Transport::Calls => self.leave_all(),
+            _ => self.client.iter_mut().for_each(Carriage::shutdown_write),
         }
     }
 
@@ -450,5 +489,8 @@ impl Reader {
         let written = if bytes == 0 { 0 } else { client.write(&self.outgoing[..bytes]) };
         self.outgoing.drain(..written);
         around.moved += written as u64;
+        if self.half && self.outgoing.is_empty() {
+            client.shutdown_write();
+        }
     }
 }

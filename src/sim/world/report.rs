@@ -26,7 +26,7 @@ pub struct Report {
 
 impl Report {
     /// What `rare` counts.
-    pub const RARE: [&str; 19] = [
+    pub const RARE: [&str; 24] = [
         "mailbox_capacity",
         "publisher_paused_total",
         "reading_paused_total",
@@ -46,12 +46,17 @@ impl Report {
         "readers' connections that ended",
         "acknowledgements",
         "duplicates",
+        "http2_streams_total",
+        "messages that callers saw",
+        "subscriptions that ended and began again",
+        "streams that the server reset",
+        "intruders sent away",
     ];
 }
 
 impl World<'_> {
     pub(super) fn report(&self) -> Report {
-        let [resets, seen, ends, acks, duplicates] = self.crowd.counts();
+        let [resets, seen, ends, acks, duplicates, called, returns, intruders] = self.crowd.counts();
         let rare = [
             self.metrics.total(|shard| shard.struck(Limit::MailboxCapacity)),
             self.metrics.total(|shard| shard.publisher_paused_total.get()),
@@ -72,6 +77,11 @@ impl World<'_> {
             ends,
             acks,
             duplicates,
+            self.metrics.total(|shard| shard.http2_streams_total.get()),
+            called,
+            returns,
+            self.lines.resets(),
+            intruders,
         ];
         let echoes = |peer: &&Peer| peer.sketch.role == Role::Echo;
         let echoed: u64 = self.peers.iter().filter(echoes).map(|peer| u64::from(peer.sent)).sum();

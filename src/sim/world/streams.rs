@@ -23,6 +23,8 @@ pub(super) enum Transport {
     Events,
     Lines,
     Polls,
+    /// A call of `Connect`.
+    Calls,
     /// A WebSocket with bare payloads, which cannot be resumed.
     Bare,
     /// Raw TCP, likewise.
@@ -36,6 +38,10 @@ pub(super) enum Told {
     Reset(Place),
     /// The stream stands here in its topics.
     Stands(Vec<Cursor>),
+    /// A call's subscription begins; in a queue group the place says nothing.
+    Begins(Place),
+    /// A call's subscription has ended.
+    Left(u8),
     /// Something of the protocol's own.
     Aside(Frame),
     /// The response is complete.
@@ -129,6 +135,8 @@ pub(super) fn next(
                 (_, frame) => Told::Aside(frame),
             });
         }
+        // Read elsewhere.
+        Transport::Calls => return Ok(false),
         Transport::Raw(format) => {
             let Some(frame) = wire::next(format, inbox, zip)? else { return Ok(false) };
             let is_message = matches!(frame, Frame::Raw(_));

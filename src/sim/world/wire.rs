@@ -1,5 +1,6 @@
 //! How scripted peers read and write: plain codecs of their own, that share no code with the engine's, and strict.
 
+use super::calls;
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
 
 /// What a peer speaks.
@@ -11,6 +12,10 @@ pub(super) enum Format {
     Line,
     /// Lengths.
     Length,
+    /// `holdline.v1.ServerFrame`s.
+    Call,
+    /// `holdline.v1.EchoMessage`s.
+    EchoCall,
 }
 
 /// What a peer read.
@@ -25,6 +30,10 @@ pub(super) enum Frame {
     Close(Option<u16>),
     /// A raw TCP frame without content.
     Heartbeat,
+    /// A call's publication has its place.
+    Ack(u32),
+    /// Something of a call that says nothing to a peer.
+    Aside,
 }
 
 /// Compression for all peers of a world.
@@ -83,6 +92,8 @@ fn low_byte(value: usize) -> u8 {
 /// The next frame, if all of it is there.
 pub(super) fn next(format: Format, inbox: &mut Vec<u8>, zip: &mut Zip) -> Result<Option<Frame>, String> {
     let found = match format {
+        Format::Call => return calls::frame(inbox),
+        Format::EchoCall => return Ok(calls::hear_echo(inbox)?.map(Frame::Binary)),
         Format::Line => inbox.iter().position(|&byte| byte == b'\n').map(|end| (end + 1, raw(&inbox[..end]))),
         Format::Length => match inbox.first_chunk::<4>() {
             Some(len) => {

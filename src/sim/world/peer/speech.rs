@@ -1,5 +1,6 @@
 //! What peers say: messages whole and in pieces, pings, good-byes, and crimes.
 
+use super::super::calls;
 use super::super::plan::{Crime, Role};
 use super::super::wire::{self, Format, Id, Style};
 use super::{Peer, Stage, Surroundings};
@@ -13,8 +14,23 @@ impl Peer {
             self.close_sent = true;
             self.web_frame(0x88, &1000_u16.to_be_bytes(), [5, 6, 7, 8]);
         } else {
+            if self.format == Format::Call
+                && let Role::Member(topic, ..) = self.sketch.role
+            {
+                calls::unsubscribe(topic, &mut self.outgoing);
+            }
             self.close_sent = true;
         }
+    }
+
+    /// Begins a call.
+    pub(super) fn call(&mut self) {
+        let Role::Member(topic, echo, _) = self.sketch.role else {
+            self.outgoing.extend_from_slice(calls::head("Echo", None).as_bytes());
+            return;
+        };
+        self.outgoing.extend_from_slice(calls::head("Connect", None).as_bytes());
+        calls::subscribe(topic, calls::From::Now, false, echo, &mut self.outgoing);
     }
 
     pub(super) fn ping(&mut self, random: &mut Random) {
@@ -41,6 +57,12 @@ impl Peer {
         }
         match self.format {
             Format::WebSocket { deflate } => self.web_message(style, &payload, deflate, around),
+            Format::EchoCall => calls::echo(&payload, &mut self.outgoing),
+            Format::Call => {
+                let Role::Member(topic, ..) = self.sketch.role else { return };
+                self.expected_acks.push_back(self.sent);
+                calls::publish(topic, self.sent, style, &payload, "", &mut self.outgoing);
+            }
             _ => self.raw_frame(&payload),
         }
     }
