@@ -117,6 +117,9 @@ impl Listen {
                 format!("{scheme} listeners are not there yet"),
                 "listen on http or tcp and let a proxy in front do TLS",
             ),
+            "ws" | "sse" | "grpc" | "h2c" => {
+                wrong(format!("{scheme} is served by http listeners"), format!("write http://{authority}"))
+            }
             "unix" => wrong("unix listeners are not there yet", "listen on http://127.0.0.1:PORT"),
             _ => wrong(
                 format!("unknown scheme {}", quote(scheme)),
@@ -295,6 +298,7 @@ mod tests {
         for (url, expected) in [
             ("8080", "is not a URL"),
             ("htp://127.0.0.1:1", "did you mean http://?"),
+            ("grpc://127.0.0.1:1", "write http://127.0.0.1:1"),
             ("https://127.0.0.1:1", "https listeners are not there yet"),
             ("tls://127.0.0.1:1", "tls listeners are not there yet"),
             ("unix:///run/holdline", "unix listeners are not there yet"),

@@ -47,15 +47,21 @@ impl Wish {
         let pairs = query.split('&').filter(|pair| !pair.is_empty());
         for name in pairs.map(|pair| pair.split('=').next().unwrap_or(pair)) {
             let value = Query::new(query).get(name).unwrap_or_default();
-            wish.set(name, &value).ok_or_else(|| (format!("the parameter {name} cannot be {value:?}"), MEND))?;
+            let mend = mend(name).ok_or_else(|| (format!("there is no parameter {name:?}"), PARAMETERS))?;
+            wish.set(name, &value).ok_or_else(|| (format!("the parameter {name} cannot be {value:?}"), mend))?;
         }
         Ok(wish)
     }
 
-    /// Takes one parameter, unless there is none like that.
+    /// Takes one parameter, unless there is none like that. `since` counts before `history`, as everywhere.
     fn set(&mut self, name: &str, value: &str) -> Option<()> {
         match name {
-            "history" => self.start = Start::History(value.parse().ok()?),
+            "history" => {
+                let history = Start::History(value.parse().ok()?);
+                if !matches!(self.start, Start::Since(_)) {
+                    self.start = history;
+                }
+            }
             "since" => {
                 let message::Cursor { epoch, offset } = value.parse().ok()?;
                 self.start = Start::Since(Cursor { epoch: epoch.0, offset: offset.0 });
@@ -75,6 +81,20 @@ impl Wish {
             }
             None => Method::Echo,
         }
+    }
+}
+
+/// The parameters there are.
+const PARAMETERS: &str = "write history=N, since=EPOCH:OFFSET, group=NAME or echo=0";
+
+/// How a parameter is written.
+fn mend(name: &str) -> Option<&'static str> {
+    match name {
+        "history" => Some("write history=10, for the last ten messages"),
+        "since" => Some("write since=EPOCH:OFFSET, a place that a message had"),
+        "group" => Some("write group=NAME, at most 255 bytes"),
+        "echo" => Some("write echo=0 to hear nothing of what is said here"),
+        _ => None,
     }
 }
 
@@ -308,6 +328,7 @@ mod tests {
     fn paths_become_wishes() {
         let topic = |topic: &str| Wish { topic: Some(topic.to_owned()), ..Wish::default() };
         let group = "g".to_owned();
+        let since = Start::Since(Cursor { epoch: 7, offset: 3 });
         for (path, expected) in [
             ("/echo", Wish::default()),
             ("/topics/a/b", topic("a/b")),
@@ -317,6 +338,8 @@ mod tests {
                 Wish { start: Start::Since(Cursor { epoch: 5, offset: 70 }), no_echo: true, ..topic("a") },
             ),
             ("/topics/a?group=g&echo=1", Wish { group, ..topic("a") }),
+            ("/topics/a?since=7:3&history=5", Wish { start: since, ..topic("a") }),
+            ("/topics/a?history=5&since=7:3", Wish { start: since, ..topic("a") }),
         ] {
             assert_eq!(wish(path), Ok(expected), "{path}");
         }
@@ -333,7 +356,7 @@ mod tests {
             ("/topics/a?history=many", "the parameter history cannot be"),
             ("/topics/a?since=x", "the parameter since cannot be"),
             ("/topics/a?echo=no", "the parameter echo cannot be"),
-            ("/topics/a?wait=1s", "the parameter wait cannot be"),
+            ("/topics/a?wait=1s", "there is no parameter \"wait\""),
         ] {
             let said = wish(path).unwrap_err();
             assert!(said.contains(what), "{path}: {said}");
