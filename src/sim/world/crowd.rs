@@ -48,7 +48,7 @@ impl Sketches {
         let mut habits: Vec<_> = (0..readers).map(|_| Habit::reader(random, steps)).collect();
         habits.extend((0..workers).map(|_| Habit::worker(topic, random, steps)));
         let errands = (0..posters).map(|_| Errand::new(random, steps)).collect();
-        let harms = if random.chance(600) { 0 } else { random.within(1, 3) };
+        let harms = if random.chance(850) { 0 } else { random.within(1, 2) };
         let harm = |_| (Harm::draw(random), begin(random, steps), random.chance(150));
         let harms = (0..harms).map(harm).collect();
         (Self { habits, errands, harms, memory }, history)
