@@ -87,8 +87,10 @@ impl<B: Backend> Shard<B> {
     /// the connection has.
     fn close_streams(&mut self, id: ConnId, reason: CloseReason) {
         let is_broken = self.core.flag(id, Flags::BROKEN);
-        let is_lost = is_broken || !is_polite(reason);
-        let has_time = !is_broken && matches!(reason, CloseReason::GoingAway | CloseReason::PeerClosed);
+        // Where nothing is heard any more no window opens: what waits for one will not leave.
+        let is_deaf = self.core.flag(id, Flags::DEAF) && reason != CloseReason::PeerClosed;
+        let is_lost = is_broken || is_deaf || !is_polite(reason);
+        let has_time = !is_broken && !is_deaf && matches!(reason, CloseReason::GoingAway | CloseReason::PeerClosed);
         for stream in self.core.streams_of(id) {
             if has_time && self.core.table.get(stream).is_some_and(Connection::is_being_answered) {
                 continue;
