@@ -234,12 +234,11 @@ impl Core {
         next.map_or(Due::Never, Due::Later)
     }
 
-    /// Sets the timer to the next deadline of a connection that stays.
+    /// Sets the timer to the next deadline of a connection that stays. That may be due already: where two were, the second is
+    /// looked at next.
     fn arm_next(&mut self, id: ConnId) {
-        if let Some(connection) = self.table.get(id).filter(|connection| !connection.flags.has(Flags::CLOSING))
-            && let Due::Later(tick) = self.due(id, connection)
-        {
-            self.arm(id, tick);
+        if self.table.get(id).is_some_and(|connection| !connection.flags.has(Flags::CLOSING)) {
+            self.arm_due(id);
         }
     }
 
