@@ -149,7 +149,11 @@ fn the_program_takes_http_for_sse() {
 #[test]
 fn echoes_are_refused_with_the_reason() {
     for (scenario, path, expected) in [
-        ("echo", "topics/t", "is a topic, and echoes come from an echo, flag --target: write ws://HOST:PORT/echo"),
+        (
+            "echo",
+            "topics/t",
+            "is a topic, and echoes come from an echo, flag --target: write ws:// or grpc://HOST:PORT/echo",
+        ),
         (
             "idle",
             "echo",
