@@ -263,13 +263,19 @@ impl Core {
     /// Bytes of a stream that were held are done with: the peer may send more.
     pub(super) fn credit(&mut self, id: ConnId, bytes: usize) {
         let Some(borne) = self.table.get_mut(id).and_then(|connection| connection.borne()) else { return };
-        let (carrier, stream) = (borne.carrier, borne.stream);
-        if bytes == 0 {
-            return;
+        let stream = borne.stream;
+        if bytes > 0 {
+            self.through_carrier(id, |_, bearer, frames| bearer.http2.consumed(stream, bytes, frames));
         }
+    }
+
+    /// Has something done with what bears a stream, and sends the frames that come of it.
+    pub(super) fn through_carrier(&mut self, id: ConnId, work: impl FnOnce(&mut Self, &mut Carrier, &mut Vec<u8>)) {
+        let Some(borne) = self.table.get_mut(id).and_then(|connection| connection.borne()) else { return };
+        let carrier = borne.carrier;
         let Some(mut bearer) = self.take_carrier(carrier) else { return };
         let mut frames = Vec::new();
-        bearer.http2.consumed(stream, bytes, &mut frames);
+        work(self, &mut bearer, &mut frames);
         self.put_carrier(carrier, bearer);
         self.say(carrier, &frames);
     }
@@ -277,12 +283,8 @@ impl Core {
     /// Ends a stream for which nothing is queued: END_STREAM, trailers, or a reset where no response has begun.
     pub(super) fn end_stream(&mut self, id: ConnId) {
         let Some(borne) = self.table.get_mut(id).and_then(|connection| connection.borne()) else { return };
-        let (carrier, stream) = (borne.carrier, borne.stream);
-        let Some(mut bearer) = self.take_carrier(carrier) else { return };
-        let mut frames = Vec::new();
-        self.write_end(&mut bearer, id, stream, &mut frames);
-        self.put_carrier(carrier, bearer);
-        self.say(carrier, &frames);
+        let stream = borne.stream;
+        self.through_carrier(id, |core, bearer, frames| core.write_end(bearer, id, stream, frames));
         self.release_stream(id);
     }
 
@@ -313,9 +315,7 @@ impl Core {
         } else {
             out.extend_from_slice(&bearer.http2.data(stream, 0, true));
         }
-        if !bearer.http2.peer_ended(stream) {
-            bearer.http2.reset(stream, ErrorCode::NoError, out);
-        }
+        bearer.dismiss(stream, out);
     }
 
     /// Resets a stream, whatever is queued for it. Its peer is told, unless that did it or is heard no more.

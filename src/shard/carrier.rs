@@ -39,6 +39,15 @@ pub(super) struct Carrier {
     turn: usize,
 }
 
+impl Carrier {
+    /// The response of a stream has ended: if the request has not, its rest is of no use (RFC 9113 section 8.1).
+    pub(super) fn dismiss(&mut self, stream: StreamId, out: &mut Vec<u8>) {
+        if !self.http2.peer_ended(stream) {
+            self.http2.reset(stream, ErrorCode::NoError, out);
+        }
+    }
+}
+
 /// What came of a stream's bytes and must be carried out when its carrier's have all been looked at.
 #[derive(Debug)]
 pub(super) struct Aftermath {

@@ -13,8 +13,8 @@ use super::carrier::Carrier;
 use super::connection::Flags;
 use super::core::Core;
 use crate::buf::{Next, Outbox};
+use crate::codec::http2::StreamId;
 use crate::codec::http2::frame::{self, HEADER_BYTES};
-use crate::codec::http2::{ErrorCode, StreamId};
 use crate::id::ConnId;
 use crate::message::Image;
 
@@ -44,7 +44,7 @@ impl Core {
         if ended {
             carrier.http2.ended(stream);
             self.out.truncate(hole);
-            self.request_is_of_no_use(carrier, stream);
+            carrier.dismiss(stream, &mut self.out);
             return self.forget_stream(id);
         }
         if length > 0 && (is_queued || length > carrier.http2.room(stream)) {
@@ -61,15 +61,8 @@ impl Core {
         let header = carrier.http2.data(stream, length, ends);
         self.out[hole..hole + HEADER_BYTES].copy_from_slice(&header);
         if ends {
-            self.request_is_of_no_use(carrier, stream);
+            carrier.dismiss(stream, &mut self.out);
             self.forget_stream(id);
-        }
-    }
-
-    /// The response has ended: if the request has not, its rest is of no use (RFC 9113 section 8.1).
-    fn request_is_of_no_use(&mut self, carrier: &mut Carrier, stream: StreamId) {
-        if !carrier.http2.peer_ended(stream) {
-            carrier.http2.reset(stream, ErrorCode::NoError, &mut self.out);
         }
     }
 
@@ -90,14 +83,10 @@ impl Core {
             borne.begun = true;
             self.write_own(carrier, |own| own.extend_from_slice(head));
             if head[4] & frame::flag::END_STREAM != 0 {
-                let Some(mut bearer) = self.take_carrier(carrier) else { return };
-                bearer.http2.ended(stream);
-                let mut frames = Vec::new();
-                if !bearer.http2.peer_ended(stream) {
-                    bearer.http2.reset(stream, ErrorCode::NoError, &mut frames);
-                }
-                self.put_carrier(carrier, bearer);
-                self.say(carrier, &frames);
+                self.through_carrier(id, |_, bearer, frames| {
+                    bearer.http2.ended(stream);
+                    bearer.dismiss(stream, frames);
+                });
                 return self.release_stream(id);
             }
         }
