@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::publisher::Publisher;
 use super::{Joins, RunError, StartError, lock, ring_all};
 use crate::app::Router;
-use crate::config::{BackendChoice, Limits};
+use crate::config::BackendChoice;
 use crate::id::{ListenerId, ShardId};
 use crate::io::{Backend, epoll, uring};
 use crate::mailbox::Doorbell;
@@ -22,7 +22,6 @@ pub(super) struct Launch {
     pub(super) entrances: Arc<[Entrance]>,
     /// Per shard, in the order of the entrances.
     pub(super) sockets: Vec<Vec<TcpListener>>,
-    pub(super) limits: Arc<Limits>,
     pub(super) control: Arc<Control>,
     pub(super) metrics: Metrics,
     pub(super) router: Router,
@@ -42,16 +41,16 @@ impl Launch {
     /// Starts the threads; all of them accept when it returns.
     pub(super) fn start(self) -> Result<Group, StartError> {
         let shards = u16::try_from(self.sockets.len()).unwrap_or(u16::MAX);
-        let mails = Mail::mesh(shards, self.limits.mailbox_capacity);
+        let limits = Arc::clone(&self.control.live().limits);
+        let mails = Mail::mesh(shards, limits.mailbox_capacity);
         let doorbells: Arc<[Arc<Doorbell>]> = mails.iter().map(Mail::doorbell).collect();
         let (report, reports) = mpsc::channel();
         let postbox = mails[0].postbox();
-        let publisher = Publisher::new(postbox, Arc::clone(&self.control), self.limits.message_bytes_max);
+        let publisher = Publisher::new(postbox, Arc::clone(&self.control), limits.message_bytes_max);
         let group = Group { control: self.control, doorbells, publisher, threads: Mutex::default() };
         for ((number, mail), sockets) in (0..).zip(mails).zip(self.sockets) {
             let seed = Seed {
                 id: ShardId(number),
-                limits: Arc::clone(&self.limits),
                 router: self.router.fresh(),
                 entrances: Arc::clone(&self.entrances),
                 mail,
@@ -140,7 +139,7 @@ type Report = mpsc::Sender<Result<(), StartError>>;
 
 /// A shard's thread. The backend is made here, since a ring belongs to the thread that made it.
 fn run(backend: BackendChoice, seed: Seed, sockets: Vec<TcpListener>, report: &Report) -> Result<(), std::io::Error> {
-    let connections_max = seed.limits.connections_max;
+    let connections_max = seed.control.live().limits.connections_max;
     let failed = |error: StartError| {
         let _ = report.send(Err(error));
         Ok(())
@@ -183,10 +182,10 @@ mod tests {
 
     use super::*;
     use crate::app::site::{Page, PageRequest, Site};
+    use crate::config::Limits;
     use crate::config::Listen;
     use crate::server::bind::{self, Bound};
-    use crate::session::http::UpgradePolicy;
-    use crate::shard::EntranceKind;
+    use crate::shard::{EntranceKind, Live};
 
     /// Not a handler, whose panics are caught, but a part of the server.
     struct Faulty;
@@ -202,13 +201,12 @@ mod tests {
         let shards = 3;
         let bound = Bound::new(&Listen::http(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))), shards, None).unwrap();
         let address = bound.url.trim_start_matches("http://").trim_end_matches('/').to_owned();
-        let kind = EntranceKind::Http { policy: UpgradePolicy::default(), site: Arc::new(Faulty), routes: false };
+        let kind = EntranceKind::Http { site: Arc::new(Faulty), routes: false };
         let launch = Launch {
             backend: BackendChoice::Epoll,
             entrances: [Entrance { url: bound.url.clone(), kind }].into(),
             sockets: bind::per_shard(vec![bound], shards),
-            limits: Arc::new(Limits { connections_max: 10, ..Limits::default() }),
-            control: Arc::new(Control::new(&Limits { connections_max: 10, ..Limits::default() })),
+            control: Arc::new(Control::new(Live::new(Limits { connections_max: 10, ..Limits::default() }))),
             metrics: Metrics::new(shards),
             router: Router::new(),
             name: "test",

@@ -66,7 +66,7 @@ use crate::message::Topic;
 use crate::metrics::Metrics;
 use crate::session::Protocol;
 use crate::session::http::UpgradePolicy;
-use crate::shard::{Control, Entrance, EntranceKind};
+use crate::shard::{Control, Entrance, EntranceKind, Live};
 
 use self::admin::{Admin, Phase, PhaseCell};
 use self::bind::Bound;
@@ -165,12 +165,11 @@ impl Server {
             .zip(&listening)
             .map(|(listen, url)| entrance(config, listen, url, &site))
             .collect::<Result<Vec<_>, _>>()?;
-        let control = Arc::new(Control::new(&config.limits));
+        let control = Arc::new(Control::new(live(config)));
         let serving = Launch {
             backend,
             entrances: entrances.into(),
             sockets: bind::per_shard(bound, usize::from(shards)),
-            limits: Arc::new(config.limits.clone()),
             control: Arc::clone(&control),
             metrics: metrics.clone(),
             router,
@@ -291,7 +290,7 @@ fn site(config: &Config) -> Result<Arc<dyn Site>, StartError> {
 
 fn entrance(config: &Config, listen: &Listen, url: &str, site: &Arc<dyn Site>) -> Result<Entrance, StartError> {
     let kind = match &listen.transport {
-        Transport::Http => EntranceKind::Http { policy: policy(config), site: Arc::clone(site), routes: true },
+        Transport::Http => EntranceKind::Http { site: Arc::clone(site), routes: true },
         Transport::Tcp { framing, app, topic, group } => {
             let parse = |name: &String| Topic::parse(name.as_bytes(), config.limits.topic_bytes_max);
             let topic = topic.as_ref().map(parse).transpose();
@@ -306,12 +305,14 @@ fn entrance(config: &Config, listen: &Listen, url: &str, site: &Arc<dyn Site>) -
     Ok(Entrance { url: url.to_owned(), kind })
 }
 
-fn policy(config: &Config) -> UpgradePolicy {
-    UpgradePolicy {
+/// What can be replaced while the server runs.
+fn live(config: &Config) -> Live {
+    let policy = UpgradePolicy {
         origins: config.origins.clone(),
         subprotocols: config.subprotocols.clone(),
         deflate: config.deflate,
-    }
+    };
+    Live { limits: Arc::new(config.limits.clone()), policy }
 }
 
 fn start_admin(
@@ -325,18 +326,14 @@ fn start_admin(
     let bound = Bound::new(&Listen::http(address), 1, None)?;
     let url = bound.url.clone();
     let about = vec![("backend", backend.name().to_owned()), ("listeners", listening.join("\n"))];
-    let kind = EntranceKind::Http {
-        policy: UpgradePolicy::default(),
-        site: Arc::new(Admin::new(metrics.clone(), Arc::clone(phase), about)),
-        routes: false,
-    };
+    let kind =
+        EntranceKind::Http { site: Arc::new(Admin::new(metrics.clone(), Arc::clone(phase), about)), routes: false };
     let limits = crate::config::Limits { connections_max: CONNECTIONS_MAX, ..Default::default() };
     let launch = Launch {
         backend: BackendChoice::Epoll,
         entrances: [Entrance { url: url.clone(), kind }].into(),
         sockets: bind::per_shard(vec![bound], 1),
-        control: Arc::new(Control::new(&limits)),
-        limits: Arc::new(limits),
+        control: Arc::new(Control::new(Live::new(limits))),
         metrics: Metrics::new(1),
         router: Router::new(),
         name: "admin",

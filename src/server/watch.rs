@@ -141,7 +141,7 @@ mod tests {
 
     #[test]
     fn memory_decides_who_is_let_in() {
-        let control = Control::new(&crate::config::Limits::default());
+        let control = Control::new(crate::shard::Live::default());
         look_at_memory(&control, u64::MAX);
         assert!(control.is_starved());
         look_at_memory(&control, 1);

@@ -1,9 +1,10 @@
 //! What the server tells all shards, and what they share: a few atomics that are off the messages' way.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::config::Limits;
+use super::live::Live;
 use crate::rate::SharedRate;
 use crate::rule::Limit;
 use crate::time::Instant;
@@ -32,6 +33,9 @@ pub struct Control {
     accepts: Option<SharedRate>,
     /// There is too little memory for more connections.
     starved: AtomicBool,
+    /// What may be replaced, and how often it was.
+    live: Mutex<Arc<Live>>,
+    live_version: AtomicU64,
 }
 
 impl Control {
@@ -40,9 +44,10 @@ impl Control {
     /// Time in which their request has to come, and then in which they have to take the answer.
     pub(super) const SHED_TIME: Duration = Duration::from_secs(1);
 
-    /// A running server with these limits.
+    /// A running server.
     #[must_use]
-    pub fn new(limits: &Limits) -> Self {
+    pub fn new(live: Live) -> Self {
+        let limits = Arc::clone(&live.limits);
         Self {
             phase: AtomicU8::new(Phase::Running as u8),
             drain_ms: AtomicU64::new(0),
@@ -51,7 +56,26 @@ impl Control {
             shed: AtomicUsize::new(0),
             accepts: SharedRate::new(limits.accept_rate),
             starved: AtomicBool::new(false),
+            live: Mutex::new(Arc::new(live)),
+            live_version: AtomicU64::new(0),
         }
+    }
+
+    /// What may be replaced, as it is now.
+    #[must_use]
+    pub fn live(&self) -> Arc<Live> {
+        Arc::clone(&self.live.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Replaces it. Ring the doorbells afterwards.
+    pub fn replace(&self, live: Live) {
+        *self.live.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(live);
+        self.live_version.fetch_add(1, Ordering::Release);
+    }
+
+    /// How often it was replaced.
+    pub(super) fn live_version(&self) -> u64 {
+        self.live_version.load(Ordering::Acquire)
     }
 
     /// Where the server is.
@@ -152,11 +176,12 @@ fn count_in(counter: &AtomicUsize, max: usize) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Limits;
 
     #[test]
     fn each_limit_turns_connections_away_and_costs_none_of_the_others() {
         let limits = Limits { connections_max: 3, accept_rate: 2, ..Limits::default() };
-        let control = Control::new(&limits);
+        let control = Control::new(Live::new(limits));
         let at = Instant::from_millis;
         assert_eq!((control.admit(at(0)), control.admit(at(0))), (Ok(()), Ok(())));
         assert_eq!(control.admit(at(0)), Err(Limit::AcceptRate));
@@ -172,7 +197,7 @@ mod tests {
 
     #[test]
     fn places_to_be_turned_away_in_are_few() {
-        let control = Control::new(&Limits::default());
+        let control = Control::new(Live::default());
         assert_eq!((0..1000).filter(|_| control.admit_shed()).count(), Control::SHED_MAX);
         control.release_shed();
         assert!(control.admit_shed() && !control.admit_shed());

@@ -9,6 +9,7 @@ use super::connection::{Connection, Flags};
 use super::control::{Control, Phase};
 use super::entrance::Entrance;
 use super::groups::Share;
+use super::live::Live;
 use super::log::PeerLog;
 use super::mail::{Mail, OwnMail, Publication};
 use super::table::Table;
@@ -32,15 +33,13 @@ use crate::wheel::{Tick, Wheel};
 pub struct Seed {
     /// Which shard it is.
     pub id: ShardId,
-    /// The bounds.
-    pub limits: Arc<Limits>,
     /// The routes.
     pub router: Router,
     /// The listeners, in order of their ids.
     pub entrances: Arc<[Entrance]>,
     /// Its place among the shards.
     pub mail: Mail,
-    /// What the server says.
+    /// What the server says, the bounds among it.
     pub control: Arc<Control>,
     /// The counters of all shards.
     pub metrics: Metrics,
@@ -50,6 +49,10 @@ pub struct Seed {
 pub struct Core {
     pub(super) id: ShardId,
     pub(super) shards: u16,
+    /// What the server may replace, and which version this is.
+    pub(super) live: Arc<Live>,
+    pub(super) live_version: u64,
+    /// Those of `live`.
     pub(super) limits: Arc<Limits>,
     pub(super) table: Table,
     pub(super) wheel: Wheel,
@@ -198,7 +201,9 @@ impl Core {
     }
 
     pub(super) fn new(seed: Seed) -> Self {
-        let Seed { id, limits, router, entrances, mail, control, metrics } = seed;
+        let Seed { id, router, entrances, mail, control, metrics } = seed;
+        let (live_version, live) = (control.live_version(), control.live());
+        let limits = Arc::clone(&live.limits);
         let shards = u16::try_from(metrics.shards.len()).unwrap_or(u16::MAX);
         let desk = Desk::new(mail.doorbell());
         let topics_max = (limits.topics_max / usize::from(shards)).max(1);
@@ -221,6 +226,8 @@ impl Core {
             partials: Partials::default(),
             outboxes: Outboxes::default(),
             log: PeerLog::new(id),
+            live,
+            live_version,
             limits,
             now: Instant::ZERO,
             tick: Tick(0),

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use crate::app::opening::Opening;
 use crate::app::site::Site;
 use crate::session::Protocol;
-use crate::session::http::UpgradePolicy;
 
 /// One listener.
 pub struct Entrance {
@@ -19,8 +18,6 @@ pub struct Entrance {
 pub enum Kind {
     /// HTTP, and what upgrades from it.
     Http {
-        /// Who may upgrade, and to what.
-        policy: UpgradePolicy,
         /// The pages.
         site: Arc<dyn Site>,
         /// Whether the routes are served here, or just the pages.

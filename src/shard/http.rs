@@ -179,7 +179,7 @@ impl Core {
         let connection = self.table.get_mut(id)?;
         let is_borne = connection.flags.has(Flags::BORNE);
         let entrance = self.entrances.get(usize::from(connection.listener().0));
-        let Some(Kind::Http { policy, site, routes }) = entrance.map(|entrance| &entrance.kind) else { return None };
+        let Some(Kind::Http { site, routes }) = entrance.map(|entrance| &entrance.kind) else { return None };
         let mut env = Env { limits: &self.limits, tools: &mut self.tools, partials: &mut self.partials };
         let mut requests = Requests {
             id,
@@ -191,7 +191,7 @@ impl Core {
             is_first: connection.state == 0 && !is_borne,
             is_last: !is_borne && connection.state.saturating_add(1) >= self.limits.keep_alive_requests_max,
             version: if is_borne { Some(version) } else { None },
-            policy,
+            policy: &self.live.policy,
             site: &**site,
             routes: *routes,
             limits: &self.limits,

@@ -27,6 +27,7 @@ mod fanout;
 mod groups;
 mod http;
 mod ingress;
+mod live;
 mod log;
 mod mail;
 mod opening;
@@ -55,6 +56,7 @@ pub use self::core::{Core, Seed};
 pub use audit::Audit;
 pub use control::{Control, Phase};
 pub use entrance::{Entrance, Kind as EntranceKind};
+pub use live::Live;
 pub use mail::{About, Ack, Answer, Answered, Asker, Delivery, Mail, Postbox, Publication, Question, Request, Terms};
 
 /// Whether a shard has more to live for.
@@ -145,8 +147,9 @@ impl<B: Backend> Shard<B> {
         next.map_or(Self::WAIT_MAX, |tick: Tick| self.core.wheel.instant_of(tick).since(now)).min(Self::WAIT_MAX)
     }
 
-    /// Follows the server's phase: stops accepting when the drain begins.
+    /// Follows the server: takes over what was replaced, and stops accepting when the drain begins.
     fn control(&mut self) {
+        self.core.follow_live();
         if self.core.follow_phase() {
             self.backend.stop_listening();
         }

@@ -10,8 +10,7 @@ use crate::codec::http2::frame::PREFACE;
 use crate::config::Limits;
 use crate::id::{ListenerId, ShardId};
 use crate::metrics::Metrics;
-use crate::session::http::UpgradePolicy;
-use crate::shard::{Control, Entrance, EntranceKind, Mail, Seed, Shard, Turn};
+use crate::shard::{Control, Entrance, EntranceKind, Live, Mail, Seed, Shard, Turn};
 
 /// A shard with one listener.
 struct Bench {
@@ -30,15 +29,14 @@ impl Bench {
 
     fn new() -> Option<Self> {
         let net = Net::new(1, Config { downstream_bytes: 2048, ..Config::default() });
-        let limits = Arc::new(Self::limits());
-        let (control, metrics) = (Arc::new(Control::new(&limits)), Metrics::new(1));
-        let web = EntranceKind::Http { policy: UpgradePolicy::default(), site: Arc::new(DemoSite), routes: true };
+        let control = Arc::new(Control::new(Live::new(Self::limits())));
+        let metrics = Metrics::new(1);
+        let web = EntranceKind::Http { site: Arc::new(DemoSite), routes: true };
         let mut backend = net.backend();
         backend.open(ListenerId(0));
         let seed = Seed {
             id: ShardId(0),
-            mail: Mail::mesh(1, limits.mailbox_capacity).into_iter().next()?,
-            limits,
+            mail: Mail::mesh(1, control.live().limits.mailbox_capacity).into_iter().next()?,
             router: standard_routes(),
             entrances: [Entrance { url: String::new(), kind: web }].into(),
             control: Arc::clone(&control),

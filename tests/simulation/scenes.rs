@@ -13,8 +13,7 @@ use holdline::message::Topic;
 use holdline::metrics::Metrics;
 use holdline::rule::Limit;
 use holdline::session::Protocol;
-use holdline::session::http::UpgradePolicy;
-use holdline::shard::{Control, Entrance, EntranceKind, Mail, Seed, Shard, Turn};
+use holdline::shard::{Control, Entrance, EntranceKind, Live, Mail, Seed, Shard, Turn};
 use holdline::sim::{Client, Config, HurriedClock, ManualClock, Net, Peer, SimBackend};
 use holdline::time::{Clock, Instant};
 
@@ -34,18 +33,17 @@ impl Scene {
     pub(super) fn new(shards: u16, limits: Limits) -> Self {
         let net = Net::new(1, Config::default());
         let lines = EntranceKind::Tcp { protocol: Protocol::Line, opening: Opening::new(App::Topic, None) };
-        let web = EntranceKind::Http { policy: UpgradePolicy::default(), site: Arc::new(DemoSite), routes: true };
+        let web = EntranceKind::Http { site: Arc::new(DemoSite), routes: true };
         let entrances: Arc<[Entrance]> = [lines, web].map(|kind| Entrance { url: String::new(), kind }).into();
-        let limits = Arc::new(Limits { connections_max: limits.connections_max.min(100), ..limits });
-        let (control, metrics) = (Arc::new(Control::new(&limits)), Metrics::new(shards.into()));
+        let limits = Limits { connections_max: limits.connections_max.min(100), ..limits };
         let mails = Mail::mesh(shards, limits.mailbox_capacity);
+        let (control, metrics) = (Arc::new(Control::new(Live::new(limits))), Metrics::new(shards.into()));
         let shards = (0..).zip(mails).map(|(number, mail)| {
             let mut backend = net.backend();
             backend.open(LINES);
             backend.open(WEB);
             let seed = Seed {
                 id: ShardId(number),
-                limits: Arc::clone(&limits),
                 router: standard_routes(),
                 entrances: Arc::clone(&entrances),
                 mail,

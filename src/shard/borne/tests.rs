@@ -15,8 +15,7 @@ use crate::codec::http2::hpack::{self, Bounds, Decoder};
 use crate::config::Limits;
 use crate::id::{ListenerId, ShardId};
 use crate::metrics::Metrics;
-use crate::session::http::UpgradePolicy;
-use crate::shard::{Control, Entrance, EntranceKind, Mail, Seed};
+use crate::shard::{Control, Entrance, EntranceKind, Live, Mail, Seed};
 use crate::sim::{Client, Config, ManualClock, Net, SimBackend};
 
 const INITIAL_WINDOW_SIZE: u16 = 4;
@@ -57,16 +56,15 @@ impl Scene {
     fn with(limits: Limits, stream_window: u32) -> Self {
         let net = Net::new(1, Config::default());
         let (limits, metrics) = (Arc::new(Limits { connections_max: 10, ..limits }), Metrics::new(1));
-        let kind = EntranceKind::Http { policy: UpgradePolicy::default(), site: Arc::new(Pages), routes: true };
+        let kind = EntranceKind::Http { site: Arc::new(Pages), routes: true };
         let mut backend = net.backend();
         backend.open(ListenerId(0));
         let seed = Seed {
             id: ShardId(0),
-            limits: Arc::clone(&limits),
             router: standard_routes(),
             entrances: [Entrance { url: String::new(), kind }].into(),
             mail: Mail::mesh(1, limits.mailbox_capacity).remove(0),
-            control: Arc::new(Control::new(&limits)),
+            control: Arc::new(Control::new(Live { limits, ..Live::default() })),
             metrics: metrics.clone(),
         };
         let shard = Shard::new(backend, seed);

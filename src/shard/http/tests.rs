@@ -10,9 +10,8 @@ use crate::codec::http1::response::Reply;
 use crate::id::{ListenerId, ShardId};
 use crate::message::Kind;
 use crate::metrics::Metrics;
-use crate::session::http::UpgradePolicy;
 use crate::shard::answers::WaitsFor;
-use crate::shard::{Control, Entrance, EntranceKind, Mail, Seed};
+use crate::shard::{Control, Entrance, EntranceKind, Live, Mail, Seed};
 use crate::sim::{Client, Config, ManualClock, Net, SimBackend};
 
 const GET: &[u8] = b"GET /demo.css HTTP/1.1\r\nHost: sim\r\n\r\n";
@@ -52,16 +51,15 @@ impl Scene {
     fn with(limits: Limits) -> Self {
         let net = Net::new(1, Config::default());
         let (limits, metrics) = (Arc::new(Limits { connections_max: 10, ..limits }), Metrics::new(1));
-        let kind = EntranceKind::Http { policy: UpgradePolicy::default(), site: Arc::new(DemoSite), routes: true };
+        let kind = EntranceKind::Http { site: Arc::new(DemoSite), routes: true };
         let mut backend = net.backend();
         backend.open(ListenerId(0));
         let seed = Seed {
             id: ShardId(0),
-            limits: Arc::clone(&limits),
             router: standard_routes().route("/mute", Mute),
             entrances: [Entrance { url: String::new(), kind }].into(),
             mail: Mail::mesh(1, limits.mailbox_capacity).remove(0),
-            control: Arc::new(Control::new(&limits)),
+            control: Arc::new(Control::new(Live { limits, ..Live::default() })),
             metrics: metrics.clone(),
         };
         let mut shard = Shard::new(backend, seed);

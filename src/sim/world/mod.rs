@@ -33,7 +33,7 @@ pub use self::sabotage::{Sabotage, Trick};
 use self::carriage::Lines;
 use self::crowd::Crowd;
 use self::peer::{Peer, Surroundings};
-use self::plan::{Plan, entrances, router};
+use self::plan::{Plan, entrances, live, router};
 use self::wire::Zip;
 use super::{Faults, HurriedClock, ManualClock, Net, Random, SimBackend};
 use crate::id::{ListenerId, ShardId};
@@ -90,14 +90,13 @@ impl<'a> World<'a> {
         let mut random = Random::new(seed);
         let plan = Plan::new(&mut random);
         let net = Net::new(random.bits(), plan.net);
-        let (control, metrics) = (Arc::new(Control::new(&plan.limits)), Metrics::new(plan.shards.into()));
+        let (control, metrics) = (Arc::new(Control::new(live(&plan))), Metrics::new(plan.shards.into()));
         let mails = Mail::mesh(plan.shards, plan.limits.mailbox_capacity);
         let doorbells = mails.iter().map(Mail::doorbell).collect();
-        let (limits, entrances, router) = (Arc::new(plan.limits.clone()), entrances(), router());
+        let (entrances, router) = (entrances(), router());
         let shards = (0..).zip(mails).map(|(number, mail)| {
             let seed = Seed {
                 id: ShardId(number),
-                limits: Arc::clone(&limits),
                 router: router.fresh(),
                 entrances: Arc::clone(&entrances),
                 mail,

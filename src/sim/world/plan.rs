@@ -12,7 +12,7 @@ use crate::config::{App, Http2Limits, Limits, Origins};
 use crate::message::{Kind as MessageKind, Topic};
 use crate::session::Protocol;
 use crate::session::http::UpgradePolicy;
-use crate::shard::{Entrance, EntranceKind};
+use crate::shard::{Entrance, EntranceKind, Live};
 use crate::sim::{Config, Faults, Random};
 
 /// What follows from a seed before anything happens.
@@ -322,11 +322,16 @@ pub(super) fn router() -> Router {
         .route("/touchy/{when}", Touchy)
 }
 
+/// What the server of a world may replace, as it begins.
+pub(super) fn live(plan: &Plan) -> Live {
+    let origins = Origins { any: true, ..Origins::default() };
+    let policy = UpgradePolicy { origins, subprotocols: Vec::new(), deflate: true };
+    Live { policy, ..Live::new(plan.limits.clone()) }
+}
+
 /// The listeners of every world, see [`Sketch::way_in`].
 pub(super) fn entrances() -> Arc<[Entrance]> {
-    let policy =
-        UpgradePolicy { origins: Origins { any: true, ..Origins::default() }, subprotocols: Vec::new(), deflate: true };
-    let web = EntranceKind::Http { policy, site: Arc::new(OnePage), routes: true };
+    let web = EntranceKind::Http { site: Arc::new(OnePage), routes: true };
     let topic = |name: &str| Topic::parse(name.as_bytes(), Topic::BYTES_MAX).ok();
     let apps =
         [(App::Echo, None), (App::Topic, topic("t0")), (App::Topic, None), (App::Chat, topic("r0")), (App::Chat, None)];

@@ -1,0 +1,41 @@
+//! What may change while shards run.
+//!
+//! It is one value that never changes. Whoever reloads the configuration makes another and gives it to
+//! [`Control::replace`](super::Control::replace); each shard takes it over between two turns, so that nothing sees half of
+//! a change.
+
+use std::sync::Arc;
+
+use super::core::Core;
+use crate::config::Limits;
+use crate::session::http::UpgradePolicy;
+
+/// What shards read in every turn and an operator can replace. What a limit has reserved room for at the start (tables,
+/// mailboxes) keeps its size, whatever stands here.
+#[derive(Clone, Debug, Default)]
+pub struct Live {
+    /// Every bound.
+    pub limits: Arc<Limits>,
+    /// Who may upgrade, and to what.
+    pub policy: UpgradePolicy,
+}
+
+impl Live {
+    /// These limits, with the defaults of all else.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Self { limits: Arc::new(limits), ..Self::default() }
+    }
+}
+
+impl Core {
+    /// Takes over what was replaced since the last turn.
+    pub(super) fn follow_live(&mut self) {
+        let version = self.control.live_version();
+        if version != self.live_version {
+            self.live_version = version;
+            self.live = self.control.live();
+            self.limits = Arc::clone(&self.live.limits);
+        }
+    }
+}
