@@ -8,16 +8,17 @@ use std::thread;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::{Failure, doctor, logging};
+use super::{Failure, doctor, panics};
 use crate::app::Router;
 use crate::config::{Config, Loader, Problem};
+use crate::logging;
 use crate::server::{Server, StartError};
 
 /// What `--help` ends with.
 const AFTER_HELP: &str = "\
 Settings come from the defaults, the configuration file, the environment \
 (HOLDLINE_LIMITS_MESSAGE_BYTES_MAX=32MiB) and flags; the later wins. `holdline default-config` prints all of them. \
-HOLDLINE_LOG=debug shows more log lines.
+HOLDLINE_LOG=debug shows more log lines, as --log-level does.
 
 When every listener accepts, `listening on URL` for each, the admin page last, and then `ready` go to standard output.
 
@@ -61,11 +62,14 @@ pub(super) struct Args {
     /// text or json [default: text]
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<String>,
+    /// error, warn, info, debug or trace, or levels of modules: info,holdline::shard=debug [default: info]
+    #[arg(long, value_name = "LEVEL")]
+    log_level: Option<String>,
 }
 
 impl Args {
     /// Flags that take one value, and the keys they set.
-    fn flags(&self) -> [(&'static str, &'static str, Option<&str>); 9] {
+    fn flags(&self) -> [(&'static str, &'static str, Option<&str>); 10] {
         [
             ("--admin", "admin", self.admin.as_deref()),
             ("--backend", "backend", self.backend.as_deref()),
@@ -76,6 +80,7 @@ impl Args {
             ("--drain", "drain", self.drain.as_deref()),
             ("--public", "public", self.public.as_deref()),
             ("--log-format", "log.format", self.log_format.as_deref()),
+            ("--log-level", "log.level", self.log_level.as_deref()),
         ]
     }
 
@@ -108,7 +113,7 @@ pub(super) fn first_of(problems: &[Problem]) -> String {
 /// Runs the server until it has drained.
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let config = args.configuration(std::env::vars_os())?;
-    logging::init(config.log_format)?;
+    logging::start(config.log_format, &config.log_filter);
     // Before the server says that it is ready: whoever sends a signal then must not find it deaf.
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])
         .map_err(|error| Failure::runtime(format_args!("cannot handle signals: {error}, at the start: try again")))?;
@@ -134,7 +139,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     match waiter.join() {
         Ok(result) => result.map_err(Failure::runtime),
         Err(panic) => {
-            let what = logging::panic_message(&*panic);
+            let what = panics::panic_message(&*panic);
             Err(Failure::runtime(format_args!("internal error: {what}, in the server: please report it")))
         }
     }
@@ -215,7 +220,7 @@ mod tests {
     fn every_flag_sets_a_key() {
         let arguments = "serve --admin off --backend epoll --shards 2 --max-connections 7 --heartbeat-interval 1s \
                          --heartbeat-timeout 2s --drain 3s --log-format json --public /srv \
-                         --listen tcp://127.0.0.1:0";
+                         --log-level warn --listen tcp://127.0.0.1:0";
         let args = Wrapper::parse_from(arguments.split_whitespace()).args;
         let mut loader = Loader::new();
         loader.flags("--listen", "listen", &args.listen);
@@ -228,5 +233,6 @@ mod tests {
         assert_eq!((config.listeners.len(), config.limits.heartbeat_interval.as_secs()), (1, 1));
         assert_eq!(config.public.as_deref(), Some("/srv".as_ref()));
         assert_eq!((config.backend.name(), config.log_format.name()), ("epoll", "json"));
+        assert_eq!(config.log_filter.as_str(), "warn");
     }
 }

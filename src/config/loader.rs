@@ -26,8 +26,8 @@ pub struct Loader {
 impl Loader {
     const FILE_BYTES_MAX: u64 = 1 << 20;
 
-    /// Variables that are not settings.
-    const OTHER_VARIABLES: [&str; 1] = ["HOLDLINE_LOG"];
+    /// Short names of variables, and the keys they set.
+    const SHORT_VARIABLES: [(&str, &str); 1] = [("HOLDLINE_LOG", "log.level")];
 
     /// The defaults.
     #[must_use]
@@ -75,11 +75,14 @@ impl Loader {
     pub fn environment(&mut self, variables: impl IntoIterator<Item = (OsString, OsString)>) {
         for (name, value) in variables {
             let name = name.to_string_lossy().into_owned();
-            if !name.starts_with(Setting::PREFIX) || Self::OTHER_VARIABLES.contains(&name.as_str()) {
+            if !name.starts_with(Setting::PREFIX) {
                 continue;
             }
             let place = Place::Environment(name.clone());
-            let Some(setting) = SETTINGS.iter().find(|setting| setting.variable() == name) else {
+            let short = Self::SHORT_VARIABLES.iter().find(|(short, _)| *short == name);
+            let named =
+                |setting: &&Setting| short.is_some_and(|(_, key)| *key == setting.key) || setting.variable() == name;
+            let Some(setting) = SETTINGS.iter().find(named) else {
                 self.problems.push(unknown_variable(&name, place));
                 continue;
             };
@@ -244,7 +247,7 @@ fn unknown_key(key: &str, is_table: bool, place: Place) -> Problem {
 
 fn unknown_variable(name: &str, place: Place) -> Problem {
     let variables: Vec<String> = SETTINGS.iter().map(Setting::variable).collect();
-    let known = variables.iter().map(String::as_str).chain(Loader::OTHER_VARIABLES);
+    let known = variables.iter().map(String::as_str).chain(Loader::SHORT_VARIABLES.map(|(name, _)| name));
     let mend = format!("did you mean {}?", nearest(name, known).unwrap_or("HOLDLINE_LISTEN"));
     Problem { what: format!("unknown setting {}", quote(name)), place, mend }
 }
@@ -277,6 +280,7 @@ mod tests {
         let config = loader.finish().unwrap();
         assert_eq!((config.shards, config.backend), (3, BackendChoice::Uring));
         assert_eq!(config.limits.message_bytes_max, 2 << 20);
+        assert_eq!(config.log_filter.as_str(), "debug");
         assert_eq!(config.listeners.len(), 1);
         assert_eq!(config.drain, Duration::from_secs(30));
     }

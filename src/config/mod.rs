@@ -37,6 +37,7 @@ macro_rules! named {
     };
 }
 
+mod filter;
 mod limits;
 mod listen;
 mod lists;
@@ -52,6 +53,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use filter::{LogFilter, LogFilterError};
 pub use limits::{History, Http2Limits, Limits};
 pub(crate) use listen::parse_query as parse_tcp_query;
 pub use listen::{App, Framing, Listen, ListenError, Transport};
@@ -82,6 +84,8 @@ pub struct Config {
     pub drain: Duration,
     /// How log lines look.
     pub log_format: LogFormat,
+    /// Which log lines are written.
+    pub log_filter: LogFilter,
     /// Which web pages may open a WebSocket.
     pub origins: Origins,
     /// WebSocket subprotocols that are spoken, best first.
@@ -104,6 +108,7 @@ impl Default for Config {
             limits: Limits::default(),
             drain: Duration::from_secs(30),
             log_format: LogFormat::default(),
+            log_filter: LogFilter::default(),
             origins: Origins::default(),
             subprotocols: Vec::new(),
             deflate: true,

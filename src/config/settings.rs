@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::filter::Filter;
 use super::lists::{Address, Listeners, OriginList, Subprotocols};
 use super::problem::Wrong;
 use super::value::{Count, Directory, Format, Period, Raw, Rule, Size, Switch, Word};
@@ -81,8 +82,11 @@ settings! {
     /// Time over which clients are told to come back when the server ends.
     "drain" => drain: Period, Within(ms(0), hours(24));
 
-    /// text or json. Log lines go to standard error; HOLDLINE_LOG=debug (or a filter such as holdline=trace) shows more.
+    /// text or json. Log lines go to standard error.
     "log.format" => log_format: Word<LogFormat>;
+    /// error, warn, info, debug or trace, and levels of modules, such as info,holdline::shard=debug. HOLDLINE_LOG is the same
+    /// in the environment.
+    "log.level" => log_filter: Filter;
 
     /// Silence after which a client is asked for a sign of life; 0: never.
     "heartbeat.interval" => limits.heartbeat_interval: Period, ZeroOr(ms(10), hours(24));

@@ -19,7 +19,7 @@ use signal_hook::iterator::Signals;
 use self::flags::{BroadcastArgs, ChurnArgs, Common, EchoArgs, IdleArgs};
 use self::output::Output;
 use self::progress::Progress;
-use super::{Failure, logging};
+use super::{Failure, panics};
 use crate::swarm::live::Live;
 use crate::swarm::plan::Plan;
 use crate::swarm::report::Report;
@@ -157,7 +157,7 @@ fn finish(ended: thread::Result<Result<Report, RunError>>, interrupted: bool) ->
     match ended {
         Ok(result) => result.map(|report| Report { interrupted, ..report }).map_err(Failure::runtime),
         Err(panic) => {
-            let what = logging::panic_message(&*panic);
+            let what = panics::panic_message(&*panic);
             Err(Failure::runtime(format_args!("internal error: {what}, in the swarm: please report it")))
         }
     }
