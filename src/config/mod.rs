@@ -46,7 +46,9 @@ mod nearest;
 mod origins;
 mod pattern;
 mod problem;
+mod sections;
 mod settings;
+mod topics;
 mod value;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -63,6 +65,7 @@ pub use pattern::{Pattern, PatternError};
 pub use problem::{Place, Problem};
 pub(crate) use problem::{Wrong, quote};
 pub use settings::default_config;
+pub use topics::{Keep, Publishers, RuleKey, TopicRule, TopicRules, TopicSection};
 pub(crate) use value::{parse_duration, parse_size};
 
 /// All that an operator decides.
@@ -92,8 +95,14 @@ pub struct Config {
     pub subprotocols: Vec<String>,
     /// Whether permessage-deflate is agreed to when a client offers it.
     pub deflate: bool,
-    /// What happens to slow subscribers of the built-in chat and topic routes.
+    /// What happens to slow subscribers, where neither a route nor a section for their topic says it.
     pub slow_consumer: SlowConsumer,
+    /// Who may publish to topics, likewise.
+    pub publish: Publishers,
+    /// Publications a second of each topic, likewise. Zero: no bound.
+    pub topic_rate: u32,
+    /// What differs for the topics that a pattern stands for; the first that fits counts.
+    pub topics: Vec<TopicSection>,
 }
 
 impl Default for Config {
@@ -113,6 +122,9 @@ impl Default for Config {
             subprotocols: Vec::new(),
             deflate: true,
             slow_consumer: SlowConsumer::default(),
+            publish: Publishers::default(),
+            topic_rate: 0,
+            topics: Vec::new(),
         }
     }
 }

@@ -5,8 +5,9 @@ use std::time::Duration;
 use super::filter::Filter;
 use super::lists::{Address, Listeners, OriginList, Subprotocols};
 use super::problem::Wrong;
+use super::sections::example_section;
 use super::value::{Count, Directory, Format, Period, Raw, Rule, Size, Switch, Word};
-use super::{BackendChoice, Config, LogFormat, SlowConsumer};
+use super::{BackendChoice, Config, LogFormat, Publishers, SlowConsumer};
 
 /// One thing that can be set.
 pub(super) struct Setting {
@@ -34,17 +35,17 @@ pub(super) fn find(key: &str) -> Option<&'static Setting> {
     SETTINGS.iter().find(|setting| setting.key == key)
 }
 
-const fn ms(millis: u64) -> Duration {
+pub(super) const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-const fn hours(hours: u64) -> Duration {
+pub(super) const fn hours(hours: u64) -> Duration {
     Duration::from_secs(hours * 3600)
 }
 
-const KIB: usize = 1 << 10;
-const MIB: usize = 1 << 20;
-const GIB: usize = 1 << 30;
+pub(super) const KIB: usize = 1 << 10;
+pub(super) const MIB: usize = 1 << 20;
+pub(super) const GIB: usize = 1 << 30;
 
 use Rule::{Within, ZeroOr};
 
@@ -105,6 +106,11 @@ settings! {
     /// What happens to a subscriber of a chat or topic whose queue is full: close (with 4001), drop_oldest or
     /// keep_latest.
     "topics.slow_consumer" => slow_consumer: Word<SlowConsumer>;
+    /// Who may publish, of those who connect: anyone, authenticated or nobody. The program itself always may.
+    "topics.publish" => publish: Word<Publishers>;
+    /// Publications of each topic within a second, as many at once after a quiet second; 0: no limit. Beyond, POST gets 429,
+    /// gRPC RESOURCE_EXHAUSTED, and whoever has no answer to its messages is closed with 1008.
+    "topics.rate" => topic_rate: Count<u32>, Within(0, 1_000_000);
 
     /// Messages of each topic that are kept for those who come later; 0: none.
     "history.messages_max" => limits.history.messages_max: Count<usize>, Within(0, 1_000_000);
@@ -197,6 +203,9 @@ settings! {
     "http2.continuations_max" => limits.http2.continuations_max: Count<u32>, Within(1, 250);
 }
 
+/// The setting behind which sections for topics can stand.
+const LAST_OF_TOPICS: &str = "topics.rate";
+
 /// The whole configuration with its defaults and what each setting means: a TOML file that says what no file says.
 #[must_use]
 pub fn default_config() -> String {
@@ -221,6 +230,9 @@ pub fn default_config() -> String {
             text.push_str(&format!("# {range}.\n"));
         }
         text.push_str(&format!("{name} = {}\n", (setting.show)(&config)));
+        if setting.key == LAST_OF_TOPICS {
+            text.push_str(&example_section(&config));
+        }
     }
     text
 }
