@@ -9,7 +9,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::{Failure, doctor, panics};
-use crate::app::Router;
+use crate::app::standard_routes;
 use crate::config::{Config, Loader, Problem};
 use crate::logging;
 use crate::server::{Server, StartError};
@@ -117,7 +117,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     // Before the server says that it is ready: whoever sends a signal then must not find it deaf.
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])
         .map_err(|error| Failure::runtime(format_args!("cannot handle signals: {error}, at the start: try again")))?;
-    let server = Arc::new(Server::start(&config, routes(&config)).map_err(not_started)?);
+    let server = Arc::new(Server::start(&config, standard_routes()).map_err(not_started)?);
     let (backend, shards) = (server.backend().name(), server.metrics().shards.len());
     tracing::info!(backend, shards, connections_max = config.limits.connections_max, "serving");
     if let Some(warning) = doctor::warning(&config, server.backend()) {
@@ -151,11 +151,6 @@ fn not_started(error: StartError) -> Failure {
         StartError::Public { .. } => Failure::usage(error),
         _ => Failure::runtime(error),
     }
-}
-
-/// The built-in routes.
-fn routes(config: &Config) -> Router {
-    crate::app::standard_routes_with(config.slow_consumer)
 }
 
 /// Tells whoever started the server. That nobody listens is no failure.
@@ -197,23 +192,11 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::config::SlowConsumer;
 
     #[derive(Parser)]
     struct Wrapper {
         #[command(flatten)]
         args: Args,
-    }
-
-    #[test]
-    fn the_policy_for_slow_consumers_reaches_the_routes() {
-        for slow_consumer in [SlowConsumer::Close, SlowConsumer::KeepLatest] {
-            let routes = routes(&Config { slow_consumer, ..Config::default() });
-            for path in ["/topics/news", "/chat/lobby"] {
-                let found = routes.find(path).map(|(route, _)| routes.slow_consumer(route));
-                assert_eq!(found, Some(slow_consumer), "{path}");
-            }
-        }
     }
 
     #[test]

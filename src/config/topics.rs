@@ -110,6 +110,14 @@ impl TopicSection {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RuleKey(u16);
 
+impl RuleKey {
+    /// Its number: those of [`TopicRules::all`] are 0, 1, 2, ...
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
 /// The rules for all topics.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopicRules {
@@ -166,7 +174,7 @@ impl TopicRules {
     /// The rule of this name.
     #[must_use]
     pub fn get(&self, key: RuleKey) -> &TopicRule {
-        let place = usize::from(key.0).checked_sub(1);
+        let place = key.index().checked_sub(1);
         place.and_then(|place| self.rules.get(place)).map_or(&self.rest, |(_, rule)| rule)
     }
 

@@ -213,7 +213,7 @@ impl Core {
         }
         self.nowhere.clear();
         // Subscriptions and closes of a connection that has ended have no meaning; publications have.
-        self.effects.retain(|effect| matches!(effect, Effect::Publish(_) | Effect::PublishFor(..)));
+        self.effects.retain(Effect::publishes);
         self.apply_effects(id);
     }
 

@@ -378,7 +378,7 @@ impl Core {
                 _ => return Flow::Continue,
             }
             if let Some(last) = effects.last() {
-                fed.stalled |= blocked && matches!(last, Effect::Publish(_) | Effect::PublishFor(..));
+                fed.stalled |= blocked && last.publishes();
                 if matches!(last, Effect::Close(_) | Effect::End(_)) {
                     return Flow::Stop;
                 }
