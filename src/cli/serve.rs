@@ -38,6 +38,9 @@ pub(super) struct Args {
     /// Where metrics, health and a page for operators are served [default: 127.0.0.1:9090], or off
     #[arg(long, value_name = "ADDR")]
     admin: Option<String>,
+    /// Let clients and operators come from other machines though no authentication is configured
+    #[arg(long)]
+    insecure: bool,
     /// auto, epoll or uring [default: auto]
     #[arg(long, value_name = "NAME")]
     backend: Option<String>,
@@ -69,9 +72,10 @@ pub(super) struct Args {
 
 impl Args {
     /// Flags that take one value, and the keys they set.
-    fn flags(&self) -> [(&'static str, &'static str, Option<&str>); 10] {
+    fn flags(&self) -> [(&'static str, &'static str, Option<&str>); 11] {
         [
             ("--admin", "admin", self.admin.as_deref()),
+            ("--insecure", "insecure", self.insecure.then_some("true")),
             ("--backend", "backend", self.backend.as_deref()),
             ("--shards", "shards", self.shards.as_deref()),
             ("--max-connections", "limits.connections_max", self.max_connections.as_deref()),
@@ -201,7 +205,7 @@ mod tests {
 
     #[test]
     fn every_flag_sets_a_key() {
-        let arguments = "serve --admin off --backend epoll --shards 2 --max-connections 7 --heartbeat-interval 1s \
+        let arguments = "serve --admin off --insecure --backend epoll --shards 2 --max-connections 7 --heartbeat-interval 1s \
                          --heartbeat-timeout 2s --drain 3s --log-format json --public /srv \
                          --log-level warn --listen tcp://127.0.0.1:0";
         let args = Wrapper::parse_from(arguments.split_whitespace()).args;
@@ -211,6 +215,7 @@ mod tests {
             loader.flag(flag, key, value.unwrap_or_default());
         }
         let config = loader.finish().unwrap_or_default();
+        assert!(config.insecure);
         assert_eq!((config.admin, config.shards, config.limits.connections_max), (None, 2, 7));
         assert_eq!((config.drain.as_secs(), config.limits.heartbeat_timeout.as_secs()), (3, 2));
         assert_eq!((config.listeners.len(), config.limits.heartbeat_interval.as_secs()), (1, 1));

@@ -75,6 +75,8 @@ pub struct Config {
     pub listeners: Vec<Listen>,
     /// Where operators look: metrics, health, dashboard. `None`: nowhere.
     pub admin: Option<SocketAddr>,
+    /// Whether listeners may be open to the network though nobody is asked who they are.
+    pub insecure: bool,
     /// How the kernel is asked.
     pub backend: BackendChoice,
     /// Shards, 0 for one per available core.
@@ -111,6 +113,7 @@ impl Default for Config {
         Self {
             listeners: vec![Listen::http(local(8080)), Listen::tcp(local(7000))],
             admin: Some(local(9090)),
+            insecure: false,
             backend: BackendChoice::default(),
             shards: 0,
             public: None,

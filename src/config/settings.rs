@@ -73,6 +73,9 @@ settings! {
     "listen" => listeners: Listeners;
     /// Where /metrics, /healthz, /readyz and a page for people are served, or off. Keep it off the open network.
     "admin" => admin: Address;
+    /// Whether clients and operators may come from other machines though no authentication is configured. Without it,
+    /// listeners on other addresses than the loopback's are refused then.
+    "insecure" => insecure: Switch;
     /// auto, epoll or uring. auto takes io_uring where the kernel has all it needs.
     "backend" => backend: Word<BackendChoice>;
     /// Event loops, one thread each; 0 for one per available core.
@@ -245,6 +248,7 @@ pub(super) fn check(config: &Config) -> Vec<(&'static str, Wrong)> {
         let what = "is below limits.queue_bytes_max, so that no single queue could fill";
         wrongs.push(("limits.queue_bytes_total_max", Wrong::new(what, "raise it or lower limits.queue_bytes_max")));
     }
+    wrongs.extend(exposed(config));
     for (index, listen) in config.listeners.iter().enumerate() {
         let taken = config.listeners[..index].iter().any(|other| other.address == listen.address);
         if taken && listen.address.port() != 0 {
@@ -259,8 +263,30 @@ pub(super) fn check(config: &Config) -> Vec<(&'static str, Wrong)> {
     wrongs
 }
 
+/// Listeners that whoever is on the network could use, where nobody is asked who they are.
+fn exposed(config: &Config) -> Vec<(&'static str, Wrong)> {
+    if config.insecure {
+        return Vec::new();
+    }
+    let what = |address| format!("is {address}, open to other machines, and no authentication is configured");
+    let mut wrongs = Vec::new();
+    for (index, listen) in config.listeners.iter().enumerate() {
+        if !listen.address.ip().is_loopback() {
+            let mend = "listen on 127.0.0.1, or say --insecure (insecure = true) if all may come";
+            wrongs.push(("listen", Wrong::new(what(listen.address), mend).of_item(index)));
+        }
+    }
+    if let Some(address) = config.admin.filter(|address| !address.ip().is_loopback()) {
+        let mend = "serve it on 127.0.0.1, or say --insecure (insecure = true) if all may see it";
+        wrongs.push(("admin", Wrong::new(what(address), mend)));
+    }
+    wrongs
+}
+
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
     use super::*;
     use crate::config::Loader;
 
@@ -286,6 +312,26 @@ mod tests {
     #[test]
     fn defaults_keep_the_rules_they_stand_beside() {
         assert!(check(&Config::default()).is_empty());
+    }
+
+    #[test]
+    fn nobody_is_let_in_from_the_network_unless_that_is_said() {
+        let load = |admin: &str, insecure: &str| {
+            let mut loader = Loader::new();
+            loader.flags("--listen", "listen", &["http://127.0.0.1:1", "tcp://0.0.0.0:2"].map(str::to_owned));
+            loader.flag("--admin", "admin", admin);
+            loader.flag("--insecure", "insecure", insecure);
+            loader.finish().map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>())
+        };
+        let said = load("[::]:3", "false").unwrap_err();
+        assert_eq!(said.len(), 2, "{said:?}");
+        assert!(
+            said[0].contains("is 0.0.0.0:2, open to other machines") && said[0].contains("flag --listen"),
+            "{said:?}"
+        );
+        assert!(said[1].contains("is [::]:3") && said[1].contains("--insecure"), "{said:?}");
+        assert_eq!(load("off", "false").unwrap_err().len(), 1);
+        assert!(load("[::]:3", "true").is_ok());
     }
 
     #[test]
