@@ -10,8 +10,9 @@ use super::control::{Control, Phase};
 use super::entrance::Entrance;
 use super::groups::Share;
 use super::live::Live;
-use super::log::PeerLog;
+use super::log::{Ended, PeerLog};
 use super::mail::{Mail, OwnMail, Publication};
+use super::peers::Peers;
 use super::permits::Rulings;
 use super::table::Table;
 use crate::app::files::{Desk, Done};
@@ -56,6 +57,7 @@ pub struct Core {
     /// Those of `live`.
     pub(super) limits: Arc<Limits>,
     pub(super) table: Table,
+    pub(super) peers: Peers,
     pub(super) wheel: Wheel,
     pub(super) members: Members,
     pub(super) topics: Topics,
@@ -213,6 +215,7 @@ impl Core {
             id,
             shards,
             table: Self::table(&limits),
+            peers: Peers::new(limits.connections_max.saturating_add(Control::SHED_MAX)),
             wheel: Wheel::new(crate::wheel::TICK),
             members: Members::new(limits.topics_max, Self::GROUP_BYTES_MAX),
             topics: Topics::new(&live.rules, &limits, shards),
@@ -478,9 +481,10 @@ impl Core {
         }
         let ordinary = matches!(reason, CloseReason::Normal | CloseReason::GoingAway | CloseReason::PeerClosed);
         if ordinary {
-            tracing::debug!(shard = self.id.0, connection = %id, %reason, detail, "connection closed");
+            let peer = self.peer(id).map(tracing::field::display);
+            tracing::debug!(shard = self.id.0, connection = %id, peer, %reason, detail, "connection closed");
         } else {
-            self.log.closed(self.now, &self.metrics, id, reason, detail);
+            self.log.closed(self.now, &self.metrics, &Ended { id, peer: self.peer(id), reason, detail });
         }
     }
 }

@@ -10,11 +10,11 @@ use std::net::TcpListener;
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
+use super::peer::{self, Unnamed};
 use super::request::{self, Done, Kind};
 use super::ring::{COMPLETIONS, Filler, Ring};
 use super::{Completion, Uring};
 use crate::id::ListenerId;
-use crate::io::Accepted;
 
 /// Free slots from which on a multishot accept is safe. It takes all that the listener's queue has in one system call,
 /// and ends only when no completion has room any more: so many, by all listeners of a ring together.
@@ -30,6 +30,8 @@ pub(super) struct Listener {
     id: ListenerId,
     /// `None` once it is closed.
     socket: Option<TcpListener>,
+    /// Bytes of its clients' addresses, 0 where they have none.
+    address_len: u32,
     /// Where its requests are.
     ring: usize,
     /// How many.
@@ -51,9 +53,17 @@ pub(super) fn place(socket: u64) -> (usize, u32) {
 
 impl Uring {
     pub(super) fn add_listener(&mut self, id: ListenerId, socket: TcpListener) {
-        let socket = Some(socket);
-        let listener = Listener { id, socket, ring: 0, out: 0, multishot: false, cancelling: false, rest_until: None };
-        self.listeners.push(listener);
+        let address_len = peer::address_len(socket.local_addr().ok());
+        self.listeners.push(Listener {
+            id,
+            socket: Some(socket),
+            address_len,
+            ring: 0,
+            out: 0,
+            multishot: false,
+            cancelling: false,
+            rest_until: None,
+        });
         self.accept_changed = true;
     }
 
@@ -207,11 +217,11 @@ impl Uring {
                 if multishot && done.more() && self.rings[ring].free() <= FREE_FOR_MULTISHOT {
                     self.cancel_accepts(position);
                 }
-                let accepted = Accepted { listener: id, socket: socket(ring, done.result.unsigned_abs()) };
+                let socket = socket(ring, done.result.unsigned_abs());
                 if closed {
-                    self.refuse_socket(accepted.socket);
+                    self.refuse_socket(socket);
                 } else {
-                    self.done.push_back(Completion::Accepted(accepted));
+                    self.ask_for_peer(Unnamed { listener: id, socket, len: self.listeners[position].address_len });
                 }
             }
             // Cancelled, or that one connection is gone before we had it: accept(2), "Error handling".

@@ -32,6 +32,7 @@ mod buffers;
 mod close;
 mod config;
 mod dial;
+mod peer;
 mod probe;
 mod receive;
 mod request;
@@ -52,6 +53,7 @@ use self::accept::Listener;
 use self::buffers::{Arena, Lent, Scratch, Sink};
 pub use self::config::{Config, SetupError};
 use self::dial::Dials;
+use self::peer::Names;
 pub use self::probe::{Missing, probe};
 use self::request::Kind;
 use self::ring::Ring;
@@ -80,6 +82,8 @@ pub struct Uring {
     listed: Vec<usize>,
     listeners: Vec<Listener>,
     first_listener: usize,
+    /// Accepted, and asked for their addresses.
+    names: Names,
     accept_paused: bool,
     accept_changed: bool,
     doorbell: Arc<Eventfd>,
@@ -142,6 +146,7 @@ impl Uring {
             listed: Vec::new(),
             listeners: Vec::new(),
             first_listener: 0,
+            names: Names::new()?,
             accept_paused: false,
             accept_changed: false,
             doorbell: Arc::new(Eventfd::new()?),
