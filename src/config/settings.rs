@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use super::filter::Filter;
-use super::lists::{Address, Listeners, OriginList, Subprotocols};
+use super::lists::{Address, Listeners, NetworkList, OriginList, Subprotocols};
 use super::problem::Wrong;
 use super::sections::example_section;
 use super::value::{Count, Directory, Format, Period, Raw, Rule, Size, Switch, Word};
-use super::{BackendChoice, Config, LogFormat, Publishers, SlowConsumer};
+use super::{BackendChoice, Config, LogFormat, OverRate, Publishers, SlowConsumer};
 
 /// One thing that can be set.
 pub(super) struct Setting {
@@ -129,6 +129,27 @@ settings! {
     /// Connections that are taken in within a second, as many at once after a quiet second; 0: no limit. Who comes beyond
     /// is turned away: HTTP with 503 and Retry-After, raw TCP with a clean end.
     "limits.accept_rate" => limits.accept_rate: Count<u32>, Within(0, 100_000_000);
+    /// Connections of one client address, which is an IPv4 address or the first 64 bits of one of IPv6; 0: no limit. Who
+    /// comes beyond is turned away as above. Behind a proxy all clients have its address, unless it says theirs (see
+    /// proxy.trusted): list it in limits.exempt then.
+    "limits.connections_per_address_max" => limits.connections_per_address_max: Count<usize>, Within(0, 100_000_000);
+    /// Connections that are taken in from one address within a second, as many at once after a quiet second; 0: no limit.
+    "limits.accept_rate_per_address" => limits.accept_rate_per_address: Count<u32>, Within(0, 100_000_000);
+    /// Connections that have not sent a whole request or first frame; 0: no limit. Who comes beyond is turned away.
+    "limits.handshakes_max" => limits.handshakes_max: Count<usize>, Within(0, 100_000_000);
+    /// The same of one address.
+    "limits.handshakes_per_address_max" => limits.handshakes_per_address_max: Count<usize>, Within(0, 100_000_000);
+    /// Requests from one address that are answered within a second, as many at once after a quiet second; 0: no limit.
+    /// Those beyond are answered with 429 and Retry-After.
+    "limits.request_rate_per_address" => limits.request_rate_per_address: Count<u32>, Within(0, 100_000_000);
+    /// Networks to whose addresses none of those per address apply.
+    "limits.exempt" => limits.exempt: NetworkList;
+    /// Messages that one connection may send in a second, as many at once after a quiet second; 0: no limit.
+    "limits.message_rate" => limits.message_rate: Count<u32>, Within(0, 100_000_000);
+    /// Bytes that one connection may send in a second, likewise, once it is open; 0: no limit.
+    "limits.message_bytes_rate" => limits.message_bytes_rate: Size, Within(0, 1024 * GIB);
+    /// What happens to a connection that sends more: wait (it is not read until its time has come) or close (with 1008).
+    "limits.message_rate_policy" => limits.message_rate_policy: Word<OverRate>;
     /// Memory that must be left to the process, as the kernel and its control groups tell it. With less, connections are
     /// turned away until there is more; 0: never.
     "limits.memory_free_bytes_min" => limits.memory_free_bytes_min: Size, Within(0, 1 << 50);

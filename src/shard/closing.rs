@@ -316,7 +316,7 @@ impl Core {
         self.wheel.disarm(&mut self.table, id.index());
         self.drop_outbox(id);
         if let Some(connection) = self.table.remove(id) {
-            self.peers.set(id.index(), None);
+            self.count_out(id.index());
             connection.partial.into_iter().for_each(|partial| self.partials.give(partial));
             if connection.flags.has(Flags::SHED) {
                 self.control.release_shed();

@@ -12,6 +12,7 @@ use super::groups::Share;
 use super::live::Live;
 use super::log::{Ended, PeerLog};
 use super::mail::{Mail, OwnMail, Publication};
+use super::paces::Paces;
 use super::peers::Peers;
 use super::permits::Rulings;
 use super::table::Table;
@@ -58,6 +59,7 @@ pub struct Core {
     pub(super) limits: Arc<Limits>,
     pub(super) table: Table,
     pub(super) peers: Peers,
+    pub(super) paces: Paces,
     pub(super) wheel: Wheel,
     pub(super) members: Members,
     pub(super) topics: Topics,
@@ -215,6 +217,7 @@ impl Core {
             id,
             shards,
             table: Self::table(&limits),
+            paces: Paces::default(),
             peers: Peers::new(limits.connections_max.saturating_add(Control::SHED_MAX)),
             wheel: Wheel::new(crate::wheel::TICK),
             members: Members::new(limits.topics_max, Self::GROUP_BYTES_MAX),

@@ -1,11 +1,11 @@
 //! What the backend brings: connections, bytes, endings.
 
 use std::io::ErrorKind;
-use std::net::SocketAddr;
 
 use super::Shard;
 use super::connection::Flags;
 use super::core::Core;
+use super::entrance::Entrance;
 use super::opening::Fed;
 use super::pace::Pace;
 use crate::app::{Context, Effect, Subject};
@@ -51,12 +51,9 @@ impl<B: Backend> Shard<B> {
         if self.core.phase != super::Phase::Running {
             return self.refuse(accepted);
         }
-        if let Err(limit) = self.core.control.admit(self.core.now) {
-            return self.shed(accepted, limit);
-        }
-        let Some(id) = self.core.admit(accepted.listener, accepted.peer) else {
-            self.core.control.release();
-            return self.shed(accepted, Limit::ConnectionsMax);
+        let id = match self.core.admit(&accepted) {
+            Ok(id) => id,
+            Err(limit) => return self.shed(accepted, limit),
         };
         self.attach(accepted, id);
         self.begin_output(id);
@@ -111,6 +108,9 @@ impl<B: Backend> Shard<B> {
         if waiting || fed.pressed {
             self.press(id);
         }
+        if let Some(until) = fed.owed {
+            self.pace_until(id, until);
+        }
     }
 
     /// Stops reading a publisher until the mailboxes have room.
@@ -131,6 +131,10 @@ impl<B: Backend> Shard<B> {
                 break;
             }
             let Some(id) = self.core.resumable.pop_front() else { break };
+            if self.core.paced_until(id).is_some() {
+                // Its time comes, and then it is here again.
+                continue;
+            }
             self.core.unflag(id, Flags::PAUSED);
             self.resume(id);
         }
@@ -211,15 +215,28 @@ impl Core {
     /// Effects of one connection's handler calls that are collected before they are carried out.
     const EFFECTS_MAX: usize = 256;
 
-    fn admit(&mut self, listener: ListenerId, peer: Option<SocketAddr>) -> Option<ConnId> {
-        let protocol = self.entrances.get(usize::from(listener.0))?.protocol();
-        let id = self.table.insert(listener, protocol, self.tick)?;
-        self.peers.set(id.index(), peer);
+    /// Gives a connection its place.
+    ///
+    /// # Errors
+    /// The limit that is in its way.
+    fn admit(&mut self, accepted: &Accepted) -> Result<ConnId, Limit> {
+        self.control.admit(self.now, &self.limits)?;
+        let marks = self.count_in(accepted.peer).inspect_err(|_| {
+            self.control.release();
+        })?;
+        let protocol = self.entrances.get(usize::from(accepted.listener.0)).map(Entrance::protocol);
+        let id = protocol.and_then(|protocol| self.table.insert(accepted.listener, protocol, self.tick));
+        let Some(id) = id else {
+            self.control.release();
+            self.uncount(accepted.peer, marks);
+            return Err(Limit::ConnectionsMax);
+        };
+        self.peers.set(id.index(), accepted.peer, marks);
         self.metrics.accepted_total.add(1);
         self.metrics.connections.add(1);
         let deadline = self.after(self.limits.handshake_timeout);
         self.arm(id, deadline);
-        Some(id)
+        Ok(id)
     }
 
     fn accept_failed(&mut self, listener: ListenerId, kind: ErrorKind) {
@@ -422,6 +439,9 @@ impl Core {
             fed.pressed = false;
         }
         let is_unfinished = connection.partial.is_some();
+        if listening {
+            self.charge(id, messages, &mut fed);
+        }
         if let Some(code) = fed.good_bye {
             self.say_good_bye(id, code);
             fed.close = fed.close.or(Some((CloseReason::Normal, String::new())));

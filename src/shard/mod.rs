@@ -12,6 +12,7 @@
 //!
 //! The server runs it on a thread per shard, the simulation runs many shards on one thread and a clock of its own.
 
+mod addresses;
 mod answers;
 mod audit;
 mod borne;
@@ -32,6 +33,7 @@ mod log;
 mod mail;
 mod opening;
 mod pace;
+mod paces;
 mod peers;
 mod permits;
 mod polls;

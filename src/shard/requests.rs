@@ -9,6 +9,9 @@
 //! | `GET` with `?wait=` | a long poll |
 //! | `GET` of anything that is no route | a page |
 
+use std::net::IpAddr;
+
+use super::addresses::Addresses;
 use super::answers::{JSON_LINES, NO_STORE};
 use super::http::{Answer, Later};
 use super::mail::About;
@@ -67,6 +70,9 @@ pub(super) struct Requests<'a> {
     pub(super) is_draining: bool,
     /// The connection has no place, and only hears that.
     pub(super) is_shed: bool,
+    /// The address that has a rate of requests, if there is one.
+    pub(super) limited: Option<IpAddr>,
+    pub(super) addresses: &'a Addresses,
     /// It is the first request of its connection.
     pub(super) is_first: bool,
     /// It has had all the requests that it may have, with this one.
@@ -105,6 +111,11 @@ impl Service for Requests<'_> {
     fn preflight(&mut self, head: &Head<'_>) -> Result<Preflight, Violation> {
         if self.is_shed {
             return Ok(Preflight::Now);
+        }
+        if let Some(ip) = self.limited
+            && !self.addresses.takes_request(ip, self.now, self.limits.request_rate_per_address)
+        {
+            return Err(Violation::TooManyRequests);
         }
         let caller = http::caller(head, &self.policy.origins);
         self.later = Later::of(self.reply_to(head, caller));
