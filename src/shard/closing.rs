@@ -241,6 +241,9 @@ impl Core {
         }
         let Some(code) = reason.code() else { return };
         connection.websocket.set_close_sent();
+        if let Some(parting) = self.orders.parting.as_ref().filter(|_| reason == CloseReason::Kicked) {
+            return websocket::encode_close(Some(parting.code), &parting.reason, &mut self.out);
+        }
         if reason == CloseReason::GoingAway {
             websocket::encode_close(Some(code), &format!("retry after {spread_ms} ms"), &mut self.out);
         } else {

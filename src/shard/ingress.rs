@@ -71,6 +71,9 @@ impl<B: Backend> Shard<B> {
         let core = &mut self.core;
         let bytes = self.backend.bytes(&lease);
         core.metrics.bytes_received_total.add(bytes.len() as u64);
+        if let Some(tracer) = &mut core.tracer {
+            tracer.bytes("received", id, bytes.len());
+        }
         let fed = core.feed(id, bytes);
         if fed.pressed {
             core.hold(id, &bytes[fed.consumed..]);
@@ -372,13 +375,16 @@ impl Core {
         let mut env =
             crate::session::Env { limits: &self.limits, tools: &mut self.tools, partials: &mut self.partials };
         let (deflater, out, effects, router) = (&mut self.deflater, &mut self.out, &mut self.effects, &mut self.router);
-        let (out_start, metrics) = (self.out_start, &self.metrics);
+        let (out_start, metrics, tracer) = (self.out_start, &self.metrics, &mut self.tracer);
         let (mut fed, mut messages) = (Fed::default(), 0_u64);
         let queued = connection.outbox.as_ref().map_or(0, |outbox| outbox.control_replies);
         let on_event = |event: Event<'_>| {
             match event {
                 Event::Message(kind, payload) if listening => {
                     messages += 1;
+                    if let Some(tracer) = tracer {
+                        tracer.message(id, kind, payload.len());
+                    }
                     let mut context = Context::new(subject, deflater, out, effects);
                     if router.message(route, state, kind, payload, &mut context).is_err() {
                         metrics.handler_panics_total.add(1);

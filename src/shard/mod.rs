@@ -5,7 +5,7 @@
 //! that the shard works off. [`Shard::turn`] is the whole loop:
 //!
 //! ```text
-//! wait -> phase -> ingress -> mailbox -> timers -> publish -> fan-out -> files -> egress -> ring
+//! wait -> phase -> ingress -> mailbox -> timers -> orders -> publish -> fan-out -> files -> egress -> ring
 //! ```
 //!
 //! Each phase has a part of the turn's time, a millisecond or so, and goes on in the next turn where it was: see `pace`.
@@ -32,6 +32,7 @@ mod live;
 mod log;
 mod mail;
 mod opening;
+pub mod orders;
 mod pace;
 mod paces;
 mod peers;
@@ -111,6 +112,7 @@ impl<B: Backend> Shard<B> {
         self.ingress(&mut Pace::new(clock, Part::INGRESS));
         self.core.take_mail(&mut Pace::new(clock, Part::MAIL));
         self.timers(&mut Pace::new(clock, self.timers_part()));
+        self.orders(&mut Pace::new(clock, Part::ORDERS));
         self.core.forget(&mut Pace::new(clock, Part::FORGET));
         self.core.tell_changes(&mut Pace::new(clock, Part::TELL));
         self.core.publish(&mut Pace::new(clock, Part::PUBLISH));
