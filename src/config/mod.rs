@@ -66,7 +66,7 @@ pub use origins::Origins;
 pub use pattern::{Pattern, PatternError};
 pub use problem::{Place, Problem};
 pub(crate) use problem::{Wrong, quote};
-pub use settings::default_config;
+pub use settings::{default_config, effective};
 pub use topics::{Keep, Publishers, RuleKey, TopicRule, TopicRules, TopicSection};
 pub(crate) use value::{parse_duration, parse_size};
 

@@ -261,6 +261,18 @@ pub fn default_config() -> String {
     text
 }
 
+/// All settings as they are, by their keys.
+pub fn effective(config: &Config) -> impl Iterator<Item = (String, serde_json::Value)> {
+    SETTINGS.iter().map(|setting| {
+        let shown = (setting.show)(config);
+        // As it stands in the file: TOML. What is none is shown as it is.
+        let value = toml::from_str::<toml::Table>(&format!("value = {shown}")).ok();
+        let value =
+            value.and_then(|mut table| table.remove("value")).and_then(|value| serde_json::to_value(value).ok());
+        (setting.key.to_owned(), value.unwrap_or(serde_json::Value::String(shown)))
+    })
+}
+
 /// All that has to fit together: the key at fault, and what is wrong.
 pub(super) fn check(config: &Config) -> Vec<(&'static str, Wrong)> {
     let mut wrongs = Vec::new();

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
+use super::admin::{Phase, PhaseCell};
 use super::publisher::Publisher;
 use super::{Joins, RunError, StartError, lock, ring_all};
 use crate::app::Router;
@@ -13,7 +14,7 @@ use crate::id::{ListenerId, ShardId};
 use crate::io::{Backend, epoll, uring};
 use crate::mailbox::Doorbell;
 use crate::metrics::Metrics;
-use crate::shard::{Control, Entrance, Mail, Seed, Shard, Turn};
+use crate::shard::{Control, Entrance, Mail, Postbox, Seed, Shard, Turn};
 use crate::time::SystemClock;
 
 /// What a group of shards is started from.
@@ -85,9 +86,15 @@ impl Group {
         &self.publisher
     }
 
-    pub(super) fn drain(&self, period: Duration) {
-        self.control.drain(period);
-        ring_all(&self.doorbells);
+    /// The way to its shards.
+    pub(super) fn postbox(&self) -> Postbox {
+        self.publisher.postbox().clone()
+    }
+
+    /// What begins its drain.
+    pub(super) fn drainer(&self, phase: &Arc<PhaseCell>) -> Drainer {
+        let (control, doorbells) = (Arc::clone(&self.control), Arc::clone(&self.doorbells));
+        Drainer { phase: Arc::clone(phase), control, doorbells }
     }
 
     pub(super) fn end(&self) {
@@ -110,10 +117,30 @@ impl Group {
     }
 
     /// Ends what has been started already.
-    fn fail(&self, error: StartError) -> StartError {
+    pub(super) fn fail(&self, error: StartError) -> StartError {
         self.end();
         let _ = self.join();
         error
+    }
+}
+
+/// What begins the drain of a server.
+#[derive(Clone)]
+pub(super) struct Drainer {
+    phase: Arc<PhaseCell>,
+    control: Arc<Control>,
+    doorbells: Arc<[Arc<Doorbell>]>,
+}
+
+impl Drainer {
+    /// Begins to drain, unless it has begun. Says whether that was new.
+    pub(super) fn drain(&self, period: Duration) -> bool {
+        let is_new = self.phase.advance(Phase::Draining);
+        if is_new {
+            self.control.drain(period);
+            ring_all(&self.doorbells);
+        }
+        is_new
     }
 }
 

@@ -46,6 +46,7 @@
 //! ```
 
 pub mod admin;
+mod api;
 mod bind;
 mod launch;
 mod publisher;
@@ -68,8 +69,9 @@ use crate::session::Protocol;
 use crate::shard::{Control, Entrance, EntranceKind, Live};
 
 use self::admin::{Admin, Phase, PhaseCell};
+use self::api::{Desk, Realm};
 use self::bind::Bound;
-use self::launch::{Group, Launch};
+use self::launch::{Drainer, Group, Launch};
 use self::watch::Watch;
 
 pub use self::publisher::{PublishError, Publisher};
@@ -138,7 +140,10 @@ pub struct Server {
     backend: BackendChoice,
     listening: Vec<String>,
     serving: Group,
+    drainer: Drainer,
     admin: Option<Group>,
+    /// The worker of the admin API.
+    _api: Option<api::Thread>,
     _watch: Watch,
 }
 
@@ -175,20 +180,27 @@ impl Server {
             name: "shard",
         }
         .start()?;
-        let admin = match config.admin {
-            Some(address) => {
-                let (group, url) = start_admin(address, &metrics, &phase, backend, &listening)?;
-                listening.push(url);
-                Some(group)
-            }
-            None => None,
-        };
+        let drainer = serving.drainer(&phase);
+        let (mut admin, mut api) = (None, None);
+        if let Some(address) = config.admin {
+            let realm = Realm {
+                config: config.clone(),
+                control: Arc::clone(&control),
+                metrics: metrics.clone(),
+                phase: Arc::clone(&phase),
+                drainer: drainer.clone(),
+                shards: serving.postbox(),
+            };
+            let (group, thread, url) = start_admin(address, realm, backend, &listening)?;
+            listening.push(url);
+            (admin, api) = (Some(group), Some(thread));
+        }
         if let Some(hint) = bind::somaxconn().and_then(|max| bind::small_backlog(max, config.limits.connections_max)) {
             tracing::warn!("{hint}");
         }
         let watch = Watch::start(control, metrics.clone(), config.limits.memory_free_bytes_min)?;
         phase.advance(Phase::Running);
-        Ok(Self { _watch: watch, metrics, phase, backend, listening, serving, admin })
+        Ok(Self { _watch: watch, metrics, phase, backend, listening, serving, drainer, admin, _api: api })
     }
 
     /// URLs with real ports, in the order configured, admin last.
@@ -205,8 +217,7 @@ impl Server {
 
     /// Begins to drain: nobody is let in, everybody is asked to come back later, spread over `period`.
     pub fn drain(&self, period: Duration) {
-        self.phase.advance(Phase::Draining);
-        self.serving.drain(period);
+        self.drainer.drain(period);
     }
 
     /// Returns when all shards have ended: after a drain, an abort, or a failure of one of them.
@@ -311,28 +322,37 @@ fn live(config: &Config) -> Live {
 
 fn start_admin(
     address: std::net::SocketAddr,
-    metrics: &Metrics,
-    phase: &Arc<PhaseCell>,
+    realm: Realm,
     backend: BackendChoice,
     listening: &[String],
-) -> Result<(Group, String), StartError> {
+) -> Result<(Group, api::Thread, String), StartError> {
     const CONNECTIONS_MAX: usize = 64;
     let bound = Bound::new(&Listen::http(address), 1, None)?;
     let url = bound.url.clone();
     let about = vec![("backend", backend.name().to_owned()), ("listeners", listening.join("\n"))];
-    let kind =
-        EntranceKind::Http { site: Arc::new(Admin::new(metrics.clone(), Arc::clone(phase), about)), routes: false };
-    let limits = crate::config::Limits { connections_max: CONNECTIONS_MAX, ..Default::default() };
+    let pages = Admin::new(realm.metrics.clone(), Arc::clone(&realm.phase), about);
+    let limits = crate::config::Limits {
+        connections_max: CONNECTIONS_MAX,
+        message_bytes_max: realm.config.limits.message_bytes_max,
+        // Lines of a trace are for those who are there.
+        history: crate::config::History { messages_max: 0, ..Default::default() },
+        ..Default::default()
+    };
+    let (desk, inbox) = Desk::new(realm, address.ip().is_loopback());
+    let kind = EntranceKind::Http { site: Arc::new(pages.with_api(Arc::clone(&desk))), routes: true };
     let launch = Launch {
         backend: BackendChoice::Epoll,
         entrances: [Entrance { url: url.clone(), kind }].into(),
         sockets: bind::per_shard(vec![bound], 1),
         control: Arc::new(Control::new(Live::new(limits))),
         metrics: Metrics::new(1),
-        router: Router::new(),
+        router: desk.routes(),
         name: "admin",
     };
-    Ok((launch.start()?, url))
+    let group = launch.start()?;
+    let thread = inbox.start(desk, group.postbox());
+    let thread = thread.map_err(|error| group.fail(StartError::Thread(error)))?;
+    Ok((group, thread, url))
 }
 
 type Joins = Mutex<Vec<JoinHandle<Result<(), std::io::Error>>>>;
