@@ -107,7 +107,7 @@ fn connections_are_listed_page_by_page_and_found_by_what_they_are() {
         let operator = Operator::of(running);
         let members: Vec<Client> = (0..23).map(|_| running.websocket("/topics/room/1")).collect();
         let _echo = running.websocket("/echo");
-        let _line = running.connect(1);
+        let line = running.connect(1);
         until("all are there", || running.count(|shard| shard.subscriptions.get()) == 24);
         let all = operator.all("", 7);
         assert_eq!(all.len(), 25);
@@ -120,6 +120,10 @@ fn connections_are_listed_page_by_page_and_found_by_what_they_are() {
         assert!(lines[0]["listener"].as_str().unwrap().starts_with("tcp://127.0.0.1:"));
         assert!(operator.all("&min_queue=1", 100).is_empty() && operator.all("&idle=1h", 100).is_empty());
         assert_eq!(operator.all("&idle=0s&topic=lines", 100).len(), 1);
+        let port = line.stream.local_addr().unwrap();
+        assert_eq!(lines[0]["address"], port.to_string());
+        assert_eq!(operator.all("&address=127.0.0.0/8&protocol=tcp_line", 100).len(), 1);
+        assert!(operator.all("&address=127.0.0.2", 100).is_empty());
         let one = operator.get(&format!("/api/connections/{}", id(&lines[0])));
         assert_eq!((&one["id"], &one["protocol"]), (&lines[0]["id"], &json!("tcp_line")));
         assert_eq!(operator.get("/api/connections?sort=queue")["connections"], json!([]));

@@ -74,7 +74,7 @@ impl Core {
         {
             return false;
         }
-        address.is_none_or(|(network, bits)| self.peer_of(id).is_some_and(|address| is_in(address.ip(), network, bits)))
+        address.is_none_or(|(network, bits)| self.peer(id).is_some_and(|address| is_in(address.ip(), network, bits)))
     }
 
     fn subscribes(&self, connection: &Connection, topic: &Topic) -> bool {

@@ -1,7 +1,5 @@
 //! Connections and topics as operators read them: JSON.
 
-use std::net::SocketAddr;
-
 use super::filter::queued_bytes;
 use crate::codec::json;
 use crate::hub::topics::Sight;
@@ -69,11 +67,6 @@ const fn state_of(connection: &Connection) -> &'static str {
 }
 
 impl Core {
-    /// The client's address, where it is known.
-    pub(super) fn peer_of(&self, _id: ConnId) -> Option<SocketAddr> {
-        None
-    }
-
     /// Who it is, where that is known.
     pub(super) fn user_of(&self, _id: ConnId) -> Option<&str> {
         None
@@ -86,7 +79,7 @@ impl Core {
         write_id(self.id, id, &mut out);
         string("protocol", connection.protocol.label(), &mut out);
         string("state", state_of(connection), &mut out);
-        let address = self.peer_of(id).map(|address| address.to_string());
+        let address = self.peer(id).map(|address| address.to_string());
         optional("address", address.as_deref(), &mut out);
         optional("user", self.user_of(id), &mut out);
         let entrance = self.entrances.get(usize::from(connection.listener().0));
