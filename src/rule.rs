@@ -30,6 +30,14 @@ macro_rules! labelled {
 labelled! {
     /// A rule of a protocol.
     Rule {
+        /// PROXY protocol: a peer that may not speak for others.
+        ProxyUntrusted = "proxy_untrusted",
+        /// PROXY protocol: no header where one must be.
+        ProxyMissing = "proxy_header_missing",
+        /// PROXY protocol: a header that cannot be read.
+        ProxyMalformed = "bad_proxy_header",
+        /// PROXY protocol: a header that is too long.
+        ProxyTooLong = "proxy_header_too_long",
         /// HTTP: the first byte begins no request.
         NotHttp = "not_http",
         /// HTTP: a line that does not end in CR LF.

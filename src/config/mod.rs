@@ -75,6 +75,8 @@ pub(crate) use value::{parse_duration, parse_size};
 pub struct Config {
     /// Where clients connect.
     pub listeners: Vec<Listen>,
+    /// Networks whose addresses may say, in a header of the PROXY protocol, that they speak for others.
+    pub proxies: Networks,
     /// Where operators look: metrics, health, dashboard. `None`: nowhere.
     pub admin: Option<SocketAddr>,
     /// Whether listeners may be open to the network though nobody is asked who they are.
@@ -114,6 +116,7 @@ impl Default for Config {
         let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         Self {
             listeners: vec![Listen::http(local(8080)), Listen::tcp(local(7000))],
+            proxies: Networks::default(),
             admin: Some(local(9090)),
             insecure: false,
             backend: BackendChoice::default(),

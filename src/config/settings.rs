@@ -92,13 +92,19 @@ settings! {
     /// in the environment.
     "log.level" => log_filter: Filter;
 
+    /// Networks of proxies whose header of the PROXY protocol (version 1 or 2) is believed, such as ["10.0.0.0/8"]. Listeners
+    /// with proxy=on in their URL (http://0.0.0.0:8080?proxy=on) take connections from there only, and each must begin with
+    /// such a header.
+    "proxy.trusted" => proxies: NetworkList;
+
     /// Silence after which a client is asked for a sign of life; 0: never.
     "heartbeat.interval" => limits.heartbeat_interval: Period, ZeroOr(ms(10), hours(24));
     /// Time to answer.
     "heartbeat.timeout" => limits.heartbeat_timeout: Period, Within(ms(10), hours(1));
 
     /// Which web pages may connect: "same" for those of the host they connect to, "*" for all, or a list such as
-    /// ["same", "https://app.example"]. Clients that are not browsers send no origin and are not asked.
+    /// ["same", "https://app.example", "https://*.app.example"], where the star stands for all names below. Clients that are
+    /// not browsers send no origin and are not asked.
     "websocket.origins" => origins: OriginList;
     /// Subprotocols that are spoken, best first.
     "websocket.subprotocols" => subprotocols: Subprotocols;
@@ -283,6 +289,10 @@ pub(super) fn check(config: &Config) -> Vec<(&'static str, Wrong)> {
     }
     wrongs.extend(exposed(config));
     for (index, listen) in config.listeners.iter().enumerate() {
+        if listen.proxy && config.proxies.0.is_empty() {
+            let wrong = Wrong::new("has proxy=on, and no proxy is trusted", "name their networks in proxy.trusted");
+            wrongs.push(("listen", wrong.of_item(index)));
+        }
         let taken = config.listeners[..index].iter().any(|other| other.address == listen.address);
         if taken && listen.address.port() != 0 {
             let wrong = Wrong::new(format!("has {} twice", listen.address), "give each listener its own port");

@@ -11,6 +11,7 @@ use super::{Joins, RunError, StartError, lock, ring_all};
 use crate::app::Router;
 use crate::config::BackendChoice;
 use crate::id::{ListenerId, ShardId};
+use crate::io::proxy::Proxy;
 use crate::io::{Backend, epoll, uring};
 use crate::mailbox::Doorbell;
 use crate::metrics::Metrics;
@@ -187,6 +188,8 @@ fn run(backend: BackendChoice, seed: Seed, sockets: Vec<TcpListener>, report: &R
 
 fn serve<B: Backend>(backend: B, seed: Seed, sockets: Vec<TcpListener>, report: &Report) -> Result<(), std::io::Error> {
     let (entrances, clock) = (Arc::clone(&seed.entrances), SystemClock::new());
+    let proxied = (0..).zip(entrances.iter()).filter(|(_, entrance)| entrance.proxied);
+    let backend = Proxy::new(backend, proxied.map(|(number, _)| ListenerId(number)));
     let mut shard = Shard::new(backend, seed);
     for ((number, socket), entrance) in (0..).zip(sockets).zip(entrances.iter()) {
         if let Err(error) = shard.backend().listen(ListenerId(number), socket) {
@@ -231,7 +234,7 @@ mod tests {
         let kind = EntranceKind::Http { site: Arc::new(Faulty), routes: false };
         let launch = Launch {
             backend: BackendChoice::Epoll,
-            entrances: [Entrance { url: bound.url.clone(), kind }].into(),
+            entrances: [Entrance { url: bound.url.clone(), kind, proxied: false }].into(),
             sockets: bind::per_shard(vec![bound], shards),
             control: Arc::new(Control::new(Live::new(Limits { connections_max: 10, ..Limits::default() }))),
             metrics: Metrics::new(shards),

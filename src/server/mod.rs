@@ -312,7 +312,7 @@ fn entrance(config: &Config, listen: &Listen, url: &str, site: &Arc<dyn Site>) -
             EntranceKind::Tcp { protocol, opening: Opening::new(*app, topic.as_ref()).in_group(group.as_deref()) }
         }
     };
-    Ok(Entrance { url: url.to_owned(), kind })
+    Ok(Entrance { url: url.to_owned(), kind, proxied: listen.proxy })
 }
 
 /// What can be replaced while the server runs.
@@ -342,7 +342,7 @@ fn start_admin(
     let kind = EntranceKind::Http { site: Arc::new(pages.with_api(Arc::clone(&desk))), routes: true };
     let launch = Launch {
         backend: BackendChoice::Epoll,
-        entrances: [Entrance { url: url.clone(), kind }].into(),
+        entrances: [Entrance { url: url.clone(), kind, proxied: false }].into(),
         sockets: bind::per_shard(vec![bound], 1),
         control: Arc::new(Control::new(Live::new(limits))),
         metrics: Metrics::new(1),

@@ -210,14 +210,22 @@ impl Core {
     ///
     /// # Errors
     /// The limit that is in its way.
-    pub(super) fn count_in(&self, peer: Option<SocketAddr>) -> Result<Marks, Limit> {
+    fn count_at_address(&self, peer: Option<SocketAddr>) -> Result<Marks, Limit> {
         let is_limited = self.limits.connections_per_address_max > 0
             || self.limits.handshakes_per_address_max > 0
             || self.limits.accept_rate_per_address > 0;
-        let marks = match self.limited(peer) {
-            Some(ip) if is_limited => self.control.addresses().admit(ip, self.now, &self.limits)?,
-            _ => Marks::default(),
-        };
+        match self.limited(peer) {
+            Some(ip) if is_limited => self.control.addresses().admit(ip, self.now, &self.limits),
+            _ => Ok(Marks::default()),
+        }
+    }
+
+    /// Counts a connection in: at its address, and among the handshakes.
+    ///
+    /// # Errors
+    /// The limit that is in its way.
+    pub(super) fn count_in(&self, peer: Option<SocketAddr>) -> Result<Marks, Limit> {
+        let marks = self.count_at_address(peer)?;
         match self.limits.handshakes_max {
             0 => Ok(marks),
             max if self.control.begin_handshake(max) => Ok(marks.with(Marks::OPENING)),
@@ -226,6 +234,19 @@ impl Core {
                 Err(Limit::HandshakesMax)
             }
         }
+    }
+
+    /// Notes whom a proxy speaks for, and counts the connection in there.
+    ///
+    /// # Errors
+    /// The limit that is in its way.
+    pub(super) fn count_client(&mut self, id: ConnId, client: Option<SocketAddr>) -> Result<(), Limit> {
+        let (index, peer) = (id.index(), client.or_else(|| self.peers.get(id.index())));
+        let marks = self.peers.marks(index);
+        self.peers.set(index, peer, marks);
+        let counted = self.count_at_address(client)?;
+        self.peers.mark(index, marks.with(counted));
+        Ok(())
     }
 
     /// Notes that the handshake of a connection is done: its request has come, or its first frame.

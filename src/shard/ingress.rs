@@ -39,6 +39,7 @@ impl<B: Backend> Shard<B> {
         match completion {
             Completion::Received(id, lease) => self.received(id, lease),
             Completion::Accepted(accepted) => self.accepted(accepted),
+            Completion::Proxied(id, header) => self.proxied(id, header),
             Completion::Writable(id) => self.core.writable(id),
             Completion::PeerClosed(id) => self.peer_closed(id),
             Completion::Failed(id, kind) => self.failed(id, kind),
@@ -51,11 +52,22 @@ impl<B: Backend> Shard<B> {
         if self.core.phase != super::Phase::Running {
             return self.refuse(accepted);
         }
+        let proxied = self.core.entrances.get(usize::from(accepted.listener.0)).is_some_and(|it| it.proxied);
+        if proxied && !self.core.trusts(&accepted) {
+            return self.refuse(accepted);
+        }
         let id = match self.core.admit(&accepted) {
             Ok(id) => id,
             Err(limit) => return self.shed(accepted, limit),
         };
         self.attach(accepted, id);
+        // Behind a proxy it opens when the client is known.
+        if !proxied {
+            self.open_bound(id);
+        }
+    }
+
+    pub(super) fn open_bound(&mut self, id: ConnId) {
         self.begin_output(id);
         let fed = self.core.open_bound(id);
         self.after_feed(id, fed);
@@ -224,14 +236,17 @@ impl Core {
     /// The limit that is in its way.
     fn admit(&mut self, accepted: &Accepted) -> Result<ConnId, Limit> {
         self.control.admit(self.now, &self.limits)?;
-        let marks = self.count_in(accepted.peer).inspect_err(|_| {
+        let entrance = self.entrances.get(usize::from(accepted.listener.0));
+        // A proxy is not counted, but the client that it speaks for, when that is known.
+        let counted = accepted.peer.filter(|_| entrance.is_none_or(|entrance| !entrance.proxied));
+        let marks = self.count_in(counted).inspect_err(|_| {
             self.control.release();
         })?;
-        let protocol = self.entrances.get(usize::from(accepted.listener.0)).map(Entrance::protocol);
+        let protocol = entrance.map(Entrance::protocol);
         let id = protocol.and_then(|protocol| self.table.insert(accepted.listener, protocol, self.tick));
         let Some(id) = id else {
             self.control.release();
-            self.uncount(accepted.peer, marks);
+            self.uncount(counted, marks);
             return Err(Limit::ConnectionsMax);
         };
         self.peers.set(id.index(), accepted.peer, marks);

@@ -38,6 +38,7 @@ mod paces;
 mod peers;
 mod permits;
 mod polls;
+mod proxied;
 mod publish;
 mod pump;
 mod requests;
