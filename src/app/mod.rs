@@ -342,6 +342,8 @@ pub struct Context<'a> {
     deflater: &'a mut Deflater,
     out: &'a mut Vec<u8>,
     effects: &'a mut Vec<Effect>,
+    /// Messages that were sent.
+    sent: u64,
 }
 
 /// The connection that a [`Context`] speaks for.
@@ -372,7 +374,7 @@ impl<'a> Context<'a> {
         effects: &'a mut Vec<Effect>,
     ) -> Self {
         let Subject { id, shard, now, protocol, encoder, topic, is_draining } = subject;
-        Self { id, shard, now, protocol, encoder, topic, is_draining, deflater, out, effects }
+        Self { id, shard, now, protocol, encoder, topic, is_draining, deflater, out, effects, sent: 0 }
     }
 
     /// The connection, unique within its shard while it lives.
@@ -413,7 +415,14 @@ impl<'a> Context<'a> {
 
     /// Sends a message to this connection.
     pub fn send(&mut self, kind: Kind, payload: &[u8]) {
+        self.sent += 1;
         session::encode_message(self.encoder, kind, payload, self.deflater, self.out);
+    }
+
+    /// How many messages were sent so far.
+    #[must_use]
+    pub const fn sent(&self) -> u64 {
+        self.sent
     }
 
     /// Sends text to this connection.

@@ -47,6 +47,8 @@ impl Launch {
         let mails = Mail::mesh(shards, limits.mailbox_capacity);
         let doorbells: Arc<[Arc<Doorbell>]> = mails.iter().map(Mail::doorbell).collect();
         let (report, reports) = mpsc::channel();
+        // One for all: what one shard stamps another measures.
+        let clock = SystemClock::new();
         let postbox = mails[0].postbox();
         let publisher = Publisher::new(postbox, Arc::clone(&self.control), limits.message_bytes_max);
         let group = Group { control: self.control, doorbells, publisher, threads: Mutex::default() };
@@ -65,7 +67,7 @@ impl Launch {
             let run = move || {
                 // All of it: a closure takes no more than it names.
                 let mut alarm = alarm;
-                let result = run(backend, seed, sockets, &report);
+                let result = run(backend, seed, clock, sockets, &report);
                 alarm.is_well = result.is_ok();
                 result
             };
@@ -166,7 +168,13 @@ impl Drop for Alarm {
 type Report = mpsc::Sender<Result<(), StartError>>;
 
 /// A shard's thread. The backend is made here, since a ring belongs to the thread that made it.
-fn run(backend: BackendChoice, seed: Seed, sockets: Vec<TcpListener>, report: &Report) -> Result<(), std::io::Error> {
+fn run(
+    backend: BackendChoice,
+    seed: Seed,
+    clock: SystemClock,
+    sockets: Vec<TcpListener>,
+    report: &Report,
+) -> Result<(), std::io::Error> {
     let connections_max = seed.control.live().limits.connections_max;
     let failed = |error: StartError| {
         let _ = report.send(Err(error));
@@ -174,20 +182,26 @@ fn run(backend: BackendChoice, seed: Seed, sockets: Vec<TcpListener>, report: &R
     };
     if backend == BackendChoice::Epoll {
         match epoll::Epoll::new(epoll::Config::new(connections_max)) {
-            Ok(backend) => serve(backend, seed, sockets, report),
+            Ok(backend) => serve(backend, seed, clock, sockets, report),
             Err(error) => failed(error.into()),
         }
     } else {
         let slots = connections_max.saturating_add(Control::SHED_MAX);
         match uring::Uring::new(uring::Config::new(slots)) {
-            Ok(backend) => serve(backend, seed, sockets, report),
+            Ok(backend) => serve(backend, seed, clock, sockets, report),
             Err(error) => failed(error.into()),
         }
     }
 }
 
-fn serve<B: Backend>(backend: B, seed: Seed, sockets: Vec<TcpListener>, report: &Report) -> Result<(), std::io::Error> {
-    let (entrances, clock) = (Arc::clone(&seed.entrances), SystemClock::new());
+fn serve<B: Backend>(
+    backend: B,
+    seed: Seed,
+    clock: SystemClock,
+    sockets: Vec<TcpListener>,
+    report: &Report,
+) -> Result<(), std::io::Error> {
+    let entrances = Arc::clone(&seed.entrances);
     let proxied = (0..).zip(entrances.iter()).filter(|(_, entrance)| entrance.proxied);
     let backend = Proxy::new(backend, proxied.map(|(number, _)| ListenerId(number)));
     let mut shard = Shard::new(backend, seed);

@@ -10,7 +10,7 @@ use crate::hub::topics::{Interested, Now, Published, Refused};
 use crate::id::{ConnId, ShardId};
 use crate::message::{Message, Topic};
 use crate::rule::Limit;
-use crate::time::Clock;
+use crate::time::{Clock, Stamp};
 
 impl Core {
     /// Bytes of messages that may wait for their fan-out on a shard. Beyond, publications wait where they are.
@@ -159,6 +159,10 @@ impl Core {
     /// Gives a publication its place and sends it to all shards that want it.
     fn own(&mut self, publication: Publication) {
         let Publication { mut message, terms, is_said } = publication;
+        if message.taken.is_none() {
+            // From outside of the shards.
+            message.taken = Stamp::of(self.now);
+        }
         self.metrics.publications_total.add(1);
         let key = terms.as_ref().and_then(|terms| terms.key.as_deref());
         let now = self.time();
