@@ -81,6 +81,7 @@ pub mod topic;
 use std::borrow::Cow;
 
 use crate::close::CloseReason;
+use crate::codec::trace::Trace;
 use crate::codec::websocket::deflate::Deflater;
 use crate::hub::{Group, Start};
 use crate::id::{ConnId, ShardId};
@@ -90,6 +91,7 @@ use crate::session::{self, Encoder, Protocol};
 use crate::time::Instant;
 
 pub use crate::codec::grpc::{Code, Status};
+pub use crate::codec::trace;
 pub use crate::config::SlowConsumer;
 pub use router::{Request, RouteId, Router};
 
@@ -462,7 +464,21 @@ impl<'a> Context<'a> {
     /// [`Context::publish`], and [`Handler::published`] is told what became of it, with this number. A message whose idempotency key is
     /// that of one in the topic's history is the same message: it is not published twice.
     pub fn publish_for(&mut self, topic: Topic, kind: Kind, payload: &[u8], number: u32, key: Option<&str>) {
-        let message = self.message(topic, kind, payload);
+        self.publish_traced(topic, kind, payload, number, key, None);
+    }
+
+    /// The same for a message that belongs to a trace, which its subscribers are told where their format has room.
+    pub fn publish_traced(
+        &mut self,
+        topic: Topic,
+        kind: Kind,
+        payload: &[u8],
+        number: u32,
+        key: Option<&str>,
+        trace: Option<Trace<'_>>,
+    ) {
+        let publisher = Publisher { shard: self.shard, connection: self.id };
+        let message = Message::traced(topic, kind, payload, Some(publisher), trace);
         self.effects.push(Effect::PublishFor(message, number, key.map(Box::from)));
     }
 

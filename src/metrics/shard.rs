@@ -147,6 +147,8 @@ shard_metrics! {
         topics_owned: Gauge,
         /// Subscriptions held now.
         subscriptions: Gauge,
+        /// Spans of recorded traces that were not told, because publishers began too many.
+        spans_suppressed_total: Counter,
         /// Topics with subscribers on this shard.
         topics: Gauge,
         /// Heartbeats sent.

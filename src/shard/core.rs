@@ -18,6 +18,7 @@ use super::orders::trace::Tracer;
 use super::paces::Paces;
 use super::peers::Peers;
 use super::permits::Rulings;
+use super::spans::Spans;
 use super::table::Table;
 use crate::app::files::{Desk, Done};
 use crate::app::{Effect, Router, Subject};
@@ -81,6 +82,8 @@ pub struct Core {
     pub(super) log: PeerLog,
     /// What ends with this turn and is measured then.
     pub(super) latencies: Latencies,
+    /// What it says about traces.
+    pub(super) spans: Spans,
 
     pub(super) now: Instant,
     pub(super) tick: Tick,
@@ -244,6 +247,7 @@ impl Core {
             outboxes: Outboxes::default(),
             log: PeerLog::new(id),
             latencies: Latencies::default(),
+            spans: Spans::new(id),
             live,
             live_version,
             limits,

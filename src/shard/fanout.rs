@@ -12,6 +12,7 @@ use super::core::{Core, Send, Sent};
 use super::egress::weight_of;
 use super::latency::Heads;
 use super::pace::Pace;
+use super::spans::{Times, unix_ns};
 use crate::app::SlowConsumer;
 use crate::buf::Outbox;
 use crate::close::CloseReason;
@@ -40,7 +41,7 @@ impl<B: Backend> Shard<B> {
             let Some(topic) = self.core.fan_outs.pop_front() else { return };
             let room = Self::OWED_MAX.saturating_sub(self.core.owed);
             let now = pace.seen().unwrap_or(self.core.now);
-            let (served, more) = self.slice(topic, room, now);
+            let (served, more) = self.slice(topic, room, now, pace.clock());
             if more {
                 self.core.list_fan_out(topic);
             }
@@ -56,7 +57,7 @@ impl<B: Backend> Shard<B> {
 
     /// Serves members of a topic, for as much work as is left in `room`. Returns how much that was, and whether the topic
     /// has more to do.
-    fn slice(&mut self, topic: TopicKey, room: usize, now: Instant) -> (usize, bool) {
+    fn slice(&mut self, topic: TopicKey, room: usize, now: Instant, clock: &impl Clock) -> (usize, bool) {
         if self.core.members.group(topic).is_some() {
             self.core.members.delist(topic);
             return self.share(topic, room);
@@ -73,6 +74,9 @@ impl<B: Backend> Shard<B> {
             batch: number,
             owed,
             tracer,
+            spans,
+            now: turn,
+            unix_ms,
             id: shard,
             latencies,
             ..
@@ -129,6 +133,11 @@ impl<B: Backend> Shard<B> {
         if end == all.len() {
             latencies.fan_out(batch.began);
             batch.messages.iter().for_each(|message| latencies.delivery(message.taken));
+            for message in batch.messages.iter().filter(|message| message.is_sampled()) {
+                let Some(span) = spans.begin(message, *turn, metrics) else { break };
+                let times = Times { begin_ms: message.time_ms, end_ns: unix_ns(clock.now(), *turn, *unix_ms) };
+                spans.tell("deliver", span, message, times, all.len() as u64);
+            }
         }
         *owed += (end - begin) * weight;
         let more = end < all.len() || members.end_batch(topic);

@@ -44,6 +44,7 @@ mod publish;
 mod pump;
 mod requests;
 mod shedding;
+pub mod spans;
 mod streams;
 mod subscribe;
 mod table;

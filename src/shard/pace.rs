@@ -75,6 +75,11 @@ impl<'a, C: Clock> Pace<'a, C> {
         Self { clock, part, end: None, seen: None, steps: 0 }
     }
 
+    /// The clock that it goes by.
+    pub(super) const fn clock(&self) -> &'a C {
+        self.clock
+    }
+
     /// Whether there is time for one more step. The first few always have it, so that every phase gets on.
     pub(super) fn more(&mut self) -> bool {
         self.steps = self.steps.saturating_add(1);

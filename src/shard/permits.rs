@@ -100,6 +100,7 @@ impl Core {
 
     fn stage(&mut self, mut publication: Publication) {
         publication.message.taken = Stamp::of(self.now);
+        publication.message.time_ms = self.unix_ms;
         self.staged_bytes += publication.message.memory();
         self.staged.push_back(publication);
     }
