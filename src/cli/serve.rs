@@ -22,10 +22,13 @@ HOLDLINE_LOG=debug shows more log lines, as --log-level does.
 
 When every listener accepts, `listening on URL` for each, the admin page last, and then `ready` go to standard output.
 
+SIGHUP reads the configuration anew and follows what can change without a restart; the log says what that is. A wrong \
+one changes nothing.
+
 SIGTERM or SIGINT drains; a second one ends at once with exit status 1. Exit status: 0 after a clean drain, 1 for a \
 failure while running, 2 for bad arguments or configuration.";
 
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub(super) struct Args {
     /// A TOML file, such as `holdline default-config` prints
@@ -89,20 +92,29 @@ impl Args {
     }
 
     /// The configuration after file, environment and flags.
-    fn configuration(&self, environment: std::env::VarsOs) -> Result<Config, Failure> {
+    fn configuration(&self, reading: Reading) -> Result<Config, Vec<Problem>> {
         let mut loader = Loader::new();
-        if let Some(path) = &self.config {
-            loader.file(path);
+        match (&self.config, reading) {
+            (None, _) => {}
+            (Some(path), Reading::First) => loader.file(path),
+            (Some(path), Reading::Again) => loader.file_again(path),
         }
-        loader.environment(environment);
+        loader.environment(std::env::vars_os());
         loader.flags("--listen", "listen", &self.listen);
         for (flag, key, value) in self.flags() {
             if let Some(value) = value {
                 loader.flag(flag, key, value);
             }
         }
-        loader.finish().map_err(|problems| Failure::usage(first_of(&problems)))
+        loader.finish()
     }
+}
+
+/// Whether the configuration is read for a server that starts, or for one that runs.
+#[derive(Clone, Copy)]
+enum Reading {
+    First,
+    Again,
 }
 
 /// One line for all problems.
@@ -116,12 +128,14 @@ pub(super) fn first_of(problems: &[Problem]) -> String {
 
 /// Runs the server until it has drained.
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
-    let config = args.configuration(std::env::vars_os())?;
+    let config = args.configuration(Reading::First).map_err(|problems| Failure::usage(first_of(&problems)))?;
     logging::start(config.log_format, &config.log_filter);
     // Before the server says that it is ready: whoever sends a signal then must not find it deaf.
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])
         .map_err(|error| Failure::runtime(format_args!("cannot handle signals: {error}, at the start: try again")))?;
     let server = Arc::new(Server::start(&config, standard_routes()).map_err(not_started)?);
+    let source = args.clone();
+    server.reloader().read_from(Box::new(move || source.configuration(Reading::Again)));
     let (backend, shards) = (server.backend().name(), server.metrics().shards.len());
     tracing::info!(backend, shards, connections_max = config.limits.connections_max, "serving");
     if let Some(warning) = doctor::warning(&config, server.backend()) {
@@ -139,7 +153,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         let spawned = thread::Builder::new().name("wait".to_owned()).spawn(wait);
         spawned.map_err(|error| Failure::runtime(format_args!("no thread: {error}, at the start: raise ulimit -u")))?
     };
-    obey(&mut signals, &server, &config)?;
+    obey(&mut signals, &server)?;
     match waiter.join() {
         Ok(result) => result.map_err(Failure::runtime),
         Err(panic) => {
@@ -166,14 +180,12 @@ fn announce(urls: &[String]) {
 }
 
 /// Does what signals ask for until the server has ended.
-fn obey(signals: &mut Signals, server: &Server, config: &Config) -> Result<(), Failure> {
+fn obey(signals: &mut Signals, server: &Server) -> Result<(), Failure> {
     let mut draining = false;
     for signal in signals.forever() {
         match signal {
-            SIGHUP => tracing::warn!(
-                "SIGHUP: no setting can change while the server runs yet (listeners, backend, shards, limits, \
-                 heartbeats, origins); drain this server and start another"
-            ),
+            // The log hears what came of it.
+            SIGHUP => drop(server.reloader().reload()),
             _ if draining => {
                 server.abort();
                 let what = "ended by a second signal, during the drain: give it the time of --drain to end cleanly";
@@ -182,7 +194,7 @@ fn obey(signals: &mut Signals, server: &Server, config: &Config) -> Result<(), F
             _ => {
                 draining = true;
                 let connections = server.metrics().total(|shard| shard.connections.get());
-                let period = config.drain;
+                let period = server.reloader().running().drain;
                 tracing::info!(connections, ?period, "draining; another signal ends at once");
                 server.drain(period);
             }

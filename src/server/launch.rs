@@ -50,7 +50,7 @@ impl Launch {
         // One for all: what one shard stamps another measures.
         let clock = SystemClock::new();
         let postbox = mails[0].postbox();
-        let publisher = Publisher::new(postbox, Arc::clone(&self.control), limits.message_bytes_max);
+        let publisher = Publisher::new(postbox, Arc::clone(&self.control));
         let group = Group { control: self.control, doorbells, publisher, threads: Mutex::default() };
         for ((number, mail), sockets) in (0..).zip(mails).zip(self.sockets) {
             let seed = Seed {
@@ -98,6 +98,10 @@ impl Group {
     pub(super) fn drainer(&self, phase: &Arc<PhaseCell>) -> Drainer {
         let (control, doorbells) = (Arc::clone(&self.control), Arc::clone(&self.doorbells));
         Drainer { phase: Arc::clone(phase), control, doorbells }
+    }
+
+    pub(super) fn doorbells(&self) -> Arc<[Arc<Doorbell>]> {
+        Arc::clone(&self.doorbells)
     }
 
     pub(super) fn end(&self) {

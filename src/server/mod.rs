@@ -50,6 +50,7 @@ mod api;
 mod bind;
 mod launch;
 mod publisher;
+pub mod reload;
 mod watch;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -72,6 +73,7 @@ use self::admin::{Admin, Phase, PhaseCell};
 use self::api::{Desk, Realm};
 use self::bind::Bound;
 use self::launch::{Drainer, Group, Launch};
+use self::reload::Reloader;
 use self::watch::Watch;
 
 pub use self::publisher::{PublishError, Publisher};
@@ -144,6 +146,7 @@ pub struct Server {
     admin: Option<Group>,
     /// The worker of the admin API.
     _api: Option<api::Thread>,
+    reloader: Arc<Reloader>,
     _watch: Watch,
 }
 
@@ -169,7 +172,7 @@ impl Server {
             .zip(&listening)
             .map(|(listen, url)| entrance(config, listen, url, &site))
             .collect::<Result<Vec<_>, _>>()?;
-        let control = Arc::new(Control::new(live(config)));
+        let control = Arc::new(Control::new(live(config)?));
         let serving = Launch {
             backend,
             entrances: entrances.into(),
@@ -181,10 +184,11 @@ impl Server {
         }
         .start()?;
         let drainer = serving.drainer(&phase);
+        let reloader = Arc::new(Reloader::new(config, Arc::clone(&control), serving.doorbells()));
         let (mut admin, mut api) = (None, None);
         if let Some(address) = config.admin {
             let realm = Realm {
-                config: config.clone(),
+                reloader: Arc::clone(&reloader),
                 control: Arc::clone(&control),
                 metrics: metrics.clone(),
                 phase: Arc::clone(&phase),
@@ -198,9 +202,9 @@ impl Server {
         if let Some(hint) = bind::somaxconn().and_then(|max| bind::small_backlog(max, config.limits.connections_max)) {
             tracing::warn!("{hint}");
         }
-        let watch = Watch::start(control, metrics.clone(), config.limits.memory_free_bytes_min)?;
+        let watch = Watch::start(control, metrics.clone())?;
         phase.advance(Phase::Running);
-        Ok(Self { _watch: watch, metrics, phase, backend, listening, serving, drainer, admin, _api: api })
+        Ok(Self { _watch: watch, metrics, phase, backend, listening, serving, drainer, admin, reloader, _api: api })
     }
 
     /// URLs with real ports, in the order configured, admin last.
@@ -237,6 +241,12 @@ impl Server {
     /// Ends at once: connections are reset.
     pub fn abort(&self) {
         self.serving.end();
+    }
+
+    /// The configuration that runs, and the way to another one without a restart.
+    #[must_use]
+    pub const fn reloader(&self) -> &Arc<Reloader> {
+        &self.reloader
     }
 
     /// The counters.
@@ -316,8 +326,8 @@ fn entrance(config: &Config, listen: &Listen, url: &str, site: &Arc<dyn Site>) -
 }
 
 /// What can be replaced while the server runs.
-fn live(config: &Config) -> Live {
-    Live::of(config)
+fn live(config: &Config) -> Result<Live, StartError> {
+    Ok(Live::of(config))
 }
 
 fn start_admin(
@@ -333,7 +343,7 @@ fn start_admin(
     let pages = Admin::new(realm.metrics.clone(), Arc::clone(&realm.phase), about);
     let limits = crate::config::Limits {
         connections_max: CONNECTIONS_MAX,
-        message_bytes_max: realm.config.limits.message_bytes_max,
+        message_bytes_max: realm.reloader.running().limits.message_bytes_max,
         // Lines of a trace are for those who are there.
         history: crate::config::History { messages_max: 0, ..Default::default() },
         ..Default::default()

@@ -10,7 +10,7 @@ use super::control::{Control, Phase};
 use super::entrance::Entrance;
 use super::groups::Share;
 use super::latency::Latencies;
-use super::live::Live;
+use super::live::{Hurry, Live};
 use super::log::{Ended, PeerLog};
 use super::mail::{Mail, OwnMail, Publication};
 use super::orders::Orders;
@@ -94,6 +94,10 @@ pub struct Core {
     pub(super) listened: Tick,
     pub(super) phase: Phase,
     pub(super) drain: Option<Drain>,
+    /// Deadlines have come nearer.
+    pub(super) hurry: Option<Hurry>,
+    /// Since when there is an idle timeout.
+    pub(super) idle_since: Tick,
 
     /// Frames of connections' own that this batch sends; at its end, those of the connection at hand.
     pub(super) out: Vec<u8>,
@@ -258,6 +262,8 @@ impl Core {
             listened: Tick::default(),
             phase: Phase::Running,
             drain: None,
+            hurry: None,
+            idle_since: Tick(0),
             out: Vec::new(),
             out_start: 0,
             corked: None,
