@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import threading
 import time
 import unittest
 
@@ -10,7 +9,7 @@ import grpc
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from grpc_edge import ClientMessage, edge
+from grpc_edge import Member, channel
 from h2_peer import Peer
 from http_answers import check_error
 from raw import connect as tcp
@@ -58,7 +57,7 @@ def of(topic):
 class Kicks(unittest.TestCase):
     def test_every_protocol_is_listed_and_hears_that_it_ends(self):
         http = f"127.0.0.1:{server.http_port}"
-        line = tcp(server.ports[1])
+        line = tcp(server.ports[LINE_TOPIC])
         events = subprocess.Popen(
             ["curl", "--silent", "--no-buffer", "--max-time", str(SECONDS_MAX), "--header", "Accept: text/event-stream"]
             + [f"http://{http}/topics/room"],
@@ -68,18 +67,22 @@ class Kicks(unittest.TestCase):
             ["curl", "--silent", "--no-buffer", "--max-time", str(SECONDS_MAX), f"http://{http}/topics/room?stream=1"],
             stdout=subprocess.PIPE,
         )
+        call = Member(channel(server.http_port))
+        call.join("room")
         with connect(f"ws://{http}/topics/room") as websocket:
-            until("all are there", lambda: len(of("room")) == 4)
+            until("all are there", lambda: len(of("room")) == 5)
             found = of("room")
-            protocols = {"websocket", "tcp_line", "sse", "json_stream"}
+            protocols = {"websocket", "tcp_line", "sse", "json_stream", "grpc"}
             self.assertEqual({connection["protocol"] for connection in found}, protocols)
             self.assertTrue(all(connection["address"].startswith("127.0.0.1:") for connection in found))
             closed = post("/api/kick", topic="room", reason="the room is closed", code=4321)
-            self.assertEqual(closed, {"closed": 4, "done": True})
+            self.assertEqual(closed, {"closed": 5, "done": True})
             with self.assertRaises(ConnectionClosed) as raised:
                 websocket.recv(timeout=SECONDS_MAX)
             self.assertEqual((raised.exception.rcvd.code, raised.exception.rcvd.reason), (4321, "the room is closed"))
         self.assertEqual(read_to_end(line), b"")
+        self.assertEqual(call.status(), grpc.StatusCode.ABORTED)
+        self.assertEqual(call.call.details(), "the room is closed")
         events.communicate(timeout=SECONDS_MAX)
         lines.communicate(timeout=SECONDS_MAX)
         self.assertEqual((events.returncode, lines.returncode), (0, 0), "both end as they should")
