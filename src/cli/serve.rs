@@ -129,7 +129,7 @@ pub(super) fn first_of(problems: &[Problem]) -> String {
 /// Runs the server until it has drained.
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let config = args.configuration(Reading::First).map_err(|problems| Failure::usage(first_of(&problems)))?;
-    logging::start(config.log_format, &config.log_filter);
+    logging::start(&config);
     // Before the server says that it is ready: whoever sends a signal then must not find it deaf.
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])
         .map_err(|error| Failure::runtime(format_args!("cannot handle signals: {error}, at the start: try again")))?;

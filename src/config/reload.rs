@@ -12,6 +12,7 @@ const AT_START: &[&str] = &[
     "shards",
     "public",
     "log.format",
+    "otel.endpoint",
     // Tables and queues have their size.
     "limits.connections_max",
     "limits.mailbox_capacity",
