@@ -51,6 +51,8 @@ mod bind;
 mod launch;
 mod publisher;
 pub mod reload;
+mod tls;
+mod validity;
 mod watch;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -77,6 +79,7 @@ use self::reload::Reloader;
 use self::watch::Watch;
 
 pub use self::publisher::{PublishError, Publisher};
+pub use self::tls::TlsError;
 
 /// Why a server did not start, in one line: what, where, how to mend it.
 #[derive(Debug, thiserror::Error)]
@@ -111,6 +114,12 @@ pub enum StartError {
         /// What the kernel said.
         error: std::io::Error,
     },
+    /// A certificate or a key is not usable.
+    #[error("cannot speak TLS: {0}")]
+    Tls(#[from] TlsError),
+    /// TLS is not to be had as it is configured.
+    #[error("cannot speak TLS: {0}, at the start: please report it")]
+    Crypto(rustls::Error),
     /// Too many shards or listeners.
     #[error("{0}")]
     TooMany(String),
@@ -166,6 +175,7 @@ impl Server {
         }
         let mut listening: Vec<String> = bound.iter().map(|bound| bound.url.clone()).collect();
         let site = site(config)?;
+        let keeper = tls::Keeper::new(config)?;
         let entrances = config
             .listeners
             .iter()
@@ -180,11 +190,12 @@ impl Server {
             control: Arc::clone(&control),
             metrics: metrics.clone(),
             router,
+            tls: keeper.as_ref().map(|keeper| (tls::speaks(config), Arc::clone(&keeper.current))),
             name: "shard",
         }
         .start()?;
         let drainer = serving.drainer(&phase);
-        let reloader = Arc::new(Reloader::new(config, Arc::clone(&control), serving.doorbells()));
+        let reloader = Arc::new(Reloader::new(config, keeper, Arc::clone(&control), serving.doorbells()));
         let (mut admin, mut api) = (None, None);
         if let Some(address) = config.admin {
             let realm = Realm {
@@ -357,6 +368,7 @@ fn start_admin(
         control: Arc::new(Control::new(Live::new(limits))),
         metrics: Metrics::new(1),
         router: desk.routes(),
+        tls: None,
         name: "admin",
     };
     let group = launch.start()?;

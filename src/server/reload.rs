@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use super::tls::Keeper;
 use super::{StartError, live, lock, ring_all};
 use crate::config::{Config, Difference, Problem};
 use crate::logging;
@@ -50,6 +51,8 @@ pub struct Reloader {
     /// Of what the server was started from, and what of later ones could be followed.
     running: Mutex<Arc<Config>>,
     source: Mutex<Option<Source>>,
+    /// Where listeners speak TLS.
+    tls: Mutex<Option<Keeper>>,
     control: Arc<Control>,
     doorbells: Arc<[Arc<Doorbell>]>,
     /// Reloads that went well, and that did not.
@@ -60,10 +63,15 @@ pub struct Reloader {
 }
 
 impl Reloader {
-    pub(super) fn new(config: &Config, control: Arc<Control>, doorbells: Arc<[Arc<Doorbell>]>) -> Self {
+    pub(super) fn new(
+        config: &Config,
+        tls: Option<Keeper>,
+        control: Arc<Control>,
+        doorbells: Arc<[Arc<Doorbell>]>,
+    ) -> Self {
         let running = Mutex::new(Arc::new(config.clone()));
         let (well, badly, since) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(unix_seconds()));
-        Self { running, source: Mutex::default(), control, doorbells, well, badly, since }
+        Self { running, source: Mutex::default(), tls: Mutex::new(tls), control, doorbells, well, badly, since }
     }
 
     /// The configuration that runs.
@@ -127,6 +135,10 @@ impl Reloader {
         let mut running = lock(&self.running);
         let (config, difference) = config.over(&running).map_err(ReloadError::Wrong)?;
         let live = live(&config)?;
+        // Certificates are read again whether their names have changed or not: connections that are there keep theirs.
+        if let Some(keeper) = lock(&self.tls).as_mut() {
+            keeper.reload(&config)?;
+        }
         self.control.replace(live);
         ring_all(&self.doorbells);
         logging::follow(&config.log_filter);
@@ -161,7 +173,18 @@ mod tests {
     use crate::config::Loader;
 
     /// Applied by the server itself, or looked at only while a configuration is checked.
-    const NOT_OF_SHARDS: [&str; 2] = ["insecure", "log.level"];
+    const NOT_OF_SHARDS: [&str; 9] = [
+        "insecure",
+        "log.level",
+        // Followed by TLS listeners, for the handshakes that begin then.
+        "tls.certificates",
+        "tls.keys",
+        "tls.client_ca",
+        "tls.client_certificates",
+        "tls.version_min",
+        "tls.tickets",
+        "tls.handshake_ration",
+    ];
 
     fn load(text: &str) -> Result<Config, Vec<Problem>> {
         let mut loader = Loader::new();
@@ -172,7 +195,7 @@ mod tests {
     fn reloader(text: &str) -> Reloader {
         let config = load(text).unwrap();
         let control = Arc::new(Control::new(live(&config).unwrap()));
-        Reloader::new(&config, control, Arc::default())
+        Reloader::new(&config, None, control, Arc::default())
     }
 
     /// Some other value for a key than its default, in a file that is right. A key whose values look otherwise needs one here.
