@@ -38,6 +38,7 @@ macro_rules! named {
 }
 
 mod endpoint;
+mod credentials;
 mod filter;
 mod limits;
 mod listen;
@@ -59,6 +60,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use endpoint::Endpoint;
+use crate::access::Access;
+
 pub use filter::{LogFilter, LogFilterError};
 pub use limits::{History, Http2Limits, Limits, OverRate};
 pub(crate) use listen::parse_query as parse_tcp_query;
@@ -85,6 +88,8 @@ pub struct Config {
     pub proxies: Networks,
     /// Where operators look: metrics, health, dashboard. `None`: nowhere.
     pub admin: Option<SocketAddr>,
+    /// Who may do what.
+    pub access: Access,
     /// Whether listeners may be open to the network though nobody is asked who they are.
     pub insecure: bool,
     /// How the kernel is asked.
@@ -126,6 +131,7 @@ impl Default for Config {
             listeners: vec![Listen::http(local(8080)), Listen::tcp(local(7000))],
             proxies: Networks::default(),
             admin: Some(local(9090)),
+            access: Access::default(),
             insecure: false,
             backend: BackendChoice::default(),
             shards: 0,
