@@ -113,6 +113,8 @@ labelled! {
         Origin = "origin_not_allowed",
         /// Topics: a publication by somebody who may not publish there.
         PublishNotAllowed = "publish_not_allowed",
+        /// HTTP: without a token, or with one that does not do.
+        Unauthorized = "unauthorized",
         /// Handshake: the client did not wait for the answer.
         BytesBeforeSwitch = "bytes_before_switch",
         /// WebSocket: a reserved bit.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::config::Pattern;
+use crate::rule::AuthRefusal;
 
 /// What the bearer of a token or a key may do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -11,6 +12,8 @@ pub struct Grant {
     pub user: Option<Box<str>>,
     pub(super) subscribe: Arc<[Pattern]>,
     pub(super) publish: Arc<[Pattern]>,
+    /// Nothing was shown for it.
+    pub is_anonymous: bool,
     /// It is an operator.
     pub is_operator: bool,
     /// The Unix second at which it ends; `None`: never.
@@ -25,7 +28,14 @@ impl Grant {
     #[must_use]
     pub fn new(user: Option<&str>, subscribe: &[Pattern], publish: &[Pattern]) -> Self {
         let user = user.map(Box::from);
-        Self { user, subscribe: subscribe.into(), publish: publish.into(), is_operator: false, expires: None }
+        let (subscribe, publish) = (subscribe.into(), publish.into());
+        Self { user, subscribe, publish, is_anonymous: false, is_operator: false, expires: None }
+    }
+
+    /// A grant for nothing, of those who have shown nothing.
+    #[must_use]
+    pub fn nobody() -> Self {
+        Self { is_anonymous: true, ..Self::default() }
     }
 
     /// Whether it may read a topic of this name: its messages, its history and its state.
@@ -38,6 +48,12 @@ impl Grant {
     #[must_use]
     pub fn may_publish(&self, topic: &str) -> bool {
         self.publish.iter().any(|pattern| pattern.matches(topic))
+    }
+
+    /// Why it does not allow something: it is too little, or nothing was shown that could allow more.
+    #[must_use]
+    pub const fn refusal(&self) -> AuthRefusal {
+        if self.is_anonymous { AuthRefusal::Missing } else { AuthRefusal::Forbidden }
     }
 
     /// The last Unix second at which a connection may still use it, where that is bounded: so long after its end.

@@ -109,14 +109,15 @@ impl Default for Access {
     }
 }
 
-/// Without what is secret.
+/// Keys and API keys do not show what is secret.
 impl fmt::Debug for Access {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let api_keys = self.api_keys.content.len();
-        f.debug_struct("Access")
-            .field("keys", &self.keys().count())
-            .field("api_keys", &api_keys)
-            .finish_non_exhaustive()
+        let Self { jwks, public_keys, secret, issuers, audiences, leeway, one_time, must_expire, claim, .. } = self;
+        let Self { subscribe, publish, anonymous_subscribe, anonymous_publish, api_keys, renew_grace, .. } = self;
+        let keys = (jwks, public_keys, secret, api_keys);
+        let tokens = (issuers, audiences, leeway, one_time, must_expire, claim, renew_grace);
+        let topics = (subscribe, publish, anonymous_subscribe, anonymous_publish);
+        f.debug_struct("Access").field("keys", &keys).field("tokens", &tokens).field("topics", &topics).finish()
     }
 }
 
@@ -157,12 +158,12 @@ impl Access {
     ///
     /// # Errors
     /// When that is nothing at all.
-    pub fn anonymous(&self) -> Result<Verified, AuthRefusal> {
+    pub fn anonymous(&self) -> Result<Arc<Grant>, AuthRefusal> {
         if self.anonymous_subscribe.is_empty() && self.anonymous_publish.is_empty() {
             return Err(AuthRefusal::Missing);
         }
         let grant = Grant::new(None, &self.anonymous_subscribe, &self.anonymous_publish);
-        Ok(Verified { grant: Arc::new(grant), once: None })
+        Ok(Arc::new(Grant { is_anonymous: true, ..grant }))
     }
 
     /// What the bearer of a token or an API key may do, at this time in milliseconds of Unix time.

@@ -337,7 +337,7 @@ fn api_keys_are_compared_by_their_hash() {
 fn nobody_in_particular_may_do_what_is_said() {
     assert_eq!(with_secret().anonymous(), Err(AuthRefusal::Missing));
     let access = Access { anonymous_subscribe: vec![Pattern::parse("public/**").unwrap()], ..with_secret() };
-    let grant = access.anonymous().unwrap().grant;
+    let grant = access.anonymous().unwrap();
     assert!(grant.may_subscribe("public/a/b") && !grant.may_publish("public/a") && grant.user.is_none());
     assert!(!Access::default().is_on() && access.is_on());
 }

@@ -37,8 +37,8 @@ macro_rules! named {
     };
 }
 
-mod endpoint;
 mod credentials;
+mod endpoint;
 mod filter;
 mod limits;
 mod listen;
@@ -59,9 +59,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use endpoint::Endpoint;
 use crate::access::Access;
 
+pub use endpoint::Endpoint;
 pub use filter::{LogFilter, LogFilterError};
 pub use limits::{History, Http2Limits, Limits, OverRate};
 pub(crate) use listen::parse_query as parse_tcp_query;

@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::endpoint::Collector;
 use super::credentials::{ApiKeyFile, Claim, Jwks, Names, Patterns, PublicKeys, Secret};
+use super::endpoint::Collector;
 use super::filter::Filter;
 use super::lists::{Address, Listeners, NetworkList, OriginList, Subprotocols};
 use super::problem::Wrong;
