@@ -63,7 +63,7 @@ use crate::app::Router;
 use crate::app::files::Files;
 use crate::app::opening::Opening;
 use crate::app::site::{DemoSite, Site};
-use crate::config::{BackendChoice, Config, Framing, Listen, Transport};
+use crate::config::{BackendChoice, Config, Framing, History, Limits, Listen, Transport};
 use crate::io::{epoll, uring};
 use crate::mailbox::Doorbell;
 use crate::message::Topic;
@@ -341,37 +341,45 @@ fn live(config: &Config) -> Result<Live, StartError> {
     Ok(Live::of(config))
 }
 
+/// The same of the admin listener.
+fn admin_live(config: &Config) -> Live {
+    const CONNECTIONS_MAX: usize = 64;
+    let limits = Limits {
+        connections_max: CONNECTIONS_MAX,
+        message_bytes_max: config.limits.message_bytes_max,
+        // Lines of a trace are for those who are there.
+        history: History { messages_max: 0, ..History::default() },
+        ..Limits::default()
+    };
+    Live { access: Arc::new(config.access.clone()), operators_only: true, ..Live::new(limits) }
+}
+
 fn start_admin(
     address: std::net::SocketAddr,
     realm: Realm,
     backend: BackendChoice,
     listening: &[String],
 ) -> Result<(Group, api::Thread, String), StartError> {
-    const CONNECTIONS_MAX: usize = 64;
     let bound = Bound::new(&Listen::http(address), 1, None)?;
     let url = bound.url.clone();
     let about = vec![("backend", backend.name().to_owned()), ("listeners", listening.join("\n"))];
     let pages = Admin::new(realm.metrics.clone(), Arc::clone(&realm.phase), about);
-    let limits = crate::config::Limits {
-        connections_max: CONNECTIONS_MAX,
-        message_bytes_max: realm.reloader.running().limits.message_bytes_max,
-        // Lines of a trace are for those who are there.
-        history: crate::config::History { messages_max: 0, ..Default::default() },
-        ..Default::default()
-    };
+    let reloader = Arc::clone(&realm.reloader);
+    let control = Arc::new(Control::new(admin_live(&reloader.running())));
     let (desk, inbox) = Desk::new(realm, address.ip().is_loopback());
     let kind = EntranceKind::Http { site: Arc::new(pages.with_api(Arc::clone(&desk))), routes: true };
     let launch = Launch {
         backend: BackendChoice::Epoll,
         entrances: [Entrance { url: url.clone(), kind, proxied: false }].into(),
         sockets: bind::per_shard(vec![bound], 1),
-        control: Arc::new(Control::new(Live::new(limits))),
+        control: Arc::clone(&control),
         metrics: Metrics::new(1),
         router: desk.routes(),
         tls: None,
         name: "admin",
     };
     let group = launch.start()?;
+    reloader.follow_admin(control, group.doorbells());
     let thread = inbox.start(desk, group.postbox());
     let thread = thread.map_err(|error| group.fail(StartError::Thread(error)))?;
     Ok((group, thread, url))
