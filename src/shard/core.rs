@@ -79,6 +79,8 @@ pub struct Core {
     pub(super) listened: Tick,
     pub(super) phase: Phase,
     pub(super) drain: Option<Drain>,
+    /// Connections may still come in.
+    pub(super) listening: bool,
 
     /// Frames of connections' own that this batch sends; at its end, those of the connection at hand.
     pub(super) out: Vec<u8>,
@@ -180,6 +182,8 @@ pub(super) enum Sent {
 pub(super) struct Drain {
     pub(super) began: Tick,
     pub(super) ticks: u32,
+    /// When the listeners close.
+    pub(super) shuts: Option<Tick>,
     /// Connections below this index have been given their time to leave.
     pub(super) cursor: u32,
     pub(super) index_end: u32,
@@ -203,6 +207,7 @@ impl Core {
     pub(super) fn new(seed: Seed) -> Self {
         let Seed { id, router, entrances, mail, control, metrics } = seed;
         let (live_version, live) = (control.live_version(), control.live());
+        control.listens();
         let limits = Arc::clone(&live.limits);
         let shards = u16::try_from(metrics.shards.len()).unwrap_or(u16::MAX);
         let desk = Desk::new(mail.doorbell());
@@ -236,6 +241,7 @@ impl Core {
             listened: Tick::default(),
             phase: Phase::Running,
             drain: None,
+            listening: true,
             out: Vec::new(),
             out_start: 0,
             corked: None,
@@ -344,7 +350,7 @@ impl Core {
     pub(super) fn is_done(&self) -> bool {
         match self.phase {
             Phase::Running => false,
-            Phase::Draining => self.table.len() == 0 && self.control.connections() == 0,
+            Phase::Draining => self.table.len() == 0 && self.control.is_deserted(),
             Phase::Ending => true,
         }
     }

@@ -47,7 +47,7 @@ impl<B: Backend> Shard<B> {
     }
 
     fn accepted(&mut self, accepted: Accepted) {
-        if self.core.phase != super::Phase::Running {
+        if self.core.phase == super::Phase::Ending {
             return self.refuse(accepted);
         }
         if let Err(limit) = self.core.control.admit(self.core.now) {
@@ -61,6 +61,7 @@ impl<B: Backend> Shard<B> {
         self.begin_output(id);
         let fed = self.core.open_bound(id);
         self.after_feed(id, fed);
+        self.core.hand_out_late_leave(id);
     }
 
     pub(super) fn attach(&mut self, accepted: Accepted, id: ConnId) {

@@ -173,7 +173,9 @@ impl Requests<'_> {
     fn reply_to<'h>(&self, head: &Head<'_>, caller: Caller<'h>) -> Reply<'h> {
         let origin = if let Caller::Friend(origin) = caller { Some(origin) } else { None };
         let reply = head.reply(self.date);
-        Reply { origin, version: self.version.unwrap_or(reply.version), ..reply }
+        // In a drain each answer is a connection's last: whoever pools connections hears of it before they close.
+        let keep_alive = reply.keep_alive && (self.version.is_some() || !self.is_draining);
+        Reply { origin, keep_alive, version: self.version.unwrap_or(reply.version), ..reply }
     }
 
     /// The route of a path, and what its parameter stands for.

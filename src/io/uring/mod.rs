@@ -59,7 +59,7 @@ pub use self::sources::Sources;
 use self::table::Table;
 use crate::id::{ConnId, ListenerId};
 use crate::io::sys::{self, Eventfd};
-use crate::io::{Accepted, Backend, Completion, Ending, Lease, Out, Short, Wake};
+use crate::io::{Accepted, Backend, Backlog, Completion, Ending, Lease, Out, Short, Wake};
 
 /// One shard's rings. It belongs to the thread that made it.
 pub struct Uring {
@@ -185,9 +185,13 @@ impl Backend for Uring {
         self.submit_all();
     }
 
-    fn stop_listening(&mut self) {
-        self.close_listeners();
+    fn stop_listening(&mut self, id: ListenerId, backlog: Backlog) {
+        self.close_listener(id, backlog);
         self.submit_all();
+    }
+
+    fn is_listening(&self) -> bool {
+        self.listeners.iter().any(Listener::is_open)
     }
 
     fn attach(&mut self, accepted: Accepted, id: ConnId) {
