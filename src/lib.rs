@@ -54,7 +54,8 @@
 //!
 //! ```text
 //!  cli                                 flags and the terminal
-//!  server   swarm   doctor             shards on threads, admin pages, signals; a crowd of clients; what limits a machine
+//!  server   swarm   doctor   logging   shards on threads, admin pages, signals; a crowd of clients; what limits a machine;
+//!                                      the log
 //!  io::epoll   io::uring   sim         what implements the port: two kernels' interfaces and a simulated network
 //!  io::tun                             and clients without sockets, for load
 //!  shard                               the turn, the only place that sees all below; generic over the backend
@@ -89,6 +90,7 @@ pub mod host;
 pub mod hub;
 pub mod id;
 pub mod io;
+pub mod logging;
 pub mod mailbox;
 pub mod message;
 pub mod metrics;

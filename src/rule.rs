@@ -100,6 +100,8 @@ labelled! {
         WebSocketKey = "bad_websocket_key",
         /// HTTP: from a page of another site.
         Origin = "origin_not_allowed",
+        /// Topics: a publication by somebody who may not publish there.
+        PublishNotAllowed = "publish_not_allowed",
         /// Handshake: the client did not wait for the answer.
         BytesBeforeSwitch = "bytes_before_switch",
         /// WebSocket: a reserved bit.
@@ -252,6 +254,8 @@ labelled! {
         TopicBytesMax = "topic_bytes_max",
         /// There was no room for another topic.
         TopicsMax = "topics_max",
+        /// A publication was refused: its topic had its rate.
+        TopicRate = "topic_rate",
         /// A topic had no room for another queue group.
         GroupsMax = "groups_max",
         /// A peer did not answer a heartbeat in time.

@@ -26,6 +26,7 @@ macro_rules! suite {
     ($name:ident, $harness:ty) => {
         suite! { $name, $harness:
             cases::echoes_in_place,
+            cases::a_connection_comes_with_its_address,
             cases::a_turn_sends_to_many,
             cases::shared_bytes_are_sent_from_start_to_end,
             cases::a_peers_reset_is_a_failure,

@@ -19,7 +19,7 @@ const LAYERS: &[&[&str]] = &[
     &["shard"],
     &["io::epoll", "io::tun", "io::uring", "sim"],
     // A crowd of clients knows nothing of the server that it loads.
-    &["server", "swarm", "doctor"],
+    &["server", "swarm", "doctor", "logging"],
     &["cli"],
 ];
 

@@ -23,9 +23,10 @@ const MARK: &str = "SWARM_TUN_TEST";
 const WS: &str = "ws://198.18.0.1:8080/topics/t";
 const TCP: &str = "tcp://198.18.0.1:7000?app=topic&topic=t";
 const HOLDLINE: &str = env!("CARGO_BIN_EXE_holdline");
-const SERVER: [&str; 8] = [
+const SERVER: [&str; 9] = [
     HOLDLINE,
     "serve",
+    "--insecure",
     "--listen",
     "http://198.18.0.1:8080",
     "--listen",

@@ -21,17 +21,11 @@ pub struct Chat {
 }
 
 impl Chat {
-    /// Says the parts to the room of this connection.
-    fn say(&mut self, parts: &[&[u8]], context: &mut Context<'_>) {
-        if let Some(topic) = context.topic().cloned() {
-            self.say_to(topic, parts, context);
-        }
-    }
-
-    fn say_to(&mut self, topic: Topic, parts: &[&[u8]], context: &mut Context<'_>) {
+    /// The parts as one line.
+    fn line(&mut self, parts: &[&[u8]]) -> &[u8] {
         self.line.clear();
         parts.iter().for_each(|part| self.line.extend_from_slice(part));
-        context.publish(topic, Kind::Text, &self.line);
+        &self.line
     }
 }
 
@@ -47,7 +41,7 @@ impl Handler for Chat {
         };
         let start = only_start(request)?;
         context.subscribe(topic.clone(), Subscribe { start, ..Subscribe::default() });
-        self.say_to(topic, &[name.as_bytes(), b" joined the chat"], context);
+        context.announce(topic, Kind::Text, self.line(&[name.as_bytes(), b" joined the chat"]));
         Ok(())
     }
 
@@ -72,13 +66,19 @@ impl Handler for Chat {
 
     fn message(&mut self, name: &mut Box<str>, kind: Kind, payload: &[u8], context: &mut Context<'_>) {
         match kind {
-            Kind::Text => self.say(&[name.as_bytes(), b": ", payload], context),
+            Kind::Text => {
+                if let Some(room) = context.topic().cloned() {
+                    context.publish(room, kind, self.line(&[name.as_bytes(), b": ", payload]));
+                }
+            }
             Kind::Binary => context.close(CloseReason::Unsupported),
         }
     }
 
     fn close(&mut self, name: &mut Box<str>, _reason: CloseReason, context: &mut Context<'_>) {
-        self.say(&[name.as_bytes(), b" left the chat"], context);
+        if let Some(room) = context.topic().cloned() {
+            context.announce(room, Kind::Text, self.line(&[name.as_bytes(), b" left the chat"]));
+        }
     }
 }
 

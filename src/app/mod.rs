@@ -53,7 +53,7 @@
 //!
 //!     fn close(&mut self, bidder: &mut Bidder, _reason: CloseReason, context: &mut Context<'_>) {
 //!         if let Some(lot) = context.topic().cloned() {
-//!             context.publish(lot, Kind::Text, format!("{} has left", bidder.name).as_bytes());
+//!             context.announce(lot, Kind::Text, format!("{} has left", bidder.name).as_bytes());
 //!         }
 //!     }
 //! }
@@ -85,7 +85,7 @@ use crate::codec::websocket::deflate::Deflater;
 use crate::hub::{Group, Start};
 use crate::id::{ConnId, ShardId};
 use crate::message::{Cursor, Kind, Message, Publisher, Topic, TopicError};
-use crate::rule::Rule;
+use crate::rule::{Limit, Rule};
 use crate::session::{self, Encoder, Protocol};
 use crate::time::Instant;
 
@@ -97,18 +97,12 @@ pub use router::{Request, RouteId, Router};
 /// `/topics`; and the [gRPC services](grpc).
 #[must_use]
 pub fn standard_routes() -> Router {
-    standard_routes_with(SlowConsumer::default())
-}
-
-/// The same with a policy for slow subscribers of chats and topics.
-#[must_use]
-pub fn standard_routes_with(slow_consumer: SlowConsumer) -> Router {
     let router = Router::new()
         .route("/echo", echo::Echo)
-        .route_with("/chat/{room}", chat::Chat::default(), slow_consumer)
-        .route_with("/topics/{topic}", topic::Topics, slow_consumer)
+        .route("/chat/{room}", chat::Chat::default())
+        .route("/topics/{topic}", topic::Topics)
         .route("/topics", topic::Batch);
-    grpc::add_to(router, slow_consumer)
+    grpc::add_to(router)
 }
 
 /// An application: one value per shard, cloned from the one that was given to the router.
@@ -148,7 +142,7 @@ pub trait Handler: Clone + Send + 'static {
         &mut self,
         state: &mut Self::State,
         number: u32,
-        outcome: Result<Published, NoRoom>,
+        outcome: Result<Published, NotPublished>,
         context: &mut Context<'_>,
     ) {
         let _ = (state, number, outcome, context);
@@ -238,9 +232,60 @@ pub struct Published {
     pub duplicate: bool,
 }
 
-/// The topic's owner has no room for another topic.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NoRoom;
+/// Why a message was not published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", self.message())]
+pub enum NotPublished {
+    /// The topic's owner has no room for another topic.
+    NoRoom,
+    /// More were published to the topic within a second than it takes.
+    TooFast,
+    /// This connection may not publish there.
+    Forbidden,
+    /// This connection has not said whose it is, and would have to.
+    Unauthenticated,
+}
+
+impl NotPublished {
+    /// The HTTP status that says so.
+    #[must_use]
+    pub const fn status(self) -> u16 {
+        match self {
+            Self::NoRoom => 503,
+            Self::TooFast => 429,
+            Self::Forbidden => 403,
+            Self::Unauthenticated => 401,
+        }
+    }
+
+    /// A stable word for programs.
+    #[must_use]
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::NoRoom => Limit::TopicsMax.label(),
+            Self::TooFast => Limit::TopicRate.label(),
+            Self::Forbidden => Rule::PublishNotAllowed.label(),
+            Self::Unauthenticated => "unauthenticated",
+        }
+    }
+
+    /// A sentence for people.
+    #[must_use]
+    pub const fn message(self) -> &'static str {
+        match self {
+            Self::NoRoom => "there is no room for another topic; try again later",
+            Self::TooFast => "the topic takes no more messages this second; try again later",
+            Self::Forbidden => "you may not publish to this topic",
+            Self::Unauthenticated => "say who you are to publish to this topic",
+        }
+    }
+}
+
+impl From<NotPublished> for Refusal {
+    fn from(why: NotPublished) -> Self {
+        Self { status: why.status(), code: why.code(), message: why.message().to_owned() }
+    }
+}
 
 /// How a subscription behaves.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -268,12 +313,21 @@ pub enum Effect {
     Unsubscribe(Topic),
     /// Say something to all of a topic.
     Publish(Message),
-    /// The same, with a number that [`Handler::published`] gets with what became of it, and an idempotency key.
+    /// The same of the application's own accord.
+    Announce(Message),
+    /// [`Effect::Publish`] with a number that [`Handler::published`] gets with what became of it, and an idempotency key.
     PublishFor(Message, u32, Option<Box<str>>),
     /// End this connection.
     Close(CloseReason),
     /// End this call with a status.
     End(Status),
+}
+
+impl Effect {
+    /// Whether something is published.
+    pub(crate) const fn publishes(&self) -> bool {
+        matches!(self, Self::Publish(_) | Self::Announce(_) | Self::PublishFor(..))
+    }
 }
 
 /// What a handler can see and do during one call.
@@ -377,17 +431,29 @@ impl<'a> Context<'a> {
         self.effects.push(Effect::Unsubscribe(topic));
     }
 
-    /// Sends a message to all subscribers of a topic. The payload is copied here, once for all of them.
+    /// Sends what this client has said to all subscribers of a topic. The payload is copied here, once for all of them. Where
+    /// the topic's rule does not let it publish, or not so much, its connection is closed with [`CloseReason::Policy`].
     pub fn publish(&mut self, topic: Topic, kind: Kind, payload: &[u8]) {
-        let publisher = Publisher { shard: self.shard, connection: self.id };
-        self.effects.push(Effect::Publish(Message::new(topic, kind, payload, Some(publisher))));
+        let message = self.message(topic, kind, payload);
+        self.effects.push(Effect::Publish(message));
     }
 
-    /// The same, and [`Handler::published`] is told what became of it, with this number. A message whose idempotency key is
+    /// The same for what the application says about its client, that it has come for one: where the client may not publish,
+    /// nobody hears it, and nothing else happens.
+    pub fn announce(&mut self, topic: Topic, kind: Kind, payload: &[u8]) {
+        let message = self.message(topic, kind, payload);
+        self.effects.push(Effect::Announce(message));
+    }
+
+    fn message(&self, topic: Topic, kind: Kind, payload: &[u8]) -> Message {
+        let publisher = Publisher { shard: self.shard, connection: self.id };
+        Message::new(topic, kind, payload, Some(publisher))
+    }
+
+    /// [`Context::publish`], and [`Handler::published`] is told what became of it, with this number. A message whose idempotency key is
     /// that of one in the topic's history is the same message: it is not published twice.
     pub fn publish_for(&mut self, topic: Topic, kind: Kind, payload: &[u8], number: u32, key: Option<&str>) {
-        let publisher = Publisher { shard: self.shard, connection: self.id };
-        let message = Message::new(topic, kind, payload, Some(publisher));
+        let message = self.message(topic, kind, payload);
         self.effects.push(Effect::PublishFor(message, number, key.map(Box::from)));
     }
 

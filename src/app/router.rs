@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use slab::Slab;
 
-use super::{Context, Handler, NoRoom, Offers, Publication, Published, Refusal, SlowConsumer};
+use super::{Context, Handler, NotPublished, Offers, Publication, Published, Refusal, SlowConsumer};
 use crate::close::CloseReason;
 use crate::message::{Kind, Topic};
 
@@ -82,7 +82,8 @@ struct Route {
     prefix: String,
     /// Whether something follows the prefix.
     has_param: bool,
-    slow_consumer: SlowConsumer,
+    /// `None`: what the configuration says.
+    slow_consumer: Option<SlowConsumer>,
     handler: Box<dyn AnyHandler>,
 }
 
@@ -92,7 +93,7 @@ pub enum News<'a> {
     /// [`Handler::message`].
     Message(Kind, &'a [u8]),
     /// [`Handler::published`].
-    Published(u32, Result<Published, NoRoom>),
+    Published(u32, Result<Published, NotPublished>),
     /// [`Handler::finish`].
     Finish,
     /// [`Handler::leave`].
@@ -186,12 +187,17 @@ impl Router {
     /// follows, slashes included, and at least one byte. The first pattern that matches wins.
     #[must_use]
     pub fn route<H: Handler>(self, pattern: &str, handler: H) -> Self {
-        self.route_with(pattern, handler, SlowConsumer::default())
+        self.add(pattern, handler, None)
     }
 
-    /// The same with a policy for slow consumers.
+    /// The same with a policy for slow consumers, whatever `topics.slow_consumer` of the configuration says. A section for
+    /// the topic that says it wins over this.
     #[must_use]
-    pub fn route_with<H: Handler>(mut self, pattern: &str, handler: H, slow_consumer: SlowConsumer) -> Self {
+    pub fn route_with<H: Handler>(self, pattern: &str, handler: H, slow_consumer: SlowConsumer) -> Self {
+        self.add(pattern, handler, Some(slow_consumer))
+    }
+
+    fn add<H: Handler>(mut self, pattern: &str, handler: H, slow_consumer: Option<SlowConsumer>) -> Self {
         let prefix = pattern.split('{').next().unwrap_or(pattern).to_owned();
         let has_param = prefix.len() < pattern.len();
         let handler = Box::new(Typed { handler, states: Slab::new() });
@@ -221,10 +227,10 @@ impl Router {
         })
     }
 
-    /// What a full queue means on this route.
+    /// What a full queue means on this route; `None` where it does not say it.
     #[must_use]
-    pub fn slow_consumer(&self, route: RouteId) -> SlowConsumer {
-        self.routes.get(usize::from(route.0)).map_or(SlowConsumer::Close, |route| route.slow_consumer)
+    pub fn slow_consumer(&self, route: RouteId) -> Option<SlowConsumer> {
+        self.routes.get(usize::from(route.0))?.slow_consumer
     }
 
     /// Calls the handler's `open`. The number returned names the connection's state in later calls.
@@ -419,9 +425,9 @@ mod tests {
         assert_eq!(router.find("/echo"), Some((RouteId(0), "")));
         let (last, param) = router.find("/other").expect("it takes all that is left");
         assert_eq!((last, param), (RouteId(u16::try_from(router.routes.len()).expect("few") - 1), "other"));
-        assert_eq!(router.slow_consumer(last), SlowConsumer::DropOldest);
-        assert_eq!(router.fresh().slow_consumer(last), SlowConsumer::DropOldest);
-        assert_eq!(router.slow_consumer(RouteId(0)), SlowConsumer::Close);
+        assert_eq!(router.slow_consumer(last), Some(SlowConsumer::DropOldest));
+        assert_eq!(router.fresh().slow_consumer(last), Some(SlowConsumer::DropOldest));
+        assert_eq!(router.slow_consumer(RouteId(0)), None);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! A handler's surroundings in a test: it is called as a shard would call it, and what it wishes is told in words.
 
-use super::{Context, Effect, Handler, NoRoom, Published, Refusal, Request, Subject};
+use super::{Context, Effect, Handler, NotPublished, Published, Refusal, Request, Subject};
 use crate::close::CloseReason;
 use crate::codec::websocket::deflate::Deflater;
 use crate::hub::Start;
@@ -95,7 +95,7 @@ impl Bench {
         handler: &mut H,
         state: &mut H::State,
         number: u32,
-        outcome: Result<Published, NoRoom>,
+        outcome: Result<Published, NotPublished>,
     ) {
         self.call(|context| handler.published(state, number, outcome, context));
     }
@@ -117,7 +117,7 @@ impl Bench {
                 format!("subscribe {topic} echo={}{group}{start}", how.echo)
             }
             Effect::Unsubscribe(topic) => format!("unsubscribe {topic}"),
-            Effect::Publish(message) => {
+            Effect::Publish(message) | Effect::Announce(message) => {
                 let text = String::from_utf8_lossy(message.payload());
                 format!("publish {} {:?} {text}", message.topic, message.kind())
             }

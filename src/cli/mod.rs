@@ -6,7 +6,7 @@
 
 mod chat;
 mod doctor;
-mod logging;
+mod panics;
 mod serve;
 mod setup;
 mod swarm;
@@ -66,15 +66,16 @@ impl Failure {
 /// Runs the program with the arguments of the process.
 #[must_use]
 pub fn main() -> ExitCode {
-    logging::install_panic_hook();
+    panics::install_panic_hook();
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let result = match Cli::try_parse_from(&arguments) {
         Ok(cli) => catch_unwind(AssertUnwindSafe(|| run(cli))).unwrap_or_else(|panic| {
-            let what = logging::panic_message(&*panic);
+            let what = panics::panic_message(&*panic);
             Err(Failure::runtime(format_args!("internal error: {what}, in holdline: please report it")))
         }),
         Err(error) => refuse(&error, &named(arguments.iter().filter_map(|argument| argument.to_str()))),
     };
+    crate::logging::flush();
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

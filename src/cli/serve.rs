@@ -8,16 +8,17 @@ use std::thread;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::{Failure, doctor, logging};
-use crate::app::Router;
+use super::{Failure, doctor, panics};
+use crate::app::standard_routes;
 use crate::config::{Config, Loader, Problem};
+use crate::logging;
 use crate::server::{Server, StartError};
 
 /// What `--help` ends with.
 const AFTER_HELP: &str = "\
 Settings come from the defaults, the configuration file, the environment \
 (HOLDLINE_LIMITS_MESSAGE_BYTES_MAX=32MiB) and flags; the later wins. `holdline default-config` prints all of them. \
-HOLDLINE_LOG=debug shows more log lines.
+HOLDLINE_LOG=debug shows more log lines, as --log-level does.
 
 When every listener accepts, `listening on URL` for each, the admin page last, and then `ready` go to standard output.
 
@@ -37,6 +38,9 @@ pub(super) struct Args {
     /// Where metrics, health and a page for operators are served [default: 127.0.0.1:9090], or off
     #[arg(long, value_name = "ADDR")]
     admin: Option<String>,
+    /// Let clients and operators come from other machines though no authentication is configured
+    #[arg(long)]
+    insecure: bool,
     /// auto, epoll or uring [default: auto]
     #[arg(long, value_name = "NAME")]
     backend: Option<String>,
@@ -61,13 +65,17 @@ pub(super) struct Args {
     /// text or json [default: text]
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<String>,
+    /// error, warn, info, debug or trace, or levels of modules: info,holdline::shard=debug [default: info]
+    #[arg(long, value_name = "LEVEL")]
+    log_level: Option<String>,
 }
 
 impl Args {
     /// Flags that take one value, and the keys they set.
-    fn flags(&self) -> [(&'static str, &'static str, Option<&str>); 9] {
+    fn flags(&self) -> [(&'static str, &'static str, Option<&str>); 11] {
         [
             ("--admin", "admin", self.admin.as_deref()),
+            ("--insecure", "insecure", self.insecure.then_some("true")),
             ("--backend", "backend", self.backend.as_deref()),
             ("--shards", "shards", self.shards.as_deref()),
             ("--max-connections", "limits.connections_max", self.max_connections.as_deref()),
@@ -76,6 +84,7 @@ impl Args {
             ("--drain", "drain", self.drain.as_deref()),
             ("--public", "public", self.public.as_deref()),
             ("--log-format", "log.format", self.log_format.as_deref()),
+            ("--log-level", "log.level", self.log_level.as_deref()),
         ]
     }
 
@@ -108,11 +117,11 @@ pub(super) fn first_of(problems: &[Problem]) -> String {
 /// Runs the server until it has drained.
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let config = args.configuration(std::env::vars_os())?;
-    logging::init(config.log_format)?;
+    logging::start(config.log_format, &config.log_filter);
     // Before the server says that it is ready: whoever sends a signal then must not find it deaf.
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])
         .map_err(|error| Failure::runtime(format_args!("cannot handle signals: {error}, at the start: try again")))?;
-    let server = Arc::new(Server::start(&config, routes(&config)).map_err(not_started)?);
+    let server = Arc::new(Server::start(&config, standard_routes()).map_err(not_started)?);
     let (backend, shards) = (server.backend().name(), server.metrics().shards.len());
     tracing::info!(backend, shards, connections_max = config.limits.connections_max, "serving");
     if let Some(warning) = doctor::warning(&config, server.backend()) {
@@ -134,7 +143,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     match waiter.join() {
         Ok(result) => result.map_err(Failure::runtime),
         Err(panic) => {
-            let what = logging::panic_message(&*panic);
+            let what = panics::panic_message(&*panic);
             Err(Failure::runtime(format_args!("internal error: {what}, in the server: please report it")))
         }
     }
@@ -146,11 +155,6 @@ fn not_started(error: StartError) -> Failure {
         StartError::Public { .. } => Failure::usage(error),
         _ => Failure::runtime(error),
     }
-}
-
-/// The built-in routes.
-fn routes(config: &Config) -> Router {
-    crate::app::standard_routes_with(config.slow_consumer)
 }
 
 /// Tells whoever started the server. That nobody listens is no failure.
@@ -192,7 +196,6 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::config::SlowConsumer;
 
     #[derive(Parser)]
     struct Wrapper {
@@ -201,21 +204,10 @@ mod tests {
     }
 
     #[test]
-    fn the_policy_for_slow_consumers_reaches_the_routes() {
-        for slow_consumer in [SlowConsumer::Close, SlowConsumer::KeepLatest] {
-            let routes = routes(&Config { slow_consumer, ..Config::default() });
-            for path in ["/topics/news", "/chat/lobby"] {
-                let found = routes.find(path).map(|(route, _)| routes.slow_consumer(route));
-                assert_eq!(found, Some(slow_consumer), "{path}");
-            }
-        }
-    }
-
-    #[test]
     fn every_flag_sets_a_key() {
-        let arguments = "serve --admin off --backend epoll --shards 2 --max-connections 7 --heartbeat-interval 1s \
+        let arguments = "serve --admin off --insecure --backend epoll --shards 2 --max-connections 7 --heartbeat-interval 1s \
                          --heartbeat-timeout 2s --drain 3s --log-format json --public /srv \
-                         --listen tcp://127.0.0.1:0";
+                         --log-level warn --listen tcp://127.0.0.1:0";
         let args = Wrapper::parse_from(arguments.split_whitespace()).args;
         let mut loader = Loader::new();
         loader.flags("--listen", "listen", &args.listen);
@@ -223,10 +215,12 @@ mod tests {
             loader.flag(flag, key, value.unwrap_or_default());
         }
         let config = loader.finish().unwrap_or_default();
+        assert!(config.insecure);
         assert_eq!((config.admin, config.shards, config.limits.connections_max), (None, 2, 7));
         assert_eq!((config.drain.as_secs(), config.limits.heartbeat_timeout.as_secs()), (3, 2));
         assert_eq!((config.listeners.len(), config.limits.heartbeat_interval.as_secs()), (1, 1));
         assert_eq!(config.public.as_deref(), Some("/srv".as_ref()));
         assert_eq!((config.backend.name(), config.log_format.name()), ("epoll", "json"));
+        assert_eq!(config.log_filter.as_str(), "warn");
     }
 }

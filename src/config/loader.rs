@@ -1,5 +1,6 @@
 //! Fills the model from its sources and collects all that is wrong with them.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::Read;
@@ -17,17 +18,19 @@ use super::value::Raw;
 /// Takes the sources in the order of their precedence, the weakest first.
 #[derive(Debug, Default)]
 pub struct Loader {
-    config: Config,
+    pub(super) config: Config,
     /// Where each key was set last; for a list, where each item stands.
     places: BTreeMap<&'static str, Vec<Place>>,
-    problems: Vec<Problem>,
+    /// Where each section for topics begins.
+    pub(super) section_places: Vec<Place>,
+    pub(super) problems: Vec<Problem>,
 }
 
 impl Loader {
     const FILE_BYTES_MAX: u64 = 1 << 20;
 
-    /// Variables that are not settings.
-    const OTHER_VARIABLES: [&str; 1] = ["HOLDLINE_LOG"];
+    /// Short names of variables, and the keys they set.
+    const SHORT_VARIABLES: [(&str, &str); 1] = [("HOLDLINE_LOG", "log.level")];
 
     /// The defaults.
     #[must_use]
@@ -75,11 +78,14 @@ impl Loader {
     pub fn environment(&mut self, variables: impl IntoIterator<Item = (OsString, OsString)>) {
         for (name, value) in variables {
             let name = name.to_string_lossy().into_owned();
-            if !name.starts_with(Setting::PREFIX) || Self::OTHER_VARIABLES.contains(&name.as_str()) {
+            if !name.starts_with(Setting::PREFIX) {
                 continue;
             }
             let place = Place::Environment(name.clone());
-            let Some(setting) = SETTINGS.iter().find(|setting| setting.variable() == name) else {
+            let short = Self::SHORT_VARIABLES.iter().find(|(short, _)| *short == name);
+            let named =
+                |setting: &&Setting| short.is_some_and(|(_, key)| *key == setting.key) || setting.variable() == name;
+            let Some(setting) = SETTINGS.iter().find(named) else {
                 self.problems.push(unknown_variable(&name, place));
                 continue;
             };
@@ -114,6 +120,7 @@ impl Loader {
             let place = self.places.get(key).and_then(|places| at_item(places, wrong.item));
             self.problems.push(wrong.at(key, place.unwrap_or(Place::Default)));
         }
+        self.check_sections();
         if self.problems.is_empty() { Ok(self.config) } else { Err(self.problems) }
     }
 
@@ -132,17 +139,14 @@ impl Loader {
 
     /// Goes through a table of a file. The parser bounds how deep they nest; settings are one table deep.
     fn table(&mut self, source: &Source<'_>, prefix: &str, table: &DeTable<'_>) {
-        let in_order = {
-            let mut entries: Vec<_> = table.iter().collect();
-            entries.sort_by_key(|(key, _)| key.span().start);
-            entries
-        };
-        for (name, value) in in_order {
+        for (name, value) in in_order(table) {
             let key =
                 if prefix.is_empty() { name.get_ref().to_string() } else { format!("{prefix}.{}", name.get_ref()) };
             let place = source.place(name);
             if let Some(setting) = settings::find(&key) {
                 self.value(source, setting, value, place);
+            } else if let (TOPICS, DeValue::Table(table)) = (prefix, value.get_ref()) {
+                self.section(source, name.get_ref(), place, table);
             } else if SETTINGS.iter().any(|setting| setting.key.split_once('.').is_some_and(|(of, _)| of == key)) {
                 match value.get_ref() {
                     DeValue::Table(table) => self.table(source, &key, table),
@@ -166,25 +170,58 @@ impl Loader {
                 let raw = texts.map_or(Raw::Other("an array with something else than text in it"), Raw::List);
                 self.set(setting, &raw, if items.is_empty() { vec![place] } else { places });
             }
-            DeValue::String(text) => self.set(setting, &Raw::Text(text), vec![place]),
-            DeValue::Integer(number) => {
-                let decimal = i128::from_str_radix(number.as_str(), number.radix()).map(|number| number.to_string());
-                let raw = decimal.as_deref().map_or(Raw::Other("a number that is too large"), Raw::Text);
-                self.set(setting, &raw, vec![place]);
-            }
-            DeValue::Boolean(on) => self.set(setting, &Raw::Switch(*on), vec![place]),
-            other => self.set(setting, &Raw::Other(article(other.type_str())), vec![place]),
+            _ => self.set(setting, &raw_of(value).as_raw(), vec![place]),
         }
     }
 }
 
-struct Source<'a> {
+/// A value that is no array, as it stands in a file.
+pub(super) enum Single<'a> {
+    Text(Cow<'a, str>),
+    Switch(bool),
+    Other(&'static str),
+}
+
+impl Single<'_> {
+    pub(super) fn as_raw(&self) -> Raw<'_> {
+        match self {
+            Self::Text(text) => Raw::Text(text),
+            Self::Switch(on) => Raw::Switch(*on),
+            Self::Other(what) => Raw::Other(what),
+        }
+    }
+}
+
+/// What a value is where no list can be.
+pub(super) fn raw_of<'a>(value: &'a Spanned<DeValue<'_>>) -> Single<'a> {
+    match value.get_ref() {
+        DeValue::String(text) => Single::Text(Cow::Borrowed(text)),
+        DeValue::Integer(number) => i128::from_str_radix(number.as_str(), number.radix())
+            .map_or(Single::Other("a number that is too large"), |number| Single::Text(Cow::Owned(number.to_string()))),
+        DeValue::Boolean(on) => Single::Switch(*on),
+        other => Single::Other(article(other.type_str())),
+    }
+}
+
+/// The entries of a table in the order of the file.
+pub(super) fn in_order<'a, 'de>(table: &'a DeTable<'de>) -> Vec<(&'a Key<'de>, &'a Spanned<DeValue<'de>>)> {
+    let mut entries: Vec<_> = table.iter().collect();
+    entries.sort_by_key(|(key, _)| key.span().start);
+    entries
+}
+
+type Key<'de> = Spanned<Cow<'de, str>>;
+
+/// The table in which sections for topics stand.
+const TOPICS: &str = "topics";
+
+pub(super) struct Source<'a> {
     path: &'a Path,
     text: &'a str,
 }
 
 impl Source<'_> {
-    fn place<T>(&self, spanned: &Spanned<T>) -> Place {
+    pub(super) fn place<T>(&self, spanned: &Spanned<T>) -> Place {
         Place::File(self.path.to_owned(), line(self.text, spanned.span().start))
     }
 }
@@ -210,6 +247,7 @@ fn article(type_name: &str) -> &'static str {
         "float" => "a number with a fraction",
         "datetime" => "a date",
         "table" => "a table",
+        "array" => "an array",
         _ => "something else",
     }
 }
@@ -244,8 +282,11 @@ fn unknown_key(key: &str, is_table: bool, place: Place) -> Problem {
 
 fn unknown_variable(name: &str, place: Place) -> Problem {
     let variables: Vec<String> = SETTINGS.iter().map(Setting::variable).collect();
-    let known = variables.iter().map(String::as_str).chain(Loader::OTHER_VARIABLES);
-    let mend = format!("did you mean {}?", nearest(name, known).unwrap_or("HOLDLINE_LISTEN"));
+    let known = variables.iter().map(String::as_str).chain(Loader::SHORT_VARIABLES.map(|(name, _)| name));
+    let mut mend = format!("did you mean {}?", nearest(name, known).unwrap_or("HOLDLINE_LISTEN"));
+    if name.starts_with("HOLDLINE_TOPICS_") {
+        mend.push_str(" Rules for some topics can only stand in a file");
+    }
     Problem { what: format!("unknown setting {}", quote(name)), place, mend }
 }
 
@@ -277,6 +318,7 @@ mod tests {
         let config = loader.finish().unwrap();
         assert_eq!((config.shards, config.backend), (3, BackendChoice::Uring));
         assert_eq!(config.limits.message_bytes_max, 2 << 20);
+        assert_eq!(config.log_filter.as_str(), "debug");
         assert_eq!(config.listeners.len(), 1);
         assert_eq!(config.drain, Duration::from_secs(30));
     }

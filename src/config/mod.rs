@@ -37,6 +37,7 @@ macro_rules! named {
     };
 }
 
+mod filter;
 mod limits;
 mod listen;
 mod lists;
@@ -45,13 +46,16 @@ mod nearest;
 mod origins;
 mod pattern;
 mod problem;
+mod sections;
 mod settings;
+mod topics;
 mod value;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use filter::{LogFilter, LogFilterError};
 pub use limits::{History, Http2Limits, Limits};
 pub(crate) use listen::parse_query as parse_tcp_query;
 pub use listen::{App, Framing, Listen, ListenError, Transport};
@@ -61,6 +65,7 @@ pub use pattern::{Pattern, PatternError};
 pub use problem::{Place, Problem};
 pub(crate) use problem::{Wrong, quote};
 pub use settings::default_config;
+pub use topics::{Keep, Publishers, RuleKey, TopicRule, TopicRules, TopicSection};
 pub(crate) use value::{parse_duration, parse_size};
 
 /// All that an operator decides.
@@ -70,6 +75,8 @@ pub struct Config {
     pub listeners: Vec<Listen>,
     /// Where operators look: metrics, health, dashboard. `None`: nowhere.
     pub admin: Option<SocketAddr>,
+    /// Whether listeners may be open to the network though nobody is asked who they are.
+    pub insecure: bool,
     /// How the kernel is asked.
     pub backend: BackendChoice,
     /// Shards, 0 for one per available core.
@@ -82,14 +89,22 @@ pub struct Config {
     pub drain: Duration,
     /// How log lines look.
     pub log_format: LogFormat,
+    /// Which log lines are written.
+    pub log_filter: LogFilter,
     /// Which web pages may open a WebSocket.
     pub origins: Origins,
     /// WebSocket subprotocols that are spoken, best first.
     pub subprotocols: Vec<String>,
     /// Whether permessage-deflate is agreed to when a client offers it.
     pub deflate: bool,
-    /// What happens to slow subscribers of the built-in chat and topic routes.
+    /// What happens to slow subscribers, where neither a route nor a section for their topic says it.
     pub slow_consumer: SlowConsumer,
+    /// Who may publish to topics, likewise.
+    pub publish: Publishers,
+    /// Publications a second of each topic, likewise. Zero: no bound.
+    pub topic_rate: u32,
+    /// What differs for the topics that a pattern stands for; the first that fits counts.
+    pub topics: Vec<TopicSection>,
 }
 
 impl Default for Config {
@@ -98,16 +113,21 @@ impl Default for Config {
         Self {
             listeners: vec![Listen::http(local(8080)), Listen::tcp(local(7000))],
             admin: Some(local(9090)),
+            insecure: false,
             backend: BackendChoice::default(),
             shards: 0,
             public: None,
             limits: Limits::default(),
             drain: Duration::from_secs(30),
             log_format: LogFormat::default(),
+            log_filter: LogFilter::default(),
             origins: Origins::default(),
             subprotocols: Vec::new(),
             deflate: true,
             slow_consumer: SlowConsumer::default(),
+            publish: Publishers::default(),
+            topic_rate: 0,
+            topics: Vec::new(),
         }
     }
 }

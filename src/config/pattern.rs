@@ -67,7 +67,13 @@ impl Pattern {
     /// Whether a name is one of those that this stands for.
     #[must_use]
     pub fn matches(&self, name: &str) -> bool {
-        matches(&self.pieces, name.as_bytes())
+        let name = name.as_bytes();
+        match self.pieces.first() {
+            // Most patterns that do not fit are found here.
+            Some(Piece::Literal(first)) if !name.starts_with(first) => false,
+            Some(Piece::Literal(only)) if self.pieces.len() == 1 => name.len() == only.len(),
+            _ => matches(&self.pieces, name),
+        }
     }
 
     /// Whether it is one name, without stars.

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use super::filter::Filter;
 use super::lists::{Address, Listeners, OriginList, Subprotocols};
 use super::problem::Wrong;
+use super::sections::example_section;
 use super::value::{Count, Directory, Format, Period, Raw, Rule, Size, Switch, Word};
-use super::{BackendChoice, Config, LogFormat, SlowConsumer};
+use super::{BackendChoice, Config, LogFormat, Publishers, SlowConsumer};
 
 /// One thing that can be set.
 pub(super) struct Setting {
@@ -33,17 +35,17 @@ pub(super) fn find(key: &str) -> Option<&'static Setting> {
     SETTINGS.iter().find(|setting| setting.key == key)
 }
 
-const fn ms(millis: u64) -> Duration {
+pub(super) const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-const fn hours(hours: u64) -> Duration {
+pub(super) const fn hours(hours: u64) -> Duration {
     Duration::from_secs(hours * 3600)
 }
 
-const KIB: usize = 1 << 10;
-const MIB: usize = 1 << 20;
-const GIB: usize = 1 << 30;
+pub(super) const KIB: usize = 1 << 10;
+pub(super) const MIB: usize = 1 << 20;
+pub(super) const GIB: usize = 1 << 30;
 
 use Rule::{Within, ZeroOr};
 
@@ -71,6 +73,9 @@ settings! {
     "listen" => listeners: Listeners;
     /// Where /metrics, /healthz, /readyz and a page for people are served, or off. Keep it off the open network.
     "admin" => admin: Address;
+    /// Whether clients and operators may come from other machines though no authentication is configured. Without it,
+    /// listeners on other addresses than the loopback's are refused then.
+    "insecure" => insecure: Switch;
     /// auto, epoll or uring. auto takes io_uring where the kernel has all it needs.
     "backend" => backend: Word<BackendChoice>;
     /// Event loops, one thread each; 0 for one per available core.
@@ -81,8 +86,11 @@ settings! {
     /// Time over which clients are told to come back when the server ends.
     "drain" => drain: Period, Within(ms(0), hours(24));
 
-    /// text or json. Log lines go to standard error; HOLDLINE_LOG=debug (or a filter such as holdline=trace) shows more.
+    /// text or json. Log lines go to standard error.
     "log.format" => log_format: Word<LogFormat>;
+    /// error, warn, info, debug or trace, and levels of modules, such as info,holdline::shard=debug. HOLDLINE_LOG is the same
+    /// in the environment.
+    "log.level" => log_filter: Filter;
 
     /// Silence after which a client is asked for a sign of life; 0: never.
     "heartbeat.interval" => limits.heartbeat_interval: Period, ZeroOr(ms(10), hours(24));
@@ -101,6 +109,11 @@ settings! {
     /// What happens to a subscriber of a chat or topic whose queue is full: close (with 4001), drop_oldest or
     /// keep_latest.
     "topics.slow_consumer" => slow_consumer: Word<SlowConsumer>;
+    /// Who may publish, of those who connect: anyone, authenticated or nobody. The program itself always may.
+    "topics.publish" => publish: Word<Publishers>;
+    /// Publications of each topic within a second, as many at once after a quiet second; 0: no limit. Beyond, POST gets 429,
+    /// gRPC RESOURCE_EXHAUSTED, and whoever has no answer to its messages is closed with 1008.
+    "topics.rate" => topic_rate: Count<u32>, Within(0, 1_000_000);
 
     /// Messages of each topic that are kept for those who come later; 0: none.
     "history.messages_max" => limits.history.messages_max: Count<usize>, Within(0, 1_000_000);
@@ -193,6 +206,9 @@ settings! {
     "http2.continuations_max" => limits.http2.continuations_max: Count<u32>, Within(1, 250);
 }
 
+/// The setting behind which sections for topics can stand.
+const LAST_OF_TOPICS: &str = "topics.rate";
+
 /// The whole configuration with its defaults and what each setting means: a TOML file that says what no file says.
 #[must_use]
 pub fn default_config() -> String {
@@ -217,6 +233,9 @@ pub fn default_config() -> String {
             text.push_str(&format!("# {range}.\n"));
         }
         text.push_str(&format!("{name} = {}\n", (setting.show)(&config)));
+        if setting.key == LAST_OF_TOPICS {
+            text.push_str(&example_section(&config));
+        }
     }
     text
 }
@@ -229,6 +248,7 @@ pub(super) fn check(config: &Config) -> Vec<(&'static str, Wrong)> {
         let what = "is below limits.queue_bytes_max, so that no single queue could fill";
         wrongs.push(("limits.queue_bytes_total_max", Wrong::new(what, "raise it or lower limits.queue_bytes_max")));
     }
+    wrongs.extend(exposed(config));
     for (index, listen) in config.listeners.iter().enumerate() {
         let taken = config.listeners[..index].iter().any(|other| other.address == listen.address);
         if taken && listen.address.port() != 0 {
@@ -243,8 +263,30 @@ pub(super) fn check(config: &Config) -> Vec<(&'static str, Wrong)> {
     wrongs
 }
 
+/// Listeners that whoever is on the network could use, where nobody is asked who they are.
+fn exposed(config: &Config) -> Vec<(&'static str, Wrong)> {
+    if config.insecure {
+        return Vec::new();
+    }
+    let what = |address| format!("is {address}, open to other machines, and no authentication is configured");
+    let mut wrongs = Vec::new();
+    for (index, listen) in config.listeners.iter().enumerate() {
+        if !listen.address.ip().is_loopback() {
+            let mend = "listen on 127.0.0.1, or say --insecure (insecure = true) if all may come";
+            wrongs.push(("listen", Wrong::new(what(listen.address), mend).of_item(index)));
+        }
+    }
+    if let Some(address) = config.admin.filter(|address| !address.ip().is_loopback()) {
+        let mend = "serve it on 127.0.0.1, or say --insecure (insecure = true) if all may see it";
+        wrongs.push(("admin", Wrong::new(what(address), mend)));
+    }
+    wrongs
+}
+
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
     use super::*;
     use crate::config::Loader;
 
@@ -270,6 +312,26 @@ mod tests {
     #[test]
     fn defaults_keep_the_rules_they_stand_beside() {
         assert!(check(&Config::default()).is_empty());
+    }
+
+    #[test]
+    fn nobody_is_let_in_from_the_network_unless_that_is_said() {
+        let load = |admin: &str, insecure: &str| {
+            let mut loader = Loader::new();
+            loader.flags("--listen", "listen", &["http://127.0.0.1:1", "tcp://0.0.0.0:2"].map(str::to_owned));
+            loader.flag("--admin", "admin", admin);
+            loader.flag("--insecure", "insecure", insecure);
+            loader.finish().map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>())
+        };
+        let said = load("[::]:3", "false").unwrap_err();
+        assert_eq!(said.len(), 2, "{said:?}");
+        assert!(
+            said[0].contains("is 0.0.0.0:2, open to other machines") && said[0].contains("flag --listen"),
+            "{said:?}"
+        );
+        assert!(said[1].contains("is [::]:3") && said[1].contains("--insecure"), "{said:?}");
+        assert_eq!(load("off", "false").unwrap_err().len(), 1);
+        assert!(load("[::]:3", "true").is_ok());
     }
 
     #[test]

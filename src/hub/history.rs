@@ -61,8 +61,11 @@ impl Kept {
 impl History {
     /// Places for messages that are kept when they are empty.
     const ROOM_KEPT: usize = 64;
+    /// Messages that are dropped in one step where there are more than may be: some microseconds.
+    pub(super) const DROPPED_AT_ONCE: usize = 256;
 
-    /// Adds the topic's newest message. A message that is over the bounds by itself is not kept, nor any before it.
+    /// Adds the topic's newest message. A message that is over the bounds by itself is not kept, nor any before it. Where the
+    /// bounds have become narrower it makes some room, and [`History::trim`] the rest.
     pub fn push(&mut self, message: Message, key: Option<&str>, now: Tick, bounds: &Bounds) {
         if bounds.is_off() {
             return;
@@ -71,10 +74,15 @@ impl History {
         let kept = Kept { message, at: now, key };
         let bytes = kept.memory();
         // Room is made first, so that a full history never grows its list.
+        let mut left = if self.is_over(bounds) { Self::DROPPED_AT_ONCE } else { usize::MAX };
         while self.kept.len() >= bounds.messages_max || self.bytes + bytes > bounds.bytes_max {
+            if left == 0 {
+                break;
+            }
             if !self.drop_oldest() {
                 return self.give_memory_back();
             }
+            left -= 1;
         }
         if let Some(key) = &kept.key {
             self.keys.get_or_insert_default().insert(Arc::clone(key), kept.message.offset);
@@ -88,6 +96,24 @@ impl History {
         let dropped = self.drop_oldest();
         self.give_memory_back();
         dropped
+    }
+
+    /// Drops what is over the bounds, so many messages at most. Returns whether there is more of it.
+    pub fn trim(&mut self, bounds: &Bounds, most: usize) -> bool {
+        let dropped = (0..most).take_while(|_| self.is_over(bounds) && self.drop_oldest()).count();
+        if dropped > 0 {
+            self.give_memory_back();
+        }
+        self.is_over(bounds)
+    }
+
+    fn is_over(&self, bounds: &Bounds) -> bool {
+        self.len() > bounds.messages_max || self.bytes > bounds.bytes_max
+    }
+
+    /// Drops so many of the oldest messages. Returns whether there are any left.
+    pub fn drop_some(&mut self, most: usize) -> bool {
+        (0..most).all(|_| self.drop_oldest())
     }
 
     fn drop_oldest(&mut self) -> bool {

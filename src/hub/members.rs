@@ -122,6 +122,11 @@ impl Members {
         }
     }
 
+    /// Makes room for so many topics and groups instead. Those that are there stay.
+    pub fn set_topics_max(&mut self, topics_max: usize) {
+        self.topics_max = topics_max;
+    }
+
     /// Adds a connection to a topic, or to a group of it; `None` when there is no room for another topic. A `pending`
     /// member takes nothing until [`Members::begin`].
     pub fn join(

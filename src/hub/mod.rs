@@ -11,6 +11,7 @@ mod local;
 pub mod member;
 pub mod members;
 mod past;
+mod ruling;
 #[cfg(test)]
 mod testing;
 pub mod topics;

@@ -1,6 +1,6 @@
 //! What is asked of a topic's past, and the answers.
 
-use crate::config;
+use crate::config::Keep;
 use crate::message::{Cursor, Message, Offset};
 
 /// How much of the past a new subscriber asks for.
@@ -53,5 +53,5 @@ pub struct Info {
     /// The oldest of them.
     pub first: Option<Offset>,
     /// How much is kept at most.
-    pub bounds: config::History,
+    pub bounds: Keep,
 }

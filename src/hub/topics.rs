@@ -6,18 +6,20 @@
 //! Timers are lazy: a topic's is set when it has none and needs one, and looks at the topic when it fires. So
 //! publishing does not touch the wheel.
 
-use std::time::Duration;
+use std::sync::Arc;
 
 use hashbrown::HashMap;
 use slab::Slab;
 
+use self::following::Walk;
 use super::Group;
 use super::audience::Audience;
 pub use super::audience::Interested;
-use super::history::{Bounds, History};
+use super::history::History;
 pub use super::past::{Info, Page, Past, Start};
+use super::ruling::{Ruling, Rulings, Spent};
 use crate::codec::websocket::deflate::Deflater;
-use crate::config;
+use crate::config::{Limits, RuleKey, TopicRules};
 use crate::id::ShardId;
 use crate::message::{Cursor, Epoch, Message, Offset, Topic, Wants};
 use crate::wheel::{self, Store, Tick, Timer, Wheel};
@@ -35,6 +37,23 @@ pub struct Now {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("no room for another topic")]
 pub struct NoRoom;
+
+/// Why a publication has no place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// The owner has as many topics as it may.
+    #[error("no room for another topic")]
+    NoRoom,
+    /// The topic had as many this second as it may.
+    #[error("too many publications in a second")]
+    TooFast,
+}
+
+impl From<NoRoom> for Refused {
+    fn from(_: NoRoom) -> Self {
+        Self::NoRoom
+    }
+}
 
 /// What came of a publication.
 #[derive(Debug)]
@@ -73,10 +92,8 @@ pub struct Topics {
     topics_max: usize,
     /// Queue groups of one topic.
     groups_max: usize,
-    limits: config::History,
-    bounds: Bounds,
-    /// How long a topic stays after its last use.
-    linger_ticks: u32,
+    rulings: Rulings,
+    walk: Walk,
     bytes_max: usize,
     counts: Counts,
     /// Topics that somebody is interested in.
@@ -111,13 +128,15 @@ struct Owned {
     timer: Timer,
     /// Its place in `Topics::keepers` while it has history.
     keeper: u32,
+    /// Its rule, and in which version of the rules that is.
+    rule: RuleKey,
+    version: u32,
+    spent: Spent,
     audience: Audience,
     history: History,
 }
 
 impl Topics {
-    /// How long a topic stays without use when there is no history.
-    const LINGER: Duration = Duration::from_secs(10);
     /// Messages that one step of [`Topics::expire`] drops at most.
     const EXPIRED_PER_STEP: usize = 256;
     /// Places that are looked at for a topic to forget when there is no room for another: a microsecond.
@@ -125,23 +144,19 @@ impl Topics {
     /// Topics whose places are kept when the last one has gone.
     const ROOM_KEPT: usize = 1024;
 
-    /// No topics, room for so many, and for so many bytes of history of all of them.
+    /// No topics, and room for one part in `shards` of what the process may have of them.
     #[must_use]
-    pub fn new(topics_max: usize, history: config::History, bytes_max: usize) -> Self {
+    pub fn new(rules: &Arc<TopicRules>, limits: &Limits, shards: u16) -> Self {
         let wheel = Wheel::new(wheel::TICK);
-        let (messages_max, bytes) = (history.messages_max, history.bytes_max);
-        let bounds = Bounds { messages_max, bytes_max: bytes, age_ticks: wheel.ticks_in(history.age_max) };
-        let linger = if bounds.is_off() { Self::LINGER } else { history.age_max };
         Self {
             topics: Table(Slab::new()),
             keys: HashMap::new(),
-            linger_ticks: wheel.ticks_in(linger),
+            rulings: Rulings::new(Arc::clone(rules), &wheel, 0),
+            walk: Walk::default(),
             wheel,
-            topics_max: topics_max.min(Wheel::KEYS_MAX as usize),
-            groups_max: usize::MAX,
-            limits: history,
-            bounds,
-            bytes_max,
+            topics_max: Self::topics_max(limits, shards),
+            groups_max: limits.groups_max,
+            bytes_max: limits.history.bytes_total_max / usize::from(shards.max(1)),
             counts: Counts::default(),
             interested: 0,
             keepers: Vec::new(),
@@ -150,13 +165,6 @@ impl Topics {
             epoch: Epoch(0),
             scratch: Vec::new(),
         }
-    }
-
-    /// The same with a bound on the queue groups of one topic.
-    #[must_use]
-    pub fn with_groups_max(mut self, groups_max: usize) -> Self {
-        self.groups_max = groups_max;
-        self
     }
 
     /// A shard wants a topic's messages, for its plain subscribers or those in a group, instead of what it said of the
@@ -190,21 +198,26 @@ impl Topics {
     /// Gives a publication its place in its topic, encodes it for its audience, keeps it and says where it goes.
     ///
     /// # Errors
-    /// When the topic does not exist and there is no room for it.
+    /// When the topic does not exist and there is no room for it, or when it has had its rate: what the server itself
+    /// publishes has no rate.
     pub fn publish(
         &mut self,
         message: &mut Message,
         key: Option<&str>,
         deflater: &mut Deflater,
         now: Now,
-    ) -> Result<Published<'_>, NoRoom> {
+    ) -> Result<Published<'_>, Refused> {
         let topic = self.find_or_create(&message.topic, now)?;
         self.expire_messages(topic, now.tick, usize::MAX);
         let owned = &mut self.topics.0[topic as usize];
+        let ruling = self.rulings.get(owned.rule);
         owned.used = now.tick;
         if let Some(offset) = key.and_then(|key| owned.history.keyed(key)) {
             let (cursor, subscribers) = (Cursor { offset, ..owned.cursor }, owned.audience.subscribers());
             return Ok(Published { cursor, subscribers, duplicate: true, audience: &[] });
+        }
+        if message.publisher.is_some() && !ruling.admits(&mut owned.spent, now.tick) {
+            return Err(Refused::TooFast);
         }
         owned.cursor.offset.0 += 1;
         let cursor = owned.cursor;
@@ -213,7 +226,7 @@ impl Topics {
         let chosen = owned.audience.chosen(&self.scratch);
         let wants = chosen.iter().fold(Wants::NONE, |all, to| all.union(to.wants));
         message.prepare(wants, deflater);
-        if !self.bounds.is_off() {
+        if !ruling.bounds.is_off() {
             self.keep(topic, message, key, now);
         }
         let owned = &self.topics.0[topic as usize];
@@ -268,7 +281,7 @@ impl Topics {
 
     /// What is known of a topic, also when it does not exist.
     pub fn info(&mut self, topic: &Topic, now: Now) -> Info {
-        let bounds = self.limits;
+        let bounds = self.rulings.of(topic).keep;
         let Some(&key) = self.keys.get(topic) else {
             return Info { cursor: None, subscribers: 0, messages: 0, bytes: 0, first: None, bounds };
         };
@@ -281,8 +294,12 @@ impl Topics {
     /// Drops what is too old, in steps of some microseconds, as long as `more` says that there is time. Returns whether
     /// all was done.
     pub fn expire(&mut self, now: Tick, mut more: impl FnMut() -> bool) -> bool {
+        if !self.walk(now, &mut more) {
+            return false;
+        }
         while more() {
             let Some(key) = self.wheel.pop(&mut self.topics, now) else { return true };
+            self.settle(key);
             self.expire_messages(key, now, Self::EXPIRED_PER_STEP);
             match self.deadline(key) {
                 Some(deadline) if deadline <= now && self.owned(key).history.is_empty() => self.forget(key),
@@ -329,12 +346,17 @@ impl Topics {
         self.topics.0.is_empty()
     }
 
+    fn ruling(&self, key: u32) -> &Ruling {
+        self.rulings.get(self.topics.0[key as usize].rule)
+    }
+
     fn owned(&mut self, key: u32) -> &mut Owned {
         &mut self.topics.0[key as usize]
     }
 
     /// A topic that somebody asks about, without what is too old.
     fn look(&mut self, key: u32, now: Now) -> &Owned {
+        self.settle(key);
         self.expire_messages(key, now.tick, usize::MAX);
         let owned = self.owned(key);
         owned.used = now.tick;
@@ -343,6 +365,7 @@ impl Topics {
 
     fn find_or_create(&mut self, topic: &Topic, now: Now) -> Result<u32, NoRoom> {
         if let Some(&key) = self.keys.get(topic) {
+            self.settle(key);
             return Ok(key);
         }
         if self.topics.0.len() >= self.topics_max && !self.forget_idle() {
@@ -355,6 +378,9 @@ impl Topics {
             used: now.tick,
             timer: Timer::new(),
             keeper: 0,
+            rule: self.rulings.key(topic),
+            version: self.rulings.version,
+            spent: Spent::default(),
             audience: Audience::default(),
             history: History::default(),
         }));
@@ -384,9 +410,9 @@ impl Topics {
 
     /// When a topic must be looked at; `None` when it stays as it is without us.
     fn deadline(&self, key: u32) -> Option<Tick> {
-        let owned = &self.topics.0[key as usize];
-        let expiry = owned.history.expiry(&self.bounds);
-        let leave = || owned.audience.is_empty().then(|| owned.used.later(self.linger_ticks));
+        let (owned, ruling) = (&self.topics.0[key as usize], self.ruling(key));
+        let expiry = owned.history.expiry(&ruling.bounds);
+        let leave = || owned.audience.is_empty().then(|| owned.used.later(ruling.linger_ticks));
         expiry.or_else(leave)
     }
 
@@ -412,10 +438,12 @@ impl Topics {
 
     /// Puts a topic's newest message into its history.
     fn keep(&mut self, topic: u32, message: &Message, key: Option<&str>, now: Now) {
-        let bounds = self.bounds;
+        let bounds = self.ruling(topic).bounds;
+        // Where the bound has become narrower the walk does the rest.
+        let most = if self.counts.bytes > self.bytes_max { History::DROPPED_AT_ONCE } else { usize::MAX };
         self.change(topic, |history| history.push(message.clone(), key, now.tick, &bounds));
         self.arm(topic);
-        while self.counts.bytes > self.bytes_max && self.evict(topic) {}
+        (0..most).take_while(|_| self.counts.bytes > self.bytes_max && self.evict(topic)).count();
     }
 
     /// Takes the oldest message from the topic whose turn it is. The newest one of `spared` goes last.
@@ -436,7 +464,7 @@ impl Topics {
     }
 
     fn expire_messages(&mut self, key: u32, now: Tick, most: usize) {
-        let bounds = self.bounds;
+        let bounds = self.ruling(key).bounds;
         if self.owned(key).history.expiry(&bounds).is_some_and(|expiry| expiry <= now) {
             self.counts.expired += self.change(key, |history| history.expire(now, &bounds, most)) as u64;
         }
@@ -484,5 +512,6 @@ impl Owned {
     }
 }
 
+mod following;
 #[cfg(test)]
 mod tests;

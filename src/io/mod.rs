@@ -28,6 +28,7 @@ pub mod tun;
 pub mod uring;
 
 use std::io;
+use std::net::{SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,6 +42,8 @@ pub struct Accepted {
     pub listener: ListenerId,
     /// The backend's own name for the socket.
     pub socket: u64,
+    /// Who connects, as the kernel tells it; `None` where there is no address, or none that the kernel tells.
+    pub peer: Option<SocketAddr>,
 }
 
 /// Received bytes on loan from the backend. Give it back with [`Backend::release`].
@@ -202,7 +205,7 @@ pub trait Dial: Backend {
     /// [`Completion::Writable`] says that it stands, [`Completion::Failed`] that it will not; either way it is
     /// attached from now on, and [`Backend::close`] ends it. The `hello` belongs to few connections or to all: a backend
     /// may keep a reference to each that it has seen for as long as it lives.
-    fn dial(&mut self, id: ConnId, to: std::net::SocketAddrV4, hello: &Arc<[u8]>);
+    fn dial(&mut self, id: ConnId, to: SocketAddrV4, hello: &Arc<[u8]>);
 
     /// Ends a connection without a word to its peer, as if a cable had been cut; [`Completion::Closed`] is told as for
     /// any other end. Backends that cannot do that end it with a reset.

@@ -65,7 +65,6 @@ use crate::mailbox::Doorbell;
 use crate::message::Topic;
 use crate::metrics::Metrics;
 use crate::session::Protocol;
-use crate::session::http::UpgradePolicy;
 use crate::shard::{Control, Entrance, EntranceKind, Live};
 
 use self::admin::{Admin, Phase, PhaseCell};
@@ -307,12 +306,7 @@ fn entrance(config: &Config, listen: &Listen, url: &str, site: &Arc<dyn Site>) -
 
 /// What can be replaced while the server runs.
 fn live(config: &Config) -> Live {
-    let policy = UpgradePolicy {
-        origins: config.origins.clone(),
-        subprotocols: config.subprotocols.clone(),
-        deflate: config.deflate,
-    };
-    Live { limits: Arc::new(config.limits.clone()), policy }
+    Live::of(config)
 }
 
 fn start_admin(

@@ -6,7 +6,7 @@
 use super::connection::Flags;
 use super::control::Phase;
 use super::core::Core;
-use super::mail::{About, Ack, Answer, Answered, Asker, Delivery, OwnMail, Publication, Question, Terms};
+use super::mail::{About, Ack, Answer, Answered, Asker, Delivery, OwnMail, Question, Terms};
 use super::polls::CURSOR_FIELD;
 use super::requests::Task;
 use super::streams::place_of;
@@ -15,9 +15,9 @@ use crate::app::router::News;
 use crate::close::CloseReason;
 use crate::codec::http1::response::write_page;
 use crate::codec::json;
-use crate::hub::topics::{Info, NoRoom, Page};
+use crate::hub::topics::{Info, Page};
 use crate::id::ConnId;
-use crate::message::{Cursor, Message, Publisher, Topic, Wants};
+use crate::message::{Cursor, Topic, Wants};
 use crate::rule::Limit;
 use crate::session::Protocol;
 
@@ -26,7 +26,9 @@ pub(super) const JSON: &str = "application/json";
 pub(super) const JSON_LINES: &str = "application/x-ndjson";
 /// Beside what is true for a moment: a cache without orders may guess how long an answer stays good.
 pub(super) const NO_STORE: (&str, &str) = ("Cache-Control", "no-store");
-/// Beside a 503.
+/// Beside a 401 (RFC 9110 section 15.5.2).
+const CHALLENGE: [(&str, &str); 1] = [("WWW-Authenticate", "Bearer")];
+/// Beside a 429 and a 503.
 const RETRY_AFTER: [(&str, &str); 1] = [("Retry-After", "1")];
 
 /// What an HTTP request waits for.
@@ -63,16 +65,12 @@ impl Core {
         self.reply(asker, topic, what);
     }
 
-    /// Tells a publisher what became of its message.
-    pub(super) fn acknowledge(&mut self, terms: &Terms, topic: Topic, result: Result<Ack, NoRoom>) {
-        let what = match result {
-            Ok(ack) => Answered::Acked(terms.number, ack),
-            Err(NoRoom) => Answered::NotPublished(terms.number),
-        };
-        self.reply(terms.asker, topic, what);
+    /// Tells a publisher where its message has its place.
+    pub(super) fn acknowledge(&mut self, terms: &Terms, topic: Topic, ack: Ack) {
+        self.reply(terms.asker, topic, Answered::Acked(terms.number, ack));
     }
 
-    fn reply(&mut self, asker: Asker, topic: Topic, what: Answered) {
+    pub(super) fn reply(&mut self, asker: Asker, topic: Topic, what: Answered) {
         let answer = Answer { connection: asker.connection, topic, what };
         if asker.shard == self.id {
             self.own_mail.push_back(OwnMail::Answer(answer));
@@ -90,8 +88,8 @@ impl Core {
                 let Ack { cursor, subscribers, duplicate } = ack;
                 self.tell_handler(id, News::Published(number, Ok(Published { topic, cursor, subscribers, duplicate })));
             }
-            Answered::NotPublished(number) if self.is_call(id) => {
-                self.tell_handler(id, News::Published(number, Err(crate::app::NoRoom)));
+            Answered::NotPublished(number, why) if self.is_call(id) => {
+                self.tell_handler(id, News::Published(number, Err(why)));
             }
             Answered::Acked(number, ack) => {
                 let mut line = std::mem::take(&mut self.line);
@@ -100,11 +98,12 @@ impl Core {
                 self.take_ack(id, number, &line, 200);
                 self.line = line;
             }
-            Answered::NotPublished(number) => {
+            Answered::NotPublished(number, why) => {
                 let mut error = Vec::new();
-                json::write_error("topics_max", "there is no room for another topic; try again later", &mut error);
-                self.take_ack(id, number, &error, 503);
+                json::write_error(why.code(), why.message(), &mut error);
+                self.take_ack(id, number, &error, why.status());
             }
+            Answered::Refused(why) => self.take_refusal(id, why),
             Answered::NoRoom => {
                 self.metrics.strike(Limit::TopicsMax);
                 self.doomed.push((id, CloseReason::TryAgainLater, "no room for the topic"));
@@ -164,7 +163,11 @@ impl Core {
         let mut later = std::mem::take(&mut waiting.later);
         later.keep_alive &= self.phase == Phase::Running;
         waiting.waits_for = WaitsFor::Nothing;
-        let fields = if status == 503 { &RETRY_AFTER[..] } else { fields };
+        let fields = match status {
+            429 | 503 => &RETRY_AFTER[..],
+            401 => &CHALLENGE[..],
+            _ => fields,
+        };
         let reply = later.reply(self.date);
         if connection.flags.has(Flags::BORNE) {
             let mut output = Vec::with_capacity(256 + body.len());
@@ -195,13 +198,6 @@ impl Core {
                 }
             }
         }
-    }
-
-    /// Publishes for a connection that is told what became of it.
-    pub(super) fn publish_for(&mut self, id: ConnId, message: Message, key: Option<Box<str>>, number: u32) {
-        let terms = Some(Box::new(Terms { asker: Publisher { shard: self.id, connection: id }, key, number }));
-        self.staged_bytes += message.memory();
-        self.staged.push_back(Publication { message, terms });
     }
 }
 

@@ -214,7 +214,7 @@ impl Core {
         }
         self.nowhere.clear();
         // Subscriptions and closes of a connection that has ended have no meaning; publications have.
-        self.effects.retain(|effect| matches!(effect, Effect::Publish(_) | Effect::PublishFor(..)));
+        self.effects.retain(Effect::publishes);
         self.apply_effects(id);
     }
 
@@ -331,6 +331,7 @@ impl Core {
         self.wheel.disarm(&mut self.table, id.index());
         self.drop_outbox(id);
         if let Some(connection) = self.table.remove(id) {
+            self.peers.set(id.index(), None);
             connection.partial.into_iter().for_each(|partial| self.partials.give(partial));
             if connection.flags.has(Flags::SHED) {
                 self.control.release_shed();

@@ -10,8 +10,10 @@ use super::control::{Control, Phase};
 use super::entrance::Entrance;
 use super::groups::Share;
 use super::live::Live;
-use super::log::PeerLog;
+use super::log::{Ended, PeerLog};
 use super::mail::{Mail, OwnMail, Publication};
+use super::peers::Peers;
+use super::permits::Rulings;
 use super::table::Table;
 use crate::app::files::{Desk, Done};
 use crate::app::{Effect, Router, Subject};
@@ -55,9 +57,12 @@ pub struct Core {
     /// Those of `live`.
     pub(super) limits: Arc<Limits>,
     pub(super) table: Table,
+    pub(super) peers: Peers,
     pub(super) wheel: Wheel,
     pub(super) members: Members,
     pub(super) topics: Topics,
+    /// What the rules say of topics that were published to lately.
+    pub(super) rulings: Rulings,
     pub(super) router: Router,
     pub(super) entrances: Arc<[Entrance]>,
     pub(super) mail: Mail,
@@ -211,15 +216,15 @@ impl Core {
         let limits = Arc::clone(&live.limits);
         let shards = u16::try_from(metrics.shards.len()).unwrap_or(u16::MAX);
         let desk = Desk::new(mail.doorbell());
-        let topics_max = (limits.topics_max / usize::from(shards)).max(1);
-        let history_bytes_max = limits.history.bytes_total_max / usize::from(shards.max(1));
         Self {
             id,
             shards,
             table: Self::table(&limits),
+            peers: Peers::new(limits.connections_max.saturating_add(Control::SHED_MAX)),
             wheel: Wheel::new(crate::wheel::TICK),
             members: Members::new(limits.topics_max, Self::GROUP_BYTES_MAX),
-            topics: Topics::new(topics_max, limits.history, history_bytes_max).with_groups_max(limits.groups_max),
+            topics: Topics::new(&live.rules, &limits, shards),
+            rulings: Rulings::default(),
             router,
             entrances,
             mail,
@@ -400,10 +405,8 @@ impl Core {
         let mut wishes = Vec::new();
         for effect in effects.drain(..) {
             match effect {
-                Effect::Publish(message) => {
-                    self.staged_bytes += message.memory();
-                    self.staged.push_back(message.into());
-                }
+                Effect::Publish(message) => close = close.or(self.publish_said(id, message).err()),
+                Effect::Announce(message) => self.publish_about(id, message),
                 Effect::Subscribe(topic, how) if opens_stream => wishes.push((topic, how)),
                 Effect::Subscribe(topic, how) => close = close.or(self.subscribe(id, &topic, how).err()),
                 Effect::Unsubscribe(topic) => self.unsubscribe(id, &topic),
@@ -484,9 +487,10 @@ impl Core {
         }
         let ordinary = matches!(reason, CloseReason::Normal | CloseReason::GoingAway | CloseReason::PeerClosed);
         if ordinary {
-            tracing::debug!(shard = self.id.0, connection = %id, %reason, detail, "connection closed");
+            let peer = self.peer(id).map(tracing::field::display);
+            tracing::debug!(shard = self.id.0, connection = %id, peer, %reason, detail, "connection closed");
         } else {
-            self.log.closed(self.now, &self.metrics, id, reason, detail);
+            self.log.closed(self.now, &self.metrics, &Ended { id, peer: self.peer(id), reason, detail });
         }
     }
 }

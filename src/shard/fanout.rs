@@ -18,7 +18,7 @@ use crate::codec::websocket::deflate::Deflater;
 use crate::hub::TopicKey;
 use crate::id::ConnId;
 use crate::io::{Backend, Out};
-use crate::message::{Image, Message, Publisher, Wire};
+use crate::message::{Image, Message, Publisher, Topic, Wire};
 use crate::rule::Limit;
 use crate::time::Clock;
 
@@ -42,7 +42,7 @@ impl<B: Backend> Shard<B> {
             if more {
                 self.core.list_fan_out(topic);
             }
-            self.core.enqueue_deferred();
+            self.core.enqueue_deferred(topic);
             self.core.send_private();
             self.close_doomed();
             self.pay(pace);
@@ -149,21 +149,21 @@ impl Core {
     const DEFERRED_KEPT: usize = 4096;
 
     /// Queues what could not be sent straight.
-    pub(super) fn enqueue_deferred(&mut self) {
+    fn enqueue_deferred(&mut self, topic: TopicKey) {
+        let Some(topic) = self.members.name(topic).cloned() else { return self.deferred.clear() };
         let mut deferred = std::mem::take(&mut self.deferred);
         for (id, image, messages) in deferred.drain(..) {
-            self.enqueue(id, image, messages);
+            self.enqueue(id, &topic, image, messages);
         }
         deferred.shrink_to(Self::DEFERRED_KEPT);
         self.deferred = deferred;
     }
 
     /// Queues messages of a topic for a connection, within its bounds.
-    pub(super) fn enqueue(&mut self, id: ConnId, image: Image, messages: u32) {
-        let Some(connection) = self.table.get(id).filter(|connection| !connection.flags.has(Flags::CLOSING)) else {
+    pub(super) fn enqueue(&mut self, id: ConnId, topic: &Topic, image: Image, messages: u32) {
+        if self.table.get(id).is_none_or(|connection| connection.flags.has(Flags::CLOSING)) {
             return;
-        };
-        let route = connection.route;
+        }
         let (bound, spent) = (self.limits.queue_bytes_max, self.is_queue_budget_spent());
         let Some(outbox) = self.outbox(id) else { return };
         let (before, cost) = (outbox.memory(), outbox.cost());
@@ -173,7 +173,7 @@ impl Core {
         let mut dropped = 0;
         if cost > 0 && cost > cost_max {
             self.metrics.strike(if spent { Limit::QueueBytesTotalMax } else { Limit::QueueBytesMax });
-            match self.router.slow_consumer(route) {
+            match self.slow_consumer(id, topic) {
                 SlowConsumer::Close => {
                     self.doomed.push((id, CloseReason::SlowConsumer, "outgoing queue full"));
                     self.metrics.deliveries_dropped_total.add(u64::from(messages));

@@ -96,7 +96,9 @@ impl<B: Backend> Shard<B> {
         if connection.flags.has(Flags::BORNE) {
             let (count, weight) = (messages.len(), weight_of(image.len()));
             core.metrics.deliveries_total.add(count as u64);
-            core.enqueue(id, image, u32::try_from(count).unwrap_or(u32::MAX));
+            if let Some(topic) = core.members.name(key).cloned() {
+                core.enqueue(id, &topic, image, u32::try_from(count).unwrap_or(u32::MAX));
+            }
             return weight;
         }
         connection.batch = core.batch;
@@ -243,7 +245,7 @@ impl Core {
                     self.told.push(id);
                 }
             } else if let Some(event) = self.event_of_many(id, &mut message) {
-                self.enqueue(id, event, 1);
+                self.enqueue(id, &message.topic, event, 1);
             }
         }
         self.private = private;

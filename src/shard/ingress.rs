@@ -1,6 +1,7 @@
 //! What the backend brings: connections, bytes, endings.
 
 use std::io::ErrorKind;
+use std::net::SocketAddr;
 
 use super::Shard;
 use super::connection::Flags;
@@ -53,7 +54,7 @@ impl<B: Backend> Shard<B> {
         if let Err(limit) = self.core.control.admit(self.core.now) {
             return self.shed(accepted, limit);
         }
-        let Some(id) = self.core.admit(accepted.listener) else {
+        let Some(id) = self.core.admit(accepted.listener, accepted.peer) else {
             self.core.control.release();
             return self.shed(accepted, Limit::ConnectionsMax);
         };
@@ -211,9 +212,10 @@ impl Core {
     /// Effects of one connection's handler calls that are collected before they are carried out.
     const EFFECTS_MAX: usize = 256;
 
-    fn admit(&mut self, listener: ListenerId) -> Option<ConnId> {
+    fn admit(&mut self, listener: ListenerId, peer: Option<SocketAddr>) -> Option<ConnId> {
         let protocol = self.entrances.get(usize::from(listener.0))?.protocol();
         let id = self.table.insert(listener, protocol, self.tick)?;
+        self.peers.set(id.index(), peer);
         self.metrics.accepted_total.add(1);
         self.metrics.connections.add(1);
         let deadline = self.after(self.limits.handshake_timeout);
@@ -379,7 +381,7 @@ impl Core {
                 _ => return Flow::Continue,
             }
             if let Some(last) = effects.last() {
-                fed.stalled |= blocked && matches!(last, Effect::Publish(_) | Effect::PublishFor(..));
+                fed.stalled |= blocked && last.publishes();
                 if matches!(last, Effect::Close(_) | Effect::End(_)) {
                     return Flow::Stop;
                 }

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use super::core::Core;
-use crate::config::Limits;
+use crate::config::{Config, Limits, TopicRules};
 use crate::session::http::UpgradePolicy;
 
 /// What shards read in every turn and an operator can replace. What a limit has reserved room for at the start (tables,
@@ -18,13 +18,26 @@ pub struct Live {
     pub limits: Arc<Limits>,
     /// Who may upgrade, and to what.
     pub policy: UpgradePolicy,
+    /// What topics are allowed and given.
+    pub rules: Arc<TopicRules>,
 }
 
 impl Live {
     /// These limits, with the defaults of all else.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
-        Self { limits: Arc::new(limits), ..Self::default() }
+        Self::of(&Config { limits, ..Config::default() })
+    }
+
+    /// What a configuration says of it.
+    #[must_use]
+    pub fn of(config: &Config) -> Self {
+        let policy = UpgradePolicy {
+            origins: config.origins.clone(),
+            subprotocols: config.subprotocols.clone(),
+            deflate: config.deflate,
+        };
+        Self { limits: Arc::new(config.limits.clone()), policy, rules: Arc::new(TopicRules::new(config)) }
     }
 }
 
@@ -36,6 +49,9 @@ impl Core {
             self.live_version = version;
             self.live = self.control.live();
             self.limits = Arc::clone(&self.live.limits);
+            self.rulings.forget();
+            self.members.set_topics_max(self.limits.topics_max);
+            self.topics.follow(&self.live.rules, &self.limits, self.shards);
         }
     }
 }

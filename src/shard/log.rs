@@ -4,6 +4,7 @@
 //! left out is counted.
 
 use std::fmt;
+use std::net::SocketAddr;
 
 use tracing::Level;
 
@@ -11,7 +12,18 @@ use crate::close::CloseReason;
 use crate::id::{ConnId, ShardId};
 use crate::metrics::ShardMetrics;
 use crate::rate::TokenBucket;
+use crate::rule::Limit;
 use crate::time::Instant;
+
+/// A connection that has ended.
+pub(super) struct Ended<'a> {
+    pub(super) id: ConnId,
+    /// Who it was.
+    pub(super) peer: Option<SocketAddr>,
+    pub(super) reason: CloseReason,
+    /// The layer's own error.
+    pub(super) detail: &'a str,
+}
 
 /// What a shard says about its peers.
 #[derive(Debug)]
@@ -31,18 +43,22 @@ impl PeerLog {
         Self { shard, bucket: TokenBucket::new(Self::PER_SECOND, Self::BURST), suppressed: 0 }
     }
 
-    /// A connection ended for a reason worth a line. `detail` is the layer's own error.
-    pub(super) fn closed(
-        &mut self,
-        now: Instant,
-        metrics: &ShardMetrics,
-        connection: ConnId,
-        reason: CloseReason,
-        detail: &str,
-    ) {
+    /// A connection ended for a reason worth a line.
+    pub(super) fn closed(&mut self, now: Instant, metrics: &ShardMetrics, ended: &Ended<'_>) {
         if tracing::enabled!(Level::INFO) && self.permit(now, metrics) {
             let (shard, suppressed) = (self.shard.0, std::mem::take(&mut self.suppressed));
-            tracing::info!(shard, %connection, %reason, detail, suppressed, "connection closed");
+            let Ended { id: connection, peer, reason, detail } = ended;
+            let peer = peer.map(tracing::field::display);
+            tracing::info!(shard, %connection, peer, %reason, detail, suppressed, "connection closed");
+        }
+    }
+
+    /// A connection was turned away before it had a name.
+    pub(super) fn refused(&mut self, now: Instant, metrics: &ShardMetrics, peer: Option<SocketAddr>, limit: Limit) {
+        if tracing::enabled!(Level::INFO) && self.permit(now, metrics) {
+            let (shard, suppressed) = (self.shard.0, std::mem::take(&mut self.suppressed));
+            let (peer, limit) = (peer.map(tracing::field::display), limit.label());
+            tracing::info!(shard, peer, limit, suppressed, "connection refused");
         }
     }
 

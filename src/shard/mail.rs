@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use crate::app::NotPublished;
 use crate::hub::Group;
 use crate::hub::members::Stay;
 use crate::hub::topics::{Interested, Past, Start};
@@ -36,11 +37,13 @@ pub struct Publication {
     pub message: Message,
     /// What few publishers want beside.
     pub terms: Option<Box<Terms>>,
+    /// A client said it, who is told when it is refused: its connection ends, if there are no terms.
+    pub is_said: bool,
 }
 
 impl From<Message> for Publication {
     fn from(message: Message) -> Self {
-        Self { message, terms: None }
+        Self { message, terms: None, is_said: false }
     }
 }
 
@@ -125,8 +128,10 @@ pub enum Answered {
     Acked(u32, Ack),
     /// An answer that is ready to be sent: JSON, and the place up to which it tells.
     Json(Vec<u8>, Option<Cursor>),
-    /// A publication that the owner has no room for, by its number.
-    NotPublished(u32),
+    /// A publication that was refused, by its number.
+    NotPublished(u32, NotPublished),
+    /// A publication without a number was refused.
+    Refused(NotPublished),
     /// The owner has no room for the topic.
     NoRoom,
 }

@@ -32,6 +32,8 @@ mod log;
 mod mail;
 mod opening;
 mod pace;
+mod peers;
+mod permits;
 mod polls;
 mod publish;
 mod pump;

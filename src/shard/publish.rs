@@ -3,9 +3,10 @@
 use super::core::Core;
 use super::mail::{Ack, Delivery, OwnMail, Publication, Request};
 use super::pace::Pace;
+use crate::app::NotPublished;
 use crate::hub::Group;
 use crate::hub::members::Stay;
-use crate::hub::topics::{Interested, NoRoom, Now, Published};
+use crate::hub::topics::{Interested, Now, Published, Refused};
 use crate::id::{ConnId, ShardId};
 use crate::message::{Message, Topic};
 use crate::rule::Limit;
@@ -157,16 +158,19 @@ impl Core {
 
     /// Gives a publication its place and sends it to all shards that want it.
     fn own(&mut self, publication: Publication) {
-        let Publication { mut message, terms } = publication;
+        let Publication { mut message, terms, is_said } = publication;
         self.metrics.publications_total.add(1);
         let key = terms.as_ref().and_then(|terms| terms.key.as_deref());
         let now = self.time();
-        let Ok(published) = self.topics.publish(&mut message, key, &mut self.deflater, now) else {
-            self.metrics.strike(Limit::TopicsMax);
-            if let Some(terms) = terms {
-                self.acknowledge(&terms, message.topic, Err(NoRoom));
+        let published = match self.topics.publish(&mut message, key, &mut self.deflater, now) {
+            Ok(published) => published,
+            Err(refused) => {
+                let why = match refused {
+                    Refused::NoRoom => NotPublished::NoRoom,
+                    Refused::TooFast => NotPublished::TooFast,
+                };
+                return self.refuse_publication(Publication { message, terms, is_said }, why);
             }
-            return;
         };
         let Published { cursor, subscribers, duplicate, .. } = published;
         self.metrics.duplicates_total.add(u64::from(duplicate));
@@ -182,7 +186,7 @@ impl Core {
             }
         }
         if let Some(terms) = terms {
-            self.acknowledge(&terms, message.topic.clone(), Ok(Ack { cursor, subscribers, duplicate }));
+            self.acknowledge(&terms, message.topic.clone(), Ack { cursor, subscribers, duplicate });
         }
         while let Some((stay, group)) = self.own_shares.pop() {
             self.deliver(message.clone(), stay, Some(&group));

@@ -13,7 +13,7 @@ use crate::close::CloseReason;
 use crate::codec::http1::date::Date;
 use crate::codec::http1::response::{Reply, write_error};
 use crate::codec::http2::{ErrorCode, StreamId, frame};
-use crate::id::{ConnId, ListenerId};
+use crate::id::ConnId;
 use crate::io::{Accepted, Backend};
 use crate::rule::Limit;
 use crate::session::Protocol;
@@ -22,7 +22,8 @@ impl<B: Backend> Shard<B> {
     /// Turns a connection away because of this limit.
     pub(super) fn shed(&mut self, accepted: Accepted, limit: Limit) {
         self.core.metrics.strike(limit);
-        let Some(id) = self.core.shed_place(accepted.listener) else { return self.refuse(accepted) };
+        self.core.log.refused(self.core.now, &self.core.metrics, accepted.peer, limit);
+        let Some(id) = self.core.shed_place(&accepted) else { return self.refuse(accepted) };
         self.core.metrics.refused_total.add(1);
         self.attach(accepted, id);
         if self.core.table.get(id).is_some_and(|connection| connection.protocol != Protocol::Http) {
@@ -48,7 +49,8 @@ impl<B: Backend> Shard<B> {
 
 impl Core {
     /// A place for a connection that is turned away.
-    fn shed_place(&mut self, listener: ListenerId) -> Option<ConnId> {
+    fn shed_place(&mut self, accepted: &Accepted) -> Option<ConnId> {
+        let listener = accepted.listener;
         let protocol = self.entrances.get(usize::from(listener.0))?.protocol();
         if !self.control.admit_shed() {
             return None;
@@ -57,6 +59,7 @@ impl Core {
             self.control.release_shed();
             return None;
         };
+        self.peers.set(id.index(), accepted.peer);
         self.set(id, Flags::SHED);
         let deadline = self.after(super::Control::SHED_TIME);
         self.arm(id, deadline);

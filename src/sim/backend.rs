@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, ErrorKind};
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -35,6 +35,12 @@ pub struct SimBackend {
     buffer: Box<[u8]>,
     lent: bool,
     woken: Arc<Flag>,
+}
+
+/// Where a client seems to come from: one address each, of the network for benchmarks (RFC 2544).
+fn address(link: u64) -> SocketAddr {
+    let [.., high, middle, low] = link.to_be_bytes();
+    SocketAddr::from(([198, 18 + (high & 1), middle, low], 50_000))
 }
 
 /// Who has an index.
@@ -179,7 +185,7 @@ impl SimBackend {
         if let Some(link) = links.get_mut(&socket) {
             link.server = Server::Has;
         }
-        Some(Completion::Accepted(Accepted { listener, socket }))
+        Some(Completion::Accepted(Accepted { listener, socket, peer: Some(address(socket)) }))
     }
 
     /// Hands bytes to the network.

@@ -23,6 +23,16 @@ pub fn echoes_in_place<H: Harness>() {
     }
 }
 
+pub fn a_connection_comes_with_its_address<H: Harness>() {
+    let mut world = World::<H>::new(Setup::default());
+    let (ids, clients): (Vec<_>, Vec<_>) = (0..50).map(|_| world.pair()).unzip();
+    for (id, client) in ids.iter().zip(&clients) {
+        let told = world.known(*id).peer;
+        assert!(told.is_some());
+        assert!(client.address().is_none_or(|address| Some(address) == told), "{told:?}");
+    }
+}
+
 pub fn a_turn_sends_to_many<H: Harness>() {
     let mut world = World::<H>::new(Setup::default());
     let (ids, mut clients): (Vec<_>, Vec<_>) = (0..100).map(|_| world.pair()).unzip();

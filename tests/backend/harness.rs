@@ -1,5 +1,7 @@
 //! What the suite asks of whoever wants to be judged by it.
 
+use std::net::SocketAddr;
+
 use holdline::io::Backend;
 
 /// What a case needs.
@@ -54,6 +56,9 @@ pub enum Peer {
 
 /// The other end. Nothing here blocks.
 pub trait Client {
+    /// Where it comes from, if it knows.
+    fn address(&self) -> Option<SocketAddr>;
+
     /// Writes what fits.
     fn write(&mut self, bytes: &[u8]) -> usize;
 

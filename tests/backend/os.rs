@@ -119,6 +119,10 @@ pub struct TcpClient {
 }
 
 impl Client for TcpClient {
+    fn address(&self) -> Option<SocketAddr> {
+        self.stream.local_addr().ok()
+    }
+
     fn write(&mut self, bytes: &[u8]) -> usize {
         match self.stream.write(bytes) {
             Ok(taken) => taken,

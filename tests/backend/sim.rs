@@ -1,6 +1,7 @@
 //! Harness for the simulation.
 
 use std::marker::PhantomData;
+use std::net::SocketAddr;
 
 use holdline::id::ListenerId;
 use holdline::sim::{self, Config, Faults, Net, Random, SimBackend};
@@ -74,6 +75,10 @@ impl<W: Weather> Harness for Simulated<W> {
 }
 
 impl Client for sim::Client {
+    fn address(&self) -> Option<SocketAddr> {
+        None
+    }
+
     fn write(&mut self, bytes: &[u8]) -> usize {
         Self::write(self, bytes)
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use holdline::id::ConnId;
@@ -28,6 +29,8 @@ pub enum Said {
 /// What is known of a connection.
 #[derive(Debug, Default)]
 pub struct Known {
+    /// Who it is, as the backend says.
+    pub peer: Option<SocketAddr>,
     pub received: Vec<u8>,
     pub peer_closed: bool,
     pub failed: bool,
@@ -212,7 +215,7 @@ impl<H: Harness> World<H> {
         });
         self.generations[index as usize] += 1;
         let id = ConnId::new(index, self.generations[index as usize]);
-        self.open.insert(id, Known::default());
+        self.open.insert(id, Known { peer: accepted.peer, ..Known::default() });
         self.backend().attach(accepted, id);
         Said::Accepted(id)
     }

@@ -43,6 +43,7 @@ fn lower(limit: Limit, config: &mut Config) {
         Limit::SubscriptionsMax => limits.subscriptions_max = 0,
         Limit::TopicBytesMax => limits.topic_bytes_max = 4,
         Limit::TopicsMax => limits.topics_max = 1,
+        Limit::TopicRate => config.topic_rate = 1,
         Limit::GroupsMax => limits.groups_max = 1,
         Limit::HeartbeatTimeout => (limits.heartbeat_interval, limits.heartbeat_timeout) = (SOON, SOON),
         Limit::IdleTimeout => limits.idle_timeout = SOON,
@@ -110,6 +111,11 @@ fn run_into(limit: Limit, running: &Running, neighbour: &mut Neighbour) -> Vec<C
         }
         Limit::SubscriptionsMax => vec![running.websocket("/topics/news")],
         Limit::TopicsMax => vec![running.websocket("/topics/first"), running.websocket("/topics/second")],
+        Limit::TopicRate => {
+            let mut client = running.websocket("/topics/busy");
+            (0..2).for_each(|_| client.send_text("news"));
+            vec![client]
+        }
         Limit::GroupsMax => {
             vec![running.websocket("/topics/jobs?group=one"), running.websocket("/topics/jobs?group=two")]
         }

@@ -19,7 +19,7 @@ const HOLDER: &str = "TUN_TEST_HOLDER";
 /// Starts `holdline serve` inside, with an echo of lines.
 pub fn serve(namespace: &Namespace, more: &[&str]) -> (Server, SocketAddrV4) {
     let program = env!("CARGO_BIN_EXE_holdline");
-    let words = [program, "serve", "--listen", "tcp://198.18.0.1:0?framing=line&app=echo"];
+    let words = [program, "serve", "--insecure", "--listen", "tcp://198.18.0.1:0?framing=line&app=echo"];
     let command: Vec<_> = words.iter().chain(more).map(|word| (*word).to_owned()).collect();
     let server = namespace.spawn_server(&command).unwrap();
     let authority = server.urls().iter().find_map(|url| url.strip_prefix("tcp://")).unwrap();

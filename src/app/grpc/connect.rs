@@ -4,7 +4,7 @@
 //! which knows when; the rest is written here.
 
 use super::{CALLS, check_key, decode, no_payload, send};
-use crate::app::{Context, Handler, NoRoom, Offers, Published, Refusal, Request, Status, Subscribe};
+use crate::app::{Context, Handler, NotPublished, Offers, Published, Refusal, Request, Status, Subscribe};
 use crate::codec::grpc::generated::edge::{
     self, ClientFrame, ServerFrame, client_frame, publish, server_frame, subscribe,
 };
@@ -132,7 +132,7 @@ impl Handler for Connect {
         &mut self,
         state: &mut Connected,
         number: u32,
-        outcome: Result<Published, NoRoom>,
+        outcome: Result<Published, NotPublished>,
         context: &mut Context<'_>,
     ) {
         state.under_way = state.under_way.saturating_sub(1);
@@ -143,10 +143,7 @@ impl Handler for Connect {
                 let published = edge::Published { topic, cursor, subscribers, duplicate };
                 answer(number, server_frame::Frame::Published(published), context);
             }
-            Err(NoRoom) => {
-                let message = "there is no room for another topic".to_owned();
-                refuse(number, Refusal { status: 503, code: "topics_max", message }, context);
-            }
+            Err(why) => refuse(number, why.into(), context),
         }
         state.end_if_done(context);
     }

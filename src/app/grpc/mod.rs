@@ -7,7 +7,7 @@ pub mod health;
 pub mod publish;
 pub mod reflection;
 
-use super::{Code, Context, Offers, Refusal, Router, SlowConsumer, Status, batch};
+use super::{Code, Context, NotPublished, Offers, Refusal, Router, Status, batch};
 use crate::message::Kind;
 
 /// What all these routes offer.
@@ -15,10 +15,10 @@ const CALLS: Offers =
     Offers { streams: false, polls: false, posts: false, batches: false, calls: true, queries: false };
 
 /// Adds the services to a router.
-pub(super) fn add_to(router: Router, slow_consumer: SlowConsumer) -> Router {
+pub(super) fn add_to(router: Router) -> Router {
     let reflection = reflection::Reflection::new();
     router
-        .route_with("/holdline.v1.Edge/Connect", connect::Connect, slow_consumer)
+        .route("/holdline.v1.Edge/Connect", connect::Connect)
         .route("/holdline.v1.Edge/Publish", publish::Publish)
         .route("/holdline.v1.Edge/Echo", echo::Echo)
         .route("/grpc.health.v1.Health/Check", health::Check)
@@ -31,6 +31,13 @@ pub(super) fn add_to(router: Router, slow_consumer: SlowConsumer) -> Router {
 impl From<&Refusal> for Status {
     fn from(refusal: &Refusal) -> Self {
         Self::new(Code::from_http(refusal.status), refusal.message.clone())
+    }
+}
+
+/// What a call ends with whose publication is refused.
+impl From<NotPublished> for Status {
+    fn from(why: NotPublished) -> Self {
+        Self::new(Code::from_http(why.status()), why.message())
     }
 }
 

@@ -1,7 +1,7 @@
 //! `holdline.v1.Edge/Publish`: one publication, answered with its place.
 
 use super::{CALLS, Single, check_key, decode, no_payload, send};
-use crate::app::{Code, Context, Handler, NoRoom, Offers, Published, Refusal, Request, Status};
+use crate::app::{Context, Handler, NotPublished, Offers, Published, Refusal, Request, Status};
 use crate::codec::grpc::generated::edge::{Cursor, PublishRequest, PublishResponse, publish_request};
 use crate::message::{Kind, Topic};
 
@@ -56,7 +56,7 @@ impl Handler for Publish {
         &mut self,
         _state: &mut Progress,
         _number: u32,
-        outcome: Result<Published, NoRoom>,
+        outcome: Result<Published, NotPublished>,
         context: &mut Context<'_>,
     ) {
         match outcome {
@@ -66,7 +66,7 @@ impl Handler for Publish {
                 send(&PublishResponse { topic, cursor, subscribers, duplicate }, context);
                 context.end(Status::OK);
             }
-            Err(NoRoom) => context.end(Status::new(Code::Unavailable, "there is no room for another topic")),
+            Err(why) => context.end(Status::from(why)),
         }
     }
 
@@ -113,13 +113,20 @@ mod tests {
     }
 
     #[test]
-    fn no_room_is_unavailable() {
-        let (mut bench, mut state, _) = begin(&request("news", "hi", ""));
-        bench.published(&mut Publish, &mut state, 0, Err(NoRoom));
-        assert_eq!(
-            (bench.effects(), bench.out),
-            (vec!["end Unavailable there is no room for another topic".to_owned()], vec![])
-        );
+    fn what_is_not_published_ends_with_why() {
+        for (why, end) in [
+            (NotPublished::NoRoom, "end Unavailable there is no room for another topic; try again later"),
+            (
+                NotPublished::TooFast,
+                "end ResourceExhausted the topic takes no more messages this second; try again later",
+            ),
+            (NotPublished::Forbidden, "end PermissionDenied you may not publish to this topic"),
+            (NotPublished::Unauthenticated, "end Unauthenticated say who you are to publish to this topic"),
+        ] {
+            let (mut bench, mut state, _) = begin(&request("news", "hi", ""));
+            bench.published(&mut Publish, &mut state, 0, Err(why));
+            assert_eq!((bench.effects(), bench.out), (vec![end.to_owned()], vec![]));
+        }
     }
 
     #[test]

@@ -66,7 +66,7 @@ pub(super) struct Common {
     #[arg(long, value_name = "SHARE", allow_negative_numbers = true, help_heading = "Network of --via tun")]
     vanish: Option<String>,
     /// With --via tun: the server to start in the namespace, such as
-    /// `-- holdline serve --listen http://198.18.0.1:8080`
+    /// `-- holdline serve --insecure --listen http://198.18.0.1:8080`
     #[arg(last = true, value_name = "SERVER")]
     server: Vec<OsString>,
 }
@@ -279,7 +279,7 @@ impl Common {
 
     fn tun(&self) -> Result<Via, Failure> {
         if self.server.is_empty() {
-            let mend = "add it, such as -- holdline serve --listen http://198.18.0.1:8080";
+            let mend = "add it, such as -- holdline serve --insecure --listen http://198.18.0.1:8080";
             return refuse("no server to start in the namespace", "behind --", mend);
         }
         if self.pid.is_some() {

@@ -19,7 +19,7 @@ use signal_hook::iterator::Signals;
 use self::flags::{BroadcastArgs, ChurnArgs, Common, EchoArgs, IdleArgs};
 use self::output::Output;
 use self::progress::Progress;
-use super::{Failure, logging};
+use super::{Failure, panics};
 use crate::swarm::live::Live;
 use crate::swarm::plan::Plan;
 use crate::swarm::report::Report;
@@ -34,7 +34,7 @@ Examples:
   holdline swarm echo --target ws://127.0.0.1:8080/echo --message-rate 50k/s --pid 4711
   holdline swarm churn --target ws://127.0.0.1:8080/topics/load --churn 500/s --abrupt 20%
   holdline swarm idle --target ws://198.18.0.1:8080/echo --connections 1M --via tun --rtt 20ms \\
-    -- holdline serve --listen http://198.18.0.1:8080 --max-connections 2000000
+    -- holdline serve --insecure --listen http://198.18.0.1:8080 --max-connections 2000000
 
 A connection counts when its handshake is complete, and it is alive when data came through it. Latency counts from \
 the time at which a message was due, not from when it could leave: a server that stalls cannot hide it.
@@ -157,7 +157,7 @@ fn finish(ended: thread::Result<Result<Report, RunError>>, interrupted: bool) ->
     match ended {
         Ok(result) => result.map(|report| Report { interrupted, ..report }).map_err(Failure::runtime),
         Err(panic) => {
-            let what = logging::panic_message(&*panic);
+            let what = panics::panic_message(&*panic);
             Err(Failure::runtime(format_args!("internal error: {what}, in the swarm: please report it")))
         }
     }
@@ -232,10 +232,10 @@ mod tests {
     #[test]
     fn a_network_of_its_own_comes_with_a_server() {
         let line = "idle --target ws://198.18.0.1:8080/echo --via tun --rtt 20ms --loss 1% --reorder 0.1 --vanish 0 \
-                    -- holdline serve --listen http://198.18.0.1:8080";
+                    -- holdline serve --insecure --listen http://198.18.0.1:8080";
         let Via::Tun(tun) = plan(line).unwrap().via else { panic!("tun") };
         assert_eq!((tun.rtt.as_millis(), tun.loss.get(), tun.reorder.get()), (20, 0.01, 0.1));
-        assert_eq!(tun.server, ["holdline", "serve", "--listen", "http://198.18.0.1:8080"]);
+        assert_eq!(tun.server, ["holdline", "serve", "--insecure", "--listen", "http://198.18.0.1:8080"]);
     }
 
     #[test]

@@ -2,18 +2,28 @@
 
 use std::collections::BTreeMap;
 
+use std::time::Duration;
+
 use super::*;
+use crate::config::{Config, History, Keep};
 use crate::hub::members::Stay;
 use crate::hub::testing::{Random, group, message, topic};
 use crate::message::Wire;
 
-const HISTORY: config::History =
-    config::History { messages_max: 4, bytes_max: 1 << 20, age_max: Duration::from_secs(10), bytes_total_max: 1 << 30 };
+const HISTORY: History =
+    History { messages_max: 4, bytes_max: 1 << 20, age_max: Duration::from_secs(10), bytes_total_max: 1 << 30 };
 
 const AGE_TICKS: u32 = 100;
 
 fn topics(topics_max: usize) -> Topics {
-    Topics::new(topics_max, HISTORY, usize::MAX)
+    with_history(topics_max, HISTORY, usize::MAX)
+}
+
+fn with_history(topics_max: usize, history: History, bytes_total_max: usize) -> Topics {
+    let limits =
+        Limits { topics_max, history: History { bytes_total_max, ..history }, groups_max: 2, ..Limits::default() };
+    let rules = TopicRules::new(&Config { limits: limits.clone(), ..Config::default() });
+    Topics::new(&Arc::new(rules), &limits, 1)
 }
 
 fn at(tick: u32) -> Now {
@@ -25,7 +35,7 @@ fn interested(shard: u16, group: Option<Group>, members: u32) -> Interested {
     Interested { shard: ShardId(shard), group, wants, stay: Stay(1), members }
 }
 
-fn publish(topics: &mut Topics, name: &str, key: Option<&str>, now: Now) -> Result<(Cursor, bool), NoRoom> {
+fn publish(topics: &mut Topics, name: &str, key: Option<&str>, now: Now) -> Result<(Cursor, bool), Refused> {
     let mut message = message(name, 0, b"hi");
     let published = topics.publish(&mut message, key, &mut Deflater::default(), now)?;
     let (cursor, duplicate) = (published.cursor, published.duplicate);
@@ -75,7 +85,7 @@ fn a_topic_too_many_is_refused_whoever_asks() {
     let mut topics = topics(1);
     assert!(topics.interest(&topic("1"), interested(0, None, 1), at(0)));
     assert!(!topics.interest(&topic("2"), interested(0, None, 1), at(0)));
-    assert_eq!(publish(&mut topics, "2", None, at(0)), Err(NoRoom));
+    assert_eq!(publish(&mut topics, "2", None, at(0)), Err(Refused::NoRoom));
     assert_eq!(topics.past(&topic("2"), Start::Now, at(0)).unwrap_err(), NoRoom);
     assert_eq!(topics.info(&topic("2"), at(0)).cursor, None);
     assert_eq!(topics.page(&topic("2"), None, 9, at(0)).cursor, None);
@@ -84,7 +94,7 @@ fn a_topic_too_many_is_refused_whoever_asks() {
 
 #[test]
 fn a_group_too_many_is_refused() {
-    let mut topics = topics(1).with_groups_max(2);
+    let mut topics = with_history(1, HISTORY, usize::MAX);
     let named = |name: &str| Group::parse(name.as_bytes()).ok();
     let join = |topics: &mut Topics, shard, group: Option<Group>| {
         topics.interest(&topic("t"), interested(shard, group, 1), at(0))
@@ -165,7 +175,9 @@ fn pages_follow_each_other() {
     let early = since.map(|cursor| Cursor { offset: Offset(1), ..cursor });
     assert!(topics.page(&name, early, 3, at(1)).reset);
     let info = topics.info(&name, at(1));
-    assert_eq!((info.cursor, info.messages, info.first, info.bounds), (since, 4, Some(Offset(3)), HISTORY));
+    let History { messages_max, bytes_max, age_max, .. } = HISTORY;
+    let keep = Keep { messages_max, bytes_max, age_max };
+    assert_eq!((info.cursor, info.messages, info.first, info.bounds), (since, 4, Some(Offset(3)), keep));
     assert_eq!(info.bytes, topics.counts().bytes);
 }
 
@@ -187,8 +199,8 @@ fn a_forgotten_topic_comes_back_with_a_greater_epoch() {
 
 #[test]
 fn without_history_a_topic_stays_for_a_while() {
-    let off = config::History { messages_max: 0, ..HISTORY };
-    let mut topics = Topics::new(1, off, usize::MAX);
+    let off = History { messages_max: 0, ..HISTORY };
+    let mut topics = with_history(1, off, usize::MAX);
     let (cursor, _) = publish(&mut topics, "t", Some("key"), at(0)).unwrap();
     assert!(!publish(&mut topics, "t", Some("key"), at(50)).unwrap().1, "nothing knows the key");
     assert!(topics.past(&topic("t"), Start::Since(cursor), at(50)).unwrap().reset);
@@ -205,7 +217,7 @@ fn over_the_total_all_topics_give_in_turn_and_the_newest_goes_last() {
         publish(&mut topics, "0", None, at(0)).unwrap();
         topics.counts().bytes
     };
-    let mut topics = Topics::new(10, HISTORY, 8 * one);
+    let mut topics = with_history(10, HISTORY, 8 * one);
     for _ in 0..4 {
         ["0", "1"].iter().for_each(|name| assert!(publish(&mut topics, name, None, at(0)).is_ok()));
     }
@@ -215,13 +227,13 @@ fn over_the_total_all_topics_give_in_turn_and_the_newest_goes_last() {
     assert_eq!(kept.iter().sum::<usize>(), 8, "{kept:?}");
     assert!(kept.iter().all(|&messages| messages >= 2), "{kept:?}");
 
-    let mut topics = Topics::new(10, HISTORY, one);
+    let mut topics = with_history(10, HISTORY, one);
     for name in ["0", "1", "0", "2"] {
         assert!(publish(&mut topics, name, None, at(0)).is_ok());
         assert_eq!(topics.info(&topic(name), at(0)).messages, 1, "the newest is kept");
         assert_eq!(topics.counts().messages, 1);
     }
-    let mut topics = Topics::new(10, HISTORY, one - 1);
+    let mut topics = with_history(10, HISTORY, one - 1);
     assert!(publish(&mut topics, "0", None, at(0)).is_ok());
     assert_eq!((topics.counts().messages, topics.counts().bytes, topics.counts().evicted), (0, 0, 1));
 }
@@ -337,7 +349,7 @@ fn the_total_is_never_exceeded() {
     for seed in 0..100 {
         let mut random = Random::new(seed);
         let bytes_max = 1000 + random.below(5000);
-        let mut topics = Topics::new(10, HISTORY, bytes_max);
+        let mut topics = with_history(10, HISTORY, bytes_max);
         for step in 0..300 {
             let mut message = message(&random.below(10).to_string(), 0, &vec![0; random.below(400)]);
             let now = at(u32::try_from(step).unwrap());

@@ -125,9 +125,10 @@ impl Listeners {
                 let Some(listener) = place.as_mut().filter(|listener| listener.ready) else { break };
                 *accepts_left -= 1;
                 match listener.socket.accept() {
-                    Ok((stream, _)) => {
+                    Ok((stream, peer)) => {
                         let socket = unnamed.insert(TcpStream::from(stream)) as u64;
-                        return Some(Completion::Accepted(Accepted { listener: listener.id, socket }));
+                        let (listener, peer) = (listener.id, Some(peer));
+                        return Some(Completion::Accepted(Accepted { listener, socket, peer }));
                     }
                     Err(error) if error.kind() == ErrorKind::WouldBlock => {
                         listener.ready = false;

@@ -22,7 +22,7 @@
 //! use holdline::io::tun::{Config, Namespace, Tun};
 //!
 //! let namespace = Namespace::new(1_000_000)?;
-//! let command = ["holdline", "serve", "--listen", "tcp://198.18.0.1:0"].map(String::from);
+//! let command = ["holdline", "serve", "--insecure", "--listen", "tcp://198.18.0.1:0"].map(String::from);
 //! let server = namespace.spawn_server(&command)?;
 //! let tun = Tun::new(&namespace, Config::new(1_000_000))?;
 //! # let _ = (server.urls(), tun);

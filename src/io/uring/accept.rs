@@ -14,11 +14,12 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use super::peer::{self, Unnamed};
 use super::request::{self, Done, Kind};
 use super::ring::{COMPLETIONS, Filler, Ring};
 use super::{Completion, Uring};
 use crate::id::ListenerId;
-use crate::io::{Accepted, Backlog};
+use crate::io::Backlog;
 
 /// Free slots from which on a multishot accept is safe. It takes all that the listener's queue has in one system call,
 /// and ends only when no completion has room any more: so many, by all listeners of a ring together.
@@ -34,6 +35,8 @@ pub(super) struct Listener {
     id: ListenerId,
     /// `None` once it is closed.
     socket: Option<TcpListener>,
+    /// Bytes of its clients' addresses, 0 where they have none.
+    address_len: u32,
     /// Where its requests are.
     ring: usize,
     /// How many.
@@ -72,18 +75,18 @@ pub(super) fn place(socket: u64) -> (usize, u32) {
 
 impl Uring {
     pub(super) fn add_listener(&mut self, id: ListenerId, socket: TcpListener) {
-        let socket = Some(socket);
-        let listener = Listener {
+        let address_len = peer::address_len(socket.local_addr().ok());
+        self.listeners.push(Listener {
             id,
-            socket,
+            socket: Some(socket),
+            address_len,
             ring: 0,
             out: 0,
             multishot: false,
             cancelling: false,
             closing: false,
             rest_until: None,
-        };
-        self.listeners.push(listener);
+        });
         self.accept_changed = true;
     }
 
@@ -276,8 +279,9 @@ impl Uring {
                 if multishot && done.more() && self.rings[ring].free() <= FREE_FOR_MULTISHOT {
                     self.cancel_accepts(position);
                 }
-                let accepted = Accepted { listener: id, socket: socket(ring, done.result.unsigned_abs()) };
-                self.done.push_back(Completion::Accepted(accepted));
+                let socket = socket(ring, done.result.unsigned_abs());
+                self.untold += 1;
+                self.ask_for_peer(Unnamed { listener: id, socket, len: self.listeners[position].address_len });
             }
             // Cancelled, or that one connection is gone before we had it: accept(2), "Error handling".
             libc::ECANCELED | libc::ECONNABORTED | libc::EINTR | libc::EAGAIN | libc::EPROTO | libc::EPERM => {}

@@ -32,6 +32,7 @@ mod buffers;
 mod close;
 mod config;
 mod dial;
+mod peer;
 mod probe;
 mod receive;
 mod request;
@@ -52,6 +53,7 @@ use self::accept::Listener;
 use self::buffers::{Arena, Lent, Scratch, Sink};
 pub use self::config::{Config, SetupError};
 use self::dial::Dials;
+use self::peer::Names;
 pub use self::probe::{Missing, probe};
 use self::request::Kind;
 use self::ring::Ring;
@@ -80,8 +82,12 @@ pub struct Uring {
     listed: Vec<usize>,
     listeners: Vec<Listener>,
     first_listener: usize,
+    /// Accepted, and asked for their addresses.
+    names: Names,
     accept_paused: bool,
     accept_changed: bool,
+    /// Connections that were taken and not handed out yet.
+    untold: usize,
     doorbell: Arc<Eventfd>,
     /// The doorbell rang since the last wait.
     rung: bool,
@@ -142,8 +148,10 @@ impl Uring {
             listed: Vec::new(),
             listeners: Vec::new(),
             first_listener: 0,
+            names: Names::new()?,
             accept_paused: false,
             accept_changed: false,
+            untold: 0,
             doorbell: Arc::new(Eventfd::new()?),
             rung: false,
             kick: Eventfd::new()?,
@@ -191,7 +199,7 @@ impl Backend for Uring {
     }
 
     fn is_listening(&self) -> bool {
-        self.listeners.iter().any(Listener::is_open)
+        self.untold > 0 || self.listeners.iter().any(Listener::is_open)
     }
 
     fn attach(&mut self, accepted: Accepted, id: ConnId) {
@@ -228,6 +236,8 @@ impl Backend for Uring {
                 return None;
             };
             if self.keeps(&completion) {
+                let is_new = matches!(completion, Completion::Accepted(_));
+                self.untold = self.untold.saturating_sub(usize::from(is_new));
                 return Some(completion);
             }
             if let Completion::Received(_, lease) = completion {

@@ -37,6 +37,8 @@ kinds! {
     Accept,
     /// One accept, by listener.
     AcceptOne,
+    /// The question for a client's address, by the place for the answer.
+    Peer,
     /// Cancellation of a listener's accepts.
     CancelAccept,
     /// Multishot poll for POLLIN.
@@ -224,6 +226,23 @@ pub(super) fn no_linger(slot: u32) -> Entry {
     let (level, option) = (libc::SOL_SOCKET.unsigned_abs(), libc::SO_LINGER.unsigned_abs());
     let entry = opcode::SetSockOpt::new(Fixed(slot), level, option, value, LEN).build();
     entry.flags(Flags::SKIP_SUCCESS).user_data(name(Kind::Ignored, 0))
+}
+
+/// Asks for the address of the socket's other end, `getsockopt(SO_PEERNAME)`; comes back with its length.
+///
+/// The crate has the command that sets an option only. The one that reads it has the same shape and another number
+/// (`io_uring/uring_cmd.c`, both since Linux 6.7).
+pub(super) fn peer_name(slot: u32, place: *mut u8, len: u32, about: u64) -> Entry {
+    /// `SOCKET_URING_OP_GETSOCKOPT` of `linux/io_uring.h`.
+    const GET_OPTION: u32 = 2;
+    /// Where `struct io_uring_sqe` has its `cmd_op`, in words of four bytes.
+    const COMMAND: usize = 2;
+    const { assert!(size_of::<Entry>() == 64 && align_of::<Entry>() >= 4, "an entry is what the kernel reads") };
+    let (level, option) = (libc::SOL_SOCKET.unsigned_abs(), libc::SO_PEERNAME.unsigned_abs());
+    let mut entry = opcode::SetSockOpt::new(Fixed(slot), level, option, place.cast_const().cast(), len).build();
+    // SAFETY: inside the entry, aligned, and four plain bytes of it.
+    unsafe { (&raw mut entry).cast::<u32>().add(COMMAND).write(GET_OPTION) };
+    entry.user_data(name(Kind::Peer, about))
 }
 
 /// Makes the socket of a connection to dial.

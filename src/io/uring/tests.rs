@@ -27,6 +27,8 @@ struct Shard {
     free: Vec<ConnId>,
     open: HashSet<ConnId>,
     accepting: bool,
+    /// Of those that were taken, in order.
+    peers: Vec<Option<SocketAddr>>,
     echo: bool,
     received: HashMap<ConnId, Vec<u8>>,
     events: Vec<(ConnId, &'static str)>,
@@ -52,6 +54,7 @@ impl Shard {
             free: Vec::new(),
             open: HashSet::new(),
             accepting: true,
+            peers: Vec::new(),
             echo: false,
             received: HashMap::new(),
             events: Vec::new(),
@@ -94,6 +97,7 @@ impl Shard {
                     },
                     |old| ConnId::new(old.index(), old.generation() + 1),
                 );
+                self.peers.push(accepted.peer);
                 self.uring.attach(accepted, id);
                 self.open.insert(id);
                 self.events.push((id, "open"));

@@ -29,7 +29,8 @@ impl Uring {
             self.listed.push(ring);
         }
         // SAFETY: requests are built in `request` with pointers to a static, to scratch memory that nobody has on loan,
-        // to the arena, or to shared bytes in `held`. The last two are given up after a submission only.
+        // to a place for an address that is free again with the request, to the arena, or to shared bytes in `held`. The
+        // last two are given up after a submission only.
         if let Err(error) = unsafe { self.rings[ring].push(entry) } {
             self.broken = Some(error.kind());
         }
@@ -88,6 +89,7 @@ impl Uring {
             Kind::PollOut => self.on_poll_out(done),
             Kind::Send | Kind::SendPart => self.on_send(done),
             Kind::Accept | Kind::AcceptOne => self.on_accept(ring, done),
+            Kind::Peer => self.on_peer(done),
             Kind::CancelAccept => self.on_cancel_accept(done),
             Kind::CancelPoll | Kind::CancelMulti | Kind::CancelPollOut | Kind::CancelDial => {
                 self.missed.push((done.kind, done.id()));

@@ -36,7 +36,7 @@ impl Caller {
     }
 
     /// The owner has answered a publication; what the shard is asked for.
-    fn is_told(&mut self, id: u32, outcome: Result<u64, NoRoom>) -> Vec<String> {
+    fn is_told(&mut self, id: u32, outcome: Result<u64, NotPublished>) -> Vec<String> {
         let outcome = outcome.map(|offset| Published {
             topic: Topic::parse(b"t", 255).expect("a topic"),
             cursor: Cursor { epoch: Epoch(5), offset: Offset(offset) },
@@ -117,7 +117,7 @@ fn publications_are_answered_with_their_number() {
     assert_eq!(caller.publishes(8, "t", "two"), ["publish 8 t two None"]);
     assert_eq!(caller.hears(), [""; 0]);
     assert_eq!(caller.is_told(7, Ok(1)), [""; 0]);
-    assert_eq!(caller.is_told(8, Err(NoRoom)), [""; 0]);
+    assert_eq!(caller.is_told(8, Err(NotPublished::NoRoom)), [""; 0]);
     assert_eq!(caller.hears(), ["7 published t 5:1 2", "8 error topics_max"]);
 }
 

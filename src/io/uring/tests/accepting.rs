@@ -70,3 +70,28 @@ fn two_listeners_share_the_last_slots() {
     }
     assert_eq!(shard.slots_used(), 0);
 }
+
+#[test]
+fn a_storm_comes_with_its_addresses() {
+    let mut shard = Shard::new(Config::new(3000));
+    let streams: Vec<_> = (0..2000).map(|_| shard.connect()).collect();
+    shard.until(|shard| shard.open.len() == 2000);
+    let mut sources: Vec<_> = streams.iter().map(|stream| stream.local_addr().unwrap()).collect();
+    sources.sort_unstable();
+    let mut told: Vec<_> = shard.peers.iter().map(|peer| peer.unwrap()).collect();
+    told.sort_unstable();
+    assert_eq!(told, sources);
+}
+
+#[test]
+fn clients_of_ipv6_have_addresses_too() {
+    let Ok(socket) = TcpListener::bind("[::1]:0") else {
+        return eprintln!("skipped: this machine has no IPv6");
+    };
+    let address = socket.local_addr().unwrap();
+    let mut shard = Shard::new(Config::new(3));
+    shard.uring.listen(ListenerId(1), socket).unwrap();
+    shard.address = address;
+    let (stream, _) = shard.pair();
+    assert_eq!(shard.peers, [Some(stream.local_addr().unwrap())]);
+}

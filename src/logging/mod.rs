@@ -1,0 +1,93 @@
+//! The log of the process: lines on standard error, as text or as JSON, filtered by levels that may change.
+//!
+//! Who logs never waits: lines go through a bounded queue to a thread that writes them, see [`writer`]. What peers can
+//! cause is rationed where it is said (`shard::log`), so that the queue is only full when nobody reads standard error.
+
+mod writer;
+
+use std::io;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
+
+use crate::config::{LogFilter, LogFormat};
+use writer::Lines;
+
+/// What of the process's log can be reached again.
+struct Log {
+    filter: reload::Handle<EnvFilter, Registry>,
+    lines: Lines,
+}
+
+static LOG: OnceLock<Log> = OnceLock::new();
+
+/// Sends log lines to standard error. A program that embeds this one can have a logger already; that one stays, and so
+/// does the first of two.
+pub fn start(format: LogFormat, filter: &LogFilter) {
+    let lines = Lines::start(format == LogFormat::Json);
+    let (filter, handle) = reload::Layer::new(env_filter(filter));
+    let log = Registry::default().with(filter).with(layer(format, &lines));
+    if log.try_init().is_ok() {
+        let _ = LOG.set(Log { filter: handle, lines });
+    }
+}
+
+/// Changes which lines are written. Nothing happens where the log is another program's.
+pub fn follow(filter: &LogFilter) {
+    if let Some(log) = LOG.get() {
+        let _ = log.filter.reload(env_filter(filter));
+    }
+}
+
+/// Waits until all lines are written, but not long: whoever should read them may have stopped.
+pub fn flush() {
+    if let Some(log) = LOG.get() {
+        log.lines.flush(Duration::from_secs(1));
+    }
+}
+
+fn env_filter(filter: &LogFilter) -> EnvFilter {
+    // It was read once already, when it became a filter.
+    EnvFilter::try_new(filter.as_str()).unwrap_or_default()
+}
+
+fn layer<S>(format: LogFormat, lines: &Lines) -> Box<dyn Layer<S> + Send + Sync>
+where
+    S: tracing::Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a>,
+{
+    // A closed standard error is nobody's fault; the logger must not panic over it.
+    let layer = fmt::layer().with_writer(lines.clone()).log_internal_errors(false);
+    match format {
+        LogFormat::Text => layer.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).boxed(),
+        LogFormat::Json => layer.json().flatten_event(true).boxed(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing::Level;
+
+    use super::*;
+
+    #[test]
+    fn levels_change_while_it_runs() {
+        let debug = |filter: &str| {
+            let filter: LogFilter = filter.parse().expect("a filter");
+            let (layer, handle) = reload::Layer::new(env_filter(&LogFilter::default()));
+            let log = Registry::default().with(layer);
+            tracing::subscriber::with_default(log, || {
+                assert!(!tracing::enabled!(target: "holdline::shard", Level::DEBUG), "info by default");
+                handle.reload(env_filter(&filter)).expect("the log is there");
+                (
+                    tracing::enabled!(target: "holdline::shard", Level::DEBUG),
+                    tracing::enabled!(target: "holdline::server", Level::DEBUG),
+                )
+            })
+        };
+        assert_eq!(debug("debug"), (true, true));
+        assert_eq!(debug("info,holdline::shard=debug"), (true, false));
+    }
+}

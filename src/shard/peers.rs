@@ -1,0 +1,108 @@
+//! Where connections come from, beside the table: eight bytes each, IPv6 somewhere else.
+
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+
+use hashbrown::HashMap;
+
+use super::core::Core;
+use crate::id::ConnId;
+
+/// What is kept by index.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+struct Place {
+    ip: u32,
+    port: u16,
+    /// Where to look.
+    family: Family,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+enum Family {
+    #[default]
+    Unknown,
+    /// Here.
+    V4,
+    /// In the map.
+    V6,
+}
+
+const _: () = assert!(size_of::<Place>() == 8);
+
+/// The addresses of a shard's clients, by index in its table. The room for all is reserved at the start and touched only
+/// as it is used.
+#[derive(Debug)]
+pub(super) struct Peers {
+    places: Vec<Place>,
+    others: HashMap<u32, SocketAddr>,
+}
+
+impl Peers {
+    pub(super) fn new(connections_max: usize) -> Self {
+        Self { places: Vec::with_capacity(connections_max), others: HashMap::new() }
+    }
+
+    /// Notes who has an index now.
+    pub(super) fn set(&mut self, index: u32, peer: Option<SocketAddr>) {
+        let at = index as usize;
+        if at >= self.places.len() {
+            if peer.is_none() {
+                return;
+            }
+            self.places.resize(at + 1, Place::default());
+        }
+        if self.places[at].family == Family::V6 {
+            self.others.remove(&index);
+        }
+        self.places[at] = match peer {
+            Some(SocketAddr::V4(peer)) => Place { ip: peer.ip().to_bits(), port: peer.port(), family: Family::V4 },
+            Some(peer @ SocketAddr::V6(_)) => {
+                self.others.insert(index, peer);
+                Place { family: Family::V6, ..Place::default() }
+            }
+            None => Place::default(),
+        };
+    }
+
+    /// Who has an index.
+    pub(super) fn get(&self, index: u32) -> Option<SocketAddr> {
+        let place = self.places.get(index as usize)?;
+        match place.family {
+            Family::Unknown => None,
+            Family::V4 => Some(SocketAddrV4::new(Ipv4Addr::from_bits(place.ip), place.port).into()),
+            Family::V6 => self.others.get(&index).copied(),
+        }
+    }
+}
+
+impl Core {
+    /// The client's address; of a stream that of the connection which bears it. `None` where it is not known.
+    #[must_use]
+    pub fn peer(&self, id: ConnId) -> Option<SocketAddr> {
+        let connection = self.table.get(id)?;
+        let bearer = connection.extra.as_deref().and_then(|extra| extra.borne.as_deref()).map(|borne| borne.carrier);
+        self.peers.get(bearer.unwrap_or(id).index())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+    use super::*;
+
+    #[test]
+    fn an_index_has_the_address_that_was_set_last() {
+        let mut peers = Peers::new(2);
+        let of = |text: &str| Some(text.parse::<SocketAddr>().unwrap());
+        peers.set(3, of("10.0.0.1:65535"));
+        peers.set(1, of("[2001:db8::1]:7"));
+        assert_eq!((peers.get(3), peers.get(1)), (of("10.0.0.1:65535"), of("[2001:db8::1]:7")));
+        assert_eq!((peers.get(0), peers.get(4)), (None, None));
+        peers.set(1, of("0.0.0.0:0"));
+        assert_eq!((peers.get(1), peers.others.len()), (of("0.0.0.0:0"), 0));
+        peers.set(3, None);
+        peers.set(90, None);
+        assert_eq!((peers.get(3), peers.places.len()), (None, 4));
+    }
+}

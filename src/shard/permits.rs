@@ -1,0 +1,133 @@
+//! Who may publish what. All publications of connections come through here, in whatever protocol: their publisher's shard
+//! asks whether it may publish, their topic's owner whether that is too fast.
+
+use hashbrown::HashMap;
+
+use super::core::Core;
+use super::mail::{Answered, Publication, Terms};
+use crate::app::NotPublished;
+use crate::close::CloseReason;
+use crate::config::{Publishers, RuleKey, SlowConsumer, TopicRule, TopicRules};
+use crate::id::ConnId;
+use crate::message::{Message, Publisher, Topic};
+use crate::rule::{Limit, Rule};
+
+/// The rules of topics that were asked for lately, so that a name is compared with the patterns once.
+#[derive(Debug, Default)]
+pub(super) struct Rulings(HashMap<Topic, RuleKey>);
+
+impl Rulings {
+    /// Topics in it at most. It begins anew when they are more.
+    const KEPT_MAX: usize = 4096;
+
+    fn of<'r>(&mut self, rules: &'r TopicRules, topic: &Topic) -> &'r TopicRule {
+        if rules.is_uniform() {
+            return rules.get(RuleKey::default());
+        }
+        if let Some(key) = self.0.get(topic) {
+            return rules.get(*key);
+        }
+        if self.0.len() >= Self::KEPT_MAX {
+            self.0.clear();
+        }
+        let key = rules.key(topic.as_str());
+        self.0.insert(topic.clone(), key);
+        rules.get(key)
+    }
+
+    /// There are other rules from now on.
+    pub(super) fn forget(&mut self) {
+        self.0 = HashMap::new();
+    }
+}
+
+impl Core {
+    /// The rule for a topic.
+    pub(super) fn rule(&mut self, topic: &Topic) -> &TopicRule {
+        self.rulings.of(&self.live.rules, topic)
+    }
+
+    /// What happens to a slow consumer of a topic: what a section for the topic says, else its route, else the defaults.
+    pub(super) fn slow_consumer(&mut self, id: ConnId, topic: &Topic) -> SlowConsumer {
+        let ruled = self.rule(topic).slow_consumer;
+        let route = self.table.get(id).map(|connection| connection.route);
+        let routed = || route.and_then(|route| self.router.slow_consumer(route));
+        ruled.or_else(routed).unwrap_or(self.live.rules.slow_consumer)
+    }
+
+    /// Whether a connection may publish to a topic.
+    pub(super) fn permits_publish(&mut self, _id: ConnId, topic: &Topic) -> Result<(), NotPublished> {
+        match self.rule(topic).publish {
+            Publishers::Anyone => Ok(()),
+            // There is no way to say who one is yet.
+            Publishers::Authenticated => Err(NotPublished::Unauthenticated),
+            Publishers::Nobody => Err(NotPublished::Forbidden),
+        }
+    }
+
+    /// Publishes what a client has said.
+    ///
+    /// # Errors
+    /// When it may not: how its connection ends.
+    pub(super) fn publish_said(&mut self, id: ConnId, message: Message) -> Result<(), CloseReason> {
+        if let Err(why) = self.permits_publish(id, &message.topic) {
+            self.count_refused(why);
+            return Err(CloseReason::Policy);
+        }
+        self.stage(Publication { message, terms: None, is_said: true });
+        Ok(())
+    }
+
+    /// Publishes what an application says about a client. Where the client may not publish nobody hears it.
+    pub(super) fn publish_about(&mut self, id: ConnId, message: Message) {
+        match self.permits_publish(id, &message.topic) {
+            Ok(()) => self.stage(Publication { message, terms: None, is_said: false }),
+            Err(why) => self.count_refused(why),
+        }
+    }
+
+    /// Publishes for a connection that is told what became of it.
+    pub(super) fn publish_for(&mut self, id: ConnId, message: Message, key: Option<Box<str>>, number: u32) {
+        let asker = Publisher { shard: self.id, connection: id };
+        if let Err(why) = self.permits_publish(id, &message.topic) {
+            self.count_refused(why);
+            return self.reply(asker, message.topic, Answered::NotPublished(number, why));
+        }
+        let terms = Some(Box::new(Terms { asker, key, number }));
+        self.stage(Publication { message, terms, is_said: true });
+    }
+
+    fn stage(&mut self, publication: Publication) {
+        self.staged_bytes += publication.message.memory();
+        self.staged.push_back(publication);
+    }
+
+    /// As a topic's owner: tells whoever published a message that it is refused.
+    pub(super) fn refuse_publication(&mut self, publication: Publication, why: NotPublished) {
+        let Publication { message, terms, is_said } = publication;
+        self.count_refused(why);
+        match (terms, message.publisher) {
+            (Some(terms), _) => self.reply(terms.asker, message.topic, Answered::NotPublished(terms.number, why)),
+            (None, Some(publisher)) if is_said => self.reply(publisher, message.topic, Answered::Refused(why)),
+            _ => {}
+        }
+    }
+
+    /// As a publisher's shard: ends a connection that has no other way to hear that it was refused. Who finds no room for
+    /// its topic is not to blame.
+    pub(super) fn take_refusal(&mut self, id: ConnId, why: NotPublished) {
+        if why != NotPublished::NoRoom {
+            self.doomed.push((id, CloseReason::Policy, why.message()));
+        }
+    }
+
+    fn count_refused(&self, why: NotPublished) {
+        match why {
+            NotPublished::NoRoom => self.metrics.strike(Limit::TopicsMax),
+            NotPublished::TooFast => self.metrics.strike(Limit::TopicRate),
+            NotPublished::Forbidden | NotPublished::Unauthenticated => {
+                self.metrics.count_violation(Rule::PublishNotAllowed);
+            }
+        }
+    }
+}
