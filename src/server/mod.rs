@@ -47,6 +47,7 @@
 
 pub mod admin;
 mod bind;
+pub mod handover;
 mod launch;
 mod publisher;
 mod watch;
@@ -60,6 +61,7 @@ use crate::app::files::Files;
 use crate::app::opening::Opening;
 use crate::app::site::{DemoSite, Site};
 use crate::config::{BackendChoice, Config, Framing, Listen, Transport};
+use crate::id::ListenerId;
 use crate::io::{epoll, uring};
 use crate::mailbox::Doorbell;
 use crate::message::Topic;
@@ -68,8 +70,9 @@ use crate::session::Protocol;
 use crate::shard::{Control, Entrance, EntranceKind, Live};
 
 use self::admin::{Admin, Phase, PhaseCell};
-use self::bind::Bound;
-use self::launch::{Group, Launch};
+use self::bind::Held;
+use self::handover::{Inherited, Predecessor};
+use self::launch::{Group, Launch, Waiting};
 use self::watch::Watch;
 
 pub use self::publisher::{PublishError, Publisher};
@@ -107,6 +110,12 @@ pub enum StartError {
         /// What the kernel said.
         error: std::io::Error,
     },
+    /// What a service manager passed is for nobody.
+    #[error(transparent)]
+    Activation(#[from] handover::ActivationError),
+    /// The server before this one does not make room.
+    #[error(transparent)]
+    Handover(#[from] handover::HandoverError),
     /// Too many shards or listeners.
     #[error("{0}")]
     TooMany(String),
@@ -139,6 +148,8 @@ pub struct Server {
     listening: Vec<String>,
     serving: Group,
     admin: Option<Group>,
+    /// All listeners in the order configured, the admin listener last: until the drain begins.
+    held: Mutex<Option<Arc<Vec<Held>>>>,
     _watch: Watch,
 }
 
@@ -148,15 +159,27 @@ impl Server {
     /// # Errors
     /// When a listener cannot be bound, or the kernel cannot do what was asked for.
     pub fn start(config: &Config, router: Router) -> Result<Self, StartError> {
+        Self::start_with(config, router, Inherited::default(), None)
+    }
+
+    /// The same with sockets that others have made: a service manager, or a server that runs and waits until this one is
+    /// ready.
+    ///
+    /// # Errors
+    /// Likewise, and when what was passed cannot be used. The server that runs goes on then.
+    pub fn start_with(
+        config: &Config,
+        router: Router,
+        inherited: Inherited,
+        predecessor: Option<&Predecessor>,
+    ) -> Result<Self, StartError> {
         let shards = shard_count(config)?;
         let backend = choose_backend(config)?;
         let metrics = Metrics::new(usize::from(shards));
         let phase = Arc::new(PhaseCell::default());
-        let mut bound = Vec::new();
-        for listen in &config.listeners {
-            bound.push(Bound::new(listen, usize::from(shards), bind::silence(&config.limits))?);
-        }
-        let mut listening: Vec<String> = bound.iter().map(|bound| bound.url.clone()).collect();
+        let held = bind_all(config, usize::from(shards), inherited)?;
+        let (clients, operators) = held.split_at(config.listeners.len());
+        let listening: Vec<String> = clients.iter().map(|held| held.url.clone()).collect();
         let site = site(config)?;
         let entrances = config
             .listeners
@@ -168,27 +191,30 @@ impl Server {
         let serving = Launch {
             backend,
             entrances: entrances.into(),
-            sockets: bind::per_shard(bound, usize::from(shards)),
+            sockets: bind::per_shard(clients, usize::from(shards))?,
             control: Arc::clone(&control),
             metrics: metrics.clone(),
             router,
             name: "shard",
         }
         .start()?;
-        let admin = match config.admin {
-            Some(address) => {
-                let (group, url) = start_admin(address, &metrics, &phase, backend, &listening)?;
-                listening.push(url);
-                Some(group)
+        let admin = operators.iter().map(|held| start_admin(held, &metrics, &phase, backend, &listening));
+        let admin = match admin.last().transpose() {
+            Ok(admin) => admin,
+            Err(error) => {
+                serving.give_up();
+                return Err(error);
             }
-            None => None,
         };
+        let (serving, admin) = open(serving, admin, predecessor, &held)?;
+        let listening = held.iter().map(|held| held.url.clone()).collect();
         if let Some(hint) = bind::somaxconn().and_then(|max| bind::small_backlog(max, config.limits.connections_max)) {
             tracing::warn!("{hint}");
         }
         let watch = Watch::start(control, metrics.clone(), config.limits.memory_free_bytes_min)?;
         phase.advance(Phase::Running);
-        Ok(Self { _watch: watch, metrics, phase, backend, listening, serving, admin })
+        let held = Mutex::new(Some(Arc::new(held)));
+        Ok(Self { _watch: watch, metrics, phase, backend, listening, serving, admin, held })
     }
 
     /// URLs with real ports, in the order configured, admin last.
@@ -204,9 +230,72 @@ impl Server {
     }
 
     /// Begins to drain: nobody is let in, everybody is asked to come back later, spread over `period`.
+    ///
+    /// Whoever has begun to connect is taken in. Nobody else gets an answer from the kernel until the listeners close, a
+    /// second later at most.
     pub fn drain(&self, period: Duration) {
         self.phase.advance(Phase::Draining);
+        self.close_doors(period, &[]);
         self.serving.drain(period);
+    }
+
+    /// The same at a rate: so many connections are asked to leave in each second.
+    pub fn drain_at_rate(&self, per_second: u32) {
+        let connections = self.metrics.total(|shard| shard.connections.get());
+        self.drain(Duration::from_millis(connections.saturating_mul(1000) / u64::from(per_second.max(1))));
+    }
+
+    /// The same, but `/readyz` says so for a while before anything happens: whoever spreads clients over servers can leave
+    /// this one out.
+    pub fn drain_after(self: &Arc<Self>, delay: Duration, period: Duration) {
+        self.phase.advance(Phase::Draining);
+        let server = Arc::downgrade(self);
+        let wait = move || {
+            std::thread::sleep(delay);
+            server.upgrade().into_iter().for_each(|server| server.drain(period));
+        };
+        let spawned = !delay.is_zero() && std::thread::Builder::new().name("delay".to_owned()).spawn(wait).is_ok();
+        if !spawned {
+            self.drain(period);
+        }
+    }
+
+    /// The listeners, while none of them is about to close.
+    fn held(&self) -> Option<Arc<Vec<Held>>> {
+        if self.phase() >= Phase::Draining { None } else { lock(&self.held).clone() }
+    }
+
+    /// Leaves the listeners with these numbers to the process that follows, and drains.
+    fn hand_over(&self, taken: &[usize], period: Duration) {
+        self.phase.advance(Phase::Draining);
+        self.close_doors(period, taken);
+        self.serving.drain(period);
+    }
+
+    /// Says what becomes of those who are about to come in, and gives up the server's own descriptors.
+    fn close_doors(&self, period: Duration, taken: &[usize]) {
+        const GRACE: Duration = Duration::from_secs(1);
+        let Some(held) = lock(&self.held).take() else { return };
+        let mut grace = Duration::ZERO;
+        for (number, held) in held.iter().enumerate() {
+            let listener = ListenerId(u8::try_from(number).unwrap_or(u8::MAX));
+            let is_operators = number + 1 == self.listening.len() && self.admin.is_some();
+            let is_left = taken.contains(&number);
+            match (&self.admin, is_operators) {
+                (Some(admin), true) if is_left => {
+                    admin.control().hand_over(ListenerId(0));
+                    admin.drain(Duration::ZERO);
+                }
+                // Operators look until the end.
+                (_, true) => {}
+                _ if is_left || held.activated => self.serving.control().hand_over(listener),
+                _ => {
+                    held.lock_out();
+                    grace = if held.is_remote() { GRACE.min(period) } else { grace };
+                }
+            }
+        }
+        self.serving.control().set_grace(grace);
     }
 
     /// Returns when all shards have ended: after a drain, an abort, or a failure of one of them.
@@ -309,30 +398,75 @@ fn live(config: &Config) -> Live {
     Live::of(config)
 }
 
+/// What configured listeners are called among those that are passed on.
+const ADMIN: &str = "admin";
+
+/// The sockets of all listeners, the admin listener last: those that were passed, or new ones.
+fn bind_all(config: &Config, shards: usize, mut inherited: Inherited) -> Result<Vec<Held>, StartError> {
+    let urls: Vec<String> = config.listeners.iter().map(Listen::to_string).collect();
+    let names = urls.iter().map(|url| url.split("://").next().unwrap_or_default());
+    let clients = names.zip(config.listeners.iter().map(|listen| listen.address));
+    let wanted: Vec<_> = clients.chain(config.admin.map(|address| (ADMIN, address))).collect();
+    let given = inherited.assign(&wanted);
+    if let Some(error) = inherited.unwanted() {
+        return Err(error.into());
+    }
+    let silence = bind::silence(&config.limits);
+    let admin = config.admin.map(Listen::http);
+    let clients = config.listeners.iter().map(|listen| (listen, shards, silence));
+    let all = clients.chain(admin.iter().map(|listen| (listen, 1, None)));
+    let named = wanted.iter().zip(given);
+    let bind = |((listen, shards, silence), (&(name, _), passed))| Held::new(name, listen, passed, shards, silence);
+    all.zip(named).map(bind).collect()
+}
+
+/// Lets shards listen, once the server before has made room.
+fn open(
+    serving: Waiting,
+    admin: Option<Waiting>,
+    predecessor: Option<&Predecessor>,
+    held: &[Held],
+) -> Result<(Group, Option<Group>), StartError> {
+    let taken = held.iter().filter_map(|held| held.number).collect();
+    if let Err(error) = predecessor.map_or(Ok(()), |predecessor| predecessor.ready(taken)) {
+        serving.give_up();
+        admin.into_iter().for_each(Waiting::give_up);
+        return Err(error.into());
+    }
+    let serving = serving.listen()?;
+    match admin.map(Waiting::listen).transpose() {
+        Ok(admin) => Ok((serving, admin)),
+        Err(error) => {
+            serving.end();
+            let _ = serving.join();
+            Err(error)
+        }
+    }
+}
+
 fn start_admin(
-    address: std::net::SocketAddr,
+    held: &Held,
     metrics: &Metrics,
     phase: &Arc<PhaseCell>,
     backend: BackendChoice,
     listening: &[String],
-) -> Result<(Group, String), StartError> {
+) -> Result<Waiting, StartError> {
     const CONNECTIONS_MAX: usize = 64;
-    let bound = Bound::new(&Listen::http(address), 1, None)?;
-    let url = bound.url.clone();
+    let url = held.url.clone();
     let about = vec![("backend", backend.name().to_owned()), ("listeners", listening.join("\n"))];
     let kind =
         EntranceKind::Http { site: Arc::new(Admin::new(metrics.clone(), Arc::clone(phase), about)), routes: false };
     let limits = crate::config::Limits { connections_max: CONNECTIONS_MAX, ..Default::default() };
     let launch = Launch {
         backend: BackendChoice::Epoll,
-        entrances: [Entrance { url: url.clone(), kind }].into(),
-        sockets: bind::per_shard(vec![bound], 1),
+        entrances: [Entrance { url, kind }].into(),
+        sockets: bind::per_shard(std::slice::from_ref(held), 1)?,
         control: Arc::new(Control::new(Live::new(limits))),
         metrics: Metrics::new(1),
         router: Router::new(),
         name: "admin",
     };
-    Ok((launch.start()?, url))
+    launch.start()
 }
 
 type Joins = Mutex<Vec<JoinHandle<Result<(), std::io::Error>>>>;
