@@ -221,6 +221,25 @@ mod server {
         }
     }
 
+    #[test]
+    fn health_is_an_exit_status() {
+        let mut server = Server::start(&[]);
+        let admin = server.0.address(server.0.urls.len() - 1).to_owned();
+        let ask = |what: &[&str]| {
+            let output = run(&[&["health", "--admin", &admin], what].concat());
+            let said = String::from_utf8(output.stdout).unwrap();
+            (output.status.code(), said.trim_end().to_owned(), String::from_utf8(output.stderr).unwrap())
+        };
+        assert_eq!(ask(&[]), (Some(0), "ok".to_owned(), String::new()));
+        assert_eq!(ask(&["--ready"]), (Some(0), "ready".to_owned(), String::new()));
+        server.signal("TERM");
+        let (status, said) = server.end();
+        assert_eq!(status, Some(0), "{said}");
+        let (status, _, said) = ask(&[]);
+        assert!(status == Some(1) && said.contains("is a server running there?"), "{status:?} {said}");
+        assert!(refused(&["health", "--admin", "off"]).contains("the admin listener is off"));
+    }
+
     /// Tables for all of them are reserved and not touched.
     #[test]
     fn a_server_for_five_million_starts_at_once_and_small() {

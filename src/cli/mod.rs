@@ -6,6 +6,8 @@
 
 mod chat;
 mod doctor;
+mod generate;
+mod health;
 mod panics;
 mod serve;
 mod setup;
@@ -42,6 +44,13 @@ enum Command {
     CheckConfig(setup::CheckArgs),
     /// Print the whole configuration with comments and defaults.
     DefaultConfig,
+    /// Ask a server on this machine whether it is well: exit 0, or 1.
+    Health(health::Args),
+    /// Print what makes a shell complete commands and flags.
+    Completions(generate::CompletionsArgs),
+    /// Write the manual's pages into a directory.
+    #[command(hide = true)]
+    Man(generate::ManArgs),
 }
 
 /// Why the program ends without success.
@@ -94,6 +103,9 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Swarm(args) => swarm::run(&args),
         Command::CheckConfig(args) => setup::check_config(&args),
         Command::DefaultConfig => setup::default_config(),
+        Command::Health(args) => health::run(&args),
+        Command::Completions(args) => generate::completions(&args),
+        Command::Man(args) => generate::man(&args),
     }
 }
 

@@ -124,6 +124,8 @@ impl<'a> Device<'a> {
     }
 
     fn set(&self, what: libc::c_ulong, fill: impl FnOnce(&mut libc::ifreq)) -> io::Result<()> {
+        // The type of a request differs between glibc and musl; those of sockets have 16 bits (linux/sockios.h).
+        let what = libc::Ioctl::from(u16::try_from(what).map_err(|_| io::ErrorKind::InvalidInput)?);
         let mut request = request(self.name)?;
         fill(&mut request);
         // SAFETY: the socket is open, and all of these ioctls read and write an `ifreq`.
