@@ -12,7 +12,7 @@ pub struct ListenerId(pub u8);
 
 /// A connection of one shard: its index in the shard's table and the generation that tells it from those who had the
 /// index before. 56 bits in all, so that a backend can add eight of its own in a completion's user data.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnId(u64);
 
 impl ConnId {

@@ -1,6 +1,7 @@
 //! Rates that may not be exceeded.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use crate::time::Instant;
 
@@ -39,31 +40,61 @@ impl TokenBucket {
     }
 }
 
-/// A rate that several threads share: so many things per second, and as many at once after a second of none.
+const SECOND: u64 = 1_000_000_000;
+
+/// The time between two of so many per second, at most 10^9; at least a nanosecond.
+const fn interval_ns(per_second: u64) -> u64 {
+    let per_second = if per_second == 0 { 1 } else { per_second };
+    if per_second > SECOND { 1 } else { SECOND / per_second }
+}
+
+/// So many things per second, and as many at once after a second of none.
 ///
 /// It is the generic cell rate algorithm (ITU-T I.371): one number, the time at which all that was let through would have
-/// come at an even pace.
-#[derive(Debug)]
+/// come at an even pace. How many they are is said with each, so that it may change.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rate {
+    even_ns: u64,
+}
+
+impl Rate {
+    /// Lets one through, if it may.
+    pub fn take(&mut self, now: Instant, per_second: u32) -> bool {
+        let next = self.even_ns.max(now.as_nanos()).saturating_add(interval_ns(u64::from(per_second)));
+        let may = next <= now.as_nanos().saturating_add(SECOND);
+        if may {
+            self.even_ns = next;
+        }
+        may
+    }
+
+    /// Counts so many that have come already. How long nothing more may come, for what there were too many.
+    pub fn spend(&mut self, now: Instant, count: u64, per_second: u64) -> Duration {
+        let cost = u128::from(count) * u128::from(SECOND) / u128::from(per_second.max(1));
+        let cost = u64::try_from(cost).unwrap_or(u64::MAX);
+        self.even_ns = self.even_ns.max(now.as_nanos()).saturating_add(cost);
+        Duration::from_nanos(self.even_ns.saturating_sub(now.as_nanos().saturating_add(SECOND)))
+    }
+
+    /// Whether it is as if nothing had ever come.
+    #[must_use]
+    pub const fn is_full(&self, now: Instant) -> bool {
+        self.even_ns <= now.as_nanos()
+    }
+}
+
+/// The same, shared by several threads.
+#[derive(Debug, Default)]
 pub struct SharedRate {
     even_ns: AtomicU64,
-    interval_ns: u64,
 }
 
 impl SharedRate {
-    const SECOND: u64 = 1_000_000_000;
-
-    /// So many per second, at most 10^9; `None` for zero.
-    #[must_use]
-    pub fn new(per_second: u32) -> Option<Self> {
-        let interval_ns = Self::SECOND.checked_div(u64::from(per_second))?.max(1);
-        Some(Self { even_ns: AtomicU64::new(0), interval_ns })
-    }
-
     /// Lets one through, if it may.
-    pub fn take(&self, now: Instant) -> bool {
-        let next = |even: u64| {
-            let next = even.max(now.as_nanos()).saturating_add(self.interval_ns);
-            (next <= now.as_nanos().saturating_add(Self::SECOND)).then_some(next)
+    pub fn take(&self, now: Instant, per_second: u32) -> bool {
+        let next = |even_ns: u64| {
+            let mut rate = Rate { even_ns };
+            rate.take(now, per_second).then_some(rate.even_ns)
         };
         self.even_ns.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).is_ok()
     }
@@ -86,13 +117,24 @@ mod tests {
 
     #[test]
     fn a_shared_rate_has_a_second_in_hand() {
-        let rate = SharedRate::new(10).expect("not zero");
-        let taken = |ms| (0..100).filter(|_| rate.take(Instant::from_millis(ms))).count();
+        let rate = SharedRate::default();
+        let taken = |ms| (0..100).filter(|_| rate.take(Instant::from_millis(ms), 10)).count();
         assert_eq!((taken(0), taken(99), taken(100), taken(350)), (10, 0, 1, 2));
         assert_eq!((taken(60_000), taken(59_000), taken(60_500)), (10, 0, 5));
-        assert!(SharedRate::new(0).is_none());
-        assert!(SharedRate::new(u32::MAX).is_some_and(|rate| rate.take(Instant::from_nanos(u64::MAX))));
-        assert!(SharedRate::new(1).is_some_and(|rate| rate.take(Instant::ZERO) && !rate.take(Instant::ZERO)));
+        assert!(SharedRate::default().take(Instant::from_nanos(u64::MAX), u32::MAX));
+        let rate = SharedRate::default();
+        assert!(rate.take(Instant::ZERO, 1) && !rate.take(Instant::ZERO, 1));
+    }
+
+    #[test]
+    fn what_came_already_is_paid_for_in_time() {
+        let (mut rate, at) = (Rate::default(), Instant::from_millis);
+        assert_eq!(rate.spend(at(1000), 100, 100), Duration::ZERO);
+        assert_eq!(rate.spend(at(1000), 50, 100), Duration::from_millis(500));
+        assert_eq!(rate.spend(at(1500), 1, 100), Duration::from_millis(10));
+        assert!(!rate.is_full(at(2500)) && rate.is_full(at(2510)));
+        assert_eq!(rate.spend(at(60_000), 1 << 30, 1 << 40), Duration::ZERO);
+        assert_eq!(Rate::default().spend(at(0), u64::MAX, 0).as_secs(), u64::MAX / SECOND - 1);
     }
 
     #[test]

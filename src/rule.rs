@@ -30,6 +30,14 @@ macro_rules! labelled {
 labelled! {
     /// A rule of a protocol.
     Rule {
+        /// PROXY protocol: a peer that may not speak for others.
+        ProxyUntrusted = "proxy_untrusted",
+        /// PROXY protocol: no header where one must be.
+        ProxyMissing = "proxy_header_missing",
+        /// PROXY protocol: a header that cannot be read.
+        ProxyMalformed = "bad_proxy_header",
+        /// PROXY protocol: a header that is too long.
+        ProxyTooLong = "proxy_header_too_long",
         /// HTTP: the first byte begins no request.
         NotHttp = "not_http",
         /// HTTP: a line that does not end in CR LF.
@@ -98,6 +106,8 @@ labelled! {
         WebSocketVersion = "bad_websocket_version",
         /// Handshake: the key.
         WebSocketKey = "bad_websocket_key",
+        /// HTTP: more requests of one address than `request_rate_per_address`.
+        TooManyRequests = "too_many_requests",
         /// HTTP: from a page of another site.
         Origin = "origin_not_allowed",
         /// Topics: a publication by somebody who may not publish there.
@@ -214,6 +224,20 @@ labelled! {
         AcceptRate = "accept_rate",
         /// A connection was refused: memory was short.
         MemoryFreeBytesMin = "memory_free_bytes_min",
+        /// A connection was refused: its address has so many.
+        ConnectionsPerAddressMax = "connections_per_address_max",
+        /// A connection was refused: more came from its address in a second.
+        AcceptRatePerAddress = "accept_rate_per_address",
+        /// A connection was refused: so many handshakes were unfinished.
+        HandshakesMax = "handshakes_max",
+        /// A connection was refused: so many handshakes of its address were unfinished.
+        HandshakesPerAddressMax = "handshakes_per_address_max",
+        /// A request was refused: more came from its address in a second.
+        RequestRatePerAddress = "request_rate_per_address",
+        /// A connection sent more messages than it may.
+        MessageRate = "message_rate",
+        /// A connection sent more bytes of messages than it may.
+        MessageBytesRate = "message_bytes_rate",
         /// No complete handshake came in its time.
         HandshakeTimeout = "handshake_timeout",
         /// A request head was too large.
@@ -281,6 +305,14 @@ labelled! {
     }
 }
 
+impl Limit {
+    /// Whether it is about one client address, so that others do not run into it.
+    #[must_use]
+    pub const fn is_of_an_address(self) -> bool {
+        matches!(self, Self::ConnectionsPerAddressMax | Self::AcceptRatePerAddress | Self::HandshakesPerAddressMax)
+    }
+}
+
 impl Rule {
     /// The limit that was broken with it.
     #[must_use]
@@ -293,6 +325,7 @@ impl Rule {
             Self::MessageTooBig | Self::InflatedTooBig | Self::LineTooLong | Self::FrameTooLong => {
                 Limit::MessageBytesMax
             }
+            Self::TooManyRequests => Limit::RequestRatePerAddress,
             Self::TooManyFragments => Limit::FragmentsMax,
             Self::EmptyFragments => Limit::EmptyFragmentsMax,
             Self::TopicTooLong => Limit::TopicBytesMax,

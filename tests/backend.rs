@@ -70,5 +70,6 @@ macro_rules! suite {
 
 suite!(epoll, os::Loopback<holdline::io::epoll::Epoll>);
 suite!(uring, os::Loopback<holdline::io::uring::Uring>);
+suite!(proxy, os::Loopback<holdline::io::proxy::Proxy<holdline::io::epoll::Epoll>>);
 suite!(simulation, sim::Simulated<sim::Calm>);
 suite!(simulation_with_faults, sim::Simulated<sim::Harsh>);

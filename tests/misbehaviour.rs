@@ -11,6 +11,7 @@
 mod common;
 
 mod misbehaviour {
+    pub mod addresses;
     pub mod exchanges;
     pub mod floods;
     pub mod frames;

@@ -5,9 +5,11 @@ use std::sync::LazyLock;
 use bytes::Bytes;
 use sha1::{Digest, Sha1};
 
+use super::Refusal;
 use super::files::Slice;
 use super::files::conditions::{self, Validators, Verdict};
 use crate::codec::http1::head::Head;
+use crate::id::ConnId;
 use crate::time::Instant;
 
 /// What matters of a request for a page. Of a field that came several times it has the first.
@@ -156,6 +158,65 @@ impl From<Fields> for Bytes {
 pub trait Site: Send + Sync {
     /// The page that answers a request.
     fn get(&self, request: &PageRequest<'_>) -> Option<Page>;
+
+    /// The methods of a path whose requests are taken by [`Site::ask`], as `Allow` has them; `None` for all that is a page.
+    fn methods(&self, path: &str) -> Option<&'static str> {
+        let _ = path;
+        None
+    }
+
+    /// Takes a request whose answer comes later, from elsewhere.
+    ///
+    /// # Errors
+    /// A [`Refusal`] is the answer at once.
+    fn ask(&self, ask: Ask) -> Result<(), Refusal> {
+        let _ = ask;
+        Err(Refusal { status: 404, code: "not_found", message: "there is nothing at this path".to_owned() })
+    }
+}
+
+/// A request that is answered later: what of it matters.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ask {
+    /// The connection, or stream, that waits.
+    pub asker: ConnId,
+    /// The method.
+    pub method: Box<str>,
+    /// The path, percent-decoded.
+    pub path: Box<str>,
+    /// The query as it came, without the question mark.
+    pub query: Box<str>,
+    /// The host that it was sent to.
+    pub host: Box<[u8]>,
+    /// `Content-Type`.
+    pub content_type: Option<Box<[u8]>>,
+    /// Whether it has the field [`Ask::MARK`], which no form of another site's page can send.
+    pub is_marked: bool,
+    /// `Authorization`.
+    pub authorization: Option<Box<[u8]>>,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+impl Ask {
+    /// The field that says that a request is meant.
+    pub const MARK: &str = "x-holdline";
+
+    /// What a request's head says.
+    #[must_use]
+    pub fn of(head: &Head<'_>, asker: ConnId, body: &[u8]) -> Self {
+        Self {
+            asker,
+            method: head.method().into(),
+            path: head.path().into(),
+            query: head.raw_query().into(),
+            host: head.host().into(),
+            content_type: head.field("content-type").map(Into::into),
+            is_marked: head.field(Self::MARK).is_some(),
+            authorization: head.field("authorization").map(Into::into),
+            body: body.to_vec(),
+        }
+    }
 }
 
 /// Header fields for every page: no scripts or styles but our own, no framing, no guessing of types.

@@ -7,6 +7,7 @@ pub mod http2;
 pub mod json;
 pub mod length;
 pub mod line;
+pub mod proxy;
 pub mod sse;
 pub mod websocket;
 

@@ -34,7 +34,7 @@ impl LogFilter {
         if Self::LEVELS.iter().any(|known| known.eq_ignore_ascii_case(level.trim())) {
             return Ok(());
         }
-        let near = nearest(&level.trim().to_ascii_lowercase(), Self::LEVELS.into_iter()).unwrap_or("info");
+        let near = nearest(&level.trim().to_ascii_lowercase(), Self::LEVELS).unwrap_or("info");
         Err(LogFilterError(format!("{} is no level; did you mean {near}?", quote(level.trim()))))
     }
 }

@@ -2,6 +2,19 @@
 
 use std::time::Duration;
 
+use super::networks::Networks;
+
+named! {
+    /// What happens to a connection that sends more in a second than it may.
+    OverRate {
+        /// It is not read until its time has come, so that the peer's own sends wait.
+        #[default]
+        Wait = "wait",
+        /// It is closed with 1008.
+        Close = "close",
+    }
+}
+
 /// Bounds on what a peer can make the server spend. Each has a counter that says how often it struck.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -9,6 +22,25 @@ pub struct Limits {
     pub connections_max: usize,
     /// Connections that the process takes in within a second. Zero: no bound.
     pub accept_rate: u32,
+    /// Connections of one client address: an IPv4 address, or the 64 bits of an IPv6 address that name a network. Zero: no
+    /// bound, like all those per address.
+    pub connections_per_address_max: usize,
+    /// Connections that are taken in from one address within a second.
+    pub accept_rate_per_address: u32,
+    /// Connections of the process that have sent no whole request or first frame yet. Zero: no bound.
+    pub handshakes_max: usize,
+    /// The same of one address.
+    pub handshakes_per_address_max: usize,
+    /// Requests that are answered to one address within a second.
+    pub request_rate_per_address: u32,
+    /// Addresses to which none of those per address apply.
+    pub exempt: Networks,
+    /// Messages that one connection may send in a second. Zero: no bound.
+    pub message_rate: u32,
+    /// Bytes that one connection may send in a second, once it is open. Zero: no bound.
+    pub message_bytes_rate: usize,
+    /// What happens to a connection that sends more than those two.
+    pub message_rate_policy: OverRate,
     /// Bytes of memory that must be left to the process; with less it takes no more connections in. Zero: never mind.
     pub memory_free_bytes_min: usize,
     /// Time from accept to a complete request head or handshake. Not restarted by a byte.
@@ -150,6 +182,15 @@ impl Default for Limits {
         Self {
             connections_max: 10_000,
             accept_rate: 0,
+            connections_per_address_max: 1000,
+            accept_rate_per_address: 200,
+            handshakes_max: 0,
+            handshakes_per_address_max: 200,
+            request_rate_per_address: 0,
+            exempt: Networks::local(),
+            message_rate: 0,
+            message_bytes_rate: 0,
+            message_rate_policy: OverRate::default(),
             memory_free_bytes_min: 64 * 1024 * 1024,
             handshake_timeout: Duration::from_secs(10),
             head_bytes_max: 16 * 1024,

@@ -13,6 +13,8 @@ pub struct Listen {
     pub address: SocketAddr,
     /// What is spoken.
     pub transport: Transport,
+    /// Whether every connection begins with a header that says who the client is (the PROXY protocol).
+    pub proxy: bool,
 }
 
 /// What is spoken at a listener.
@@ -73,27 +75,29 @@ fn wrong<T>(what: impl Into<String>, mend: impl Into<String>) -> Result<T, Liste
 
 impl Listen {
     const SCHEMES: [&str; 2] = ["http", "tcp"];
-    const QUERY_KEYS: [&str; 4] = ["framing", "app", "topic", "group"];
+    const QUERY_KEYS: [&str; 5] = ["framing", "app", "topic", "group", "proxy"];
 
     /// HTTP at this address.
     #[must_use]
     pub const fn http(address: SocketAddr) -> Self {
-        Self { address, transport: Transport::Http }
+        Self { address, transport: Transport::Http, proxy: false }
     }
 
     /// Raw TCP at this address as `tcp://` without a query has it: lines that are echoed.
     #[must_use]
     pub const fn tcp(address: SocketAddr) -> Self {
-        Self { address, transport: Transport::Tcp { framing: Framing::Line, app: App::Echo, topic: None, group: None } }
+        let transport = Transport::Tcp { framing: Framing::Line, app: App::Echo, topic: None, group: None };
+        Self { address, transport, proxy: false }
     }
 
     /// The same at another address, for one whose port was 0.
     #[must_use]
     pub fn at(&self, address: SocketAddr) -> Self {
-        Self { address, transport: self.transport.clone() }
+        Self { address, ..self.clone() }
     }
 
-    /// Reads `http://HOST:PORT` or `tcp://HOST:PORT?framing=line|length&app=echo|chat|topic&topic=NAME&group=NAME`.
+    /// Reads `http://HOST:PORT` or `tcp://HOST:PORT?framing=line|length&app=echo|chat|topic&topic=NAME&group=NAME`, either
+    /// with `proxy=on` in its query.
     ///
     /// # Errors
     /// When it is something else.
@@ -103,16 +107,16 @@ impl Listen {
         };
         let (authority, query) = rest.split_once('?').map_or((rest, None), |(head, query)| (head, Some(query)));
         let authority = authority.strip_suffix('/').unwrap_or(authority);
+        let (proxy, query) = take_proxy(query.unwrap_or_default())?;
         match scheme {
             "http" => {
-                if let Some(query) = query {
-                    return wrong(format!("an http listener takes no query, not {}", quote(query)), "leave it out");
+                if !query.is_empty() {
+                    let what = format!("an http listener takes no query but proxy=on, not {}", quote(&query));
+                    return wrong(what, "leave it out");
                 }
-                Ok(Self::http(parse_address(authority)?))
+                Ok(Self { proxy, ..Self::http(parse_address(authority)?) })
             }
-            "tcp" => {
-                Ok(Self { address: parse_address(authority)?, transport: parse_query(query.unwrap_or_default())? })
-            }
+            "tcp" => Ok(Self { address: parse_address(authority)?, transport: parse_query(&query)?, proxy }),
             "https" | "tls" => wrong(
                 format!("{scheme} listeners are not there yet"),
                 "listen on http or tcp and let a proxy in front do TLS",
@@ -131,15 +135,15 @@ impl Listen {
 
 impl fmt::Display for Listen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut separator = '?';
+        let mut pair = |f: &mut fmt::Formatter<'_>, key: &str, value: &str| {
+            let before = std::mem::replace(&mut separator, '&');
+            write!(f, "{before}{key}={value}")
+        };
         match &self.transport {
-            Transport::Http => write!(f, "http://{}", self.address),
+            Transport::Http => write!(f, "http://{}", self.address)?,
             Transport::Tcp { framing, app, topic, group } => {
                 write!(f, "tcp://{}", self.address)?;
-                let mut separator = '?';
-                let mut pair = |f: &mut fmt::Formatter<'_>, key: &str, value: &str| {
-                    let before = std::mem::replace(&mut separator, '&');
-                    write!(f, "{before}{key}={value}")
-                };
                 if *framing != Framing::default() {
                     pair(f, "framing", framing.name())?;
                 }
@@ -149,9 +153,9 @@ impl fmt::Display for Listen {
                 for (key, name) in [("topic", topic), ("group", group)] {
                     name.as_ref().map_or(Ok(()), |name| pair(f, key, &percent_encode(name)))?;
                 }
-                Ok(())
             }
         }
+        if self.proxy { pair(f, "proxy", "on") } else { Ok(()) }
     }
 }
 
@@ -190,6 +194,20 @@ fn parse_address(authority: &str) -> Result<SocketAddr, ListenError> {
             "write an IP address to listen on, such as 127.0.0.1, [::1] or 0.0.0.0",
         ),
     }
+}
+
+/// Takes `proxy=on` or `proxy=off` out of a query. Whether it is on, and the rest.
+fn take_proxy(query: &str) -> Result<(bool, String), ListenError> {
+    let (mut proxy, mut rest) = (None, Vec::new());
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        match pair.strip_prefix("proxy=") {
+            Some("on") => once(&mut proxy, "proxy", true)?,
+            Some("off") => once(&mut proxy, "proxy", false)?,
+            Some(other) => return wrong(format!("proxy is {}", quote(other)), "write on or off"),
+            None => rest.push(pair),
+        }
+    }
+    Ok((proxy.unwrap_or(false), rest.join("&")))
 }
 
 /// What stands behind the `?` of a `tcp://` URL.
@@ -287,6 +305,9 @@ mod tests {
             "tcp://127.0.0.1:7000?framing=length&app=chat&topic=lobby",
             "tcp://127.0.0.1:7000?app=topic&topic=jobs&group=workers",
             "tcp://127.0.0.1:7000?app=topic&group=workers",
+            "tcp://127.0.0.1:7000?app=topic&group=workers&proxy=on",
+            "tcp://127.0.0.1:7000?proxy=on",
+            "http://0.0.0.0:80?proxy=on",
         ] {
             assert_eq!(Listen::parse(url).unwrap().to_string(), url);
         }
@@ -311,6 +332,9 @@ mod tests {
             ("http://127.0.0.1:80/path", "a listener has no path, not \"path\""),
             ("http://", "the host and the port are missing"),
             ("http://127.0.0.1:80?app=echo", "takes no query"),
+            ("http://127.0.0.1:80?proxy=maybe", "write on or off"),
+            ("http://127.0.0.1:80?proxy=on&proxy=off", "proxy is there twice"),
+            ("tcp://127.0.0.1:1?prox=on", "did you mean proxy?"),
             ("tcp://127.0.0.1:1?frame=line", "did you mean framing?"),
             ("tcp://127.0.0.1:1?framing=lines", "write line or length"),
             ("tcp://127.0.0.1:1?app=topic&app=chat", "app is there twice"),

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use super::problem::{Wrong, quote};
 use super::value::{Format, Raw};
-use super::{Listen, Origins};
+use super::{Listen, Network, Networks, Origins};
 
 /// Listener URLs.
 pub(super) struct Listeners;
@@ -74,6 +74,31 @@ impl Format for OriginList {
 
     fn write(value: &Origins) -> String {
         write_list(&value.words())
+    }
+}
+
+/// Networks.
+pub(super) struct NetworkList;
+
+impl Format for NetworkList {
+    type Value = Networks;
+
+    fn read(raw: &Raw<'_>) -> Result<Networks, Wrong> {
+        const MAX: usize = 1024;
+        let mend = "write networks such as [\"10.0.0.0/8\", \"fd00::/8\"], or addresses";
+        let words = raw.list(mend)?;
+        if words.len() > MAX {
+            return Err(Wrong::new(format!("has {} networks", words.len()), format!("name at most {MAX}")));
+        }
+        let parse = |(index, word): (usize, &&str)| {
+            let network = word.parse::<Network>();
+            network.map_err(|why| Wrong::new(format!("has {}, which {why}", quote(word)), mend).of_item(index))
+        };
+        Ok(Networks(words.iter().enumerate().map(parse).collect::<Result<_, _>>()?))
+    }
+
+    fn write(value: &Networks) -> String {
+        write_list(&value.0)
     }
 }
 

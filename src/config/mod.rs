@@ -43,6 +43,7 @@ mod listen;
 mod lists;
 mod loader;
 mod nearest;
+mod networks;
 mod origins;
 mod pattern;
 mod problem;
@@ -56,15 +57,16 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use filter::{LogFilter, LogFilterError};
-pub use limits::{History, Http2Limits, Limits};
+pub use limits::{History, Http2Limits, Limits, OverRate};
 pub(crate) use listen::parse_query as parse_tcp_query;
 pub use listen::{App, Framing, Listen, ListenError, Transport};
 pub use loader::Loader;
+pub use networks::{Network, NetworkError, Networks};
 pub use origins::Origins;
 pub use pattern::{Pattern, PatternError};
 pub use problem::{Place, Problem};
 pub(crate) use problem::{Wrong, quote};
-pub use settings::default_config;
+pub use settings::{default_config, effective};
 pub use topics::{Keep, Publishers, RuleKey, TopicRule, TopicRules, TopicSection};
 pub(crate) use value::{parse_duration, parse_size};
 
@@ -73,6 +75,8 @@ pub(crate) use value::{parse_duration, parse_size};
 pub struct Config {
     /// Where clients connect.
     pub listeners: Vec<Listen>,
+    /// Networks whose addresses may say, in a header of the PROXY protocol, that they speak for others.
+    pub proxies: Networks,
     /// Where operators look: metrics, health, dashboard. `None`: nowhere.
     pub admin: Option<SocketAddr>,
     /// Whether listeners may be open to the network though nobody is asked who they are.
@@ -112,6 +116,7 @@ impl Default for Config {
         let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         Self {
             listeners: vec![Listen::http(local(8080)), Listen::tcp(local(7000))],
+            proxies: Networks::default(),
             admin: Some(local(9090)),
             insecure: false,
             backend: BackendChoice::default(),

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use super::filter::Filter;
-use super::lists::{Address, Listeners, OriginList, Subprotocols};
+use super::lists::{Address, Listeners, NetworkList, OriginList, Subprotocols};
 use super::problem::Wrong;
 use super::sections::example_section;
 use super::value::{Count, Directory, Format, Period, Raw, Rule, Size, Switch, Word};
-use super::{BackendChoice, Config, LogFormat, Publishers, SlowConsumer};
+use super::{BackendChoice, Config, LogFormat, OverRate, Publishers, SlowConsumer};
 
 /// One thing that can be set.
 pub(super) struct Setting {
@@ -92,13 +92,19 @@ settings! {
     /// in the environment.
     "log.level" => log_filter: Filter;
 
+    /// Networks of proxies whose header of the PROXY protocol (version 1 or 2) is believed, such as ["10.0.0.0/8"]. Listeners
+    /// with proxy=on in their URL (http://0.0.0.0:8080?proxy=on) take connections from there only, and each must begin with
+    /// such a header.
+    "proxy.trusted" => proxies: NetworkList;
+
     /// Silence after which a client is asked for a sign of life; 0: never.
     "heartbeat.interval" => limits.heartbeat_interval: Period, ZeroOr(ms(10), hours(24));
     /// Time to answer.
     "heartbeat.timeout" => limits.heartbeat_timeout: Period, Within(ms(10), hours(1));
 
     /// Which web pages may connect: "same" for those of the host they connect to, "*" for all, or a list such as
-    /// ["same", "https://app.example"]. Clients that are not browsers send no origin and are not asked.
+    /// ["same", "https://app.example", "https://*.app.example"], where the star stands for all names below. Clients that are
+    /// not browsers send no origin and are not asked.
     "websocket.origins" => origins: OriginList;
     /// Subprotocols that are spoken, best first.
     "websocket.subprotocols" => subprotocols: Subprotocols;
@@ -129,6 +135,27 @@ settings! {
     /// Connections that are taken in within a second, as many at once after a quiet second; 0: no limit. Who comes beyond
     /// is turned away: HTTP with 503 and Retry-After, raw TCP with a clean end.
     "limits.accept_rate" => limits.accept_rate: Count<u32>, Within(0, 100_000_000);
+    /// Connections of one client address, which is an IPv4 address or the first 64 bits of one of IPv6; 0: no limit. Who
+    /// comes beyond is turned away as above. Behind a proxy all clients have its address, unless it says theirs (see
+    /// proxy.trusted): list it in limits.exempt then.
+    "limits.connections_per_address_max" => limits.connections_per_address_max: Count<usize>, Within(0, 100_000_000);
+    /// Connections that are taken in from one address within a second, as many at once after a quiet second; 0: no limit.
+    "limits.accept_rate_per_address" => limits.accept_rate_per_address: Count<u32>, Within(0, 100_000_000);
+    /// Connections that have not sent a whole request or first frame; 0: no limit. Who comes beyond is turned away.
+    "limits.handshakes_max" => limits.handshakes_max: Count<usize>, Within(0, 100_000_000);
+    /// The same of one address.
+    "limits.handshakes_per_address_max" => limits.handshakes_per_address_max: Count<usize>, Within(0, 100_000_000);
+    /// Requests from one address that are answered within a second, as many at once after a quiet second; 0: no limit.
+    /// Those beyond are answered with 429 and Retry-After.
+    "limits.request_rate_per_address" => limits.request_rate_per_address: Count<u32>, Within(0, 100_000_000);
+    /// Networks to whose addresses none of those per address apply.
+    "limits.exempt" => limits.exempt: NetworkList;
+    /// Messages that one connection may send in a second, as many at once after a quiet second; 0: no limit.
+    "limits.message_rate" => limits.message_rate: Count<u32>, Within(0, 100_000_000);
+    /// Bytes that one connection may send in a second, likewise, once it is open; 0: no limit.
+    "limits.message_bytes_rate" => limits.message_bytes_rate: Size, Within(0, 1024 * GIB);
+    /// What happens to a connection that sends more: wait (it is not read until its time has come) or close (with 1008).
+    "limits.message_rate_policy" => limits.message_rate_policy: Word<OverRate>;
     /// Memory that must be left to the process, as the kernel and its control groups tell it. With less, connections are
     /// turned away until there is more; 0: never.
     "limits.memory_free_bytes_min" => limits.memory_free_bytes_min: Size, Within(0, 1 << 50);
@@ -240,6 +267,18 @@ pub fn default_config() -> String {
     text
 }
 
+/// All settings as they are, by their keys.
+pub fn effective(config: &Config) -> impl Iterator<Item = (String, serde_json::Value)> {
+    SETTINGS.iter().map(|setting| {
+        let shown = (setting.show)(config);
+        // As it stands in the file: TOML. What is none is shown as it is.
+        let value = toml::from_str::<toml::Table>(&format!("value = {shown}")).ok();
+        let value =
+            value.and_then(|mut table| table.remove("value")).and_then(|value| serde_json::to_value(value).ok());
+        (setting.key.to_owned(), value.unwrap_or(serde_json::Value::String(shown)))
+    })
+}
+
 /// All that has to fit together: the key at fault, and what is wrong.
 pub(super) fn check(config: &Config) -> Vec<(&'static str, Wrong)> {
     let mut wrongs = Vec::new();
@@ -250,6 +289,10 @@ pub(super) fn check(config: &Config) -> Vec<(&'static str, Wrong)> {
     }
     wrongs.extend(exposed(config));
     for (index, listen) in config.listeners.iter().enumerate() {
+        if listen.proxy && config.proxies.0.is_empty() {
+            let wrong = Wrong::new("has proxy=on, and no proxy is trusted", "name their networks in proxy.trusted");
+            wrongs.push(("listen", wrong.of_item(index)));
+        }
         let taken = config.listeners[..index].iter().any(|other| other.address == listen.address);
         if taken && listen.address.port() != 0 {
             let wrong = Wrong::new(format!("has {} twice", listen.address), "give each listener its own port");

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::problem::{Wrong, quote};
-use super::{BackendChoice, LogFormat, Publishers, SlowConsumer};
+use super::{BackendChoice, LogFormat, OverRate, Publishers, SlowConsumer};
 
 /// A value as it was found.
 pub(super) enum Raw<'a> {
@@ -249,7 +249,7 @@ macro_rules! has_names {
     };
 }
 
-has_names!(BackendChoice, LogFormat, Publishers, SlowConsumer);
+has_names!(BackendChoice, LogFormat, OverRate, Publishers, SlowConsumer);
 
 impl<T: Named> Format for Word<T> {
     type Value = T;

@@ -110,6 +110,11 @@ impl Audience {
         !self.groups.is_empty()
     }
 
+    /// The groups, in no order.
+    pub(super) fn groups(&self) -> impl Iterator<Item = &Group> {
+        self.groups.iter().map(|turns| &turns.group)
+    }
+
     /// Chooses who gets the next message. [`Audience::chosen`] says who that is.
     pub(super) fn choose(&mut self, scratch: &mut Vec<Interested>) {
         if self.groups.is_empty() {

@@ -59,6 +59,8 @@ pub(super) struct Local {
     pub(super) listed: bool,
     /// Whether a group is on the shard's list of fan-outs.
     pub(super) enlisted: bool,
+    /// Its topic was ended while it had members: it is not found by its name, and its owner knows nothing of it.
+    pub(super) retired: bool,
     /// The newest message that came.
     last: Offset,
     /// What came and is not being handed out yet.
@@ -82,6 +84,7 @@ impl Local {
             told: 0,
             listed: false,
             enlisted: false,
+            retired: false,
             last: Offset(0),
             pending: VecDeque::new(),
             group_bytes: 0,

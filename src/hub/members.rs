@@ -184,14 +184,39 @@ impl Members {
             return Left { interest: Interest::Same, returned: VecDeque::new() };
         }
         let local = self.topics.remove(topic.0 as usize);
-        self.keys.remove(&local.name);
+        if !local.retired {
+            self.keys.remove(&local.name);
+        }
         let is_group = local.is_group();
         self.group_bytes -= local.group_bytes;
         if !is_group {
             self.waiting_bytes -= bytes_of(local.pending.iter()) + bytes_of(local.batch.messages.iter());
         }
         self.give_memory_back();
+        if local.retired {
+            return Left { interest: Interest::Same, returned: VecDeque::new() };
+        }
         Left { interest: Interest::None, returned: if is_group { local.pending } else { VecDeque::new() } }
+    }
+
+    /// Takes its name from a topic, or a group of one, so that whoever joins from now on joins another: its members are to
+    /// be sent away, and hear only what has come for them. What waited for a group is dropped. The owner must be told
+    /// that nobody is left here; it is not told again. Returns where the members are.
+    pub fn retire(&mut self, topic: &Topic, group: Option<&Group>) -> Option<TopicKey> {
+        let key = self.keys.remove(&NameRef { topic, group })?;
+        let local = &mut self.topics[key.0 as usize];
+        (local.retired, local.listed) = (true, false);
+        if local.is_group() {
+            local.pending.clear();
+            self.group_bytes -= std::mem::take(&mut local.group_bytes);
+        }
+        Some(key)
+    }
+
+    /// Whether a key is of a topic that was retired and has members still.
+    #[must_use]
+    pub fn is_retired(&self, topic: TopicKey) -> bool {
+        self.topics.get(topic.0 as usize).is_some_and(|local| local.retired)
     }
 
     /// After a time of many topics, when none is left.
@@ -205,7 +230,7 @@ impl Members {
     /// Notes that a topic's members are not as many as its owner knows.
     fn list(&mut self, key: TopicKey) {
         let local = &mut self.topics[key.0 as usize];
-        if local.is_news() && !local.listed {
+        if local.is_news() && !local.listed && !local.retired {
             local.listed = true;
             self.changed.push(key);
         }

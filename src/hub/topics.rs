@@ -6,12 +6,15 @@
 //! Timers are lazy: a topic's is set when it has none and needs one, and looks at the topic when it fires. So
 //! publishing does not touch the wheel.
 
+mod sight;
+
 use std::sync::Arc;
 
 use hashbrown::HashMap;
 use slab::Slab;
 
 use self::following::Walk;
+pub use self::sight::Sight;
 use super::Group;
 use super::audience::Audience;
 pub use super::audience::Interested;

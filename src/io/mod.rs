@@ -3,6 +3,7 @@
 //! A shard owns one [`Backend`] and is compiled for it. There are three: [`crate::io::uring`], [`crate::io::epoll`]
 //! (which turns readiness into completions inside itself) and [`crate::sim`]. `tests/backend.rs` holds one
 //! conformance suite that all of them pass. A fourth, [`crate::io::tun`], has clients only and is no shard's.
+//! [`crate::io::proxy`] goes over any of them.
 //!
 //! The rules of the port:
 //!
@@ -23,6 +24,7 @@
 //!   the backend.
 
 pub mod epoll;
+pub mod proxy;
 pub(crate) mod sys;
 pub mod tun;
 pub mod uring;
@@ -32,6 +34,7 @@ use std::net::{SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::codec::proxy::Fault;
 use crate::id::{ConnId, ListenerId};
 
 /// A connection that a listener took and that has no place in the table yet.
@@ -67,6 +70,9 @@ pub enum Completion {
     Accepted(Accepted),
     /// A listener could not take one (out of descriptors or memory). It goes on by itself.
     AcceptFailed(ListenerId, io::ErrorKind),
+    /// The PROXY header of a connection has come, or something else in its place: who the client is, `None` where the proxy
+    /// does not say. Only [`proxy::Proxy`] tells it.
+    Proxied(ConnId, Result<Option<SocketAddr>, Fault>),
     /// Bytes arrived.
     Received(ConnId, Lease),
     /// The peer will send no more.

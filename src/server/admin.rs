@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::app::site::{Page, PageRequest, Site};
+use super::api::Desk;
+use crate::app::Refusal;
+use crate::app::site::{Ask, Page, PageRequest, Site};
 use crate::metrics::{Counter, Metrics, ShardMetrics};
 
 /// Where a server is in its life.
@@ -63,20 +65,28 @@ impl PhaseCell {
 }
 
 /// The pages of the admin listener: `/metrics`, `/healthz`, `/readyz`, and `/` with its style.
-#[derive(Debug)]
 pub struct Admin {
     metrics: Metrics,
     phase: Arc<PhaseCell>,
     started: Instant,
     /// What the front page says about this server: listeners, backend.
     about: Vec<(&'static str, String)>,
+    /// Where requests of the API come in.
+    desk: Option<Arc<Desk>>,
 }
 
 impl Admin {
     /// Pages over these counters. `about` goes on the front page as it is.
     #[must_use]
     pub fn new(metrics: Metrics, phase: Arc<PhaseCell>, about: Vec<(&'static str, String)>) -> Self {
-        Self { metrics, phase, started: Instant::now(), about }
+        Self { metrics, phase, started: Instant::now(), about, desk: None }
+    }
+
+    /// The same with the API.
+    #[must_use]
+    pub(super) fn with_api(mut self, desk: Arc<Desk>) -> Self {
+        self.desk = Some(desk);
+        self
     }
 
     fn prometheus(&self) -> String {
@@ -142,6 +152,16 @@ impl Site for Admin {
             "/admin.css" => Page::new(200, "text/css; charset=utf-8", STYLE),
             _ => return None,
         })
+    }
+
+    fn methods(&self, path: &str) -> Option<&'static str> {
+        self.desk.as_ref().and_then(|_| Desk::methods(path))
+    }
+
+    fn ask(&self, ask: Ask) -> Result<(), Refusal> {
+        let nothing =
+            || Refusal { status: 404, code: "not_found", message: "there is nothing at this path".to_owned() };
+        self.desk.as_ref().ok_or_else(nothing)?.ask(&ask)
     }
 }
 

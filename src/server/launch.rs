@@ -9,11 +9,12 @@ use super::publisher::Publisher;
 use super::{Joins, RunError, StartError, lock, ring_all};
 use crate::app::Router;
 use crate::config::BackendChoice;
-use crate::id::ShardId;
+use crate::id::{ListenerId, ShardId};
+use crate::io::proxy::Proxy;
 use crate::io::{Backend, epoll, uring};
 use crate::mailbox::Doorbell;
 use crate::metrics::Metrics;
-use crate::shard::{Control, Entrance, Mail, Seed, Shard, Turn};
+use crate::shard::{Control, Entrance, Mail, Postbox, Seed, Shard, Turn};
 use crate::time::SystemClock;
 
 /// What a group of shards is started from.
@@ -45,6 +46,11 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
+    /// The shards.
+    pub(super) const fn group(&self) -> &Group {
+        &self.group
+    }
+
     /// Lets them listen; all of them accept when it returns.
     pub(super) fn listen(self) -> Result<Group, StartError> {
         let Self { group, words, reports } = self;
@@ -123,13 +129,14 @@ impl Group {
         &self.publisher
     }
 
-    pub(super) fn control(&self) -> &Control {
-        &self.control
+    /// The way to its shards.
+    pub(super) fn postbox(&self) -> Postbox {
+        self.publisher.postbox().clone()
     }
 
-    pub(super) fn drain(&self, period: Duration) {
-        self.control.drain(period);
-        ring_all(&self.doorbells);
+    /// What tells its shards to drain.
+    pub(super) fn gate(&self) -> Gate {
+        Gate { control: Arc::clone(&self.control), doorbells: Arc::clone(&self.doorbells) }
     }
 
     pub(super) fn end(&self) {
@@ -152,10 +159,24 @@ impl Group {
     }
 
     /// Ends what has been started already.
-    fn fail(&self, error: StartError) -> StartError {
+    pub(super) fn fail(&self, error: StartError) -> StartError {
         self.end();
         let _ = self.join();
         error
+    }
+}
+
+/// Tells the shards of a group to drain.
+#[derive(Clone)]
+pub(super) struct Gate {
+    pub(super) control: Arc<Control>,
+    doorbells: Arc<[Arc<Doorbell>]>,
+}
+
+impl Gate {
+    pub(super) fn drain(&self, period: Duration) {
+        self.control.drain(period);
+        ring_all(&self.doorbells);
     }
 }
 
@@ -215,6 +236,8 @@ fn serve<B: Backend>(
     word: &Word,
 ) -> Result<(), std::io::Error> {
     let (entrances, clock) = (Arc::clone(&seed.entrances), SystemClock::new());
+    let proxied = (0..).zip(entrances.iter()).filter(|(_, entrance)| entrance.proxied);
+    let backend = Proxy::new(backend, proxied.map(|(number, _)| ListenerId(number)));
     let mut shard = Shard::new(backend, seed);
     let _ = report.send(Ok(()));
     if word.recv().is_err() {
@@ -265,7 +288,7 @@ mod tests {
         let kind = EntranceKind::Http { site: Arc::new(Faulty), routes: false };
         let launch = Launch {
             backend: BackendChoice::Epoll,
-            entrances: [Entrance { url: bound.url.clone(), kind }].into(),
+            entrances: [Entrance { url: bound.url.clone(), kind, proxied: false }].into(),
             sockets: bind::per_shard(&[bound], shards).unwrap(),
             control: Arc::new(Control::new(Live::new(Limits { connections_max: 10, ..Limits::default() }))),
             metrics: Metrics::new(shards),

@@ -46,7 +46,9 @@
 //! ```
 
 pub mod admin;
+mod api;
 mod bind;
+mod drainer;
 pub mod handover;
 mod launch;
 mod publisher;
@@ -61,7 +63,6 @@ use crate::app::files::Files;
 use crate::app::opening::Opening;
 use crate::app::site::{DemoSite, Site};
 use crate::config::{BackendChoice, Config, Framing, Listen, Transport};
-use crate::id::ListenerId;
 use crate::io::{epoll, uring};
 use crate::mailbox::Doorbell;
 use crate::message::Topic;
@@ -70,7 +71,9 @@ use crate::session::Protocol;
 use crate::shard::{Control, Entrance, EntranceKind, Live};
 
 use self::admin::{Admin, Phase, PhaseCell};
+use self::api::{Desk, Realm};
 use self::bind::Held;
+use self::drainer::Drainer;
 use self::handover::{Inherited, Predecessor};
 use self::launch::{Group, Launch, Waiting};
 use self::watch::Watch;
@@ -147,9 +150,10 @@ pub struct Server {
     backend: BackendChoice,
     listening: Vec<String>,
     serving: Group,
+    drainer: Drainer,
     admin: Option<Group>,
-    /// All listeners in the order configured, the admin listener last: until the drain begins.
-    held: Mutex<Option<Arc<Vec<Held>>>>,
+    /// The worker of the admin API.
+    _api: Option<api::Thread>,
     _watch: Watch,
 }
 
@@ -178,8 +182,8 @@ impl Server {
         let metrics = Metrics::new(usize::from(shards));
         let phase = Arc::new(PhaseCell::default());
         let held = bind_all(config, usize::from(shards), inherited)?;
-        let (clients, operators) = held.split_at(config.listeners.len());
-        let listening: Vec<String> = clients.iter().map(|held| held.url.clone()).collect();
+        let clients = config.listeners.len();
+        let listening: Vec<String> = held[..clients].iter().map(|held| held.url.clone()).collect();
         let site = site(config)?;
         let entrances = config
             .listeners
@@ -191,21 +195,32 @@ impl Server {
         let serving = Launch {
             backend,
             entrances: entrances.into(),
-            sockets: bind::per_shard(clients, usize::from(shards))?,
+            sockets: bind::per_shard(&held[..clients], usize::from(shards))?,
             control: Arc::clone(&control),
             metrics: metrics.clone(),
             router,
             name: "shard",
         }
         .start()?;
-        let admin = operators.iter().map(|held| start_admin(held, &metrics, &phase, backend, &listening));
-        let admin = match admin.last().transpose() {
+        let held = Arc::new(held);
+        let drainer = Drainer::new(Arc::clone(&phase), serving.group().gate(), Arc::clone(&held), clients);
+        let realm = || Realm {
+            config: config.clone(),
+            control: Arc::clone(&control),
+            metrics: metrics.clone(),
+            phase: Arc::clone(&phase),
+            drainer: drainer.clone(),
+            shards: serving.group().postbox(),
+        };
+        let admin = match held.get(clients).map(|held| start_admin(held, realm(), backend, &listening)).transpose() {
             Ok(admin) => admin,
             Err(error) => {
                 serving.give_up();
                 return Err(error);
             }
         };
+        let (admin, api) = admin.unzip();
+        admin.iter().for_each(|admin| drainer.set_admin(admin.group().gate()));
         let (serving, admin) = open(serving, admin, predecessor, &held)?;
         let listening = held.iter().map(|held| held.url.clone()).collect();
         if let Some(hint) = bind::somaxconn().and_then(|max| bind::small_backlog(max, config.limits.connections_max)) {
@@ -213,8 +228,7 @@ impl Server {
         }
         let watch = Watch::start(control, metrics.clone(), config.limits.memory_free_bytes_min)?;
         phase.advance(Phase::Running);
-        let held = Mutex::new(Some(Arc::new(held)));
-        Ok(Self { _watch: watch, metrics, phase, backend, listening, serving, admin, held })
+        Ok(Self { _watch: watch, metrics, phase, backend, listening, serving, drainer, admin, _api: api })
     }
 
     /// URLs with real ports, in the order configured, admin last.
@@ -234,9 +248,7 @@ impl Server {
     /// Whoever has begun to connect is taken in. Nobody else gets an answer from the kernel until the listeners close, a
     /// second later at most.
     pub fn drain(&self, period: Duration) {
-        self.phase.advance(Phase::Draining);
-        self.close_doors(period, &[]);
-        self.serving.drain(period);
+        self.drainer.drain(period);
     }
 
     /// The same at a rate: so many connections are asked to leave in each second.
@@ -247,55 +259,8 @@ impl Server {
 
     /// The same, but `/readyz` says so for a while before anything happens: whoever spreads clients over servers can leave
     /// this one out.
-    pub fn drain_after(self: &Arc<Self>, delay: Duration, period: Duration) {
-        self.phase.advance(Phase::Draining);
-        let server = Arc::downgrade(self);
-        let wait = move || {
-            std::thread::sleep(delay);
-            server.upgrade().into_iter().for_each(|server| server.drain(period));
-        };
-        let spawned = !delay.is_zero() && std::thread::Builder::new().name("delay".to_owned()).spawn(wait).is_ok();
-        if !spawned {
-            self.drain(period);
-        }
-    }
-
-    /// The listeners, while none of them is about to close.
-    fn held(&self) -> Option<Arc<Vec<Held>>> {
-        if self.phase() >= Phase::Draining { None } else { lock(&self.held).clone() }
-    }
-
-    /// Leaves the listeners with these numbers to the process that follows, and drains.
-    fn hand_over(&self, taken: &[usize], period: Duration) {
-        self.phase.advance(Phase::Draining);
-        self.close_doors(period, taken);
-        self.serving.drain(period);
-    }
-
-    /// Says what becomes of those who are about to come in, and gives up the server's own descriptors.
-    fn close_doors(&self, period: Duration, taken: &[usize]) {
-        const GRACE: Duration = Duration::from_secs(1);
-        let Some(held) = lock(&self.held).take() else { return };
-        let mut grace = Duration::ZERO;
-        for (number, held) in held.iter().enumerate() {
-            let listener = ListenerId(u8::try_from(number).unwrap_or(u8::MAX));
-            let is_operators = number + 1 == self.listening.len() && self.admin.is_some();
-            let is_left = taken.contains(&number);
-            match (&self.admin, is_operators) {
-                (Some(admin), true) if is_left => {
-                    admin.control().hand_over(ListenerId(0));
-                    admin.drain(Duration::ZERO);
-                }
-                // Operators look until the end.
-                (_, true) => {}
-                _ if is_left || held.activated => self.serving.control().hand_over(listener),
-                _ => {
-                    held.lock_out();
-                    grace = if held.is_remote() { GRACE.min(period) } else { grace };
-                }
-            }
-        }
-        self.serving.control().set_grace(grace);
+    pub fn drain_after(&self, delay: Duration, period: Duration) {
+        self.drainer.drain_after(delay, period);
     }
 
     /// Returns when all shards have ended: after a drain, an abort, or a failure of one of them.
@@ -314,6 +279,7 @@ impl Server {
 
     /// Ends at once: connections are reset.
     pub fn abort(&self) {
+        self.drainer.close();
         self.serving.end();
     }
 
@@ -390,7 +356,7 @@ fn entrance(config: &Config, listen: &Listen, url: &str, site: &Arc<dyn Site>) -
             EntranceKind::Tcp { protocol, opening: Opening::new(*app, topic.as_ref()).in_group(group.as_deref()) }
         }
     };
-    Ok(Entrance { url: url.to_owned(), kind })
+    Ok(Entrance { url: url.to_owned(), kind, proxied: listen.proxy })
 }
 
 /// What can be replaced while the server runs.
@@ -446,27 +412,36 @@ fn open(
 
 fn start_admin(
     held: &Held,
-    metrics: &Metrics,
-    phase: &Arc<PhaseCell>,
+    realm: Realm,
     backend: BackendChoice,
     listening: &[String],
-) -> Result<Waiting, StartError> {
+) -> Result<(Waiting, api::Thread), StartError> {
     const CONNECTIONS_MAX: usize = 64;
     let url = held.url.clone();
     let about = vec![("backend", backend.name().to_owned()), ("listeners", listening.join("\n"))];
-    let kind =
-        EntranceKind::Http { site: Arc::new(Admin::new(metrics.clone(), Arc::clone(phase), about)), routes: false };
-    let limits = crate::config::Limits { connections_max: CONNECTIONS_MAX, ..Default::default() };
+    let pages = Admin::new(realm.metrics.clone(), Arc::clone(&realm.phase), about);
+    let limits = crate::config::Limits {
+        connections_max: CONNECTIONS_MAX,
+        message_bytes_max: realm.config.limits.message_bytes_max,
+        // Lines of a trace are for those who are there.
+        history: crate::config::History { messages_max: 0, ..Default::default() },
+        ..Default::default()
+    };
+    let (desk, inbox) = Desk::new(realm, !held.is_remote());
+    let kind = EntranceKind::Http { site: Arc::new(pages.with_api(Arc::clone(&desk))), routes: true };
     let launch = Launch {
         backend: BackendChoice::Epoll,
-        entrances: [Entrance { url, kind }].into(),
+        entrances: [Entrance { url, kind, proxied: false }].into(),
         sockets: bind::per_shard(std::slice::from_ref(held), 1)?,
         control: Arc::new(Control::new(Live::new(limits))),
         metrics: Metrics::new(1),
-        router: Router::new(),
+        router: desk.routes(),
         name: "admin",
     };
-    launch.start()
+    let waiting = launch.start()?;
+    let thread = inbox.start(desk, waiting.group().postbox());
+    let thread = thread.map_err(|error| waiting.group().fail(StartError::Thread(error)))?;
+    Ok((waiting, thread))
 }
 
 type Joins = Mutex<Vec<JoinHandle<Result<(), std::io::Error>>>>;

@@ -36,6 +36,11 @@ impl Publisher {
         Self { postbox, control, message_bytes_max }
     }
 
+    /// The way to the shards.
+    pub(super) const fn postbox(&self) -> &Postbox {
+        &self.postbox
+    }
+
     /// Sends a message to all subscribers of a topic. The payload is copied, once for all of them. That it went well
     /// says that the topic's shard has it, not that anyone subscribes.
     ///

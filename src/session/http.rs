@@ -118,6 +118,9 @@ pub enum Violation {
     /// No key, two keys, or not 16 bytes in base64.
     #[error("the Sec-WebSocket-Key is missing or malformed")]
     WebSocketKey,
+    /// More requests from its address than it may send in a second.
+    #[error("too many requests come from this address; come back after the time in Retry-After")]
+    TooManyRequests,
     /// A page of another site wants to speak for its visitor.
     #[error("this origin is not allowed")]
     Origin,
@@ -142,6 +145,7 @@ impl Violation {
             Self::LengthRequired => 411,
             Self::UpgradeRequired(_) | Self::WebSocketVersion => 426,
             Self::Origin => 403,
+            Self::TooManyRequests => 429,
             Self::Chunk(_)
             | Self::UpgradeOldVersion
             | Self::ConnectionField
@@ -154,6 +158,8 @@ impl Violation {
     pub fn write(self, reply: Reply<'_>, out: &mut Vec<u8>) {
         let extra: &[(&str, &str)] = match self {
             Self::MethodNotAllowed(methods) => &[("Allow", methods)],
+            // After a second of none there are as many again as there may be in one.
+            Self::TooManyRequests => &[("Retry-After", "1")],
             Self::UpgradeRequired(_) => &[("Upgrade", "websocket"), ("Connection", "Upgrade, close")],
             Self::WebSocketVersion => {
                 &[("Sec-WebSocket-Version", "13"), ("Upgrade", "websocket"), ("Connection", "Upgrade, close")]
@@ -187,6 +193,7 @@ impl super::Violation for Violation {
             Self::WebSocketVersion => Rule::WebSocketVersion,
             Self::WebSocketKey => Rule::WebSocketKey,
             Self::Origin => Rule::Origin,
+            Self::TooManyRequests => Rule::TooManyRequests,
             Self::BytesBeforeSwitch => Rule::BytesBeforeSwitch,
         }
     }

@@ -51,6 +51,39 @@ pub enum Protocol {
 }
 
 impl Protocol {
+    /// All of them.
+    pub const ALL: [Self; 11] = [
+        Self::Http,
+        Self::WebSocket,
+        Self::Line,
+        Self::Length,
+        Self::Sse,
+        Self::SseMany,
+        Self::JsonStream,
+        Self::JsonLines,
+        Self::Poll,
+        Self::Http2,
+        Self::Grpc,
+    ];
+
+    /// The name on pages and in logs.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::WebSocket => "websocket",
+            Self::Line => "tcp_line",
+            Self::Length => "tcp_length",
+            Self::Sse => "sse",
+            Self::SseMany => "sse_many",
+            Self::JsonStream => "json_stream",
+            Self::JsonLines => "json_lines",
+            Self::Poll => "poll",
+            Self::Http2 => "http2",
+            Self::Grpc => "grpc",
+        }
+    }
+
     /// Whether it is a response that goes on and on: what comes from the peer means nothing, and it is never asked for a
     /// sign of life.
     #[must_use]

@@ -191,6 +191,7 @@ impl Core {
         match task {
             Task::Publish(message, key) => self.publish_for(id, message, key, 0),
             Task::Ask(topic, about) => self.ask(id, &topic, about),
+            Task::Site => {}
             Task::Batch(lines, publications) => {
                 *waits_for = WaitsFor::Batch(lines, publications.len());
                 for (number, message, key) in publications {

@@ -242,6 +242,9 @@ impl Core {
         }
         let Some(code) = reason.code() else { return };
         connection.websocket.set_close_sent();
+        if let Some(parting) = self.orders.parting.as_ref().filter(|_| reason == CloseReason::Kicked) {
+            return websocket::encode_close(Some(parting.code), &parting.reason, &mut self.out);
+        }
         if reason == CloseReason::GoingAway {
             websocket::encode_close(Some(code), &format!("retry after {spread_ms} ms"), &mut self.out);
         } else {
@@ -331,7 +334,7 @@ impl Core {
         self.wheel.disarm(&mut self.table, id.index());
         self.drop_outbox(id);
         if let Some(connection) = self.table.remove(id) {
-            self.peers.set(id.index(), None);
+            self.count_out(id.index());
             connection.partial.into_iter().for_each(|partial| self.partials.give(partial));
             if connection.flags.has(Flags::SHED) {
                 self.control.release_shed();

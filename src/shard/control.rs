@@ -4,7 +4,9 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use super::addresses::Addresses;
 use super::live::Live;
+use crate::config::Limits;
 use crate::id::ListenerId;
 use crate::io::Backlog;
 use crate::rate::SharedRate;
@@ -38,7 +40,11 @@ pub struct Control {
     connections_max: usize,
     /// Connections that are being turned away.
     shed: AtomicUsize,
-    accepts: Option<SharedRate>,
+    accepts: SharedRate,
+    /// Connections that have not finished their handshake, where their number has a bound.
+    handshakes: AtomicUsize,
+    /// What each client address has.
+    addresses: Addresses,
     /// There is too little memory for more connections.
     starved: AtomicBool,
     /// What may be replaced, and how often it was.
@@ -65,7 +71,9 @@ impl Control {
             connections: AtomicUsize::new(0),
             connections_max: limits.connections_max,
             shed: AtomicUsize::new(0),
-            accepts: SharedRate::new(limits.accept_rate),
+            accepts: SharedRate::default(),
+            handshakes: AtomicUsize::new(0),
+            addresses: Addresses::default(),
             starved: AtomicBool::new(false),
             live: Mutex::new(Arc::new(live)),
             live_version: AtomicU64::new(0),
@@ -186,23 +194,40 @@ impl Control {
     ///
     /// # Errors
     /// The limit that is in its way.
-    pub(super) fn admit(&self, now: Instant) -> Result<(), Limit> {
+    pub(super) fn admit(&self, now: Instant, limits: &Limits) -> Result<(), Limit> {
         if self.is_starved() {
             return Err(Limit::MemoryFreeBytesMin);
         }
-        if !count_in(&self.connections, self.connections_max) {
+        // There is room for as many as there might be at the start.
+        if !count_in(&self.connections, self.connections_max.min(limits.connections_max)) {
             return Err(Limit::ConnectionsMax);
         }
-        if self.accepts.as_ref().is_some_and(|accepts| !accepts.take(now)) {
+        if limits.accept_rate > 0 && !self.accepts.take(now, limits.accept_rate) {
             self.connections.fetch_sub(1, Ordering::AcqRel);
             return Err(Limit::AcceptRate);
         }
         Ok(())
     }
 
-    /// Counts in a connection that is turned away, if there is a place for it to hear that.
-    pub(super) fn admit_shed(&self) -> bool {
-        count_in(&self.shed, Self::SHED_MAX)
+    /// Counts in a handshake, if there may be one more.
+    pub(super) fn begin_handshake(&self, max: usize) -> bool {
+        count_in(&self.handshakes, max)
+    }
+
+    /// Counts it out.
+    pub(super) fn end_handshake(&self) {
+        self.handshakes.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// What each client address has.
+    pub(super) const fn addresses(&self) -> &Addresses {
+        &self.addresses
+    }
+
+    /// Counts in a connection that is turned away because of this limit, if there is a place for it to hear that. Those
+    /// of addresses with too many get half of the places, so that there are some for the others.
+    pub(super) fn admit_shed(&self, limit: Limit) -> bool {
+        count_in(&self.shed, if limit.is_of_an_address() { Self::SHED_MAX / 2 } else { Self::SHED_MAX })
     }
 
     /// Counts it out.
@@ -232,22 +257,21 @@ fn count_in(counter: &AtomicUsize, max: usize) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Limits;
 
     #[test]
     fn each_limit_turns_connections_away_and_costs_none_of_the_others() {
         let limits = Limits { connections_max: 3, accept_rate: 2, ..Limits::default() };
-        let control = Control::new(Live::new(limits));
-        let at = Instant::from_millis;
-        assert_eq!((control.admit(at(0)), control.admit(at(0))), (Ok(()), Ok(())));
-        assert_eq!(control.admit(at(0)), Err(Limit::AcceptRate));
-        assert_eq!(control.admit(at(500)), Ok(()));
-        assert_eq!(control.admit(at(9000)), Err(Limit::ConnectionsMax));
+        let control = Control::new(Live::new(limits.clone()));
+        let admit = |ms| control.admit(Instant::from_millis(ms), &limits);
+        assert_eq!((admit(0), admit(0)), (Ok(()), Ok(())));
+        assert_eq!(admit(0), Err(Limit::AcceptRate));
+        assert_eq!(admit(500), Ok(()));
+        assert_eq!(admit(9000), Err(Limit::ConnectionsMax));
         control.release();
         control.set_starved(true);
-        assert_eq!(control.admit(at(9000)), Err(Limit::MemoryFreeBytesMin));
+        assert_eq!(admit(9000), Err(Limit::MemoryFreeBytesMin));
         control.set_starved(false);
-        assert_eq!(control.admit(at(9000)), Ok(()));
+        assert_eq!(admit(9000), Ok(()));
         assert_eq!(control.connections(), 3);
     }
 
@@ -256,7 +280,7 @@ mod tests {
         let control = Control::new(Live::default());
         control.listens();
         control.listens();
-        assert_eq!(control.admit(Instant::ZERO), Ok(()));
+        assert_eq!(control.admit(Instant::ZERO, &Limits::default()), Ok(()));
         control.drain(Duration::ZERO);
         control.release();
         assert!(!control.is_over() && !control.listens_no_more());
@@ -267,7 +291,7 @@ mod tests {
     #[test]
     fn a_rate_is_a_period_for_so_many() {
         let control = Control::new(Live::default());
-        (0..300).for_each(|_| assert_eq!(control.admit(Instant::ZERO), Ok(())));
+        (0..300).for_each(|_| assert_eq!(control.admit(Instant::ZERO, &Limits::default()), Ok(())));
         control.drain_at_rate(200);
         assert_eq!((control.phase(), control.drain_period()), (Phase::Draining, Duration::from_millis(1500)));
         control.drain_at_rate(0);
@@ -283,10 +307,21 @@ mod tests {
     }
 
     #[test]
+    fn limits_may_fall_and_rise_to_what_there_was_room_for() {
+        let control = Control::new(Live::new(Limits { connections_max: 2, ..Limits::default() }));
+        let admit = |connections_max| control.admit(Instant::ZERO, &Limits { connections_max, ..Limits::default() });
+        assert_eq!((admit(1), admit(1)), (Ok(()), Err(Limit::ConnectionsMax)));
+        assert_eq!((admit(9), admit(9)), (Ok(()), Err(Limit::ConnectionsMax)));
+    }
+
+    #[test]
     fn places_to_be_turned_away_in_are_few() {
         let control = Control::new(Live::default());
-        assert_eq!((0..1000).filter(|_| control.admit_shed()).count(), Control::SHED_MAX);
+        let admitted = |limit| (0..1000).filter(|_| control.admit_shed(limit)).count();
+        assert_eq!(admitted(Limit::ConnectionsPerAddressMax), Control::SHED_MAX / 2);
+        assert_eq!(admitted(Limit::ConnectionsMax), Control::SHED_MAX / 2);
         control.release_shed();
-        assert!(control.admit_shed() && !control.admit_shed());
+        assert_eq!(admitted(Limit::AcceptRatePerAddress), 0);
+        assert_eq!(admitted(Limit::AcceptRate), 1);
     }
 }

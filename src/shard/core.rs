@@ -12,6 +12,9 @@ use super::groups::Share;
 use super::live::Live;
 use super::log::{Ended, PeerLog};
 use super::mail::{Mail, OwnMail, Publication};
+use super::orders::Orders;
+use super::orders::trace::Tracer;
+use super::paces::Paces;
 use super::peers::Peers;
 use super::permits::Rulings;
 use super::table::Table;
@@ -58,6 +61,7 @@ pub struct Core {
     pub(super) limits: Arc<Limits>,
     pub(super) table: Table,
     pub(super) peers: Peers,
+    pub(super) paces: Paces,
     pub(super) wheel: Wheel,
     pub(super) members: Members,
     pub(super) topics: Topics,
@@ -152,6 +156,10 @@ pub struct Core {
     pub(super) evicted: Vec<(Topic, Option<Group>)>,
     /// Room to gather small pieces of an outbox.
     pub(super) gather: Vec<u8>,
+    /// What operators want done.
+    pub(super) orders: Orders,
+    /// While somebody watches what happens.
+    pub(super) tracer: Option<Box<Tracer>>,
     /// Whether a phase ended on its budget.
     pub(super) unfinished: bool,
     /// What this shard's outboxes cost.
@@ -220,6 +228,7 @@ impl Core {
             id,
             shards,
             table: Self::table(&limits),
+            paces: Paces::default(),
             peers: Peers::new(limits.connections_max.saturating_add(Control::SHED_MAX)),
             wheel: Wheel::new(crate::wheel::TICK),
             members: Members::new(limits.topics_max, Self::GROUP_BYTES_MAX),
@@ -280,6 +289,8 @@ impl Core {
             broken: Vec::new(),
             evicted: Vec::new(),
             gather: Vec::new(),
+            orders: Orders::default(),
+            tracer: None,
             unfinished: false,
             queued: 0,
             queued_elsewhere: 0,
@@ -313,6 +324,7 @@ impl Core {
             self.date = Date::from_unix(unix_ms / 1000);
         }
         self.unfinished = false;
+        self.set_trace_time();
     }
 
     pub(super) fn end_turn(&mut self, took: Duration) {
@@ -346,6 +358,7 @@ impl Core {
             || !self.own_mail.is_empty()
             || !self.begun.is_empty()
             || !self.doomed.is_empty()
+            || self.has_orders()
             || self.phase != self.control.phase()
             || self.is_done()
     }
@@ -464,6 +477,11 @@ impl Core {
         self.limits.queue_bytes_total_max / self.limits.connections_max.max(1)
     }
 
+    /// Whether its end has begun, or there is none such.
+    pub(super) fn is_ending(&self, id: ConnId) -> bool {
+        self.table.get(id).is_none_or(|connection| connection.flags.has(Flags::CLOSING) || connection.is_answered())
+    }
+
     /// Whether a flag of a connection is set; `false` when there is no such connection.
     pub(super) fn flag(&self, id: ConnId, flag: Flags) -> bool {
         self.table.get(id).is_some_and(|connection| connection.flags.has(flag))
@@ -492,5 +510,6 @@ impl Core {
         } else {
             self.log.closed(self.now, &self.metrics, &Ended { id, peer: self.peer(id), reason, detail });
         }
+        self.trace_close(id, reason, detail);
     }
 }

@@ -53,6 +53,9 @@ impl<B: Backend> Shard<B> {
         let (start, end) = (core.out_start, core.out.len());
         core.out_start = end;
         core.metrics.bytes_sent_total.add((end - start) as u64);
+        if let Some(tracer) = &mut core.tracer {
+            tracer.bytes("sent", id, end - start);
+        }
         let Some(connection) = core.table.get_mut(id) else { return };
         let straight =
             connection.outbox.is_none() && connection.batch != core.batch && end - start <= Self::STRAIGHT_BYTES_MAX;

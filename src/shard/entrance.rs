@@ -12,6 +12,8 @@ pub struct Entrance {
     pub url: String,
     /// What its connections are.
     pub kind: Kind,
+    /// Whether each begins with a header of the PROXY protocol, which [`crate::io::proxy`] takes off.
+    pub proxied: bool,
 }
 
 /// What a listener's connections are.

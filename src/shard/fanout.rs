@@ -70,6 +70,7 @@ impl<B: Backend> Shard<B> {
             metrics,
             batch: number,
             owed,
+            tracer,
             id: shard,
             ..
         } = &mut self.core;
@@ -109,6 +110,9 @@ impl<B: Backend> Shard<B> {
             let tag = u32::try_from(sends.len()).unwrap_or(u32::MAX);
             sends.push(Send { id, what: Sent::Image { index, messages } });
             metrics.bytes_sent_total.add(image.len() as u64);
+            if let Some(tracer) = tracer {
+                tracer.delivered(id, image.len(), messages, false);
+            }
             self.backend.send(id, Out::Shared(&image.bytes, image.start, image.end), tag);
         }
         metrics.deliveries_total.add(u64::from(messages) * (end - begin) as u64);
@@ -165,6 +169,9 @@ impl Core {
             return;
         }
         let (bound, spent) = (self.limits.queue_bytes_max, self.is_queue_budget_spent());
+        if let Some(tracer) = &mut self.tracer {
+            tracer.delivered(id, image.len(), messages, true);
+        }
         let Some(outbox) = self.outbox(id) else { return };
         let (before, cost) = (outbox.memory(), outbox.cost());
         // What may be queued already so that there is room; when the process has none left, the queue must not grow.

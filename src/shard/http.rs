@@ -105,6 +105,7 @@ impl Core {
                 return Fed::all(bytes);
             };
             self.metrics.http_requests_total.add(1);
+            self.shaken(id);
             match answer {
                 Answer::KeepAlive => {
                     self.next_request(id);
@@ -176,6 +177,7 @@ impl Core {
         work: impl FnOnce(&mut Option<Box<Partial>>, &mut Env<'_>, &mut Requests<'_>) -> Result<T, http::Violation>,
     ) -> Option<Result<T, (http::Violation, Later)>> {
         let version = self.version_of(id);
+        let limited = if self.limits.request_rate_per_address > 0 { self.limited(self.peer(id)) } else { None };
         let connection = self.table.get_mut(id)?;
         let is_borne = connection.flags.has(Flags::BORNE);
         let entrance = self.entrances.get(usize::from(connection.listener().0));
@@ -188,6 +190,8 @@ impl Core {
             date: self.date,
             is_draining: self.drain.is_some(),
             is_shed: connection.flags.has(Flags::SHED),
+            limited,
+            addresses: self.control.addresses(),
             is_first: connection.state == 0 && !is_borne,
             is_last: !is_borne && connection.state.saturating_add(1) >= self.limits.keep_alive_requests_max,
             version: if is_borne { Some(version) } else { None },

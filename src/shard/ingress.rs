@@ -1,11 +1,11 @@
 //! What the backend brings: connections, bytes, endings.
 
 use std::io::ErrorKind;
-use std::net::SocketAddr;
 
 use super::Shard;
 use super::connection::Flags;
 use super::core::Core;
+use super::entrance::Entrance;
 use super::opening::Fed;
 use super::pace::Pace;
 use crate::app::{Context, Effect, Subject};
@@ -39,6 +39,7 @@ impl<B: Backend> Shard<B> {
         match completion {
             Completion::Received(id, lease) => self.received(id, lease),
             Completion::Accepted(accepted) => self.accepted(accepted),
+            Completion::Proxied(id, header) => self.proxied(id, header),
             Completion::Writable(id) => self.core.writable(id),
             Completion::PeerClosed(id) => self.peer_closed(id),
             Completion::Failed(id, kind) => self.failed(id, kind),
@@ -51,14 +52,22 @@ impl<B: Backend> Shard<B> {
         if self.core.phase == super::Phase::Ending {
             return self.refuse(accepted);
         }
-        if let Err(limit) = self.core.control.admit(self.core.now) {
-            return self.shed(accepted, limit);
+        let proxied = self.core.entrances.get(usize::from(accepted.listener.0)).is_some_and(|it| it.proxied);
+        if proxied && !self.core.trusts(&accepted) {
+            return self.refuse(accepted);
         }
-        let Some(id) = self.core.admit(accepted.listener, accepted.peer) else {
-            self.core.control.release();
-            return self.shed(accepted, Limit::ConnectionsMax);
+        let id = match self.core.admit(&accepted) {
+            Ok(id) => id,
+            Err(limit) => return self.shed(accepted, limit),
         };
         self.attach(accepted, id);
+        // Behind a proxy it opens when the client is known.
+        if !proxied {
+            self.open_bound(id);
+        }
+    }
+
+    pub(super) fn open_bound(&mut self, id: ConnId) {
         self.begin_output(id);
         let fed = self.core.open_bound(id);
         self.after_feed(id, fed);
@@ -75,6 +84,9 @@ impl<B: Backend> Shard<B> {
         let core = &mut self.core;
         let bytes = self.backend.bytes(&lease);
         core.metrics.bytes_received_total.add(bytes.len() as u64);
+        if let Some(tracer) = &mut core.tracer {
+            tracer.bytes("received", id, bytes.len());
+        }
         let fed = core.feed(id, bytes);
         if fed.pressed {
             core.hold(id, &bytes[fed.consumed..]);
@@ -112,6 +124,9 @@ impl<B: Backend> Shard<B> {
         if waiting || fed.pressed {
             self.press(id);
         }
+        if let Some(until) = fed.owed {
+            self.pace_until(id, until);
+        }
     }
 
     /// Stops reading a publisher until the mailboxes have room.
@@ -132,6 +147,10 @@ impl<B: Backend> Shard<B> {
                 break;
             }
             let Some(id) = self.core.resumable.pop_front() else { break };
+            if self.core.paced_until(id).is_some() {
+                // Its time comes, and then it is here again.
+                continue;
+            }
             self.core.unflag(id, Flags::PAUSED);
             self.resume(id);
         }
@@ -212,15 +231,31 @@ impl Core {
     /// Effects of one connection's handler calls that are collected before they are carried out.
     const EFFECTS_MAX: usize = 256;
 
-    fn admit(&mut self, listener: ListenerId, peer: Option<SocketAddr>) -> Option<ConnId> {
-        let protocol = self.entrances.get(usize::from(listener.0))?.protocol();
-        let id = self.table.insert(listener, protocol, self.tick)?;
-        self.peers.set(id.index(), peer);
+    /// Gives a connection its place.
+    ///
+    /// # Errors
+    /// The limit that is in its way.
+    fn admit(&mut self, accepted: &Accepted) -> Result<ConnId, Limit> {
+        self.control.admit(self.now, &self.limits)?;
+        let entrance = self.entrances.get(usize::from(accepted.listener.0));
+        // A proxy is not counted, but the client that it speaks for, when that is known.
+        let counted = accepted.peer.filter(|_| entrance.is_none_or(|entrance| !entrance.proxied));
+        let marks = self.count_in(counted).inspect_err(|_| {
+            self.control.release();
+        })?;
+        let protocol = entrance.map(Entrance::protocol);
+        let id = protocol.and_then(|protocol| self.table.insert(accepted.listener, protocol, self.tick));
+        let Some(id) = id else {
+            self.control.release();
+            self.uncount(counted, marks);
+            return Err(Limit::ConnectionsMax);
+        };
+        self.peers.set(id.index(), accepted.peer, marks);
         self.metrics.accepted_total.add(1);
         self.metrics.connections.add(1);
         let deadline = self.after(self.limits.handshake_timeout);
         self.arm(id, deadline);
-        Some(id)
+        Ok(id)
     }
 
     fn accept_failed(&mut self, listener: ListenerId, kind: ErrorKind) {
@@ -356,13 +391,16 @@ impl Core {
         let mut env =
             crate::session::Env { limits: &self.limits, tools: &mut self.tools, partials: &mut self.partials };
         let (deflater, out, effects, router) = (&mut self.deflater, &mut self.out, &mut self.effects, &mut self.router);
-        let (out_start, metrics) = (self.out_start, &self.metrics);
+        let (out_start, metrics, tracer) = (self.out_start, &self.metrics, &mut self.tracer);
         let (mut fed, mut messages) = (Fed::default(), 0_u64);
         let queued = connection.outbox.as_ref().map_or(0, |outbox| outbox.control_replies);
         let on_event = |event: Event<'_>| {
             match event {
                 Event::Message(kind, payload) if listening => {
                     messages += 1;
+                    if let Some(tracer) = tracer {
+                        tracer.message(id, kind, payload.len());
+                    }
                     let mut context = Context::new(subject, deflater, out, effects);
                     if router.message(route, state, kind, payload, &mut context).is_err() {
                         metrics.handler_panics_total.add(1);
@@ -423,6 +461,9 @@ impl Core {
             fed.pressed = false;
         }
         let is_unfinished = connection.partial.is_some();
+        if listening {
+            self.charge(id, messages, &mut fed);
+        }
         if let Some(code) = fed.good_bye {
             self.say_good_bye(id, code);
             fed.close = fed.close.or(Some((CloseReason::Normal, String::new())));

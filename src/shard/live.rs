@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use super::core::Core;
-use crate::config::{Config, Limits, TopicRules};
+use crate::config::{Config, Limits, Networks, TopicRules};
 use crate::session::http::UpgradePolicy;
 
 /// What shards read in every turn and an operator can replace. What a limit has reserved room for at the start (tables,
@@ -18,6 +18,8 @@ pub struct Live {
     pub limits: Arc<Limits>,
     /// Who may upgrade, and to what.
     pub policy: UpgradePolicy,
+    /// Whose headers of the PROXY protocol are believed.
+    pub proxies: Networks,
     /// What topics are allowed and given.
     pub rules: Arc<TopicRules>,
 }
@@ -37,7 +39,12 @@ impl Live {
             subprotocols: config.subprotocols.clone(),
             deflate: config.deflate,
         };
-        Self { limits: Arc::new(config.limits.clone()), policy, rules: Arc::new(TopicRules::new(config)) }
+        Self {
+            limits: Arc::new(config.limits.clone()),
+            policy,
+            proxies: config.proxies.clone(),
+            rules: Arc::new(TopicRules::new(config)),
+        }
     }
 }
 

@@ -53,9 +53,9 @@ impl PeerLog {
         }
     }
 
-    /// A connection was turned away before it had a name.
+    /// A connection was turned away. What is the whole server's has a line of the server's.
     pub(super) fn refused(&mut self, now: Instant, metrics: &ShardMetrics, peer: Option<SocketAddr>, limit: Limit) {
-        if tracing::enabled!(Level::INFO) && self.permit(now, metrics) {
+        if limit.is_of_an_address() && tracing::enabled!(Level::INFO) && self.permit(now, metrics) {
             let (shard, suppressed) = (self.shard.0, std::mem::take(&mut self.suppressed));
             let (peer, limit) = (peer.map(tracing::field::display), limit.label());
             tracing::info!(shard, peer, limit, suppressed, "connection refused");

@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use super::orders::Order;
 use crate::app::NotPublished;
 use crate::hub::Group;
 use crate::hub::members::Stay;
@@ -151,6 +152,8 @@ pub struct Ack {
 pub struct Mail {
     pub(super) requests: Receiver<Request>,
     pub(super) deliveries: Receiver<Delivery>,
+    /// What operators want done.
+    pub(super) orders: Receiver<Box<Order>>,
     /// In order of shard ids; a shard's own place is there but not used.
     pub(super) peers: Vec<Peer>,
     pub(super) doorbell: Arc<Doorbell>,
@@ -164,6 +167,7 @@ pub struct Mail {
 pub(super) struct Peer {
     pub(super) requests: Outlet<Request>,
     pub(super) deliveries: Outlet<Delivery>,
+    orders: Sender<Box<Order>>,
 }
 
 /// The way to all topics' owners for those who are no shard.
@@ -171,6 +175,7 @@ pub(super) struct Peer {
 pub struct Postbox {
     /// In order of shard ids.
     requests: Arc<[Sender<Request>]>,
+    orders: Arc<[Sender<Box<Order>>]>,
 }
 
 impl Postbox {
@@ -188,13 +193,34 @@ impl Postbox {
         sender.ring();
         sent
     }
+
+    /// How many shards there are.
+    #[must_use]
+    pub fn shards(&self) -> u16 {
+        u16::try_from(self.orders.len()).unwrap_or(u16::MAX)
+    }
+
+    /// Gives a shard an order, and rings.
+    ///
+    /// # Errors
+    /// The order, when as many wait there as may; try again soon.
+    pub fn order(&self, shard: ShardId, order: Box<Order>) -> Result<(), Box<Order>> {
+        let Some(sender) = self.orders.get(usize::from(shard.0)) else { return Err(order) };
+        let sent = sender.try_send(order);
+        sender.ring();
+        sent
+    }
 }
 
 impl Mail {
+    /// Orders that wait for a shard at most.
+    const ORDERS_MAX: usize = 64;
+
     /// The way for those outside of the mesh; the same from all of its shards.
     #[must_use]
     pub fn postbox(&self) -> Postbox {
-        Postbox { requests: self.peers.iter().map(|peer| peer.requests.sender().clone()).collect() }
+        let requests = self.peers.iter().map(|peer| peer.requests.sender().clone()).collect();
+        Postbox { requests, orders: self.peers.iter().map(|peer| peer.orders.clone()).collect() }
     }
 
     /// Queues of `capacity` between so many shards.
@@ -203,17 +229,22 @@ impl Mail {
         let doorbells: Vec<_> = (0..shards).map(|_| Arc::new(Doorbell::new())).collect();
         let requests: Vec<_> = doorbells.iter().map(|bell| mailbox::channel(capacity, Arc::clone(bell))).collect();
         let deliveries: Vec<_> = doorbells.iter().map(|bell| mailbox::channel(capacity, Arc::clone(bell))).collect();
+        let orders = doorbells.iter().map(|bell| mailbox::channel(Self::ORDERS_MAX, Arc::clone(bell)));
+        let (order_senders, order_receivers): (Vec<_>, Vec<_>) = orders.unzip();
         let (request_senders, request_receivers): (Vec<_>, Vec<_>) = requests.into_iter().unzip();
         let (delivery_senders, delivery_receivers): (Vec<_>, Vec<_>) = deliveries.into_iter().unzip();
-        let receivers = request_receivers.into_iter().zip(delivery_receivers).zip(doorbells);
-        let mails = receivers.map(|((requests, deliveries), doorbell)| {
-            let peers = request_senders.iter().zip(&delivery_senders).map(|(requests, deliveries)| Peer {
+        let receivers = request_receivers.into_iter().zip(delivery_receivers).zip(order_receivers).zip(doorbells);
+        let mails = receivers.map(|(((requests, deliveries), orders), doorbell)| {
+            let senders = request_senders.iter().zip(&delivery_senders).zip(&order_senders);
+            let peers = senders.map(|((requests, deliveries), orders)| Peer {
                 requests: Outlet::new(requests.clone()),
                 deliveries: Outlet::new(deliveries.clone()),
+                orders: orders.clone(),
             });
             Self {
                 requests,
                 deliveries,
+                orders,
                 peers: peers.collect(),
                 doorbell,
                 requests_wait: false,

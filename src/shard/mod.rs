@@ -5,13 +5,14 @@
 //! that the shard works off. [`Shard::turn`] is the whole loop:
 //!
 //! ```text
-//! wait -> phase -> ingress -> mailbox -> timers -> publish -> fan-out -> files -> egress -> ring
+//! wait -> phase -> ingress -> mailbox -> timers -> orders -> publish -> fan-out -> files -> egress -> ring
 //! ```
 //!
 //! Each phase has a part of the turn's time, a millisecond or so, and goes on in the next turn where it was: see `pace`.
 //!
 //! The server runs it on a thread per shard, the simulation runs many shards on one thread and a clock of its own.
 
+mod addresses;
 mod answers;
 mod audit;
 mod borne;
@@ -31,10 +32,13 @@ mod live;
 mod log;
 mod mail;
 mod opening;
+pub mod orders;
 mod pace;
+mod paces;
 mod peers;
 mod permits;
 mod polls;
+mod proxied;
 mod publish;
 mod pump;
 mod requests;
@@ -111,6 +115,7 @@ impl<B: Backend> Shard<B> {
         self.core.note_listening(self.backend.is_listening());
         self.core.take_mail(&mut Pace::new(clock, Part::MAIL));
         self.timers(&mut Pace::new(clock, self.timers_part()));
+        self.orders(&mut Pace::new(clock, Part::ORDERS));
         self.core.forget(&mut Pace::new(clock, Part::FORGET));
         self.core.tell_changes(&mut Pace::new(clock, Part::TELL));
         self.core.publish(&mut Pace::new(clock, Part::PUBLISH));

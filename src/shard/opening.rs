@@ -12,6 +12,7 @@ use crate::id::ConnId;
 use crate::metrics::Counter;
 use crate::rule::{Limit, Rule};
 use crate::session::{Env, Event, Flow, Protocol, tcp, websocket};
+use crate::wheel::Tick;
 
 /// What came of received bytes.
 #[derive(Debug, Default)]
@@ -26,6 +27,8 @@ pub(super) struct Fed {
     pub(super) expects: bool,
     /// Pongs among the answers.
     pub(super) control_replies: u32,
+    /// It has sent so much that it is not read until then.
+    pub(super) owed: Option<Tick>,
     /// The peer said good-bye, with this code.
     pub(super) good_bye: Option<Option<u16>>,
     /// The connection must end, and why.
@@ -130,6 +133,7 @@ impl Core {
 
     /// Notes that a handler has taken the connection.
     pub(super) fn opened(&mut self, id: ConnId, opened: Opened) {
+        self.shaken(id);
         self.metrics.handshakes_total.add(1);
         self.stream_gauge(opened.protocol).into_iter().for_each(|gauge| gauge.add(1));
         if let Some(connection) = self.table.get_mut(id) {

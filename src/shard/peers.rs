@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 
 use hashbrown::HashMap;
 
+use super::addresses::Marks;
 use super::core::Core;
 use crate::id::ConnId;
 
@@ -15,6 +16,7 @@ struct Place {
     port: u16,
     /// Where to look.
     family: Family,
+    marks: Marks,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,10 +46,10 @@ impl Peers {
     }
 
     /// Notes who has an index now.
-    pub(super) fn set(&mut self, index: u32, peer: Option<SocketAddr>) {
+    pub(super) fn set(&mut self, index: u32, peer: Option<SocketAddr>, marks: Marks) {
         let at = index as usize;
         if at >= self.places.len() {
-            if peer.is_none() {
+            if peer.is_none() && marks == Marks::default() {
                 return;
             }
             self.places.resize(at + 1, Place::default());
@@ -56,13 +58,24 @@ impl Peers {
             self.others.remove(&index);
         }
         self.places[at] = match peer {
-            Some(SocketAddr::V4(peer)) => Place { ip: peer.ip().to_bits(), port: peer.port(), family: Family::V4 },
+            Some(SocketAddr::V4(peer)) => {
+                Place { ip: peer.ip().to_bits(), port: peer.port(), family: Family::V4, marks }
+            }
             Some(peer @ SocketAddr::V6(_)) => {
                 self.others.insert(index, peer);
-                Place { family: Family::V6, ..Place::default() }
+                Place { family: Family::V6, marks, ..Place::default() }
             }
-            None => Place::default(),
+            None => Place { marks, ..Place::default() },
         };
+    }
+
+    /// What is counted for who has an index.
+    pub(super) fn marks(&self, index: u32) -> Marks {
+        self.places.get(index as usize).map_or_else(Marks::default, |place| place.marks)
+    }
+
+    pub(super) fn mark(&mut self, index: u32, marks: Marks) {
+        self.places.get_mut(index as usize).into_iter().for_each(|place| place.marks = marks);
     }
 
     /// Who has an index.
@@ -95,14 +108,18 @@ mod tests {
     fn an_index_has_the_address_that_was_set_last() {
         let mut peers = Peers::new(2);
         let of = |text: &str| Some(text.parse::<SocketAddr>().unwrap());
-        peers.set(3, of("10.0.0.1:65535"));
-        peers.set(1, of("[2001:db8::1]:7"));
+        peers.set(3, of("10.0.0.1:65535"), Marks::default());
+        peers.set(1, of("[2001:db8::1]:7"), Marks::default());
         assert_eq!((peers.get(3), peers.get(1)), (of("10.0.0.1:65535"), of("[2001:db8::1]:7")));
         assert_eq!((peers.get(0), peers.get(4)), (None, None));
-        peers.set(1, of("0.0.0.0:0"));
+        peers.set(1, of("0.0.0.0:0"), Marks::default());
         assert_eq!((peers.get(1), peers.others.len()), (of("0.0.0.0:0"), 0));
-        peers.set(3, None);
-        peers.set(90, None);
+        peers.set(3, of("10.0.0.1:1"), Marks::COUNTED);
+        peers.mark(3, peers.marks(3).with(Marks::SHAKING));
+        peers.mark(90, Marks::COUNTED);
+        assert_eq!((peers.marks(3), peers.marks(90)), (Marks::COUNTED.with(Marks::SHAKING), Marks::default()));
+        peers.set(3, None, Marks::default());
+        peers.set(90, None, Marks::default());
         assert_eq!((peers.get(3), peers.places.len()), (None, 4));
     }
 }

@@ -173,6 +173,9 @@ impl Core {
             }
         };
         let Published { cursor, subscribers, duplicate, .. } = published;
+        if let Some(tracer) = &mut self.tracer {
+            tracer.published(&message, cursor, subscribers, duplicate);
+        }
         self.metrics.duplicates_total.add(u64::from(duplicate));
         let mut here = None;
         for Interested { shard, stay, group, .. } in published.audience {

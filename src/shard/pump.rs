@@ -75,6 +75,9 @@ impl Core {
 
     /// Sends what a stream has written: the head of its response at once, what follows through its queue.
     pub(super) fn deliver_output(&mut self, id: ConnId, output: &[u8]) {
+        if let Some(tracer) = &mut self.tracer {
+            tracer.bytes("sent", id, output.len());
+        }
         let Some(borne) = self.table.get_mut(id).and_then(|connection| connection.borne()) else { return };
         let head = if borne.begun { 0 } else { head_bytes(output) };
         let (carrier, stream) = (borne.carrier, borne.stream);

@@ -9,6 +9,9 @@
 //! | `GET` with `?wait=` | a long poll |
 //! | `GET` of anything that is no route | a page |
 
+use std::net::IpAddr;
+
+use super::addresses::Addresses;
 use super::answers::{JSON_LINES, NO_STORE};
 use super::http::{Answer, Later};
 use super::mail::About;
@@ -18,7 +21,7 @@ use super::wishes::{Reading, asks, key_of, kind_of, reading};
 use crate::app::batch::{self, Item};
 use crate::app::files::Transfer;
 use crate::app::router::{Fault, Request};
-use crate::app::site::{Body, PageRequest, SECURITY_FIELDS, Site};
+use crate::app::site::{Ask, Body, PageRequest, SECURITY_FIELDS, Site};
 use crate::app::{Context, Effect, Offers, Publication, Refusal, RouteId, Router, Subject, parameters};
 use crate::close::CloseReason;
 use crate::codec::json;
@@ -55,6 +58,8 @@ pub(super) enum Task {
     Batch(Vec<Vec<u8>>, Vec<(u32, Message, Option<Box<str>>)>),
     /// To ask a topic's owner.
     Ask(Topic, About),
+    /// To wait: the site has been asked.
+    Site,
 }
 
 /// What answers the requests of a connection.
@@ -67,6 +72,9 @@ pub(super) struct Requests<'a> {
     pub(super) is_draining: bool,
     /// The connection has no place, and only hears that.
     pub(super) is_shed: bool,
+    /// The address that has a rate of requests, if there is one.
+    pub(super) limited: Option<IpAddr>,
+    pub(super) addresses: &'a Addresses,
     /// It is the first request of its connection.
     pub(super) is_first: bool,
     /// It has had all the requests that it may have, with this one.
@@ -106,11 +114,19 @@ impl Service for Requests<'_> {
         if self.is_shed {
             return Ok(Preflight::Now);
         }
+        if let Some(ip) = self.limited
+            && !self.addresses.takes_request(ip, self.now, self.limits.request_rate_per_address)
+        {
+            return Err(Violation::TooManyRequests);
+        }
         let caller = http::caller(head, &self.policy.origins);
         self.later = Later::of(self.reply_to(head, caller));
         let is_page = matches!(head.method(), "GET" | "HEAD") && self.route(head.path()).is_none();
         if caller == Caller::Foreign && !is_page {
             return Err(Violation::Origin);
+        }
+        if let Some(methods) = self.asks_site(head) {
+            return preflight_ask(head, methods, caller);
         }
         if self.is_call(head) {
             return Ok(Preflight::Call);
@@ -148,6 +164,9 @@ impl Service for Requests<'_> {
             self.metrics.strike(Limit::KeepAliveRequestsMax);
         }
         reply.keep_alive &= !self.is_last && body.is_some();
+        if self.asks_site(head).is_some() && head.method() != "OPTIONS" {
+            return Ok(self.ask_site(head, body.unwrap_or_default(), reply));
+        }
         if self.is_call(head) {
             return Ok(self.call(head, reply));
         }
@@ -183,6 +202,19 @@ impl Requests<'_> {
         if self.routes { self.router.find(path) } else { None }
     }
 
+    /// The methods of a path whose requests the site is asked.
+    fn asks_site(&self, head: &Head<'_>) -> Option<&'static str> {
+        self.site.methods(head.path()).filter(|_| self.route(head.path()).is_none())
+    }
+
+    /// Asks the site, whose answer comes later.
+    fn ask_site(&mut self, head: &Head<'_>, body: &[u8], reply: Reply<'_>) -> Answer {
+        match self.site.ask(Ask::of(head, self.id, body)) {
+            Ok(()) => Answer::Waits(Later::of(reply), Task::Site),
+            Err(refusal) => self.refuse(&refusal, reply),
+        }
+    }
+
     /// `POST /echo` answers its body: what a WebSocket there does with a message.
     fn echoes(&self, head: &Head<'_>) -> bool {
         let is_plain = !head.has_token("upgrade", "websocket");
@@ -209,6 +241,9 @@ impl Requests<'_> {
 
     /// The methods of a path, `*` being the server as a whole.
     fn methods(&self, head: &Head<'_>) -> &'static str {
+        if let Some(methods) = self.asks_site(head) {
+            return methods;
+        }
         let offers = self.offers_at(head);
         if offers == (Offers { batches: true, ..Offers::default() }) {
             return "POST, OPTIONS";
@@ -446,6 +481,21 @@ impl Requests<'_> {
         }
         reply.into()
     }
+}
+
+/// Whether such a request may be asked the site, and with which body.
+fn preflight_ask(head: &Head<'_>, methods: &'static str, caller: Caller<'_>) -> Result<Preflight, Violation> {
+    if caller == Caller::Foreign {
+        return Err(Violation::Origin);
+    }
+    if !methods.split(", ").any(|method| method == head.method()) {
+        return Err(Violation::MethodNotAllowed(methods));
+    }
+    if matches!(head.method(), "GET" | "HEAD" | "OPTIONS") {
+        http::refuse_body(head)?;
+        return Ok(Preflight::Now);
+    }
+    Ok(Preflight::Message)
 }
 
 /// How messages are encoded where nothing is compressed.

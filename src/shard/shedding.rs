@@ -6,6 +6,7 @@
 //! what was sent. When those places are taken too the rest is reset: a storm costs an accept and a close for each.
 
 use super::Shard;
+use super::addresses::Marks;
 use super::connection::Flags;
 use super::core::Core;
 use super::timers::spread;
@@ -23,7 +24,7 @@ impl<B: Backend> Shard<B> {
     pub(super) fn shed(&mut self, accepted: Accepted, limit: Limit) {
         self.core.metrics.strike(limit);
         self.core.log.refused(self.core.now, &self.core.metrics, accepted.peer, limit);
-        let Some(id) = self.core.shed_place(&accepted) else { return self.refuse(accepted) };
+        let Some(id) = self.core.shed_place(&accepted, limit) else { return self.refuse(accepted) };
         self.core.metrics.refused_total.add(1);
         self.attach(accepted, id);
         if self.core.table.get(id).is_some_and(|connection| connection.protocol != Protocol::Http) {
@@ -49,17 +50,17 @@ impl<B: Backend> Shard<B> {
 
 impl Core {
     /// A place for a connection that is turned away.
-    fn shed_place(&mut self, accepted: &Accepted) -> Option<ConnId> {
+    fn shed_place(&mut self, accepted: &Accepted, limit: Limit) -> Option<ConnId> {
         let listener = accepted.listener;
         let protocol = self.entrances.get(usize::from(listener.0))?.protocol();
-        if !self.control.admit_shed() {
+        if !self.control.admit_shed(limit) {
             return None;
         }
         let Some(id) = self.table.insert(listener, protocol, self.tick) else {
             self.control.release_shed();
             return None;
         };
-        self.peers.set(id.index(), accepted.peer);
+        self.peers.set(id.index(), accepted.peer, Marks::default());
         self.set(id, Flags::SHED);
         let deadline = self.after(super::Control::SHED_TIME);
         self.arm(id, deadline);

@@ -53,6 +53,9 @@ impl Core {
             }
         }
         self.metrics.subscriptions.add(1);
+        if let Some(tracer) = &mut self.tracer {
+            tracer.membership("subscribed", id, topic, group);
+        }
         self.tell_owner(topic, group, joined.interest);
         if begins_later {
             self.ask(id, topic, About::Past(how.start, wire));
@@ -104,6 +107,9 @@ impl Core {
             }
         });
         self.metrics.subscriptions.sub(1);
+        if let Some(tracer) = &mut self.tracer {
+            tracer.membership("unsubscribed", id, &topic, group.as_ref());
+        }
         self.tell_owner(&topic, group.as_ref(), left.interest);
         left.returned.into_iter().for_each(|message| self.give_back(message, group.as_ref()));
         if group.is_some() {

@@ -90,6 +90,13 @@ impl<B: Backend> Shard<B> {
         if is_shed {
             return self.shed_now(id);
         }
+        self.deadlines(id);
+        self.core.follow_pace(id);
+    }
+
+    /// Does what has come due of an open connection, and sets its timer again.
+    fn deadlines(&mut self, id: ConnId) {
+        let Some(connection) = self.core.table.get(id) else { return };
         match self.core.due(id, connection) {
             Due::Never => {}
             Due::Later(tick) => self.core.arm(id, tick),
@@ -188,6 +195,10 @@ impl Core {
             next = Some(next.map_or(due, |next: Tick| next.min(due)));
             now >= due
         };
+        if let Some(until) = self.paced_until(id) {
+            // What comes of it is done by `follow_pace`.
+            passed(until);
+        }
         let borne = connection.extra.as_deref().and_then(|extra| extra.borne.as_deref());
         if let Some(deadline) = borne.and_then(|borne| borne.deadline)
             && passed(deadline)

@@ -38,7 +38,7 @@ impl Bench {
             id: ShardId(0),
             mail: Mail::mesh(1, control.live().limits.mailbox_capacity).into_iter().next()?,
             router: standard_routes(),
-            entrances: [Entrance { url: String::new(), kind: web }].into(),
+            entrances: [Entrance { url: String::new(), kind: web, proxied: false }].into(),
             control: Arc::clone(&control),
             metrics: metrics.clone(),
         };

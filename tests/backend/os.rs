@@ -7,6 +7,7 @@ use std::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use holdline::id::ListenerId;
+use holdline::io::proxy::Proxy;
 use holdline::io::{Backend, epoll, uring};
 use socket2::{Domain, SockRef, Socket, Type};
 
@@ -39,6 +40,13 @@ impl Make for epoll::Epoll {
 impl Make for uring::Uring {
     fn make(connections_max: u32) -> Self {
         Self::new(uring::Config::new(connections_max as usize)).unwrap()
+    }
+}
+
+/// With nobody behind a proxy it must not be noticed.
+impl<B: Make> Make for Proxy<B> {
+    fn make(connections_max: u32) -> Self {
+        Self::new(B::make(connections_max), [ListenerId(1)])
     }
 }
 

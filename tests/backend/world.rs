@@ -136,6 +136,7 @@ impl<H: Harness> World<H> {
         let said = match completion {
             Completion::Accepted(accepted) => self.name(accepted),
             Completion::AcceptFailed(..) => Said::AcceptFailed,
+            Completion::Proxied(..) => panic!("no header was awaited"),
             Completion::Received(id, lease) => {
                 assert!(lease.len > 0, "an empty lease");
                 let bytes = self.backend().bytes(&lease);

@@ -143,6 +143,14 @@ impl Client {
         Self::connect(address).upgraded(path, "")
     }
 
+    /// A connection from another address of this machine.
+    pub fn connect_from(source: Ipv4Addr, address: SocketAddr) -> Self {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from((source, 0)).into()).unwrap();
+        socket.connect(&address.into()).unwrap();
+        Self::over(socket.into())
+    }
+
     /// Makes a WebSocket of it. `fields` are more lines of the request, each with its CRLF.
     pub fn upgraded(mut self, path: &str, fields: &str) -> Self {
         self.send_raw(wire::handshake(path, fields).as_bytes());

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use holdline::codec::http2::frame::{self, PREFACE, flag, kind};
 use holdline::codec::http2::{StreamId, hpack};
-use holdline::config::Config;
+use holdline::config::{Config, Networks};
 use holdline::rule::{Limit, Rule};
 
 use crate::beside_a_neighbour;
@@ -18,10 +18,20 @@ const SOON: Duration = Duration::from_millis(300);
 /// Makes a limit easy to reach.
 fn lower(limit: Limit, config: &mut Config) {
     let limits = &mut config.limits;
+    if limit.is_of_an_address() || limit == Limit::RequestRatePerAddress {
+        limits.exempt = Networks::default();
+    }
     match limit {
         Limit::ConnectionsMax => limits.connections_max = 2,
         Limit::AcceptRate => limits.accept_rate = 1,
         Limit::MemoryFreeBytesMin => unreachable!("nobody would be let in, see `shedding`"),
+        Limit::ConnectionsPerAddressMax => limits.connections_per_address_max = 2,
+        Limit::AcceptRatePerAddress => limits.accept_rate_per_address = 1,
+        Limit::HandshakesMax => limits.handshakes_max = 1,
+        Limit::HandshakesPerAddressMax => limits.handshakes_per_address_max = 1,
+        Limit::RequestRatePerAddress => limits.request_rate_per_address = 1,
+        Limit::MessageRate => limits.message_rate = 50,
+        Limit::MessageBytesRate => limits.message_bytes_rate = 5000,
         Limit::HandshakeTimeout => limits.handshake_timeout = SOON,
         Limit::HeadBytesMax => limits.head_bytes_max = 1000,
         Limit::HeadFieldsMax => limits.head_fields_max = 12,
@@ -84,7 +94,26 @@ fn run_into(limit: Limit, running: &Running, neighbour: &mut Neighbour) -> Vec<C
         Limit::BodyTimeout | Limit::BodyRateMin => posting(1000),
         Limit::KeepAliveRequestsMax | Limit::KeepAliveTimeout => posting(0),
         Limit::ConnectionsMax => vec![running.connect(0), running.connect(0)],
-        Limit::AcceptRate => vec![running.connect(0), running.connect(0)],
+        Limit::AcceptRate
+        | Limit::ConnectionsPerAddressMax
+        | Limit::AcceptRatePerAddress
+        | Limit::HandshakesMax
+        | Limit::HandshakesPerAddressMax => vec![running.connect(0), running.connect(0)],
+        Limit::RequestRatePerAddress => {
+            let mut client = running.connect(0);
+            client.send_raw(b"GET /nowhere HTTP/1.1\r\nHost: a\r\n\r\n".repeat(2).as_slice());
+            vec![client]
+        }
+        Limit::MessageRate => {
+            let mut client = running.websocket("/echo");
+            client.send_raw(&masked(FIN | TEXT, b"again").repeat(60));
+            vec![client]
+        }
+        Limit::MessageBytesRate => {
+            let mut client = running.websocket("/echo");
+            client.send_binary(&[0; 6000]);
+            vec![client]
+        }
         Limit::MemoryFreeBytesMin => Vec::new(),
         Limit::HandshakeTimeout => vec![running.connect(0)],
         Limit::HeadBytesMax => requesting("/echo", &format!("X: {}\r\n", "x".repeat(1000))),

@@ -34,7 +34,8 @@ impl Scene {
         let net = Net::new(1, Config::default());
         let lines = EntranceKind::Tcp { protocol: Protocol::Line, opening: Opening::new(App::Topic, None) };
         let web = EntranceKind::Http { site: Arc::new(DemoSite), routes: true };
-        let entrances: Arc<[Entrance]> = [lines, web].map(|kind| Entrance { url: String::new(), kind }).into();
+        let entrances: Arc<[Entrance]> =
+            [lines, web].map(|kind| Entrance { url: String::new(), kind, proxied: false }).into();
         let limits = Limits { connections_max: limits.connections_max.min(100), ..limits };
         let mails = Mail::mesh(shards, limits.mailbox_capacity);
         let (control, metrics) = (Arc::new(Control::new(Live::new(limits))), Metrics::new(shards.into()));

@@ -94,6 +94,12 @@ impl<'a> Query<'a> {
         Self(raw)
     }
 
+    /// The names of all parameters, decoded. Those that are not encoded well are left out.
+    pub fn names(&self) -> impl Iterator<Item = Cow<'a, str>> + use<'a> {
+        let pairs = self.0.split('&').filter(|pair| !pair.is_empty());
+        pairs.filter_map(|pair| decode_value(pair.split_once('=').map_or(pair, |(name, _)| name)))
+    }
+
     /// The first parameter of that name, decoded; empty when it has no value. What is not encoded well counts as not
     /// there: a request's head with such a query has been refused before.
     #[must_use]
@@ -140,6 +146,7 @@ mod tests {
         assert_eq!(query.get("empty").unwrap(), "");
         assert_eq!(query.get("name2").unwrap(), "x=y");
         assert_eq!(query.get("absent"), None);
+        assert!(query.names().eq(["name", "room", "flag", "empty", "name2", "name"]));
         assert_eq!(Query::new("").get("a"), None);
         assert_eq!(Query::new("a=%f").get("a"), None);
         assert_eq!(check_query("a=%ff"), Err(BadEncoding));

@@ -369,3 +369,43 @@ fn a_past_and_what_follows_are_without_gap_and_overlap() {
         assert!(next.iter().flatten().all(|&next| next == newest + 1), "seed {seed}: {next:?}");
     }
 }
+
+#[test]
+fn a_retired_topic_is_another_than_the_one_that_is_joined_next() {
+    let mut members = Members::new(9, 1000);
+    let old = members.join(&topic("t"), None, 1, Wire::Line, true, false).unwrap();
+    members.join(&topic("t"), None, 2, Wire::Line, true, false).unwrap();
+    members.deliver(message("t", 7, b"hi"));
+    let stay = members.stake(old.topic).unwrap().stay;
+    assert_eq!(members.retire(&topic("t"), None), Some(old.topic));
+    assert_eq!(members.retire(&topic("t"), None), None);
+    assert!(members.key(&topic("t"), None).is_none() && members.is_retired(old.topic));
+    assert_eq!(members.fan_out(old.topic, usize::MAX).unwrap().0.len(), 2, "what had come is handed out");
+
+    let new = members.join(&topic("t"), None, 3, Wire::Line, true, false).unwrap();
+    assert!(new.topic != old.topic && matches!(new.interest, Interest::Wants(_)));
+    assert_eq!(members.deliver_during(stay, None, message("t", 8, b"late")).unwrap(), None, "it is for nobody");
+    let now = members.stake(new.topic).unwrap().stay;
+    assert_eq!(members.deliver_during(now, None, message("t", 1, b"new")).unwrap(), Some(new.topic));
+    for _ in 0..2 {
+        assert_eq!(members.leave(old.topic, 0, Wire::Line, |_, _| ()).interest, Interest::Same, "the owner knows");
+    }
+    assert!(!members.is_retired(old.topic) && members.key(&topic("t"), None) == Some(new.topic));
+    assert!(members.members(new.topic)[0].takes(Offset(1)));
+    assert_eq!(members.leave(new.topic, 0, Wire::Line, |_, _| ()).interest, Interest::None);
+    assert!(members.is_empty() && members.waiting_bytes() == 0 && members.take_changed().is_none());
+}
+
+#[test]
+fn what_waits_for_a_retired_group_is_dropped() {
+    let mut members = Members::new(9, 100_000);
+    let joined = members.join(&topic("t"), Some(&group("g")), 1, Wire::Line, true, false).unwrap();
+    let stay = members.stake(joined.topic).unwrap().stay;
+    members.deliver_during(stay, Some(&group("g")), message("t", 1, b"hi")).unwrap();
+    assert!(members.group_bytes() > 0);
+    members.retire(&topic("t"), Some(&group("g"))).unwrap();
+    assert_eq!((members.group_bytes(), members.waiting(joined.topic)), (0, 0));
+    assert!(members.deliver_during(stay, Some(&group("g")), message("t", 2, b"hi")).is_err(), "it goes back");
+    let left = members.leave(joined.topic, 0, Wire::Line, |_, _| ());
+    assert!(left.interest == Interest::Same && left.returned.is_empty() && members.is_empty());
+}

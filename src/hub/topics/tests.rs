@@ -364,3 +364,21 @@ fn the_total_is_never_exceeded() {
         assert!(topics.counts().evicted > 0, "seed {seed}");
     }
 }
+
+#[test]
+fn the_past_of_a_topic_ends_and_its_audience_stays() {
+    let (mut topics, name) = (topics(2), topic("t"));
+    assert_eq!(topics.end(&name, at(0)), None);
+    topics.interest(&name, interested(1, Some(group("g")), 3), at(0));
+    let (before, _) = publish(&mut topics, "t", Some("key"), at(1)).unwrap();
+    let epoch = topics.end(&name, at(1)).unwrap();
+    assert!(epoch > before.epoch);
+    let sight = topics.sight(&name).unwrap();
+    assert_eq!((sight.cursor, sight.subscribers), (Cursor { epoch, offset: Offset(0) }, 3));
+    assert_eq!((sight.messages, sight.bytes, sight.first, topics.counts().bytes), (0, 0, None, 0));
+    assert!(topics.groups(&name).eq([&group("g")]));
+    assert!(topics.past(&name, Start::Since(before), at(2)).unwrap().reset);
+    let (after, duplicate) = publish(&mut topics, "t", Some("key"), at(2)).unwrap();
+    assert_eq!((after, duplicate), (Cursor { epoch, offset: Offset(1) }, false), "keys are forgotten too");
+    assert_eq!((0..topics.place_end()).filter_map(|place| topics.at(place)).count(), 1);
+}

@@ -103,6 +103,7 @@ impl Shard {
                 self.events.push((id, "open"));
             }
             Completion::Accepted(accepted) => self.uring.refuse(accepted),
+            Completion::Proxied(..) => panic!("no header was awaited"),
             Completion::AcceptFailed(_, kind) => self.accept_failures.push(kind),
             Completion::Received(id, lease) => {
                 assert!(self.open.contains(&id) && lease.len > 0, "{id}");

@@ -7,7 +7,6 @@ use std::os::linux::fs::MetadataExt;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -15,6 +14,7 @@ use super::wire::{self, DESCRIPTORS_MAX, Kind, Nothing, Offer, Refused, Taken};
 use super::{HandoverError, PATIENCE, START_PATIENCE};
 use crate::server::Server;
 use crate::server::bind::Held;
+use crate::server::drainer::Drainer;
 
 /// What is done when a new process is ready; it is given its PID.
 type OnReady = Box<dyn Fn(u32) + Send>;
@@ -37,19 +37,19 @@ impl Giver {
     pub fn start(
         path: &Path,
         follows: bool,
-        server: Arc<Server>,
+        server: &Server,
         period: Duration,
         on_ready: impl Fn(u32) + Send + 'static,
     ) -> Result<Self, HandoverError> {
         let listener = listen(path, follows)?;
         let metadata = fs::metadata(path).map_err(|error| HandoverError::socket(path, error))?;
         let giver = Self { path: path.to_owned(), file: (metadata.st_dev(), metadata.st_ino()) };
-        let on_ready: OnReady = Box::new(on_ready);
+        let (drainer, on_ready): (_, OnReady) = (server.drainer.clone(), Box::new(on_ready));
         let run = move || {
             for stream in listener.incoming() {
                 match stream {
                     Ok(stream) => {
-                        if give(&stream, &server, period, &on_ready) {
+                        if give(&stream, &drainer, period, &on_ready) {
                             return;
                         }
                     }
@@ -97,11 +97,11 @@ fn listen(path: &Path, follows: bool) -> Result<UnixListener, HandoverError> {
 }
 
 /// Gives one caller all sockets and waits until it is ready. Whether the server is its own from then on.
-fn give(stream: &UnixStream, server: &Server, period: Duration, on_ready: &OnReady) -> bool {
-    match offer(stream, server) {
+fn give(stream: &UnixStream, drainer: &Drainer, period: Duration, on_ready: &OnReady) -> bool {
+    match offer(stream, drainer) {
         Ok((pid, taken)) => {
             on_ready(pid);
-            server.hand_over(&taken, period);
+            drainer.hand_over(&taken, period);
             let _ = wire::send(stream, Kind::Yours, &Nothing {}, &[]);
             true
         }
@@ -113,7 +113,7 @@ fn give(stream: &UnixStream, server: &Server, period: Duration, on_ready: &OnRea
     }
 }
 
-fn offer(stream: &UnixStream, server: &Server) -> Result<(u32, Vec<usize>), String> {
+fn offer(stream: &UnixStream, drainer: &Drainer) -> Result<(u32, Vec<usize>), String> {
     let failed = |error: std::io::Error| match error.kind() {
         ErrorKind::WouldBlock | ErrorKind::TimedOut => "the new process does not get on".to_owned(),
         ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => {
@@ -127,7 +127,7 @@ fn offer(stream: &UnixStream, server: &Server) -> Result<(u32, Vec<usize>), Stri
     if wire::receive(stream).map_err(failed)?.kind != Kind::Hello {
         return Err("the new process does not begin with a hello".to_owned());
     }
-    let held = server.held().ok_or("this server drains already")?;
+    let held = drainer.held().ok_or("this server drains already")?;
     let offer = Offer { listeners: held.iter().map(Held::offered).collect() };
     wire::send(stream, Kind::Offer, &offer, &[]).map_err(failed)?;
     let descriptors: Vec<_> = held.iter().flat_map(|held| held.sockets.iter().map(AsFd::as_fd)).collect();
@@ -141,7 +141,7 @@ fn offer(stream: &UnixStream, server: &Server) -> Result<(u32, Vec<usize>), Stri
         return Err("the new process says something else than that it is ready".to_owned());
     }
     let Taken { taken } = frame.read().map_err(failed)?;
-    if server.held().is_none() {
+    if drainer.held().is_none() {
         return Err("this server drains already".to_owned());
     }
     Ok((pid, taken))

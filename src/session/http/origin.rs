@@ -32,9 +32,7 @@ pub fn caller<'h>(head: &'h Head<'_>, origins: &Origins) -> Caller<'h> {
 /// Whether a request with this `Origin` and `Host` is allowed. `null`, the origin of pages that have none of their own,
 /// is only where any is.
 fn is_allowed(origins: &Origins, origin: &[u8], host: &[u8]) -> bool {
-    origins.any
-        || origins.same && is_same(origin, host)
-        || origins.list.iter().any(|listed| listed.as_bytes().eq_ignore_ascii_case(origin))
+    origins.any || origins.same && is_same(origin, host) || origins.lists(origin)
 }
 
 /// Whether `http://host` or `https://host`, the scheme's own port left out, is the origin. The scheme does not matter:

@@ -57,7 +57,7 @@ impl Scene {
         let seed = Seed {
             id: ShardId(0),
             router: standard_routes().route("/mute", Mute),
-            entrances: [Entrance { url: String::new(), kind }].into(),
+            entrances: [Entrance { url: String::new(), kind, proxied: false }].into(),
             mail: Mail::mesh(1, limits.mailbox_capacity).remove(0),
             control: Arc::new(Control::new(Live { limits, ..Live::default() })),
             metrics: metrics.clone(),

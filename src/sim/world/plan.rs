@@ -340,7 +340,7 @@ pub(super) fn entrances() -> Arc<[Entrance]> {
             .map(|protocol| EntranceKind::Tcp { protocol, opening: Opening::new(*app, topic.as_ref()) })
     });
     let kinds = std::iter::once(web).chain(raw);
-    kinds.map(|kind| Entrance { url: String::new(), kind }).collect()
+    kinds.map(|kind| Entrance { url: String::new(), kind, proxied: false }).collect()
 }
 
 /// A site of one page.

@@ -260,7 +260,7 @@ impl<B: Dial> Crowd<B> {
                 Completion::Failed(id, kind) => self.end(id, Reason::of(kind), part),
                 Completion::Closed(id) => self.closed(id),
                 // Nobody listens here.
-                Completion::Accepted(_) | Completion::AcceptFailed(..) => {}
+                Completion::Accepted(_) | Completion::AcceptFailed(..) | Completion::Proxied(..) => {}
             }
         }
         self.end_broken(part);

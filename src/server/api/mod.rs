@@ -1,0 +1,145 @@
+//! The API of the admin listener: what operators see of connections and topics, and do to them.
+//!
+//! ```text
+//!   request -> admin's shard: Desk -> worker: one order or several -> shards, slice by slice
+//!   answer  <- admin's shard       <- worker                       <- reports
+//! ```
+//!
+//! Nobody waits on a shard. A request is checked where it comes in, and waits there as others wait for a topic's owner; the
+//! worker, a thread of its own, has the orders carried out and puts the answer together from the shards' reports. Lines of
+//! a trace go from shard to shard as messages do, see [`trace`].
+
+mod answers;
+mod guard;
+mod jobs;
+mod trace;
+mod wish;
+mod worker;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use crossbeam::channel::Sender;
+
+use crate::app::Refusal;
+use crate::app::Router;
+use crate::app::site::Ask;
+use crate::config::Config;
+use crate::id::ConnId;
+use crate::metrics::Metrics;
+use crate::server::admin::PhaseCell;
+use crate::server::drainer::Drainer;
+use crate::shard::orders::Target;
+use crate::shard::{Control, Postbox};
+
+use self::guard::Guard;
+use self::trace::TraceRoute;
+use self::wish::Wish;
+use self::worker::Worker;
+
+pub(super) use self::worker::Thread;
+
+/// What the worker is told.
+enum Event {
+    /// Somebody wants this, and waits for the answer.
+    Wish(ConnId, Box<Wish>),
+    /// Somebody watches this from now on.
+    Trace(u64, Target),
+    /// And does not any more.
+    Untrace(u64),
+    /// The server ends.
+    Stop,
+}
+
+/// What there is to be seen and done.
+pub(super) struct Realm {
+    /// The configuration that the server was started with.
+    pub(super) config: Config,
+    pub(super) control: Arc<Control>,
+    pub(super) metrics: Metrics,
+    pub(super) phase: Arc<PhaseCell>,
+    pub(super) drainer: Drainer,
+    /// The way to the shards that serve clients.
+    pub(super) shards: Postbox,
+}
+
+/// Where requests come in.
+pub(super) struct Desk {
+    realm: Realm,
+    guard: Guard,
+    events: Sender<Event>,
+    traces: AtomicUsize,
+    numbers: AtomicU64,
+}
+
+impl Desk {
+    /// Traces at a time.
+    const TRACES_MAX: usize = 16;
+
+    /// A desk, and what its worker is to be started from. `is_local`: the admin listener is reached from this machine alone.
+    pub(super) fn new(realm: Realm, is_local: bool) -> (Arc<Self>, Inbox) {
+        let (events, inbox) = crossbeam::channel::unbounded();
+        let (traces, numbers) = (AtomicUsize::new(0), AtomicU64::new(0));
+        (Arc::new(Self { realm, guard: Guard { is_local }, events, traces, numbers }), Inbox(inbox))
+    }
+
+    /// The routes beside the pages.
+    pub(super) fn routes(self: &Arc<Self>) -> Router {
+        Router::new().route("/api/trace", TraceRoute::new(Arc::clone(self)))
+    }
+
+    /// The methods of a path of the API.
+    pub(super) fn methods(path: &str) -> Option<&'static str> {
+        wish::methods(path)
+    }
+
+    /// Takes a request.
+    ///
+    /// # Errors
+    /// When it is none that can be fulfilled.
+    pub(super) fn ask(&self, ask: &Ask) -> Result<(), Refusal> {
+        self.guard.admit(ask)?;
+        let wish = Wish::read(ask, &self.realm)?;
+        self.tell(Event::Wish(ask.asker, Box::new(wish)));
+        Ok(())
+    }
+
+    /// The worker lives as long as the server does; then nobody waits for it any more.
+    fn tell(&self, event: Event) {
+        let _ = self.events.send(event);
+    }
+
+    /// A number for another trace, if there may be one.
+    fn begin_trace(&self, target: Target) -> Option<u64> {
+        let count = |traces| (traces < Self::TRACES_MAX).then_some(traces + 1);
+        self.traces.fetch_update(Ordering::Relaxed, Ordering::Relaxed, count).ok()?;
+        let number = self.numbers.fetch_add(1, Ordering::Relaxed);
+        self.tell(Event::Trace(number, target));
+        Some(number)
+    }
+
+    fn end_trace(&self, number: u64) {
+        self.traces.fetch_sub(1, Ordering::Relaxed);
+        self.tell(Event::Untrace(number));
+    }
+}
+
+/// What a worker is started from.
+pub(super) struct Inbox(crossbeam::channel::Receiver<Event>);
+
+impl Inbox {
+    /// Starts the worker. `admin`: the way to the shard where requests wait.
+    pub(super) fn start(self, desk: Arc<Desk>, admin: Postbox) -> std::io::Result<Thread> {
+        let stop = desk.events.clone();
+        let worker = Worker::new(desk, self.0, admin);
+        let stop = move || {
+            let _ = stop.send(Event::Stop);
+        };
+        Thread::start(worker, stop)
+    }
+}
+
+/// A refusal of a request.
+fn refusal(status: u16, code: &'static str, message: impl Into<String>) -> Refusal {
+    Refusal { status, code, message: message.into() }
+}

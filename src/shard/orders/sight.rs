@@ -1,0 +1,148 @@
+//! Connections and topics as operators read them: JSON.
+
+use super::filter::queued_bytes;
+use crate::codec::json;
+use crate::hub::topics::Sight;
+use crate::id::{ConnId, ShardId};
+use crate::message::Topic;
+use crate::session::Protocol;
+use crate::shard::connection::{Connection, Flags};
+use crate::shard::core::Core;
+
+/// Topics of a connection that are listed. How many there are is told beside them.
+const TOPICS_LISTED: usize = 8;
+
+/// A connection's name for operators: shard, index and generation.
+pub(in crate::shard) fn write_id(shard: ShardId, id: ConnId, out: &mut Vec<u8>) {
+    out.push(b'"');
+    json::write_number(u64::from(shard.0), out);
+    out.push(b':');
+    json::write_number(u64::from(id.index()), out);
+    out.push(b':');
+    json::write_number(u64::from(id.generation()), out);
+    out.push(b'"');
+}
+
+fn field(name: &str, out: &mut Vec<u8>) {
+    out.extend_from_slice(b",\"");
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b"\":");
+}
+
+fn number(name: &str, value: u64, out: &mut Vec<u8>) {
+    field(name, out);
+    json::write_number(value, out);
+}
+
+fn string(name: &str, value: &str, out: &mut Vec<u8>) {
+    field(name, out);
+    json::write_string(value, out);
+}
+
+/// A string, or null.
+fn optional(name: &str, value: Option<&str>, out: &mut Vec<u8>) {
+    match value {
+        Some(value) => string(name, value, out),
+        None => {
+            field(name, out);
+            out.extend_from_slice(b"null");
+        }
+    }
+}
+
+/// What a connection is doing.
+const fn state_of(connection: &Connection) -> &'static str {
+    let flags = connection.flags;
+    if flags.has(Flags::CLOSING) {
+        "closing"
+    } else if flags.has(Flags::WAITING) {
+        "waiting"
+    } else if flags.has(Flags::STALLED) || flags.has(Flags::PAUSED) {
+        "paused"
+    } else if flags.has(Flags::OPEN) || matches!(connection.protocol, Protocol::Http2) {
+        "open"
+    } else {
+        "opening"
+    }
+}
+
+impl Core {
+    /// Who it is, where that is known.
+    pub(super) fn user_of(&self, _id: ConnId) -> Option<&str> {
+        None
+    }
+
+    /// One connection.
+    pub(super) fn write_connection(&self, id: ConnId, connection: &Connection) -> Vec<u8> {
+        let mut out = Vec::with_capacity(384);
+        out.extend_from_slice(b"{\"id\":");
+        write_id(self.id, id, &mut out);
+        string("protocol", connection.protocol.label(), &mut out);
+        string("state", state_of(connection), &mut out);
+        let address = self.peer(id).map(|address| address.to_string());
+        optional("address", address.as_deref(), &mut out);
+        optional("user", self.user_of(id), &mut out);
+        let entrance = self.entrances.get(usize::from(connection.listener().0));
+        optional("listener", entrance.map(|entrance| entrance.url.as_str()), &mut out);
+        self.write_subscriptions(connection, &mut out);
+        number("queued_bytes", queued_bytes(connection) as u64, &mut out);
+        let silence = self.silence(id, connection).as_millis();
+        number("idle_ms", u64::try_from(silence).unwrap_or(u64::MAX), &mut out);
+        let extra = connection.extra.as_deref();
+        if let Some(borne) = extra.and_then(|extra| extra.borne.as_deref()) {
+            field("carrier", &mut out);
+            write_id(self.id, borne.carrier, &mut out);
+            number("stream", u64::from(borne.stream.0), &mut out);
+        }
+        if let Some(carrier) = extra.and_then(|extra| extra.carrier.as_deref()) {
+            number("streams", carrier.http2.streams() as u64, &mut out);
+        }
+        out.push(b'}');
+        out
+    }
+
+    fn write_subscriptions(&self, connection: &Connection, out: &mut Vec<u8>) {
+        let (mut all, mut before) = (0, "");
+        field("topics", out);
+        out.push(b'[');
+        for membership in connection.memberships() {
+            all += 1;
+            if all <= TOPICS_LISTED
+                && let Some(name) = self.members.name(membership.topic).map(Topic::as_str)
+            {
+                out.extend_from_slice(before.as_bytes());
+                json::write_string(name, out);
+                before = ",";
+            }
+        }
+        out.push(b']');
+        number("subscriptions", all as u64, out);
+    }
+
+    /// One topic.
+    pub(super) fn write_topic(&self, sight: &Sight<'_>) -> Vec<u8> {
+        let mut out = Vec::with_capacity(256);
+        out.extend_from_slice(b"{\"topic\":");
+        json::write_string(sight.name.as_str(), &mut out);
+        number("epoch", sight.cursor.epoch.0, &mut out);
+        number("offset", sight.cursor.offset.0, &mut out);
+        number("subscribers", sight.subscribers, &mut out);
+        number("shard", u64::from(self.id.0), &mut out);
+        field("groups", &mut out);
+        out.push(b'[');
+        for (place, group) in self.topics.groups(sight.name).enumerate() {
+            if place > 0 {
+                out.push(b',');
+            }
+            json::write_string(group.as_str(), &mut out);
+        }
+        out.extend_from_slice(b"],\"history\":{\"messages\":");
+        json::write_number(sight.messages as u64, &mut out);
+        number("bytes", sight.bytes as u64, &mut out);
+        if let Some(first) = sight.first {
+            number("first_offset", first.0, &mut out);
+        }
+        out.extend_from_slice(b"}}");
+        out
+    }
+}
