@@ -10,10 +10,12 @@ use std::sync::Arc;
 
 pub use crate::codec::Kind;
 use crate::codec::http1::stream::write_chunk;
+use crate::codec::trace::{Parent, Trace};
 use crate::codec::websocket::deflate::Deflater;
 use crate::codec::websocket::frame;
 use crate::codec::{grpc, json, length, line, sse};
 use crate::id::{ConnId, ShardId};
+use crate::time::Stamp;
 
 /// A topic's name: 1 to 255 bytes of UTF-8 without control characters or spaces.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -37,6 +39,8 @@ pub enum TopicError {
 }
 
 impl Topic {
+    /// What a name of usual length takes, with its counts.
+    pub const NAME_BYTES: usize = 48;
     /// Bytes in a name by default and at most.
     pub const BYTES_MAX: usize = 255;
 
@@ -275,18 +279,27 @@ pub struct Message {
     pub epoch: Epoch,
     /// Its place, given by the topic's owner.
     pub offset: Offset,
-    /// When the owner took it, Unix time.
+    /// When the owner took it, and before that, when it came, Unix time.
     pub time_ms: u64,
     /// The connection that sent it, `None` for the server itself.
     pub publisher: Option<Publisher>,
+    /// When the publisher's shard took it, for measurements.
+    pub taken: Stamp,
     kind: Kind,
     /// Bytes of the WebSocket header in front of the payload in `wire`.
     head: u8,
-    /// WebSocket header, payload, newline.
+    /// Bytes of the trace behind the newline in `wire`; most messages have none.
+    trace_bytes: u16,
+    /// WebSocket header, payload, newline; and behind them, where the message belongs to a trace, a `traceparent` and a
+    /// `tracestate`.
     wire: Arc<[u8]>,
     /// Formats that do not lie in `wire`.
     encoded: Option<Arc<Encoded>>,
 }
+
+// Topic 16; epoch, offset, time 24; publisher 24; stamp, kind, head 8 with 2 to spare; wire 16; encoded 8. Histories hold
+// hundreds for each topic.
+const _: () = assert!(size_of::<Message>() == 96);
 
 #[derive(Clone, Debug, Default)]
 struct Encoded {
@@ -300,17 +313,87 @@ impl Message {
     /// Copies the payload, the only time that it is copied, into the only allocation that a message makes.
     #[must_use]
     pub fn new(topic: Topic, kind: Kind, payload: &[u8], publisher: Option<Publisher>) -> Self {
+        Self::traced(topic, kind, payload, publisher, None)
+    }
+
+    /// The same for a message that belongs to a trace, in the same one allocation.
+    #[must_use]
+    pub fn traced(
+        topic: Topic,
+        kind: Kind,
+        payload: &[u8],
+        publisher: Option<Publisher>,
+        trace: Option<Trace<'_>>,
+    ) -> Self {
         let header = frame::Header::message(kind, payload.len(), false);
         let head = header.as_slice().len();
         // One allocation, safely: an exact-size iterator fills the shared slice, then its only owner writes into it.
-        let mut wire: Arc<[u8]> = repeat_n(0, head + payload.len() + 1).collect();
+        let body_end = head + payload.len() + 1;
+        let state = trace.map_or("", |trace| trace.state);
+        let trace_bytes = if trace.is_some() { Parent::BYTES + state.len() } else { 0 };
+        let mut wire: Arc<[u8]> = repeat_n(0, body_end + trace_bytes).collect();
         if let Some(bytes) = Arc::get_mut(&mut wire) {
             bytes[..head].copy_from_slice(header.as_slice());
             bytes[head..head + payload.len()].copy_from_slice(payload);
             bytes[head + payload.len()] = b'\n';
+            if let Some(trace) = trace {
+                bytes[body_end..body_end + Parent::BYTES].copy_from_slice(&trace.parent.to_bytes());
+                bytes[body_end + Parent::BYTES..].copy_from_slice(state.as_bytes());
+            }
         }
         let head = u8::try_from(head).unwrap_or(u8::MAX);
-        Self { topic, epoch: Epoch(0), offset: Offset(0), time_ms: 0, publisher, kind, head, wire, encoded: None }
+        // At most 567: the state is bounded where it is read.
+        let trace_bytes = u16::try_from(trace_bytes).unwrap_or(0);
+        let (epoch, offset, time_ms) = (Epoch(0), Offset(0), 0);
+        Self {
+            topic,
+            epoch,
+            offset,
+            time_ms,
+            publisher,
+            taken: Stamp::NONE,
+            kind,
+            head,
+            trace_bytes,
+            wire,
+            encoded: None,
+        }
+    }
+
+    /// Past the newline.
+    fn body_end(&self) -> usize {
+        self.wire.len() - usize::from(self.trace_bytes)
+    }
+
+    /// The texts of the trace that it belongs to: `traceparent`, and a `tracestate` that may be empty.
+    fn trace_texts(&self) -> Option<(&str, &str)> {
+        let texts = str::from_utf8(&self.wire[self.body_end()..]).ok()?;
+        texts.split_at_checked(Parent::BYTES)
+    }
+
+    /// The trace that it belongs to.
+    #[must_use]
+    pub fn trace(&self) -> Option<Trace<'_>> {
+        if self.trace_bytes == 0 {
+            return None;
+        }
+        let (parent, state) = self.trace_texts()?;
+        Some(Trace { parent: Parent::parse(parent.as_bytes())?, state })
+    }
+
+    /// Whether it belongs to a trace that is recorded.
+    #[must_use]
+    pub fn is_sampled(&self) -> bool {
+        self.trace_bytes != 0 && self.trace().is_some_and(|trace| trace.parent.is_sampled())
+    }
+
+    /// Makes this span what subscribers see as the one before theirs. Only before the message is shared.
+    pub fn set_span(&mut self, span: u64) {
+        let (at, Some(trace)) = (self.body_end(), self.trace()) else { return };
+        let parent = Parent { span, ..trace.parent };
+        if let Some(bytes) = Arc::get_mut(&mut self.wire) {
+            bytes[at..at + Parent::BYTES].copy_from_slice(&parent.to_bytes());
+        }
     }
 
     /// Where a subscriber stands who has seen it.
@@ -328,7 +411,7 @@ impl Message {
     /// What the publisher said.
     #[must_use]
     pub fn payload(&self) -> &[u8] {
-        &self.wire[usize::from(self.head)..self.wire.len() - 1]
+        &self.wire[usize::from(self.head)..self.body_end() - 1]
     }
 
     /// What it keeps in memory, about: tiny messages take more than they say.
@@ -390,7 +473,7 @@ impl Message {
             }
             Wire::Grpc => {
                 let kind = if self.is_text() { Kind::Text } else { Kind::Binary };
-                grpc::write_message(self.place(), self.time_ms, kind, self.payload(), &mut out);
+                grpc::write_message(self.place(), self.time_ms, kind, self.payload(), self.trace_texts(), &mut out);
             }
         }
         Some(out)
@@ -414,6 +497,9 @@ impl Message {
     /// Appends its JSON, without a line break.
     pub fn write_json(&self, out: &mut Vec<u8>) {
         self.place().message(self.time_ms, self.kind, self.payload(), out);
+        if let Some((parent, state)) = self.trace_texts() {
+            json::write_trace(parent, state, out);
+        }
     }
 
     /// The frame for this format, encoded now if nobody has prepared it.
@@ -426,13 +512,13 @@ impl Message {
     #[must_use]
     pub fn image(&self, wire: Wire) -> Option<Image> {
         let plain = |start, end| Image { bytes: Arc::clone(&self.wire), start, end };
-        let websocket = || plain(0, self.wire.len() - 1);
+        let websocket = || plain(0, self.body_end() - 1);
         if wire == Wire::WebSocket {
             return Some(websocket());
         }
         let encoded = self.encoded.as_ref().filter(|encoded| encoded.done.has(wire))?;
         Some(encoded.images[wire as usize].clone().unwrap_or_else(|| match wire {
-            Wire::Line => plain(usize::from(self.head), self.wire.len()),
+            Wire::Line => plain(usize::from(self.head), self.body_end()),
             _ => websocket(),
         }))
     }
@@ -441,6 +527,54 @@ impl Message {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Of one trace, and as it looks to subscribers.
+    fn traced(kind: Kind, payload: &[u8], state: &str) -> Message {
+        let parent = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let trace = Trace::parse(parent, Some(state.as_bytes()));
+        let topic = Topic::parse(b"t", Topic::BYTES_MAX).expect("a topic");
+        Message::traced(topic, kind, payload, None, trace)
+    }
+
+    #[test]
+    fn a_trace_is_told_where_the_format_has_room() {
+        let mut message = traced(Kind::Text, b"hi", "a=b");
+        message.set_span(0xabc);
+        let mut encoded = |wire| {
+            let image = message.encoded(wire, &mut Deflater::default());
+            String::from_utf8_lossy(image.as_slice()).into_owned()
+        };
+        let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000abc-01";
+        let json = format!(
+            "{{\"topic\":\"t\",\"epoch\":0,\"offset\":0,\"time\":0,\"text\":\"hi\",\
+             \"traceparent\":\"{parent}\",\"tracestate\":\"a=b\"}}"
+        );
+        assert_eq!(encoded(Wire::Json), json);
+        assert_eq!(encoded(Wire::SseMany), format!("data: {json}\n\n"));
+        assert!(encoded(Wire::Grpc).ends_with(&format!("\"\x02hi2\x37{parent}:\x03a=b")), "{:?}", encoded(Wire::Grpc));
+        for (wire, expected) in
+            [(Wire::WebSocket, "\u{fffd}\x02hi"), (Wire::Line, "hi\n"), (Wire::Length, "\0\0\0\x02hi")]
+        {
+            assert_eq!(encoded(wire), expected);
+        }
+        assert!(encoded(Wire::Sse).ends_with("data: hi\n\n"));
+        assert_eq!((message.payload(), message.is_sampled()), (&b"hi"[..], true));
+    }
+
+    #[test]
+    fn a_trace_without_a_state_says_none() {
+        let mut out = Vec::new();
+        traced(Kind::Binary, b"\xff", "no state").write_json(&mut out);
+        let text = String::from_utf8(out).expect("JSON is text");
+        assert!(
+            text.ends_with(
+                "\"base64\":\"/w==\",\"traceparent\":\"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\"}"
+            ),
+            "{text}"
+        );
+        // No more than a message took before there were traces.
+        assert_eq!(size_of::<Message>(), 96);
+    }
 
     #[test]
     fn text_of_raw_tcp_that_is_none_is_binary_to_grpc() {

@@ -45,6 +45,47 @@ impl Instant {
     }
 }
 
+/// An [`Instant`] in four bytes, for what must be small and is soon over: microseconds, which come round after 71 minutes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Stamp(u32);
+
+impl Stamp {
+    /// No instant.
+    pub const NONE: Self = Self(0);
+
+    /// This instant; the one in 4 billion that would be none is a microsecond late.
+    #[must_use]
+    pub const fn of(instant: Instant) -> Self {
+        let micros = (instant.0 / 1000) & 0xffff_ffff;
+        Self(if micros == 0 { 1 } else { micros as u32 })
+    }
+
+    /// The stamp that [`Stamp::bits`] gave.
+    #[must_use]
+    pub const fn from_bits(bits: u32) -> Self {
+        Self(bits)
+    }
+
+    /// All of it.
+    #[must_use]
+    pub const fn bits(self) -> u32 {
+        self.0
+    }
+
+    /// Whether it is none.
+    #[must_use]
+    pub const fn is_none(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Nanoseconds from it until `now`: none when it is later, as another core's clock may have it.
+    #[must_use]
+    pub const fn nanos_until(self, now: Instant) -> u64 {
+        let micros = Self::of(now).0.wrapping_sub(self.0);
+        if micros > u32::MAX / 2 { 0 } else { micros as u64 * 1000 }
+    }
+}
+
 impl Add<Duration> for Instant {
     type Output = Self;
 
@@ -53,7 +94,7 @@ impl Add<Duration> for Instant {
     }
 }
 
-/// Where a shard's turn gets its time from.
+/// Where a shard's turn gets its time from. The clocks of shards that serve together agree.
 pub trait Clock {
     /// The monotonic time.
     fn now(&self) -> Instant;
@@ -97,5 +138,23 @@ impl Clock for SystemClock {
 
     fn rest(&self, duration: Duration) {
         std::thread::sleep(duration);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stamp_tells_what_has_passed_also_when_it_has_come_round() {
+        for start in [0, 1, 5_000_000, (1 << 32) * 1000 - 7000, (1 << 32) * 1000, u64::from(u32::MAX) * 1000 * 1000] {
+            let (start, later) = (Instant::from_nanos(start), Instant::from_nanos(start + 9_000_000));
+            let nanos = Stamp::of(start).nanos_until(later);
+            assert!((8_999_000..=9_001_000).contains(&nanos), "{start:?}: {nanos}");
+            assert_eq!(Stamp::of(later).nanos_until(start), 0, "{start:?}: a clock that is behind");
+            assert!(!Stamp::of(start).is_none());
+            assert_eq!(Stamp::from_bits(Stamp::of(start).bits()), Stamp::of(start));
+        }
+        assert!(Stamp::NONE.is_none() && Stamp::NONE == Stamp::default());
     }
 }

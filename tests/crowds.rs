@@ -145,7 +145,7 @@ fn tell_turns(running: &Running, what: &str, since: Instant) {
     let turns = running.count(|shard| shard.turns_total.get());
     let longer = [1_000_000, 2_500_000, 5_000_000, 10_000_000, 25_000_000]
         .map(|nanos| running.count(|shard| shard.turns_longer_than(nanos)));
-    let worst = running.server.metrics().shards.iter().map(|shard| shard.turn_nanoseconds_max.get()).max();
+    let worst = running.server.metrics().shards.iter().map(|shard| shard.turn_max_seconds.get()).max();
     eprintln!(
         "{} {what}: {:.3} s; {turns} turns, over 1 ms, 2.5, 5, 10, 25: {longer:?}, worst {:.1} ms",
         running.server.backend().name(),

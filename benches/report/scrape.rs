@@ -60,7 +60,7 @@ impl Scrape {
 
     /// The longest turn so far, ms.
     pub(crate) fn longest_turn_ms(&self) -> f64 {
-        self.get("turn_nanoseconds_max") as f64 / 1e6
+        self.numbers.get("turn_max_seconds").map_or(0.0, |seconds| seconds * 1e3)
     }
 
     /// The turns between looks, all spans together; `None` when the server does not count them by length, or had none.

@@ -3,7 +3,10 @@
 //! ```text
 //! {"topic":"news","text":"hello"}
 //! {"topic":"blobs","base64":"/w==","key":"upload-7"}
+//! {"topic":"news","text":"hi","traceparent":"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"}
 //! ```
+//!
+//! A line may say which trace it belongs to, by `traceparent` and `tracestate`; else it is the request's.
 
 use std::borrow::Cow;
 
@@ -13,6 +16,7 @@ use serde::Deserialize;
 
 use super::topic::refusal;
 use super::{Publication, Refusal};
+use crate::codec::trace::{OwnTrace, Trace};
 use crate::message::{Kind, Topic};
 
 /// Lines of a batch at most.
@@ -33,6 +37,10 @@ struct Line<'a> {
     base64: Option<Cow<'a, str>>,
     #[serde(borrow)]
     key: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    traceparent: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    tracestate: Option<Cow<'a, str>>,
 }
 
 /// One publication of a batch.
@@ -42,6 +50,8 @@ pub struct Item<'a> {
     pub publication: Publication<'a>,
     /// The idempotency key.
     pub key: Option<Cow<'a, str>>,
+    /// The trace that it belongs to.
+    pub trace: Option<OwnTrace>,
 }
 
 /// The lines of a batch: each with what it publishes, or why it cannot. Empty lines count for nothing.
@@ -51,7 +61,7 @@ pub fn lines(body: &[u8], topic_bytes_max: usize) -> impl Iterator<Item = Result
 }
 
 fn read(line: &[u8], topic_bytes_max: usize) -> Result<Item<'_>, Refusal> {
-    let Line { topic, text, base64, key } =
+    let Line { topic, text, base64, key, traceparent, tracestate } =
         serde_json::from_slice(line).map_err(|error| refusal("bad_line", format!("not a line of a batch: {error}")))?;
     let topic = Topic::parse(topic.as_bytes(), topic_bytes_max).map_err(Refusal::from)?;
     let (kind, payload) = match (text, base64) {
@@ -65,7 +75,9 @@ fn read(line: &[u8], topic_bytes_max: usize) -> Result<Item<'_>, Refusal> {
     if let Some(key) = &key {
         check_key(key)?;
     }
-    Ok(Item { publication: Publication { topic, kind, payload }, key })
+    let state = tracestate.as_deref().map(str::as_bytes);
+    let trace = traceparent.as_deref().and_then(|parent| Trace::parse(parent.as_bytes(), state)).map(OwnTrace::from);
+    Ok(Item { publication: Publication { topic, kind, payload }, key, trace })
 }
 
 fn bytes_of(text: Cow<'_, str>) -> Cow<'_, [u8]> {
@@ -106,6 +118,22 @@ mod tests {
             .collect();
         let expected = [("a", Kind::Text, "hé\n".as_bytes(), None), ("b", Kind::Binary, &b"\xff"[..], Some("k"))];
         assert_eq!(seen, expected);
+    }
+
+    #[test]
+    fn a_line_may_belong_to_a_trace() {
+        let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let line = |fields: &str| format!("{{\"topic\":\"t\",\"text\":\"\"{fields}}}");
+        let body = [
+            line(&format!(",\"traceparent\":\"{parent}\",\"tracestate\":\"a=b\"")),
+            line(",\"traceparent\":\"nonsense\""),
+            line(",\"tracestate\":\"a=b\""),
+        ];
+        let body = body.join("\n");
+        let items: Vec<_> = lines(body.as_bytes(), 255).map(Result::unwrap).collect();
+        let trace = items[0].trace.as_ref().unwrap().as_trace();
+        assert_eq!((trace.parent.to_string().as_str(), trace.state), (parent, "a=b"));
+        assert_eq!((&items[1].trace, &items[2].trace), (&None, &None), "a message is no worse for it");
     }
 
     #[test]

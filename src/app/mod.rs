@@ -81,6 +81,7 @@ pub mod topic;
 use std::borrow::Cow;
 
 use crate::close::CloseReason;
+use crate::codec::trace::Trace;
 use crate::codec::websocket::deflate::Deflater;
 use crate::hub::{Group, Start};
 use crate::id::{ConnId, ShardId};
@@ -90,6 +91,7 @@ use crate::session::{self, Encoder, Protocol};
 use crate::time::Instant;
 
 pub use crate::codec::grpc::{Code, Status};
+pub use crate::codec::trace;
 pub use crate::config::SlowConsumer;
 pub use router::{Request, RouteId, Router};
 
@@ -342,6 +344,8 @@ pub struct Context<'a> {
     deflater: &'a mut Deflater,
     out: &'a mut Vec<u8>,
     effects: &'a mut Vec<Effect>,
+    /// Messages that were sent.
+    sent: u64,
 }
 
 /// The connection that a [`Context`] speaks for.
@@ -372,7 +376,7 @@ impl<'a> Context<'a> {
         effects: &'a mut Vec<Effect>,
     ) -> Self {
         let Subject { id, shard, now, protocol, encoder, topic, is_draining } = subject;
-        Self { id, shard, now, protocol, encoder, topic, is_draining, deflater, out, effects }
+        Self { id, shard, now, protocol, encoder, topic, is_draining, deflater, out, effects, sent: 0 }
     }
 
     /// The connection, unique within its shard while it lives.
@@ -413,7 +417,14 @@ impl<'a> Context<'a> {
 
     /// Sends a message to this connection.
     pub fn send(&mut self, kind: Kind, payload: &[u8]) {
+        self.sent += 1;
         session::encode_message(self.encoder, kind, payload, self.deflater, self.out);
+    }
+
+    /// How many messages were sent so far.
+    #[must_use]
+    pub const fn sent(&self) -> u64 {
+        self.sent
     }
 
     /// Sends text to this connection.
@@ -453,7 +464,21 @@ impl<'a> Context<'a> {
     /// [`Context::publish`], and [`Handler::published`] is told what became of it, with this number. A message whose idempotency key is
     /// that of one in the topic's history is the same message: it is not published twice.
     pub fn publish_for(&mut self, topic: Topic, kind: Kind, payload: &[u8], number: u32, key: Option<&str>) {
-        let message = self.message(topic, kind, payload);
+        self.publish_traced(topic, kind, payload, number, key, None);
+    }
+
+    /// The same for a message that belongs to a trace, which its subscribers are told where their format has room.
+    pub fn publish_traced(
+        &mut self,
+        topic: Topic,
+        kind: Kind,
+        payload: &[u8],
+        number: u32,
+        key: Option<&str>,
+        trace: Option<Trace<'_>>,
+    ) {
+        let publisher = Publisher { shard: self.shard, connection: self.id };
+        let message = Message::traced(topic, kind, payload, Some(publisher), trace);
         self.effects.push(Effect::PublishFor(message, number, key.map(Box::from)));
     }
 

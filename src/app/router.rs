@@ -7,6 +7,7 @@ use slab::Slab;
 
 use super::{Context, Handler, NotPublished, Offers, Publication, Published, Refusal, SlowConsumer};
 use crate::close::CloseReason;
+use crate::codec::trace::Trace;
 use crate::message::{Kind, Topic};
 
 /// A route of a router, in the order they were added.
@@ -26,6 +27,8 @@ pub struct Request<'a> {
     pub raw_param: Option<&'a str>,
     /// The place that the client says it has seen last.
     pub last_event_id: Option<&'a str>,
+    /// The trace that it belongs to.
+    pub trace: Option<Trace<'a>>,
     /// Bytes of a topic's name, see [`Request::topic`].
     pub topic_bytes_max: usize,
     /// Topics of one stream at most: what a connection may subscribe to.
@@ -41,6 +44,7 @@ impl Default for Request<'_> {
             param: "",
             raw_param: None,
             last_event_id: None,
+            trace: None,
             topic_bytes_max,
             topics_max: usize::MAX,
         }

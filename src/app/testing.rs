@@ -125,7 +125,9 @@ impl Bench {
             Effect::End(status) => format!("end {:?} {}", status.code, status.message),
             Effect::PublishFor(message, number, key) => {
                 let text = String::from_utf8_lossy(message.payload()).into_owned();
-                format!("publish {number} {} {text} {key:?}", message.topic)
+                let trace =
+                    message.trace().map_or_else(String::new, |trace| format!(" {} {}", trace.parent, trace.state));
+                format!("publish {number} {} {text} {key:?}{trace}", message.topic)
             }
         };
         self.effects.drain(..).map(words).collect()

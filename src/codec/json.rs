@@ -54,6 +54,20 @@ impl Place<'_> {
     }
 }
 
+/// Adds the trace that a message belongs to, to its JSON at the end of `out`.
+pub fn write_trace(parent: &str, state: &str, out: &mut Vec<u8>) {
+    if out.pop_if(|last| *last == b'}').is_none() {
+        return;
+    }
+    out.extend_from_slice(b",\"traceparent\":");
+    write_string(parent, out);
+    if !state.is_empty() {
+        out.extend_from_slice(b",\"tracestate\":");
+        write_string(state, out);
+    }
+    out.push(b'}');
+}
+
 /// Appends a message that stands nowhere: what a server says to one client alone.
 pub fn write_aside(kind: Kind, payload: &[u8], out: &mut Vec<u8>) {
     out.push(b'{');

@@ -9,6 +9,7 @@ pub mod length;
 pub mod line;
 pub mod proxy;
 pub mod sse;
+pub mod trace;
 pub mod websocket;
 
 /// What a payload is.

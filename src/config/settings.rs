@@ -6,7 +6,7 @@ use super::filter::Filter;
 use super::lists::{Address, Listeners, NetworkList, OriginList, Subprotocols};
 use super::problem::Wrong;
 use super::sections::example_section;
-use super::value::{Count, Directory, Format, Period, Raw, Rule, Size, Switch, Word};
+use super::value::{Count, Directory, File, Format, Period, Raw, Rule, Size, Switch, Word};
 use super::{BackendChoice, Config, LogFormat, OverRate, Publishers, SlowConsumer};
 
 /// One thing that can be set.
@@ -85,6 +85,12 @@ settings! {
     "public" => public: Directory;
     /// Time over which clients are told to come back when the server ends.
     "drain" => drain: Period, Within(ms(0), hours(24));
+    /// Time before that in which /readyz answers 503 and nothing else changes: for whoever spreads clients over servers.
+    "drain_delay" => drain_delay: Period, Within(ms(0), hours(1));
+
+    /// A Unix socket at which a server that is started with --upgrade takes the listeners over from this one, without a
+    /// refused connection. Empty: upgrade.sock in $RUNTIME_DIRECTORY, or none where that is not set.
+    "upgrade.socket" => upgrade_socket: File;
 
     /// text or json. Log lines go to standard error.
     "log.format" => log_format: Word<LogFormat>;

@@ -8,6 +8,7 @@ use super::group::Group;
 use super::member::Member;
 use super::members::{Stake, Stay};
 use crate::message::{Image, Message, Offset, Topic, Wants, Wire};
+use crate::time::Stamp;
 
 /// What a [`Local`] is found by.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -38,6 +39,8 @@ pub struct Batch {
     pub images: [Option<Image>; Wire::COUNT],
     /// Members before this place have been served. In a group: have had their turn.
     pub cursor: usize,
+    /// When its fan-out began, for measurements.
+    pub began: Stamp,
 }
 
 impl Batch {
@@ -190,6 +193,7 @@ impl Local {
         self.batch.messages.clear();
         self.batch.images = Default::default();
         self.batch.cursor = 0;
+        self.batch.began = Stamp::NONE;
         self.give_memory_back();
         !self.pending.is_empty()
     }

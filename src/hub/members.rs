@@ -99,6 +99,8 @@ pub struct Members {
     stays: u32,
     /// Topics whose members' number is not what their owners know.
     changed: Vec<TopicKey>,
+    /// Places for members in all topics' lists, used or not.
+    places: usize,
 }
 
 impl Members {
@@ -119,6 +121,7 @@ impl Members {
             group_bytes: 0,
             stays: 0,
             changed: Vec::new(),
+            places: 0,
         }
     }
 
@@ -143,9 +146,10 @@ impl Members {
             None => self.create(topic, group)?,
         };
         let local = &mut self.topics[key.0 as usize];
-        let before = local.wants();
+        let (before, places) = (local.wants(), local.members.capacity());
         let position = u32::try_from(local.members.len()).ok()?;
         local.push(connection, wire, echo, pending);
+        self.places += local.members.capacity() - places;
         let wants = local.wants();
         if position == 0 || wants != before {
             local.tell();
@@ -178,12 +182,15 @@ impl Members {
     /// new position.
     pub fn leave(&mut self, topic: TopicKey, position: u32, wire: Wire, moved: impl FnMut(u32, u32)) -> Left {
         let local = &mut self.topics[topic.0 as usize];
+        let places = local.members.capacity();
         local.remove(position, wire, moved);
+        self.places -= places - local.members.capacity();
         if !local.members.is_empty() {
             self.list(topic);
             return Left { interest: Interest::Same, returned: VecDeque::new() };
         }
         let local = self.topics.remove(topic.0 as usize);
+        self.places -= local.members.capacity();
         if !local.retired {
             self.keys.remove(&local.name);
         }
@@ -428,6 +435,16 @@ impl Members {
     #[must_use]
     pub const fn waiting_bytes(&self) -> usize {
         self.waiting_bytes
+    }
+
+    /// What subscriptions keep in memory, about: lists of members, and topics with their names.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        let entry = size_of::<(Name, TopicKey)>() + 1;
+        self.places * size_of::<Member>()
+            + self.topics.capacity() * size_of::<Local>()
+            + self.keys.capacity() * entry
+            + self.topics.len() * Topic::NAME_BYTES
     }
 
     /// What the messages that wait for groups keep in memory, about.

@@ -325,6 +325,13 @@ impl Topics {
         self.counts
     }
 
+    /// What topics keep in memory beside their histories, about.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        let lists = self.keys.capacity() * (size_of::<(Topic, u32)>() + 1) + self.keepers.capacity() * size_of::<u32>();
+        self.topics.0.capacity() * size_of::<Owned>() + self.topics.0.len() * Topic::NAME_BYTES + lists
+    }
+
     /// How many topics somebody is interested in.
     #[must_use]
     pub const fn interested(&self) -> usize {

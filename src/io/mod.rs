@@ -196,6 +196,11 @@ pub trait Backend {
     /// Ends the connection; [`Completion::Closed`] follows.
     fn close(&mut self, id: ConnId, ending: Ending);
 
+    /// Bytes of user memory that it spends on buffers and tables, about: a look at sizes, for metrics.
+    fn memory(&self) -> usize {
+        0
+    }
+
     /// A hint, given now and then (in the heartbeat pass), that this connection has been idle: the backend may take
     /// back what it spends on busy ones.
     fn quieten(&mut self, id: ConnId);

@@ -200,6 +200,10 @@ impl<B: Backend> Backend for Proxy<B> {
         self.inner.close(id, ending);
     }
 
+    fn memory(&self) -> usize {
+        self.inner.memory()
+    }
+
     fn quieten(&mut self, id: ConnId) {
         self.inner.quieten(id);
     }

@@ -198,7 +198,7 @@ const ROWS: [Row; 13] = [
     ("bytes received", |shard| &shard.bytes_received_total),
     ("bytes sent", |shard| &shard.bytes_sent_total),
     ("bytes queued now", |shard| &shard.queued_bytes),
-    ("longest turn, ns", |shard| &shard.turn_nanoseconds_max),
+    ("longest turn, ns", |shard| &shard.turn_max_seconds),
 ];
 
 /// Thousands apart: `1 234 567`.

@@ -78,6 +78,8 @@ impl Launch {
         let mails = Mail::mesh(shards, limits.mailbox_capacity);
         let doorbells: Arc<[Arc<Doorbell>]> = mails.iter().map(Mail::doorbell).collect();
         let (report, reports) = mpsc::channel();
+        // One for all: what one shard stamps another measures.
+        let clock = SystemClock::new();
         let postbox = mails[0].postbox();
         let publisher = Publisher::new(postbox, Arc::clone(&self.control), limits.message_bytes_max);
         let group = Group { control: self.control, doorbells, publisher, threads: Mutex::default() };
@@ -99,7 +101,7 @@ impl Launch {
             let run = move || {
                 // All of it: a closure takes no more than it names.
                 let mut alarm = alarm;
-                let result = run(backend, seed, sockets, &report, &wait);
+                let result = run(backend, seed, clock, sockets, &report, &wait);
                 alarm.is_well = result.is_ok();
                 result
             };
@@ -137,6 +139,11 @@ impl Group {
     /// What tells its shards to drain.
     pub(super) fn gate(&self) -> Gate {
         Gate { control: Arc::clone(&self.control), doorbells: Arc::clone(&self.doorbells) }
+    }
+
+    /// Has each shard take a turn.
+    pub(super) fn wake(&self) {
+        ring_all(&self.doorbells);
     }
 
     pub(super) fn end(&self) {
@@ -205,6 +212,7 @@ type Word = mpsc::Receiver<()>;
 fn run(
     backend: BackendChoice,
     seed: Seed,
+    clock: SystemClock,
     sockets: Vec<Numbered>,
     report: &Report,
     word: &Word,
@@ -216,13 +224,13 @@ fn run(
     };
     if backend == BackendChoice::Epoll {
         match epoll::Epoll::new(epoll::Config::new(connections_max)) {
-            Ok(backend) => serve(backend, seed, sockets, report, word),
+            Ok(backend) => serve(backend, seed, clock, sockets, report, word),
             Err(error) => failed(error.into()),
         }
     } else {
         let slots = connections_max.saturating_add(Control::SHED_MAX);
         match uring::Uring::new(uring::Config::new(slots)) {
-            Ok(backend) => serve(backend, seed, sockets, report, word),
+            Ok(backend) => serve(backend, seed, clock, sockets, report, word),
             Err(error) => failed(error.into()),
         }
     }
@@ -231,11 +239,12 @@ fn run(
 fn serve<B: Backend>(
     backend: B,
     seed: Seed,
+    clock: SystemClock,
     sockets: Vec<Numbered>,
     report: &Report,
     word: &Word,
 ) -> Result<(), std::io::Error> {
-    let (entrances, clock) = (Arc::clone(&seed.entrances), SystemClock::new());
+    let entrances = Arc::clone(&seed.entrances);
     let proxied = (0..).zip(entrances.iter()).filter(|(_, entrance)| entrance.proxied);
     let backend = Proxy::new(backend, proxied.map(|(number, _)| ListenerId(number)));
     let mut shard = Shard::new(backend, seed);

@@ -52,6 +52,7 @@ mod drainer;
 pub mod handover;
 mod launch;
 mod publisher;
+pub mod service;
 mod watch;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -275,6 +276,11 @@ impl Server {
         }
         self.phase.advance(Phase::Ended);
         result
+    }
+
+    /// Wakes all shards, as if something had happened.
+    fn wake(&self) {
+        self.serving.wake();
     }
 
     /// Ends at once: connections are reset.

@@ -20,6 +20,7 @@ use crate::codec::websocket::deflate::{Deflater, Inflater};
 use crate::codec::{self, json, length, line, sse};
 use crate::config::Limits;
 use crate::message::{Kind, Wire};
+use crate::metrics;
 use crate::rule::Rule;
 
 /// Which state machine a connection runs.
@@ -81,6 +82,22 @@ impl Protocol {
             Self::Poll => "poll",
             Self::Http2 => "http2",
             Self::Grpc => "grpc",
+        }
+    }
+
+    /// The name that it is counted under.
+    #[must_use]
+    pub const fn counted(self) -> metrics::Protocol {
+        match self {
+            Self::Http => metrics::Protocol::Http,
+            Self::WebSocket => metrics::Protocol::WebSocket,
+            Self::Line => metrics::Protocol::Line,
+            Self::Length => metrics::Protocol::Length,
+            Self::Sse | Self::SseMany => metrics::Protocol::EventStream,
+            Self::JsonStream | Self::JsonLines => metrics::Protocol::JsonStream,
+            Self::Poll => metrics::Protocol::Poll,
+            Self::Http2 => metrics::Protocol::Http2,
+            Self::Grpc => metrics::Protocol::Grpc,
         }
     }
 

@@ -9,6 +9,7 @@ use crate::hub::TopicKey;
 use crate::id::ConnId;
 use crate::io::Backend;
 use crate::message::Publisher;
+use crate::metrics;
 use crate::session::Protocol;
 
 /// What an audit found beside faults.
@@ -78,6 +79,11 @@ impl Core {
         same("connections", self.metrics.connections.get(), audit.connections - shed)?;
         same("http2_streams", self.metrics.http2_streams.get(), streams)?;
         (audit.streams, audit.unfinished_bytes) = (streams, unfinished);
+        for protocol in metrics::Protocol::ALL {
+            let speaks = |one: &Connection| one.protocol.counted() == *protocol && !one.flags.has(Flags::SHED);
+            let speakers = self.table.iter().filter(|(_, connection)| speaks(connection)).count();
+            same(protocol.label(), self.metrics.speakers(*protocol).0, speakers)?;
+        }
         same("streams", self.streams as u64, streams)?;
         same("subscriptions", self.metrics.subscriptions.get(), subscriptions)?;
         same("queued_connections", self.metrics.queued_connections.get(), outboxes)?;

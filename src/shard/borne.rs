@@ -368,6 +368,7 @@ impl Core {
             connection.partial.into_iter().for_each(|partial| self.partials.give(partial));
             self.streams -= 1;
             self.metrics.http2_streams.sub(1);
+            self.metrics.speaks(Some(connection.protocol.counted()), None);
         }
     }
 

@@ -74,8 +74,9 @@ impl Core {
         let http2 = *Http2::begin(&self.limits, self.tick, &mut self.out);
         self.metrics.handshakes_total.add(1);
         self.metrics.http2_connections.add(1);
+        self.note_handshake(id);
+        self.speak(id, Protocol::Http2);
         let Some(connection) = self.table.get_mut(id) else { return };
-        connection.protocol = Protocol::Http2;
         connection.heard = self.tick;
         let carrier = Carrier { http2, waiting: VecDeque::new(), leaving: false, warned: None, turn: 0 };
         connection.extra.get_or_insert_default().carrier = Some(Box::new(carrier));
@@ -211,6 +212,7 @@ impl Core {
             return None;
         }
         let name = self.table.insert(listener, Protocol::Http, self.tick)?;
+        self.metrics.speaks(None, Some(Protocol::Http.counted()));
         self.streams += 1;
         let connection = self.table.get_mut(name)?;
         connection.flags.set(Flags::BORNE);

@@ -341,6 +341,7 @@ impl Core {
                 return;
             }
             self.metrics.connections.sub(1);
+            self.metrics.speaks(Some(connection.protocol.counted()), None);
             if self.control.release() && self.phase != Phase::Running {
                 // The others wait for nothing else any more.
                 self.mail.ring_all();

@@ -23,6 +23,7 @@ use crate::hub::TopicKey;
 use crate::id::{ConnId, ListenerId};
 use crate::message::Wire;
 use crate::session::{Encoder, Partial, Protocol, websocket};
+use crate::time::Stamp;
 use crate::wheel::{Tick, Timer};
 
 /// Yes-or-no facts about a connection.
@@ -189,6 +190,21 @@ impl Connection {
             websocket: websocket::State::default(),
             protocol,
         }
+    }
+
+    /// Notes when it was accepted. The place is free until there is a subscription.
+    pub(super) const fn set_arrived(&mut self, stamp: Stamp) {
+        self.membership = Membership { position: stamp.bits(), ..Membership::NONE };
+    }
+
+    /// When it was accepted, as long as nothing has been made of it.
+    pub(super) fn take_arrived(&mut self) -> Stamp {
+        if self.membership.is_some() || self.flags.has(Flags::OPEN) {
+            return Stamp::NONE;
+        }
+        let stamp = Stamp::from_bits(self.membership.position);
+        self.membership = Membership::NONE;
+        stamp
     }
 
     /// Tells it from those who had its index before.

@@ -9,6 +9,7 @@ use super::connection::{Connection, Flags};
 use super::control::{Control, Phase};
 use super::entrance::Entrance;
 use super::groups::Share;
+use super::latency::Latencies;
 use super::live::Live;
 use super::log::{Ended, PeerLog};
 use super::mail::{Mail, OwnMail, Publication};
@@ -17,6 +18,7 @@ use super::orders::trace::Tracer;
 use super::paces::Paces;
 use super::peers::Peers;
 use super::permits::Rulings;
+use super::spans::Spans;
 use super::table::Table;
 use crate::app::files::{Desk, Done};
 use crate::app::{Effect, Router, Subject};
@@ -78,6 +80,10 @@ pub struct Core {
     pub(super) partials: Partials,
     pub(super) outboxes: Outboxes,
     pub(super) log: PeerLog,
+    /// What ends with this turn and is measured then.
+    pub(super) latencies: Latencies,
+    /// What it says about traces.
+    pub(super) spans: Spans,
 
     pub(super) now: Instant,
     pub(super) tick: Tick,
@@ -245,6 +251,8 @@ impl Core {
             partials: Partials::default(),
             outboxes: Outboxes::default(),
             log: PeerLog::new(id),
+            latencies: Latencies::default(),
+            spans: Spans::new(id),
             live,
             live_version,
             limits,
@@ -309,10 +317,13 @@ impl Core {
         (self.members.len(), self.topics.interested())
     }
 
-    pub(super) fn begin_turn(&mut self, now: Instant, unix_ms: u64) {
+    /// Notes the time. Returns whether it is another tick than in the last turn.
+    pub(super) fn begin_turn(&mut self, now: Instant, unix_ms: u64) -> bool {
         let tick = self.wheel.now_of(now);
-        if tick != self.tick {
+        let is_new_tick = tick != self.tick;
+        if is_new_tick {
             self.metrics.unfinished_bytes.set(self.partials.bytes() as u64);
+            self.note_memory();
             let all = self.all_metrics.total(|shard| shard.queued_bytes.get() + shard.unfinished_bytes.get());
             let here = self.queued + self.partials.bytes();
             self.queued_elsewhere = usize::try_from(all).unwrap_or(usize::MAX).saturating_sub(here);
@@ -325,11 +336,12 @@ impl Core {
         }
         self.unfinished = false;
         self.set_trace_time();
+        is_new_tick
     }
 
-    pub(super) fn end_turn(&mut self, took: Duration) {
-        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-        self.metrics.count_turn(nanos);
+    pub(super) fn end_turn(&mut self, began: Instant, now: Instant) {
+        self.metrics.count_turn(now.as_nanos().saturating_sub(began.as_nanos()));
+        self.latencies.end(now, &self.metrics);
         self.give_memory_back();
     }
 

@@ -315,6 +315,8 @@ impl Core {
         for share in self.shares.drain(..) {
             // What was not taken has been taken out.
             self.metrics.deliveries_total.add(share.messages.len() as u64);
+            self.metrics.count_sent(share.protocol.counted(), share.messages.len() as u64);
+            share.messages.iter().for_each(|message| self.latencies.delivery(message.taken));
         }
         self.next_batch();
     }

@@ -10,7 +10,9 @@ use super::Shard;
 use super::connection::Flags;
 use super::core::{Core, Send, Sent};
 use super::egress::weight_of;
+use super::latency::Heads;
 use super::pace::Pace;
+use super::spans::{Times, unix_ns};
 use crate::app::SlowConsumer;
 use crate::buf::Outbox;
 use crate::close::CloseReason;
@@ -20,7 +22,7 @@ use crate::id::ConnId;
 use crate::io::{Backend, Out};
 use crate::message::{Image, Message, Publisher, Topic, Wire};
 use crate::rule::Limit;
-use crate::time::Clock;
+use crate::time::{Clock, Instant, Stamp};
 
 impl<B: Backend> Shard<B> {
     /// Deliveries of a slice that take no time worth a look at the clock.
@@ -38,7 +40,8 @@ impl<B: Backend> Shard<B> {
         while pace.more() {
             let Some(topic) = self.core.fan_outs.pop_front() else { return };
             let room = Self::OWED_MAX.saturating_sub(self.core.owed);
-            let (served, more) = self.slice(topic, room);
+            let now = pace.seen().unwrap_or(self.core.now);
+            let (served, more) = self.slice(topic, room, now, pace.clock());
             if more {
                 self.core.list_fan_out(topic);
             }
@@ -54,7 +57,7 @@ impl<B: Backend> Shard<B> {
 
     /// Serves members of a topic, for as much work as is left in `room`. Returns how much that was, and whether the topic
     /// has more to do.
-    fn slice(&mut self, topic: TopicKey, room: usize) -> (usize, bool) {
+    fn slice(&mut self, topic: TopicKey, room: usize, now: Instant, clock: &impl Clock) -> (usize, bool) {
         if self.core.members.group(topic).is_some() {
             self.core.members.delist(topic);
             return self.share(topic, room);
@@ -71,7 +74,11 @@ impl<B: Backend> Shard<B> {
             batch: number,
             owed,
             tracer,
+            spans,
+            now: turn,
+            unix_ms,
             id: shard,
+            latencies,
             ..
         } = &mut self.core;
         let Some((all, batch)) = members.fan_out(topic, Self::BATCH_BYTES) else { return (0, false) };
@@ -80,10 +87,15 @@ impl<B: Backend> Shard<B> {
         let (begin, end) = (batch.cursor, all.len().min(batch.cursor + (room / weight).max(1)));
         let Some(first) = batch.messages.first().map(|message| message.offset) else { return (0, false) };
         let messages = u32::try_from(batch.messages.len()).unwrap_or(u32::MAX);
+        if batch.began.is_none() {
+            batch.began = Stamp::of(now);
+        }
+        let mut sent = Heads::default();
         let mut pushed: [Option<usize>; Wire::COUNT] = [None; Wire::COUNT];
         for &member in &all[begin..end] {
             let Some((id, connection)) = table.at(member.connection()) else { continue };
             let wire = connection.encoder().wire;
+            sent.count(connection.protocol);
             let own = Publisher { shard: *shard, connection: id };
             let is_own = |message: &Message| !member.echo() && message.publisher == Some(own);
             if wire.is_private() {
@@ -116,7 +128,17 @@ impl<B: Backend> Shard<B> {
             self.backend.send(id, Out::Shared(&image.bytes, image.start, image.end), tag);
         }
         metrics.deliveries_total.add(u64::from(messages) * (end - begin) as u64);
+        sent.note(metrics, messages);
         batch.cursor = end;
+        if end == all.len() {
+            latencies.fan_out(batch.began);
+            batch.messages.iter().for_each(|message| latencies.delivery(message.taken));
+            for message in batch.messages.iter().filter(|message| message.is_sampled()) {
+                let Some(span) = spans.begin(message, *turn, metrics) else { break };
+                let times = Times { begin_ms: message.time_ms, end_ns: unix_ns(clock.now(), *turn, *unix_ms) };
+                spans.tell("deliver", span, message, times, all.len() as u64);
+            }
+        }
         *owed += (end - begin) * weight;
         let more = end < all.len() || members.end_batch(topic);
         ((end - begin) * weight, more)
@@ -196,7 +218,8 @@ impl Core {
         } else {
             dropped += u64::from(messages);
         }
-        let after = outbox.memory();
+        let (after, depth) = (outbox.memory(), outbox.bytes());
+        self.metrics.queue_depth_bytes.observe(depth as u64);
         self.metrics.deliveries_dropped_total.add(dropped);
         self.count_queued(before, after);
         self.mark_dirty(id);

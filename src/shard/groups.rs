@@ -17,6 +17,7 @@ use crate::hub::{Group, TopicKey};
 use crate::id::ConnId;
 use crate::io::{Backend, Out};
 use crate::message::{Image, Message, Publisher};
+use crate::session::Protocol;
 
 /// Messages that were taken from a queue group and given to the kernel in one piece.
 #[derive(Debug)]
@@ -25,6 +26,8 @@ pub(super) struct Share {
     pub(super) group: Group,
     pub(super) messages: Vec<Message>,
     pub(super) image: Image,
+    /// What the member speaks.
+    pub(super) protocol: Protocol,
 }
 
 /// What a look for a member came to.
@@ -71,7 +74,7 @@ impl<B: Backend> Shard<B> {
         let count = core.members.count(key).max(1) as usize;
         let Some(member) = core.members.members(key).get(place).copied() else { return 1 };
         let Some((id, connection)) = core.table.at(member.connection()) else { return 1 };
-        let wire = connection.encoder().wire;
+        let (wire, protocol) = (connection.encoder().wire, connection.protocol);
         let Some(group) = core.members.group(key).cloned() else { return 1 };
         let each = core.members.waiting(key).div_ceil(count).clamp(1, Core::SHARE_MESSAGES_MAX);
         let own = Publisher { shard: core.id, connection: id };
@@ -85,6 +88,7 @@ impl<B: Backend> Shard<B> {
         if wire.is_private() {
             let count = messages.len().max(1);
             core.metrics.deliveries_total.add(messages.len() as u64);
+            core.metrics.count_sent(protocol.counted(), messages.len() as u64);
             core.private.extend(messages.into_iter().map(|message| (id, message)));
             core.send_private();
             return count;
@@ -96,6 +100,7 @@ impl<B: Backend> Shard<B> {
         if connection.flags.has(Flags::BORNE) {
             let (count, weight) = (messages.len(), weight_of(image.len()));
             core.metrics.deliveries_total.add(count as u64);
+            core.metrics.count_sent(protocol.counted(), count as u64);
             if let Some(topic) = core.members.name(key).cloned() {
                 core.enqueue(id, &topic, image, u32::try_from(count).unwrap_or(u32::MAX));
             }
@@ -108,7 +113,7 @@ impl<B: Backend> Shard<B> {
         self.backend.send(id, Out::Shared(&image.bytes, image.start, image.end), tag);
         let weight = weight_of(image.len());
         core.owed += weight;
-        core.shares.push(Share { key, group, messages, image });
+        core.shares.push(Share { key, group, messages, image, protocol });
         weight
     }
 }
@@ -202,7 +207,7 @@ impl Core {
     /// of one that it took in part stays with its connection.
     pub(super) fn take_back(&mut self, id: ConnId, index: usize, taken: usize) {
         let Some(share) = self.shares.get_mut(index) else { return };
-        let (key, group, image) = (share.key, share.group.clone(), share.image.clone());
+        let (key, group, image, protocol) = (share.key, share.group.clone(), share.image.clone(), share.protocol);
         let mut messages = std::mem::take(&mut share.messages);
         let Some(wire) = self.table.get(id).map(|connection| connection.encoder().wire) else { return };
         let mut end = 0;
@@ -216,6 +221,7 @@ impl Core {
         }
         let untaken = messages.split_off(begun);
         self.metrics.deliveries_total.add(begun as u64);
+        self.metrics.count_sent(protocol.counted(), begun as u64);
         if taken < end
             && let Some(outbox) = self.outbox(id)
         {

@@ -16,7 +16,7 @@ use crate::io::{Accepted, Backend, Completion, Lease};
 use crate::metrics::ShardMetrics;
 use crate::rule::Limit;
 use crate::session::{Event, Flow, Protocol, Violation, grpc, tcp, websocket};
-use crate::time::Clock;
+use crate::time::{Clock, Stamp};
 
 impl<B: Backend> Shard<B> {
     pub(super) fn ingress(&mut self, pace: &mut Pace<'_, impl Clock>) {
@@ -251,6 +251,10 @@ impl Core {
             return Err(Limit::ConnectionsMax);
         };
         self.peers.set(id.index(), accepted.peer, marks);
+        if let Some(connection) = self.table.get_mut(id) {
+            connection.set_arrived(Stamp::of(self.now));
+            self.metrics.speaks(None, Some(connection.protocol.counted()));
+        }
         self.metrics.accepted_total.add(1);
         self.metrics.connections.add(1);
         let deadline = self.after(self.limits.handshake_timeout);
@@ -392,7 +396,7 @@ impl Core {
             crate::session::Env { limits: &self.limits, tools: &mut self.tools, partials: &mut self.partials };
         let (deflater, out, effects, router) = (&mut self.deflater, &mut self.out, &mut self.effects, &mut self.router);
         let (out_start, metrics, tracer) = (self.out_start, &self.metrics, &mut self.tracer);
-        let (mut fed, mut messages) = (Fed::default(), 0_u64);
+        let (mut fed, mut messages, mut answers) = (Fed::default(), 0_u64, 0_u64);
         let queued = connection.outbox.as_ref().map_or(0, |outbox| outbox.control_replies);
         let on_event = |event: Event<'_>| {
             match event {
@@ -402,7 +406,9 @@ impl Core {
                         tracer.message(id, kind, payload.len());
                     }
                     let mut context = Context::new(subject, deflater, out, effects);
-                    if router.message(route, state, kind, payload, &mut context).is_err() {
+                    let result = router.message(route, state, kind, payload, &mut context);
+                    answers += context.sent();
+                    if result.is_err() {
                         metrics.handler_panics_total.add(1);
                         fed.close = Some((CloseReason::Internal, "the handler panicked".into()));
                         return Flow::Stop;
@@ -447,7 +453,8 @@ impl Core {
             _ => tcp::receive(protocol, &mut connection.partial, bytes, &mut env, on_event)
                 .map_err(|v| reasoned(&v, metrics)),
         };
-        self.metrics.messages_received_total.add(messages);
+        self.metrics.count_received(protocol.counted(), messages);
+        self.metrics.count_sent(protocol.counted(), answers);
         if messages > 0
             && let Some(extra) = connection.extra.as_deref_mut()
         {

@@ -28,6 +28,7 @@ mod fanout;
 mod groups;
 mod http;
 mod ingress;
+mod latency;
 mod live;
 mod log;
 mod mail;
@@ -43,6 +44,7 @@ mod publish;
 mod pump;
 mod requests;
 mod shedding;
+pub mod spans;
 mod streams;
 mod subscribe;
 mod table;
@@ -56,6 +58,7 @@ use std::time::Duration;
 use self::pace::{Pace, Part};
 use crate::id::ListenerId;
 use crate::io::{Backend, Backlog};
+use crate::metrics::Purpose;
 use crate::time::{Clock, Instant};
 use crate::wheel::Tick;
 
@@ -109,7 +112,9 @@ impl<B: Backend> Shard<B> {
     /// When the kernel's interface itself fails.
     pub fn turn(&mut self, clock: &impl Clock) -> io::Result<Turn> {
         let (begin, now) = self.wait(clock)?;
-        self.core.begin_turn(now, clock.unix_ms());
+        if self.core.begin_turn(now, clock.unix_ms()) {
+            self.core.metrics.set_memory(Purpose::Backend, self.backend.memory());
+        }
         self.control();
         self.ingress(&mut Pace::new(clock, Part::INGRESS));
         self.core.note_listening(self.backend.is_listening());
@@ -124,7 +129,7 @@ impl<B: Backend> Shard<B> {
         self.transfer(&mut Pace::new(clock, Part::TRANSFERS));
         self.egress(&mut Pace::new(clock, Part::EGRESS));
         self.core.mail.flush();
-        self.core.end_turn(clock.now().since(begin));
+        self.core.end_turn(begin, clock.now());
         Ok(if self.core.is_done() { Turn::Done } else { Turn::Again })
     }
 

@@ -135,6 +135,8 @@ impl Core {
     pub(super) fn opened(&mut self, id: ConnId, opened: Opened) {
         self.shaken(id);
         self.metrics.handshakes_total.add(1);
+        self.note_handshake(id);
+        self.speak(id, opened.protocol);
         self.stream_gauge(opened.protocol).into_iter().for_each(|gauge| gauge.add(1));
         if let Some(connection) = self.table.get_mut(id) {
             connection.flags.clear(Flags::NAMELESS);
@@ -142,7 +144,6 @@ impl Core {
             connection.route = opened.route;
             connection.state = opened.state;
             connection.websocket = opened.websocket;
-            connection.protocol = opened.protocol;
         }
         self.arm_open(id);
     }

@@ -15,6 +15,8 @@ pub(super) struct Pace<'a, C> {
     clock: &'a C,
     part: Part,
     end: Option<Instant>,
+    /// What the clock said at the last look.
+    seen: Option<Instant>,
     steps: u32,
 }
 
@@ -70,7 +72,12 @@ impl<'a, C: Clock> Pace<'a, C> {
 
     /// A phase that begins now.
     pub(super) fn new(clock: &'a C, part: Part) -> Self {
-        Self { clock, part, end: None, steps: 0 }
+        Self { clock, part, end: None, seen: None, steps: 0 }
+    }
+
+    /// The clock that it goes by.
+    pub(super) const fn clock(&self) -> &'a C {
+        self.clock
     }
 
     /// Whether there is time for one more step. The first few always have it, so that every phase gets on.
@@ -85,9 +92,15 @@ impl<'a, C: Clock> Pace<'a, C> {
     /// Looks at the clock now: the last step was a long one.
     pub(super) fn look(&mut self) {
         let now = self.clock.now();
+        self.seen = Some(now);
         if now >= *self.end.get_or_insert(now + self.part.time) {
             self.steps = self.part.steps_max + 1;
         }
+    }
+
+    /// The time at the last look, if there was one.
+    pub(super) const fn seen(&self) -> Option<Instant> {
+        self.seen
     }
 
     /// Whether the part is used up.

@@ -11,6 +11,7 @@ use crate::config::{Publishers, RuleKey, SlowConsumer, TopicRule, TopicRules};
 use crate::id::ConnId;
 use crate::message::{Message, Publisher, Topic};
 use crate::rule::{Limit, Rule};
+use crate::time::Stamp;
 
 /// The rules of topics that were asked for lately, so that a name is compared with the patterns once.
 #[derive(Debug, Default)]
@@ -97,7 +98,9 @@ impl Core {
         self.stage(Publication { message, terms, is_said: true });
     }
 
-    fn stage(&mut self, publication: Publication) {
+    fn stage(&mut self, mut publication: Publication) {
+        publication.message.taken = Stamp::of(self.now);
+        publication.message.time_ms = self.unix_ms;
         self.staged_bytes += publication.message.memory();
         self.staged.push_back(publication);
     }

@@ -92,6 +92,7 @@ impl Core {
             self.metrics.resets_total.add(1);
         }
         self.metrics.replayed_total.add(past.messages.len() as u64);
+        self.metrics.count_sent(Protocol::Poll.counted(), past.messages.len() as u64);
         let Some((poll, several)) = self.poll(id) else { return };
         let Some(place) = several.place_of(topic) else { return };
         several.awaited = several.awaited.saturating_sub(1);
@@ -158,8 +159,8 @@ impl Core {
     fn end_poll(&mut self, id: ConnId, requests: u32) {
         self.leave(id, CloseReason::Normal);
         let tick = self.tick;
+        self.speak(id, Protocol::Http);
         let Some(connection) = self.table.get_mut(id) else { return };
-        connection.protocol = Protocol::Http;
         connection.route = RouteId(0);
         connection.state = requests;
         connection.websocket = websocket::State::default();

@@ -3,6 +3,7 @@
 use super::core::Core;
 use super::mail::{Ack, Delivery, OwnMail, Publication, Request};
 use super::pace::Pace;
+use super::spans::Times;
 use crate::app::NotPublished;
 use crate::hub::Group;
 use crate::hub::members::Stay;
@@ -10,7 +11,7 @@ use crate::hub::topics::{Interested, Now, Published, Refused};
 use crate::id::{ConnId, ShardId};
 use crate::message::{Message, Topic};
 use crate::rule::Limit;
-use crate::time::Clock;
+use crate::time::{Clock, Stamp};
 
 impl Core {
     /// Bytes of messages that may wait for their fan-out on a shard. Beyond, publications wait where they are.
@@ -159,9 +160,17 @@ impl Core {
     /// Gives a publication its place and sends it to all shards that want it.
     fn own(&mut self, publication: Publication) {
         let Publication { mut message, terms, is_said } = publication;
+        if message.taken.is_none() {
+            // From outside of the shards.
+            message.taken = Stamp::of(self.now);
+        }
         self.metrics.publications_total.add(1);
         let key = terms.as_ref().and_then(|terms| terms.key.as_deref());
         let now = self.time();
+        let (span, came_ms) = (self.spans.begin(&message, self.now, &self.metrics), message.time_ms);
+        if let Some((_, number)) = span {
+            message.set_span(number);
+        }
         let published = match self.topics.publish(&mut message, key, &mut self.deflater, now) {
             Ok(published) => published,
             Err(refused) => {
@@ -177,6 +186,10 @@ impl Core {
             tracer.published(&message, cursor, subscribers, duplicate);
         }
         self.metrics.duplicates_total.add(u64::from(duplicate));
+        if let Some(span) = span {
+            let end_ns = self.unix_ms.saturating_mul(1_000_000);
+            self.spans.tell("publish", span, &message, Times { begin_ms: came_ms, end_ns }, subscribers);
+        }
         let mut here = None;
         for Interested { shard, stay, group, .. } in published.audience {
             if *shard != self.id {

@@ -25,6 +25,7 @@ use crate::app::site::{Ask, Body, PageRequest, SECURITY_FIELDS, Site};
 use crate::app::{Context, Effect, Offers, Publication, Refusal, RouteId, Router, Subject, parameters};
 use crate::close::CloseReason;
 use crate::codec::json;
+use crate::codec::trace::{OwnTrace, Trace};
 use crate::codec::websocket::deflate::Deflater;
 use crate::config::Limits;
 use crate::id::{ConnId, ShardId};
@@ -233,7 +234,10 @@ impl Requests<'_> {
         let all = [
             ("Allow", methods),
             ("Access-Control-Allow-Methods", methods),
-            ("Access-Control-Allow-Headers", "Content-Type, Idempotency-Key, Last-Event-ID, Authorization"),
+            (
+                "Access-Control-Allow-Headers",
+                "Content-Type, Idempotency-Key, Last-Event-ID, Authorization, traceparent, tracestate",
+            ),
             ("Access-Control-Max-Age", "600"),
         ];
         write_head(204, if asks { &all } else { &all[..1] }, reply, self.out);
@@ -282,6 +286,7 @@ impl Requests<'_> {
             param,
             raw_param,
             last_event_id: head.field("last-event-id").and_then(|id| str::from_utf8(id).ok()),
+            trace: trace_of(head),
             topic_bytes_max: self.limits.topic_bytes_max,
             topics_max: self.limits.subscriptions_max,
         }
@@ -291,7 +296,7 @@ impl Requests<'_> {
     fn publish(&mut self, head: &Head<'_>, body: &[u8], reply: Reply<'_>) -> Answer {
         let Some((route, param)) = self.route(head.path()) else { return reply.into() };
         if self.offers(route).batches {
-            return self.publish_batch(body, reply);
+            return self.publish_batch(head, body, reply);
         }
         let request = self.request(head, param);
         let posted = kind_of(head, body).and_then(|kind| {
@@ -301,14 +306,15 @@ impl Requests<'_> {
         });
         match posted {
             Ok((publication, key)) => {
-                Answer::Waits(Later::of(reply), Task::Publish(self.message(&publication), key.map(Box::from)))
+                let message = self.message(&publication, request.trace);
+                Answer::Waits(Later::of(reply), Task::Publish(message, key.map(Box::from)))
             }
             Err(refusal) => self.refuse(&refusal, reply),
         }
     }
 
-    fn publish_batch(&mut self, body: &[u8], reply: Reply<'_>) -> Answer {
-        let (mut lines, mut publications) = (Vec::new(), Vec::new());
+    fn publish_batch(&mut self, head: &Head<'_>, body: &[u8], reply: Reply<'_>) -> Answer {
+        let (mut lines, mut publications, whole) = (Vec::new(), Vec::new(), trace_of(head));
         for (number, line) in (0..).zip(batch::lines(body, self.limits.topic_bytes_max)) {
             if lines.len() == batch::LINES_MAX {
                 let message = format!("a batch has at most {} lines", batch::LINES_MAX);
@@ -316,8 +322,9 @@ impl Requests<'_> {
             }
             let mut answer = Vec::new();
             match line {
-                Ok(Item { publication, key }) => {
-                    publications.push((number, self.message(&publication), key.as_deref().map(Box::from)));
+                Ok(Item { publication, key, trace }) => {
+                    let message = self.message(&publication, trace.as_ref().map(OwnTrace::as_trace).or(whole));
+                    publications.push((number, message, key.as_deref().map(Box::from)));
                 }
                 Err(refusal) => json::write_error(refusal.code, &refusal.message, &mut answer),
             }
@@ -330,10 +337,10 @@ impl Requests<'_> {
         reply.into()
     }
 
-    fn message(&self, publication: &Publication<'_>) -> Message {
+    fn message(&self, publication: &Publication<'_>, trace: Option<Trace<'_>>) -> Message {
         let publisher = Publisher { shard: self.shard, connection: self.id };
         let Publication { topic, kind, payload } = publication;
-        Message::new(topic.clone(), *kind, payload, Some(publisher))
+        Message::traced(topic.clone(), *kind, payload, Some(publisher), trace)
     }
 
     /// Reads a route, in the transport that the request asks for.
@@ -496,6 +503,15 @@ fn preflight_ask(head: &Head<'_>, methods: &'static str, caller: Caller<'_>) -> 
         return Ok(Preflight::Now);
     }
     Ok(Preflight::Message)
+}
+
+/// The trace that a request belongs to. A state that is spread over several fields is left out.
+fn trace_of<'h>(head: &'h Head<'_>) -> Option<Trace<'h>> {
+    let mut parents = head.fields("traceparent");
+    let parent = parents.next().filter(|_| parents.next().is_none())?;
+    let mut states = head.fields("tracestate");
+    let state = states.next().filter(|_| states.next().is_none());
+    Trace::parse(parent, state)
 }
 
 /// How messages are encoded where nothing is compressed.

@@ -270,6 +270,7 @@ impl Core {
         }
         self.say(id, &start);
         self.metrics.replayed_total.add(past.messages.len() as u64);
+        self.metrics.count_sent(protocol.counted(), past.messages.len() as u64);
         for mut message in past.messages {
             let image = if encoder.wire == Wire::SseMany {
                 let Some(image) = self.event_of_many(id, &mut message) else { continue };

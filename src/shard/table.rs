@@ -2,7 +2,7 @@
 
 use slab::Slab;
 
-use super::connection::Connection;
+use super::connection::{Connection, HOT_BYTES};
 use crate::id::{ConnId, ListenerId};
 use crate::session::Protocol;
 use crate::wheel::{Store, Tick, Timer};
@@ -29,6 +29,11 @@ impl Table {
 
     pub(super) fn len(&self) -> usize {
         self.slots.len()
+    }
+
+    /// Bytes that have been touched.
+    pub(super) const fn memory(&self) -> usize {
+        self.index_end as usize * HOT_BYTES
     }
 
     /// Indexes are below this.

@@ -55,6 +55,13 @@ class Member:
         assert found == kind, f"{kind} was due, not {frame}"
         return frame
 
+    def expect_trace(self, text, parent, state):
+        """The next message, past what answers publications."""
+        found, frame = self.next()
+        while found == "published":
+            found, frame = self.next()
+        assert (frame.message.text, frame.message.traceparent, frame.message.tracestate) == (text, parent, state), frame
+
     def join(self, topic, **how):
         self.say(subscribe=edge.Subscribe(topic=topic, **how))
         return self.expect("subscribed").subscribed

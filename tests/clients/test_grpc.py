@@ -123,6 +123,18 @@ class Topics(Code):
         publish("kinds", "grüße")
         self.assertEqual([payload(message) for message in member.messages(2)], [b"\x00\xff", "grüße"])
 
+    def test_messages_keep_their_trace(self):
+        member = self.member()
+        member.join("traces")
+        call, frame = (f"00-4bf92f3577b34da6a3ce929d0e0e4736-{span:016x}-00" for span in (1, 2))
+        metadata = (("traceparent", call), ("tracestate", "a=b"))
+        edge_grpc.EdgeStub(to).Publish(edge.PublishRequest(topic="traces", text="call"), metadata=metadata)
+        member.expect_trace("call", call, "a=b")
+        member.say(publish=edge.Publish(topic="traces", text="frame", traceparent=frame))
+        member.expect_trace("frame", frame, "")
+        publish("traces", "none")
+        member.expect_trace("none", "", "")
+
     def test_history_and_since(self):
         places = [publish("past", f"{number}").cursor for number in range(20)]
         member = self.member()

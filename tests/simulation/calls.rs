@@ -32,7 +32,7 @@ fn data(payload: &[u8]) -> Vec<u8> {
 /// A publication as a message of `Connect`.
 fn publication(topic: &str, id: u32, text: &str) -> Vec<u8> {
     let payload = Some(publish::Payload::Text(text.to_owned()));
-    let wish = Publish { topic: topic.to_owned(), payload, idempotency_key: String::new() };
+    let wish = Publish { topic: topic.to_owned(), payload, ..Publish::default() };
     let mut out = Vec::new();
     let frame = ClientFrame { id, frame: Some(client_frame::Frame::Publish(wish)) };
     grpc::encode(&frame.encode_to_vec(), &mut out);

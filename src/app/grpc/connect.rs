@@ -8,6 +8,7 @@ use crate::app::{Context, Handler, NotPublished, Offers, Published, Refusal, Req
 use crate::codec::grpc::generated::edge::{
     self, ClientFrame, ServerFrame, client_frame, publish, server_frame, subscribe,
 };
+use crate::codec::trace::Trace;
 use crate::hub::{Group, Start};
 use crate::message::{Cursor, Epoch, Kind, Offset, Topic};
 
@@ -75,7 +76,9 @@ impl Connected {
             Some(publish::Payload::Binary(bytes)) => (Kind::Binary, &bytes[..]),
             None => return Err(no_payload()),
         };
-        context.publish_for(topic, kind, said, id, key);
+        let state = Some(wish.tracestate.as_bytes());
+        let trace = Trace::parse(wish.traceparent.as_bytes(), state);
+        context.publish_traced(topic, kind, said, id, key, trace);
         self.under_way = self.under_way.saturating_add(1);
         Ok(())
     }

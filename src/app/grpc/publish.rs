@@ -3,6 +3,7 @@
 use super::{CALLS, Single, check_key, decode, no_payload, send};
 use crate::app::{Context, Handler, NotPublished, Offers, Published, Refusal, Request, Status};
 use crate::codec::grpc::generated::edge::{Cursor, PublishRequest, PublishResponse, publish_request};
+use crate::codec::trace::OwnTrace;
 use crate::message::{Kind, Topic};
 
 /// One publication.
@@ -10,14 +11,16 @@ use crate::message::{Kind, Topic};
 pub struct Publish;
 
 /// How far it is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
     single: Single,
     topic_bytes_max: u8,
+    /// What the call's metadata says.
+    trace: Option<Box<OwnTrace>>,
 }
 
 impl Publish {
-    fn publish(state: Progress, request: &PublishRequest, context: &mut Context<'_>) -> Result<(), Refusal> {
+    fn publish(state: &Progress, request: &PublishRequest, context: &mut Context<'_>) -> Result<(), Refusal> {
         let topic = Topic::parse(request.topic.as_bytes(), usize::from(state.topic_bytes_max))?;
         let key = check_key(&request.idempotency_key)?;
         let (kind, said) = match &request.payload {
@@ -25,7 +28,8 @@ impl Publish {
             Some(publish_request::Payload::Binary(bytes)) => (Kind::Binary, &bytes[..]),
             None => return Err(no_payload()),
         };
-        context.publish_for(topic, kind, said, 0, key);
+        let trace = state.trace.as_ref().map(|trace| trace.as_trace());
+        context.publish_traced(topic, kind, said, 0, key, trace);
         Ok(())
     }
 }
@@ -35,6 +39,7 @@ impl Handler for Publish {
 
     fn open(&mut self, state: &mut Progress, request: &Request<'_>, _context: &mut Context<'_>) -> Result<(), Refusal> {
         state.topic_bytes_max = u8::try_from(request.topic_bytes_max).unwrap_or(u8::MAX);
+        state.trace = request.trace.map(|trace| Box::new(trace.into()));
         Ok(())
     }
 
@@ -47,7 +52,7 @@ impl Handler for Publish {
             return;
         }
         let Some(request) = decode(payload, context) else { return };
-        if let Err(refusal) = Self::publish(*state, &request, context) {
+        if let Err(refusal) = Self::publish(state, &request, context) {
             context.end(Status::from(&refusal));
         }
     }
@@ -110,6 +115,17 @@ mod tests {
         let response = PublishResponse::decode(&bench.out[5..]).expect("a response");
         let cursor = Some(Cursor { epoch: 5, offset: 7 });
         assert_eq!(response, PublishResponse { topic: "news".to_owned(), cursor, subscribers: 2, duplicate: true });
+    }
+
+    #[test]
+    fn a_publication_belongs_to_the_trace_of_its_call() {
+        let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let trace = crate::codec::trace::Trace::parse(parent.as_bytes(), Some(b"a=b"));
+        let (mut bench, mut state) = (Bench::new(Wire::Grpc), Progress::default());
+        let call = Request { trace, ..Request::default() };
+        assert_eq!(bench.open_request(&mut Publish, &mut state, &call), Ok(()));
+        bench.message(&mut Publish, &mut state, Kind::Binary, &request("news", "hi", "").encode_to_vec());
+        assert_eq!(bench.effects(), [format!("publish 0 news hi None {parent} a=b")]);
     }
 
     #[test]

@@ -22,17 +22,29 @@ const MESSAGE: u8 = 2;
 const SUBSCRIBED: u8 = 3;
 const RESET: u8 = 6;
 
-/// Appends a message of a topic, with its prefix. `time_ms` is Unix time. Text must be UTF-8.
-pub fn write_message(place: Place<'_>, time_ms: u64, kind: Kind, payload: &[u8], out: &mut Vec<u8>) {
+/// Appends a message of a topic, with its prefix. `time_ms` is Unix time. Text must be UTF-8. `trace` is a traceparent and a
+/// tracestate, which may be empty.
+pub fn write_message(
+    place: Place<'_>,
+    time_ms: u64,
+    kind: Kind,
+    payload: &[u8],
+    trace: Option<(&str, &str)>,
+    out: &mut Vec<u8>,
+) {
     let number = match kind {
         Kind::Text => 4,
         Kind::Binary => 5,
     };
-    let bytes = place_bytes(place, true) + number_bytes(time_ms) + bytes_bytes(payload.len());
+    let (parent, state) = trace.unwrap_or_default();
+    let texts = [(6, parent), (7, state)].into_iter().filter(|(_, text)| !text.is_empty());
+    let text_bytes: usize = texts.clone().map(|(_, text)| bytes_bytes(text.len())).sum();
+    let bytes = place_bytes(place, true) + number_bytes(time_ms) + bytes_bytes(payload.len()) + text_bytes;
     open(MESSAGE, bytes, out);
     write_place(place, true, out);
     write_number(3, time_ms, out);
     write_bytes(number, payload, out);
+    texts.for_each(|(number, text)| write_bytes(number, text.as_bytes(), out));
 }
 
 /// Appends that what was asked for is lost, and that the stream goes on after this place.
@@ -159,6 +171,7 @@ mod tests {
         for (topic, epoch, offset) in places() {
             let place = Place { topic: &topic, epoch, offset };
             for payload in ["", "hi", &"x".repeat(127), &"x".repeat(128), &"x".repeat(100_000)] {
+                let (parent, state) = [("", ""), ("00-1-2-01", ""), ("00-1-2-01", "a=b")][payload.len() % 3];
                 for kind in [Kind::Text, Kind::Binary] {
                     let time_ms = epoch >> 1;
                     let said = match kind {
@@ -170,9 +183,12 @@ mod tests {
                         cursor: Some(edge::Cursor { epoch, offset }),
                         time_ms: i64::try_from(time_ms).unwrap(),
                         payload: Some(said),
+                        traceparent: parent.to_owned(),
+                        tracestate: state.to_owned(),
                     };
                     let mut out = b"before".to_vec();
-                    write_message(place, time_ms, kind, payload.as_bytes(), &mut out);
+                    let trace = (!parent.is_empty()).then_some((parent, state));
+                    write_message(place, time_ms, kind, payload.as_bytes(), trace, &mut out);
                     assert!(out[6..] == framed(Frame::Message(message)), "{topic} {epoch} {} {kind:?}", payload.len());
                 }
             }

@@ -79,6 +79,11 @@ impl Table {
         Self { entries: Vec::with_capacity(connections_max) }
     }
 
+    /// Bytes that have been touched.
+    pub(super) const fn memory(&self) -> usize {
+        self.entries.len() * size_of::<Entry>()
+    }
+
     /// The connection of that name; `None` when it is closed, even if its index has a new owner.
     pub(super) fn get_mut(&mut self, id: ConnId) -> Option<&mut Entry> {
         self.entries.get_mut(id.index() as usize).filter(|entry| entry.is_of(id))

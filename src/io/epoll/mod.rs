@@ -367,6 +367,10 @@ impl Backend for Epoll {
         self.done.push_back(Completion::Closed(id));
     }
 
+    fn memory(&self) -> usize {
+        self.table.memory() + self.buffer.len()
+    }
+
     fn quieten(&mut self, _id: ConnId) {}
 }
 

@@ -50,7 +50,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use self::accept::Listener;
-use self::buffers::{Arena, Lent, Scratch, Sink};
+use self::buffers::{Arena, BufferRing, Lent, Scratch, Sink};
 pub use self::config::{Config, SetupError};
 use self::dial::Dials;
 use self::peer::Names;
@@ -295,6 +295,12 @@ impl Backend for Uring {
 
     fn close(&mut self, id: ConnId, ending: Ending) {
         self.begin_close(id, ending);
+    }
+
+    fn memory(&self) -> usize {
+        let ring = usize::from(BufferRing::COUNT) * BufferRing::BYTES as usize;
+        let rings = self.rings.iter().filter(|ring| ring.buffers.is_some()).count() * ring;
+        rings + Scratch::COUNT as usize * Scratch::BYTES as usize + Arena::BYTES + self.table.memory()
     }
 
     fn quieten(&mut self, id: ConnId) {

@@ -114,6 +114,11 @@ impl Table {
         Self(Vec::with_capacity(connections_max))
     }
 
+    /// Bytes that have been touched.
+    pub(super) const fn memory(&self) -> usize {
+        self.0.len() * size_of::<Entry>()
+    }
+
     /// Takes a connection in.
     pub(super) fn attach(&mut self, id: ConnId, ring: u32, slot: u32) {
         let index = id.index() as usize;

@@ -98,7 +98,12 @@ mod tests {
                 start: start[dice.below(3)],
                 ..Subscribe::default()
             })),
-            _ => Some(client_frame::Frame::Publish(Publish { topic, payload, idempotency_key: "k".to_owned() })),
+            _ => Some(client_frame::Frame::Publish(Publish {
+                topic,
+                payload,
+                idempotency_key: "k".to_owned(),
+                ..Publish::default()
+            })),
         };
         ClientFrame { id: 300, frame }.encode_to_vec()
     }

@@ -59,7 +59,7 @@ pub(super) fn publish(topic: u8, id: u32, style: Style, said: &[u8], key: &str, 
         _ => publish::Payload::Text(text(said)),
     };
     let (topic, idempotency_key) = (format!("t{topic}"), key.to_owned());
-    let wish = edge::Publish { topic, idempotency_key, payload: Some(payload) };
+    let wish = edge::Publish { topic, idempotency_key, payload: Some(payload), ..edge::Publish::default() };
     client_frame(id, client_frame::Frame::Publish(wish), out);
 }
 

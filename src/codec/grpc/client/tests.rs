@@ -48,7 +48,7 @@ proptest! {
         let mut out = Vec::new();
         write_publish(id, &topic, &text, &mut out);
         let payload = Some(publish::Payload::Text(text));
-        let publish = edge::Publish { topic, payload, idempotency_key: String::new() };
+        let publish = edge::Publish { topic, payload, ..edge::Publish::default() };
         prop_assert_eq!(out, client_frame(id, client_frame::Frame::Publish(publish)));
     }
 
@@ -69,7 +69,9 @@ proptest! {
             Some(text) => (message::Payload::Text(text.clone()), text.into_bytes()),
             None => (message::Payload::Binary(binary.clone()), binary),
         };
-        let message = edge::Message { topic, cursor: Some(cursor(place)), time_ms, payload: Some(payload) };
+        let (traceparent, tracestate) = ("00-1-2-01".to_owned(), String::new());
+        let cursor = Some(cursor(place));
+        let message = edge::Message { topic, cursor, time_ms, payload: Some(payload), traceparent, tracestate };
         let frame = server_frame(0, server_frame::Frame::Message(message));
         let said = Said::Message { cursor: Cursor { epoch: place.0, offset: place.1 }, payload: &bytes };
         prop_assert_eq!(read_server_frame(&frame), Ok(ServerFrame { id: 0, said }));

@@ -64,6 +64,11 @@ pub struct Publish {
     /// and the answer has that one's place.
     #[prost(string, tag = "4")]
     pub idempotency_key: ::prost::alloc::string::String,
+    /// The trace that the message belongs to (W3C Trace Context), which its subscribers are told. Empty for none.
+    #[prost(string, tag = "5")]
+    pub traceparent: ::prost::alloc::string::String,
+    #[prost(string, tag = "6")]
+    pub tracestate: ::prost::alloc::string::String,
     #[prost(oneof = "publish::Payload", tags = "2, 3")]
     pub payload: ::core::option::Option<publish::Payload>,
 }
@@ -122,6 +127,11 @@ pub struct Message {
     /// When it was published, in milliseconds of Unix time.
     #[prost(int64, tag = "3")]
     pub time_ms: i64,
+    /// The trace that the message belongs to (W3C Trace Context), empty for none.
+    #[prost(string, tag = "6")]
+    pub traceparent: ::prost::alloc::string::String,
+    #[prost(string, tag = "7")]
+    pub tracestate: ::prost::alloc::string::String,
     #[prost(oneof = "message::Payload", tags = "4, 5")]
     pub payload: ::core::option::Option<message::Payload>,
 }
@@ -183,7 +193,7 @@ pub struct Error {
     #[prost(string, tag = "2")]
     pub message: ::prost::alloc::string::String,
 }
-/// See Publish.
+/// See Publish. A trace is told in the call's metadata, as traceparent and tracestate.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PublishRequest {
     #[prost(string, tag = "1")]

@@ -46,7 +46,7 @@ fn data(bytes: &[u8]) -> Vec<u8> {
 fn messages(texts: &[&str]) -> Vec<u8> {
     let mut out = Vec::new();
     for (offset, text) in (1..).zip(texts) {
-        grpc::write_message(Place { topic: "t", epoch: 1, offset }, 0, Kind::Text, text.as_bytes(), &mut out);
+        grpc::write_message(Place { topic: "t", epoch: 1, offset }, 0, Kind::Text, text.as_bytes(), None, &mut out);
     }
     out
 }
