@@ -48,6 +48,11 @@
 //! A gRPC call is a handler like any other: its messages are messages, and what it is told beside them (half-closes,
 //! publications that have their place) every handler can be told.
 //!
+//! # Operators
+//!
+//! What operators want of connections and topics comes to each shard as [orders](shard::orders), through a queue beside the
+//! mail, and is worked off in a part of each turn; a thread of the [server] puts their answers together.
+//!
 //! # Layers
 //!
 //! Folders are layers, and imports go down only; `tests/layering.rs` reads them and fails otherwise.

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 
+use common::operator::Operator;
 use common::{Neighbour, Running, backends, config, until, wire};
 use holdline::app::standard_routes;
 use holdline::config::{BackendChoice, Config};
@@ -218,6 +219,25 @@ fn half_of_a_topic_leaves_at_once_while_it_is_served_and_pinged() {
     }
 }
 
+/// How long a neighbour's echoes take while something is done.
+fn echoes_during(neighbour: &mut Neighbour, work: impl FnOnce()) -> Vec<Duration> {
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let echoes = scope.spawn(|| {
+            let mut echoes = Vec::new();
+            while !over.load(Ordering::Relaxed) {
+                let begin = Instant::now();
+                neighbour.is_well();
+                echoes.push(begin.elapsed());
+            }
+            echoes
+        });
+        work();
+        over.store(true, Ordering::Relaxed);
+        echoes.join().unwrap()
+    })
+}
+
 #[test]
 fn echoes_go_on_during_broadcasts() {
     const BROADCASTS: usize = 20;
@@ -228,24 +248,12 @@ fn echoes_go_on_during_broadcasts() {
         let mut crowd = Crowd::rush(running.at[0], size(), "/topics/crowd");
         crowd.until("all are in", |crowd| crowd.upgraded == size());
         let mut publisher = running.websocket("/topics/crowd?echo=0");
-        let over = AtomicBool::new(false);
         let begin = Instant::now();
-        let mut echoes = thread::scope(|scope| {
-            let echoes = scope.spawn(|| {
-                let mut echoes = Vec::new();
-                while !over.load(Ordering::Relaxed) {
-                    let begin = Instant::now();
-                    neighbour.is_well();
-                    echoes.push(begin.elapsed());
-                }
-                echoes
-            });
+        let mut echoes = echoes_during(&mut neighbour, || {
             for number in 1..=BROADCASTS {
                 publisher.send_text(&number.to_string());
                 crowd.until("all have heard it", |crowd| crowd.all(|member| member.messages == number));
             }
-            over.store(true, Ordering::Relaxed);
-            echoes.join().unwrap()
         });
         echoes.sort();
         let of = |share: usize| echoes[(echoes.len() - 1) * share / 100].as_secs_f64() * 1e3;
@@ -259,6 +267,43 @@ fn echoes_go_on_during_broadcasts() {
             of(99),
             of(100)
         );
+        assert!(of(50) < 25.0, "an echo takes {} ms", of(50));
+    }
+}
+
+/// Listing all, looking for some, and closing all of a topic: none of it keeps a neighbour waiting.
+#[test]
+fn echoes_go_on_while_operators_look_at_all_and_send_them_away() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    for backend in backends() {
+        let running = serve(backend, 1, |config| config.admin = Some(SocketAddr::from(([127, 0, 0, 1], 0))));
+        let operator = Operator::of(&running);
+        let mut neighbour = Neighbour::new(&running);
+        let mut crowd = Crowd::rush(running.at[0], size(), "/topics/crowd");
+        crowd.until("all are in", |crowd| crowd.upgraded == size());
+        let begin = Instant::now();
+        tell_turns(&running, "before", begin);
+        let mut echoes = echoes_during(&mut neighbour, || {
+            assert_eq!(operator.all("", 1000).len(), size() + 1);
+            assert_eq!(operator.all("&topic=crowd", 1000).len(), size());
+            tell_turns(&running, "two lists of all", begin);
+            let nobody = Instant::now();
+            (0..20).for_each(|_| assert!(operator.all("&address=10.0.0.0/8", 1000).is_empty()));
+            assert_eq!(operator.get("/api/connections?sort=queue")["connections"].as_array().map(Vec::len), Some(0));
+            tell_turns(&running, "20 looks for nobody", nobody);
+            let kick = Instant::now();
+            let closed = operator.post("/api/kick", &serde_json::json!({"topic": "crowd"}));
+            assert_eq!(closed["closed"].as_u64(), Some(size() as u64));
+            tell_turns(&running, "a kick of all", kick);
+        });
+        drop(crowd);
+        until("all have gone", || running.connections() == 1);
+        neighbour.is_well();
+        turns_are_short(&running);
+        echoes.sort();
+        let of = |share: usize| echoes[(echoes.len() - 1) * share / 100].as_secs_f64() * 1e3;
+        let (count, p50, p99, worst) = (echoes.len(), of(50), of(99), of(100));
+        eprintln!("{}: {count} echoes meanwhile: {p50:.1} ms, p99 {p99:.1} ms, worst {worst:.1} ms", backend.name());
         assert!(of(50) < 25.0, "an echo takes {} ms", of(50));
     }
 }

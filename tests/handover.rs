@@ -121,8 +121,8 @@ fn signal(program: &Program, name: &str) {
 fn upgrades_under_load_lose_nobody() {
     for backend in backends() {
         let socket = Scratch::new(&format!("upgrade-{backend}"));
-        let with = |shards, more: &[&str]| [&["--backend", backend, "--shards", shards], more].concat();
-        let first = Program::start(serve(&free(), "127.0.0.1:0", &socket, &with("4", &[])));
+        let with = |shards, last| ["--backend", backend, "--shards", shards, last];
+        let first = Program::start(serve(&free(), "127.0.0.1:0", &socket, &with("4", "--upgrade")));
         let (urls, web, lines) = (first.urls.clone(), first.address(0).to_owned(), first.address(1).to_owned());
         let admin = first.address(2).to_owned();
         let place = publish(&web, "before");
@@ -132,7 +132,7 @@ fn upgrades_under_load_lose_nobody() {
         let idle: Vec<_> = (0..50).map(|_| connect(&lines)).collect();
 
         let follow = |before: Program, shards| {
-            let next = Program::start(serve(&urls[..2], &admin, &socket, &with(shards, &["--upgrade"])));
+            let next = Program::start(serve(&urls[..2], &admin, &socket, &with(shards, "--upgrade")));
             assert_eq!(next.urls, urls, "the same listeners");
             ends_well(before);
             next

@@ -70,6 +70,7 @@ pub mod chat;
 pub mod echo;
 pub mod files;
 pub mod grpc;
+mod not_subscribed;
 pub mod opening;
 pub mod parameters;
 pub mod router;
@@ -93,6 +94,7 @@ use crate::time::Instant;
 pub use crate::codec::grpc::{Code, Status};
 pub use crate::codec::trace;
 pub use crate::config::SlowConsumer;
+pub use not_subscribed::NotSubscribed;
 pub use router::{Request, RouteId, Router};
 
 /// The built-in applications on their paths: `/echo`, `/chat/{room}`, `/topics/{topic}` and, for batches,
@@ -148,6 +150,19 @@ pub trait Handler: Clone + Send + 'static {
         context: &mut Context<'_>,
     ) {
         let _ = (state, number, outcome, context);
+    }
+
+    /// A topic that a call asked for with [`Context::subscribe`] is not to be had. By default that ends the call; connections
+    /// of other protocols are closed without this, as they have no way to hear of it.
+    fn not_subscribed(
+        &mut self,
+        state: &mut Self::State,
+        topic: &Topic,
+        why: NotSubscribed,
+        context: &mut Context<'_>,
+    ) {
+        let _ = (state, topic);
+        context.close(why.reason());
     }
 
     /// The client sends no more, and still listens: the half-close of a gRPC call. By default the call ends well.

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use slab::Slab;
 
-use super::{Context, Handler, NotPublished, Offers, Publication, Published, Refusal, SlowConsumer};
+use super::{Context, Handler, NotPublished, NotSubscribed, Offers, Publication, Published, Refusal, SlowConsumer};
 use crate::close::CloseReason;
 use crate::codec::trace::Trace;
 use crate::message::{Kind, Topic};
@@ -98,6 +98,8 @@ pub enum News<'a> {
     Message(Kind, &'a [u8]),
     /// [`Handler::published`].
     Published(u32, Result<Published, NotPublished>),
+    /// [`Handler::not_subscribed`].
+    NotSubscribed(&'a Topic, NotSubscribed),
     /// [`Handler::finish`].
     Finish,
     /// [`Handler::leave`].
@@ -109,6 +111,7 @@ impl News<'_> {
         match self {
             Self::Message(kind, payload) => handler.message(state, kind, payload, context),
             Self::Published(number, outcome) => handler.published(state, number, outcome, context),
+            Self::NotSubscribed(topic, why) => handler.not_subscribed(state, topic, why, context),
             Self::Finish => handler.finish(state, context),
             Self::Leave => handler.leave(state, context),
         }

@@ -24,6 +24,9 @@ HOLDLINE_LOG=debug shows more log lines, as --log-level does.
 
 When every listener accepts, `listening on URL` for each, the admin page last, and then `ready` go to standard output.
 
+SIGHUP reads the configuration anew and follows what can change without a restart; the log says what that is. A wrong \
+one changes nothing.
+
 SIGUSR2 starts this program anew with the same arguments and --upgrade: a new version takes over, this one drains. \
 Sockets of systemd are taken where a listener has their address or name (LISTEN_FDS); NOTIFY_SOCKET and WATCHDOG_USEC are \
 obeyed.
@@ -31,7 +34,7 @@ obeyed.
 SIGTERM or SIGINT drains; a second one ends at once with exit status 1. Exit status: 0 after a clean drain, 1 for a \
 failure while running, 2 for bad arguments or configuration.";
 
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub(super) struct Args {
     /// A TOML file, such as `holdline default-config` prints
@@ -106,20 +109,29 @@ impl Args {
     }
 
     /// The configuration after file, environment and flags.
-    fn configuration(&self, environment: std::env::VarsOs) -> Result<Config, Failure> {
+    fn configuration(&self, reading: Reading) -> Result<Config, Vec<Problem>> {
         let mut loader = Loader::new();
-        if let Some(path) = &self.config {
-            loader.file(path);
+        match (&self.config, reading) {
+            (None, _) => {}
+            (Some(path), Reading::First) => loader.file(path),
+            (Some(path), Reading::Again) => loader.file_again(path),
         }
-        loader.environment(environment);
+        loader.environment(std::env::vars_os());
         loader.flags("--listen", "listen", &self.listen);
         for (flag, key, value) in self.flags() {
             if let Some(value) = value {
                 loader.flag(flag, key, value);
             }
         }
-        loader.finish().map_err(|problems| Failure::usage(first_of(&problems)))
+        loader.finish()
     }
+}
+
+/// Whether the configuration is read for a server that starts, or for one that runs.
+#[derive(Clone, Copy)]
+enum Reading {
+    First,
+    Again,
 }
 
 /// One line for all problems.
@@ -135,7 +147,7 @@ pub(super) fn first_of(problems: &[Problem]) -> String {
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     // Before anything else is opened.
     let mut inherited = Inherited::from_environment().map_err(Failure::runtime)?;
-    let config = args.configuration(std::env::vars_os())?;
+    let config = args.configuration(Reading::First).map_err(|problems| Failure::usage(first_of(&problems)))?;
     logging::start(config.log_format, &config.log_filter);
     // Before the server says that it is ready: whoever sends a signal then must not find it deaf.
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR2])
@@ -145,6 +157,8 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let predecessor = upgrade::call(args.upgrade, upgrades.as_deref(), &mut inherited)?;
     let started = Server::start_with(&config, standard_routes(), inherited, predecessor.as_ref());
     let server = Arc::new(started.map_err(not_started)?);
+    let source = args.clone();
+    server.reloader().read_from(Box::new(move || source.configuration(Reading::Again)));
     let (backend, shards) = (server.backend().name(), server.metrics().shards.len());
     tracing::info!(backend, shards, connections_max = config.limits.connections_max, "serving");
     if let Some(warning) = doctor::warning(&config, server.backend()) {
@@ -164,7 +178,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         let spawned = thread::Builder::new().name("wait".to_owned()).spawn(wait);
         spawned.map_err(|error| Failure::runtime(format_args!("no thread: {error}, at the start: raise ulimit -u")))?
     };
-    obey(&mut signals, &server, &config, &service)?;
+    obey(&mut signals, &server, &service)?;
     drop(giver);
     match waiter.join() {
         Ok(result) => result.map_err(Failure::runtime),
@@ -192,15 +206,17 @@ fn announce(urls: &[String]) {
 }
 
 /// Does what signals ask for until the server has ended.
-fn obey(signals: &mut Signals, server: &Server, config: &Config, service: &Service) -> Result<(), Failure> {
+fn obey(signals: &mut Signals, server: &Server, service: &Service) -> Result<(), Failure> {
     let mut draining = false;
     for signal in signals.forever() {
         match signal {
-            SIGHUP => tracing::warn!(
-                "SIGHUP: no setting can change while the server runs yet (listeners, backend, shards, limits, \
-                 heartbeats, origins); drain this server and start another"
-            ),
-            SIGUSR2 => upgrade::start(config),
+            // The log hears what came of it.
+            SIGHUP => {
+                service.reloading();
+                let _ = server.reloader().reload();
+                service.reloaded("serving");
+            }
+            SIGUSR2 => upgrade::start(&server.reloader().running()),
             _ if draining => {
                 server.abort();
                 let what = "ended by a second signal, during the drain: give it the time of --drain to end cleanly";
@@ -209,6 +225,7 @@ fn obey(signals: &mut Signals, server: &Server, config: &Config, service: &Servi
             _ => {
                 draining = true;
                 let connections = server.metrics().total(|shard| shard.connections.get());
+                let config = server.reloader().running();
                 let period = config.drain;
                 tracing::info!(connections, ?period, "draining; another signal ends at once");
                 service.stopping();

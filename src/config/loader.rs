@@ -50,6 +50,15 @@ impl Loader {
         }
     }
 
+    /// Takes a TOML file for a second time: what can be read only once, a pipe for one, would keep the reader waiting.
+    pub fn file_again(&mut self, path: &Path) {
+        if std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
+            let (what, place) = ("cannot be read again: it is no file".to_owned(), Place::WholeFile(path.to_owned()));
+            return self.problems.push(Problem { what, place, mend: "start the server with a file".to_owned() });
+        }
+        self.file(path);
+    }
+
     /// Takes the text of a TOML file.
     pub fn text(&mut self, path: &Path, text: &str) {
         let (table, errors) = DeTable::parse_recoverable(text);

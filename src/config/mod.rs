@@ -47,6 +47,7 @@ mod networks;
 mod origins;
 mod pattern;
 mod problem;
+mod reload;
 mod sections;
 mod settings;
 mod topics;
@@ -66,6 +67,9 @@ pub use origins::Origins;
 pub use pattern::{Pattern, PatternError};
 pub use problem::{Place, Problem};
 pub(crate) use problem::{Wrong, quote};
+pub use reload::Difference;
+#[cfg(test)]
+pub(crate) use settings::keys;
 pub use settings::{default_config, effective};
 pub use topics::{Keep, Publishers, RuleKey, TopicRule, TopicRules, TopicSection};
 pub(crate) use value::{parse_duration, parse_size};

@@ -16,6 +16,8 @@ pub enum Place {
     Flag(&'static str),
     /// Nobody set it.
     Default,
+    /// What would run after a reload, some of it from before.
+    Running,
 }
 
 impl fmt::Display for Place {
@@ -26,6 +28,7 @@ impl fmt::Display for Place {
             Self::Environment(name) => write!(f, "environment variable {name}"),
             Self::Flag(name) => write!(f, "flag {name}"),
             Self::Default => f.write_str("the defaults"),
+            Self::Running => f.write_str("what would run then"),
         }
     }
 }

@@ -19,6 +19,10 @@ pub(super) struct Setting {
     show: fn(&Config) -> String,
     /// What it may be, where that is a range.
     range: fn() -> Option<String>,
+    /// Whether two configurations have the same.
+    pub(super) is_same: fn(&Config, &Config) -> bool,
+    /// Puts the second one's into the first.
+    pub(super) keep: fn(&mut Config, &Config),
 }
 
 impl Setting {
@@ -29,6 +33,12 @@ impl Setting {
     pub(super) fn variable(&self) -> String {
         format!("{}{}", Self::PREFIX, self.key.to_ascii_uppercase().replace('.', "_"))
     }
+}
+
+/// The keys of all settings, in the order of the file.
+#[cfg(test)]
+pub(crate) fn keys() -> impl Iterator<Item = &'static str> {
+    SETTINGS.iter().map(|setting| setting.key)
 }
 
 pub(super) fn find(key: &str) -> Option<&'static Setting> {
@@ -63,6 +73,8 @@ macro_rules! settings {
             },
             show: |config| <$format>::write(&config.$($field).+),
             range: || [$($rule.describe::<$format>())?].into_iter().next(),
+            is_same: |one, other| one.$($field).+ == other.$($field).+,
+            keep: |config, running| config.$($field).+.clone_from(&running.$($field).+),
         }),+];
     };
 }

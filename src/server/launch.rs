@@ -81,7 +81,7 @@ impl Launch {
         // One for all: what one shard stamps another measures.
         let clock = SystemClock::new();
         let postbox = mails[0].postbox();
-        let publisher = Publisher::new(postbox, Arc::clone(&self.control), limits.message_bytes_max);
+        let publisher = Publisher::new(postbox, Arc::clone(&self.control));
         let group = Group { control: self.control, doorbells, publisher, threads: Mutex::default() };
         let mut words = Vec::new();
         for ((number, mail), sockets) in (0..).zip(mails).zip(self.sockets) {
@@ -144,6 +144,10 @@ impl Group {
     /// Has each shard take a turn.
     pub(super) fn wake(&self) {
         ring_all(&self.doorbells);
+    }
+
+    pub(super) fn doorbells(&self) -> Arc<[Arc<Doorbell>]> {
+        Arc::clone(&self.doorbells)
     }
 
     pub(super) fn end(&self) {

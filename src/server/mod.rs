@@ -52,6 +52,7 @@ mod drainer;
 pub mod handover;
 mod launch;
 mod publisher;
+pub mod reload;
 pub mod service;
 mod watch;
 
@@ -77,6 +78,7 @@ use self::bind::Held;
 use self::drainer::Drainer;
 use self::handover::{Inherited, Predecessor};
 use self::launch::{Group, Launch, Waiting};
+use self::reload::Reloader;
 use self::watch::Watch;
 
 pub use self::publisher::{PublishError, Publisher};
@@ -155,6 +157,7 @@ pub struct Server {
     admin: Option<Group>,
     /// The worker of the admin API.
     _api: Option<api::Thread>,
+    reloader: Arc<Reloader>,
     _watch: Watch,
 }
 
@@ -192,7 +195,7 @@ impl Server {
             .zip(&listening)
             .map(|(listen, url)| entrance(config, listen, url, &site))
             .collect::<Result<Vec<_>, _>>()?;
-        let control = Arc::new(Control::new(live(config)));
+        let control = Arc::new(Control::new(live(config)?));
         let serving = Launch {
             backend,
             entrances: entrances.into(),
@@ -205,8 +208,9 @@ impl Server {
         .start()?;
         let held = Arc::new(held);
         let drainer = Drainer::new(Arc::clone(&phase), serving.group().gate(), Arc::clone(&held), clients);
+        let reloader = Arc::new(Reloader::new(config, Arc::clone(&control), serving.group().doorbells()));
         let realm = || Realm {
-            config: config.clone(),
+            reloader: Arc::clone(&reloader),
             control: Arc::clone(&control),
             metrics: metrics.clone(),
             phase: Arc::clone(&phase),
@@ -227,9 +231,9 @@ impl Server {
         if let Some(hint) = bind::somaxconn().and_then(|max| bind::small_backlog(max, config.limits.connections_max)) {
             tracing::warn!("{hint}");
         }
-        let watch = Watch::start(control, metrics.clone(), config.limits.memory_free_bytes_min)?;
+        let watch = Watch::start(control, metrics.clone())?;
         phase.advance(Phase::Running);
-        Ok(Self { _watch: watch, metrics, phase, backend, listening, serving, drainer, admin, _api: api })
+        Ok(Self { _watch: watch, metrics, phase, backend, listening, serving, drainer, admin, reloader, _api: api })
     }
 
     /// URLs with real ports, in the order configured, admin last.
@@ -287,6 +291,12 @@ impl Server {
     pub fn abort(&self) {
         self.drainer.close();
         self.serving.end();
+    }
+
+    /// The configuration that runs, and the way to another one without a restart.
+    #[must_use]
+    pub const fn reloader(&self) -> &Arc<Reloader> {
+        &self.reloader
     }
 
     /// The counters.
@@ -366,8 +376,8 @@ fn entrance(config: &Config, listen: &Listen, url: &str, site: &Arc<dyn Site>) -
 }
 
 /// What can be replaced while the server runs.
-fn live(config: &Config) -> Live {
-    Live::of(config)
+fn live(config: &Config) -> Result<Live, StartError> {
+    Ok(Live::of(config))
 }
 
 /// What configured listeners are called among those that are passed on.
@@ -428,7 +438,7 @@ fn start_admin(
     let pages = Admin::new(realm.metrics.clone(), Arc::clone(&realm.phase), about);
     let limits = crate::config::Limits {
         connections_max: CONNECTIONS_MAX,
-        message_bytes_max: realm.config.limits.message_bytes_max,
+        message_bytes_max: realm.reloader.running().limits.message_bytes_max,
         // Lines of a trace are for those who are there.
         history: crate::config::History { messages_max: 0, ..Default::default() },
         ..Default::default()

@@ -14,7 +14,6 @@ use crate::shard::{Control, Postbox};
 pub struct Publisher {
     postbox: Postbox,
     control: Arc<Control>,
-    message_bytes_max: usize,
 }
 
 /// Why a message was not published.
@@ -32,8 +31,8 @@ pub enum PublishError {
 }
 
 impl Publisher {
-    pub(super) const fn new(postbox: Postbox, control: Arc<Control>, message_bytes_max: usize) -> Self {
-        Self { postbox, control, message_bytes_max }
+    pub(super) const fn new(postbox: Postbox, control: Arc<Control>) -> Self {
+        Self { postbox, control }
     }
 
     /// The way to the shards.
@@ -50,8 +49,9 @@ impl Publisher {
         if self.control.is_over() {
             return Err(PublishError::Ended);
         }
-        if payload.len() > self.message_bytes_max {
-            return Err(PublishError::TooBig(payload.len(), self.message_bytes_max));
+        let bytes_max = self.control.message_bytes_max();
+        if payload.len() > bytes_max {
+            return Err(PublishError::TooBig(payload.len(), bytes_max));
         }
         if self.postbox.publish(topic, kind, payload) { Ok(()) } else { Err(PublishError::Full) }
     }
@@ -59,6 +59,7 @@ impl Publisher {
 
 impl fmt::Debug for Publisher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Publisher").field("message_bytes_max", &self.message_bytes_max).finish_non_exhaustive()
+        let bytes_max = self.control.message_bytes_max();
+        f.debug_struct("Publisher").field("message_bytes_max", &bytes_max).finish_non_exhaustive()
     }
 }

@@ -26,19 +26,13 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    /// Starts it. Zero for `memory_free_bytes_min` means that memory is not looked at.
-    pub(super) fn start(
-        control: Arc<Control>,
-        metrics: Metrics,
-        memory_free_bytes_min: usize,
-    ) -> Result<Self, StartError> {
+    /// Starts it.
+    pub(super) fn start(control: Arc<Control>, metrics: Metrics) -> Result<Self, StartError> {
         let (stop, stopped) = mpsc::channel::<()>();
         let run = move || {
             let mut shedding = Shedding::default();
             loop {
-                if memory_free_bytes_min > 0 {
-                    look_at_memory(&control, memory_free_bytes_min as u64);
-                }
+                look_at_memory(&control, control.live().limits.memory_free_bytes_min as u64);
                 let struck = LIMITS.map(|limit| metrics.total(|shard| shard.struck(limit)));
                 shedding.look(Instant::now(), struck).into_iter().for_each(Said::log);
                 if stopped.recv_timeout(PERIOD) != Err(RecvTimeoutError::Timeout) {
@@ -60,8 +54,11 @@ impl Drop for Watch {
     }
 }
 
-/// Nobody is let in while memory is short, until there is a quarter more than the least.
+/// Nobody is let in while memory is short, until there is a quarter more than the least. With zero it never is.
 fn look_at_memory(control: &Control, min: u64) {
+    if min == 0 {
+        return control.set_starved(false);
+    }
     let Some(free) = host::free_bytes() else { return };
     let enough = if control.is_starved() { min.saturating_add(min / 4) } else { min };
     control.set_starved(free < enough);
@@ -145,6 +142,9 @@ mod tests {
         look_at_memory(&control, u64::MAX);
         assert!(control.is_starved());
         look_at_memory(&control, 1);
+        assert!(!control.is_starved());
+        look_at_memory(&control, u64::MAX);
+        look_at_memory(&control, 0);
         assert!(!control.is_starved());
     }
 }

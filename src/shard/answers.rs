@@ -117,7 +117,7 @@ impl Core {
         }
     }
 
-    fn is_call(&self, id: ConnId) -> bool {
+    pub(super) fn is_call(&self, id: ConnId) -> bool {
         self.table.get(id).is_some_and(|connection| connection.protocol == Protocol::Grpc)
     }
 

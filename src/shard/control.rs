@@ -45,6 +45,7 @@ pub struct Control {
     handshakes: AtomicUsize,
     /// What each client address has.
     addresses: Addresses,
+    message_bytes_max: AtomicUsize,
     /// There is too little memory for more connections.
     starved: AtomicBool,
     /// What may be replaced, and how often it was.
@@ -74,6 +75,7 @@ impl Control {
             accepts: SharedRate::default(),
             handshakes: AtomicUsize::new(0),
             addresses: Addresses::default(),
+            message_bytes_max: AtomicUsize::new(limits.message_bytes_max),
             starved: AtomicBool::new(false),
             live: Mutex::new(Arc::new(live)),
             live_version: AtomicU64::new(0),
@@ -88,8 +90,15 @@ impl Control {
 
     /// Replaces it. Ring the doorbells afterwards.
     pub fn replace(&self, live: Live) {
+        self.message_bytes_max.store(live.limits.message_bytes_max, Ordering::Relaxed);
         *self.live.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(live);
         self.live_version.fetch_add(1, Ordering::Release);
+    }
+
+    /// Bytes of one message, for those who are no shard.
+    #[must_use]
+    pub fn message_bytes_max(&self) -> usize {
+        self.message_bytes_max.load(Ordering::Relaxed)
     }
 
     /// How often it was replaced.

@@ -10,7 +10,7 @@ use super::control::{Control, Phase};
 use super::entrance::Entrance;
 use super::groups::Share;
 use super::latency::Latencies;
-use super::live::Live;
+use super::live::{Hurry, Live};
 use super::log::{Ended, PeerLog};
 use super::mail::{Mail, OwnMail, Publication};
 use super::orders::Orders;
@@ -21,6 +21,7 @@ use super::permits::Rulings;
 use super::spans::Spans;
 use super::table::Table;
 use crate::app::files::{Desk, Done};
+use crate::app::router::News;
 use crate::app::{Effect, Router, Subject};
 use crate::buf::{Outbox, Outboxes};
 use crate::close::CloseReason;
@@ -96,6 +97,10 @@ pub struct Core {
     pub(super) drain: Option<Drain>,
     /// Connections may still come in.
     pub(super) listening: bool,
+    /// Deadlines have come nearer.
+    pub(super) hurry: Option<Hurry>,
+    /// Since when there is an idle timeout.
+    pub(super) idle_since: Tick,
 
     /// Frames of connections' own that this batch sends; at its end, those of the connection at hand.
     pub(super) out: Vec<u8>,
@@ -264,6 +269,8 @@ impl Core {
             phase: Phase::Running,
             drain: None,
             listening: true,
+            hurry: None,
+            idle_since: Tick(0),
             out: Vec::new(),
             out_start: 0,
             corked: None,
@@ -427,13 +434,17 @@ impl Core {
         let mut close = None;
         let mut effects = std::mem::take(&mut self.effects);
         let opens_stream = self.opens_stream(id);
-        let mut wishes = Vec::new();
+        let (mut wishes, mut refused) = (Vec::new(), Vec::new());
         for effect in effects.drain(..) {
             match effect {
                 Effect::Publish(message) => close = close.or(self.publish_said(id, message).err()),
                 Effect::Announce(message) => self.publish_about(id, message),
                 Effect::Subscribe(topic, how) if opens_stream => wishes.push((topic, how)),
-                Effect::Subscribe(topic, how) => close = close.or(self.subscribe(id, &topic, how).err()),
+                Effect::Subscribe(topic, how) => {
+                    if let Err(why) = self.subscribe(id, &topic, how) {
+                        refused.push((topic, why));
+                    }
+                }
                 Effect::Unsubscribe(topic) => self.unsubscribe(id, &topic),
                 Effect::PublishFor(message, number, key) => self.publish_for(id, message, key, number),
                 Effect::Close(reason) => close = close.or(Some(reason)),
@@ -448,6 +459,13 @@ impl Core {
         self.effects = effects;
         if opens_stream {
             close = close.or(self.open_stream(id, wishes).err());
+        }
+        for (topic, why) in refused {
+            if self.is_call(id) {
+                self.tell_handler(id, News::NotSubscribed(&topic, why));
+            } else {
+                close = close.or(Some(why.reason()));
+            }
         }
         close
     }

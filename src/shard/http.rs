@@ -64,19 +64,20 @@ pub(super) struct Later {
     head_only: bool,
     version: Version,
     origin: Option<Box<[u8]>>,
+    credentials: bool,
 }
 
 impl Later {
     /// Keeps what this says.
     pub(super) fn of(reply: Reply<'_>) -> Self {
-        let Reply { keep_alive, version, head_only, origin, .. } = reply;
-        Self { keep_alive, version, head_only, origin: origin.map(Into::into) }
+        let Reply { keep_alive, version, head_only, origin, credentials, .. } = reply;
+        Self { keep_alive, version, head_only, origin: origin.map(Into::into), credentials }
     }
 
     /// What it says, at this date.
     pub(super) fn reply(&self, date: Date) -> Reply<'_> {
-        let (keep_alive, version, head_only) = (self.keep_alive, self.version, self.head_only);
-        Reply { keep_alive, version, head_only, date, origin: self.origin.as_deref() }
+        let Self { keep_alive, version, head_only, credentials, .. } = *self;
+        Reply { keep_alive, version, head_only, date, origin: self.origin.as_deref(), credentials }
     }
 }
 

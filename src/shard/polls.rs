@@ -75,7 +75,7 @@ impl Core {
         if let Some(connection) = self.table.get_mut(id) {
             connection.extra.get_or_insert_default().several = Some(Box::new(several));
         }
-        wishes.iter().try_for_each(|(topic, how)| self.subscribe(id, topic, how.clone()))
+        Ok(wishes.iter().try_for_each(|(topic, how)| self.subscribe(id, topic, how.clone()))?)
     }
 
     fn poll(&mut self, id: ConnId) -> Option<(&mut Poll, &mut Several)> {

@@ -192,10 +192,11 @@ impl Requests<'_> {
     /// How the answer has to be, for whoever asks.
     fn reply_to<'h>(&self, head: &Head<'_>, caller: Caller<'h>) -> Reply<'h> {
         let origin = if let Caller::Friend(origin) = caller { Some(origin) } else { None };
+        let credentials = origin.is_some_and(|origin| self.policy.origins.lists(origin));
         let reply = head.reply(self.date);
         // In a drain each answer is a connection's last: whoever pools connections hears of it before they close.
         let keep_alive = reply.keep_alive && (self.version.is_some() || !self.is_draining);
-        Reply { origin, keep_alive, version: self.version.unwrap_or(reply.version), ..reply }
+        Reply { origin, credentials, keep_alive, version: self.version.unwrap_or(reply.version), ..reply }
     }
 
     /// The route of a path, and what its parameter stands for.

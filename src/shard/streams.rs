@@ -182,8 +182,8 @@ impl Core {
         let topics = several.topics.clone();
         self.say(id, &start);
         for (topic, how) in topics.iter().zip(how) {
-            if let Err(reason) = self.subscribe(id, topic, how) {
-                self.doomed.push((id, reason, "a topic of the stream cannot be had"));
+            if let Err(why) = self.subscribe(id, topic, how) {
+                self.doomed.push((id, why.reason(), "a topic of the stream cannot be had"));
                 return;
             }
         }

@@ -4,13 +4,11 @@ use super::connection::{Extra, Membership};
 use super::core::Core;
 use super::mail::{About, Request};
 use super::pace::Pace;
-use crate::app::Subscribe;
-use crate::close::CloseReason;
+use crate::app::{NotSubscribed, Subscribe};
 use crate::hub::Group;
 use crate::hub::members::Interest;
 use crate::id::ConnId;
 use crate::message::Topic;
-use crate::rule::Limit;
 use crate::time::Clock;
 
 impl Core {
@@ -18,7 +16,7 @@ impl Core {
     /// for a few at most, so those that must follow are bounded too.
     const REQUESTS_MAX: usize = 64 * 1024;
 
-    pub(super) fn subscribe(&mut self, id: ConnId, topic: &Topic, how: Subscribe) -> Result<(), CloseReason> {
+    pub(super) fn subscribe(&mut self, id: ConnId, topic: &Topic, how: Subscribe) -> Result<(), NotSubscribed> {
         let Some(connection) = self.table.get(id) else { return Ok(()) };
         let group = how.group.as_ref();
         let key = self.members.key(topic, group);
@@ -26,23 +24,19 @@ impl Core {
             return Ok(());
         }
         if topic.as_str().len() > self.limits.topic_bytes_max {
-            self.metrics.strike(Limit::TopicBytesMax);
-            return Err(CloseReason::Policy);
+            return self.not_subscribed(NotSubscribed::TopicTooLong);
         }
         if connection.memberships().count() >= self.limits.subscriptions_max {
-            self.metrics.strike(Limit::SubscriptionsMax);
-            return Err(CloseReason::Policy);
+            return self.not_subscribed(NotSubscribed::TooMany);
         }
         let owner = topic.owner(self.shards);
         if self.mail.peers[usize::from(owner.0)].requests.staged() >= Self::REQUESTS_MAX {
-            self.metrics.strike(Limit::MailboxCapacity);
-            return Err(CloseReason::TryAgainLater);
+            return self.not_subscribed(NotSubscribed::Busy);
         }
         let wire = connection.encoder().wire;
         let begins_later = Self::begins_later(connection.protocol, &how);
         let Some(joined) = self.members.join(topic, group, id.index(), wire, how.echo, begins_later) else {
-            self.metrics.strike(Limit::TopicsMax);
-            return Err(CloseReason::TryAgainLater);
+            return self.not_subscribed(NotSubscribed::NoRoom);
         };
         let membership = Membership { topic: joined.topic, position: joined.position };
         if let Some(connection) = self.table.get_mut(id) {
@@ -63,6 +57,11 @@ impl Core {
             self.share_out(joined.topic);
         }
         Ok(())
+    }
+
+    fn not_subscribed(&self, why: NotSubscribed) -> Result<(), NotSubscribed> {
+        self.metrics.strike(why.limit());
+        Err(why)
     }
 
     pub(super) fn unsubscribe(&mut self, id: ConnId, topic: &Topic) {

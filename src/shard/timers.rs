@@ -59,6 +59,7 @@ impl<B: Backend> Shard<B> {
             self.pay(pace);
         }
         self.core.hand_out_leaves(pace);
+        self.core.hurry_all(pace);
         while pace.more() {
             let core = &mut self.core;
             let Some(index) = core.wheel.pop(&mut core.table, core.tick) else { return };
@@ -227,7 +228,7 @@ impl Core {
             && flags.has(Flags::OPEN)
             && !limits.idle_timeout.is_zero()
             && !connection.protocol.is_http()
-            && passed(extra.spoke.later(ticks(limits.idle_timeout)))
+            && passed(extra.spoke.max(self.idle_since).later(ticks(limits.idle_timeout)))
         {
             return Due::Close(CloseReason::IdleTimeout);
         }

@@ -163,6 +163,7 @@ class Server:
             assert match, f"asked for {asked}, it listens on {url}"
             assert int(match[1]) != 0, f"port 0 in {url}"
             ports[asked] = int(match[1])
+        self.admin_port = int(re.search(r":(\d+)", found[-1].split("://")[1])[1]) if extra else None
         return ports
 
 

@@ -286,6 +286,8 @@ class Ask(unittest.TestCase):
         self.assertIn("POST", answer.fields["access-control-allow-methods"])
         self.assertIn("Idempotency-Key", answer.fields["access-control-allow-headers"])
         self.assertIn("Origin", answer.fields["vary"])
+        self.assertEqual(answer.fields["access-control-allow-credentials"], "true")
+        self.assertEqual(answer.fields["access-control-max-age"], "600")
         answer = curl("/topics/t", "-H", f"Origin: {FRIEND}", "--data", "x")
         self.assertEqual(answer.fields["access-control-allow-origin"], FRIEND)
         self.assertIn("Holdline-Cursor", answer.fields["access-control-expose-headers"])

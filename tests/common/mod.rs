@@ -8,6 +8,7 @@
     reason = "each test uses a part of it; a test that cannot get what it needs has failed"
 )]
 
+pub mod operator;
 pub mod wire;
 
 use std::io::{ErrorKind, Read, Write};

@@ -4,7 +4,9 @@
 //! which knows when; the rest is written here.
 
 use super::{CALLS, check_key, decode, no_payload, send};
-use crate::app::{Context, Handler, NotPublished, Offers, Published, Refusal, Request, Status, Subscribe};
+use crate::app::{
+    Context, Handler, NotPublished, NotSubscribed, Offers, Published, Refusal, Request, Status, Subscribe,
+};
 use crate::codec::grpc::generated::edge::{
     self, ClientFrame, ServerFrame, client_frame, publish, server_frame, subscribe,
 };
@@ -148,6 +150,14 @@ impl Handler for Connect {
             }
             Err(why) => refuse(number, why.into(), context),
         }
+        state.end_if_done(context);
+    }
+
+    fn not_subscribed(&mut self, state: &mut Connected, topic: &Topic, why: NotSubscribed, context: &mut Context<'_>) {
+        let refusal = Refusal::from(why);
+        // What asked for it has been answered with nothing yet, and its number is not known any more.
+        let message = format!("{}: {}", topic.as_str(), refusal.message);
+        refuse(0, Refusal { message, ..refusal }, context);
         state.end_if_done(context);
     }
 

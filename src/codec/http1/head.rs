@@ -279,7 +279,7 @@ impl<'a> Head<'a> {
     pub fn reply(&self, date: Date) -> Reply<'static> {
         let (keep_alive, head_only) = (self.keep_alive, self.method == "HEAD");
         let version = if self.modern { Version::Http11 } else { Version::Http10 };
-        Reply { keep_alive, head_only, version, date, origin: None }
+        Reply { keep_alive, head_only, version, ..Reply::last(date) }
     }
 
     /// The value of the first field of that name.

@@ -30,13 +30,18 @@ pub struct Reply<'a> {
     pub date: Date,
     /// The other site whose page asks, and may read the answer (CORS).
     pub origin: Option<&'a [u8]>,
+    /// It may do so with its visitor's cookies and the like, as one that was named and not merely let in with all.
+    pub credentials: bool,
 }
+
+/// What a page of another site may read beside the fields that all may.
+const EXPOSED: &str = "Holdline-Cursor, Retry-After";
 
 impl Reply<'_> {
     /// The last answer of a connection.
     #[must_use]
     pub const fn last(date: Date) -> Self {
-        Self { keep_alive: false, head_only: false, version: Version::Http11, date, origin: None }
+        Self { keep_alive: false, head_only: false, version: Version::Http11, date, origin: None, credentials: false }
     }
 }
 
@@ -164,7 +169,9 @@ fn write_http2<'f>(
     });
     let origin = reply.origin.map(|origin| {
         let allows = [(&b"access-control-allow-origin"[..], origin), (b"vary", b"Origin")];
-        allows.into_iter().chain([(&b"access-control-expose-headers"[..], &b"Holdline-Cursor"[..])])
+        let credentials = reply.credentials.then_some((&b"access-control-allow-credentials"[..], &b"true"[..]));
+        let exposes = (&b"access-control-expose-headers"[..], EXPOSED.as_bytes());
+        allows.into_iter().chain([exposes]).chain(credentials)
     });
     let date = [(&b"date"[..], reply.date.as_bytes())];
     let all = own.chain(lines).chain(origin.into_iter().flatten()).chain(date);
@@ -205,7 +212,11 @@ fn write_fields(extra: &[(&str, &str)], reply: Reply<'_>, out: &mut Vec<u8>) {
     }
     if let Some(origin) = reply.origin {
         write_field("Access-Control-Allow-Origin", origin, out);
-        out.extend_from_slice(b"Vary: Origin\r\nAccess-Control-Expose-Headers: Holdline-Cursor\r\n");
+        write_field("Vary", b"Origin", out);
+        write_field("Access-Control-Expose-Headers", EXPOSED.as_bytes(), out);
+        if reply.credentials {
+            write_field("Access-Control-Allow-Credentials", b"true", out);
+        }
     }
     out.extend_from_slice(b"Date: ");
     out.extend_from_slice(reply.date.as_bytes());
@@ -303,6 +314,9 @@ mod tests {
         let reply = Reply { origin: Some(b"https://app.example"), ..goes_on() };
         let page = text(|out| write_page(200, "text/plain", b"", &[], reply, out));
         assert!(page.contains("\r\nAccess-Control-Allow-Origin: https://app.example\r\nVary: Origin\r\n"), "{page}");
-        assert!(page.contains("\r\nAccess-Control-Expose-Headers: Holdline-Cursor\r\n"), "{page}");
+        assert!(page.contains("\r\nAccess-Control-Expose-Headers: Holdline-Cursor, Retry-After\r\n"), "{page}");
+        assert!(!page.contains("Credentials"), "{page}");
+        let page = text(|out| write_page(200, "text/plain", b"", &[], Reply { credentials: true, ..reply }, out));
+        assert!(page.contains("\r\nAccess-Control-Allow-Credentials: true\r\n"), "{page}");
     }
 }

@@ -6,10 +6,11 @@ use serde_json::{Map, Value, json};
 
 use super::Realm;
 use crate::codec::json::{write_error, write_number, write_string};
-use crate::config::{Config, effective};
+use crate::config::{Difference, effective};
 use crate::id::ShardId;
 use crate::message::{Cursor, Epoch, Topic};
 use crate::rule::Limit;
+use crate::server::reload::ReloadError;
 use crate::shard::orders::Item;
 
 /// An error.
@@ -90,10 +91,20 @@ pub(super) fn config(realm: &Realm) -> Vec<u8> {
     line(&json!({ "config": settings(realm) }))
 }
 
+/// What a reload came to.
+pub(super) fn reloaded(result: &Result<Difference, ReloadError>) -> (u16, Vec<u8>) {
+    match result {
+        Ok(Difference { changed, at_start }) => (200, line(&json!({ "changed": changed, "at_start": at_start }))),
+        Err(error) => {
+            let message = format!("nothing has changed: {error}");
+            let error = json!({ "code": "bad_configuration", "message": message, "problems": error.lines() });
+            (422, line(&json!({ "error": error })))
+        }
+    }
+}
+
 fn settings(realm: &Realm) -> Map<String, Value> {
-    let live = realm.control.live();
-    let config = Config { limits: (*live.limits).clone(), ..realm.config.clone() };
-    effective(&config).collect()
+    effective(&realm.reloader.running()).collect()
 }
 
 fn seconds(period: Duration) -> f64 {

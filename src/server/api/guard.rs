@@ -27,7 +27,8 @@ impl Guard {
             let message = "this listener is local: ask it as localhost, or by its address";
             return Err(refusal(403, "host", message));
         }
-        let changes = !matches!(&*ask.method, "GET" | "HEAD");
+        // Reading the configuration again does what an operator has written, whoever asks for it.
+        let changes = !matches!(&*ask.method, "GET" | "HEAD") && *ask.path != *super::RELOAD;
         let is_json = ask.content_type.as_deref().is_some_and(is_json);
         if changes && !is_json && !ask.is_marked {
             let message = "send it with Content-Type: application/json, or with a field X-Holdline: 1";

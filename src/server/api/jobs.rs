@@ -137,6 +137,11 @@ impl Worker {
                 let body = answers::limits(&self.desk.realm);
                 self.answer(asker, 200, body);
             }
+            Wish::Reload => {
+                // It reads a file, for which this thread is there.
+                let (status, body) = answers::reloaded(&self.desk.realm.reloader.reload());
+                self.answer(asker, status, body);
+            }
             Wish::Config => {
                 let body = answers::config(&self.desk.realm);
                 self.answer(asker, 200, body);

@@ -24,11 +24,11 @@ use crossbeam::channel::Sender;
 use crate::app::Refusal;
 use crate::app::Router;
 use crate::app::site::Ask;
-use crate::config::Config;
 use crate::id::ConnId;
 use crate::metrics::Metrics;
 use crate::server::admin::PhaseCell;
 use crate::server::drainer::Drainer;
+use crate::server::reload::Reloader;
 use crate::shard::orders::Target;
 use crate::shard::{Control, Postbox};
 
@@ -38,6 +38,9 @@ use self::wish::Wish;
 use self::worker::Worker;
 
 pub(super) use self::worker::Thread;
+
+/// Where the configuration is read again. It says nothing itself, so it needs no body.
+const RELOAD: &str = "/reload";
 
 /// What the worker is told.
 enum Event {
@@ -53,8 +56,8 @@ enum Event {
 
 /// What there is to be seen and done.
 pub(super) struct Realm {
-    /// The configuration that the server was started with.
-    pub(super) config: Config,
+    /// The configuration that runs, and the way to another one.
+    pub(super) reloader: Arc<Reloader>,
     pub(super) control: Arc<Control>,
     pub(super) metrics: Metrics,
     pub(super) phase: Arc<PhaseCell>,

@@ -10,6 +10,7 @@
 //! | `POST /api/publish` | a message |
 //! | `GET`, `POST /api/drain` | sends all clients away |
 //! | `GET /api/limits`, `GET /api/config` | what is set |
+//! | `POST /reload` | reads the configuration again |
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -57,6 +58,8 @@ pub(super) enum Wish {
     Limits,
     /// To know the configuration.
     Config,
+    /// To have it read again.
+    Reload,
 }
 
 /// How fast clients are sent away.
@@ -78,7 +81,7 @@ const READ_OR_DELETE: &str = "GET, HEAD, DELETE, OPTIONS";
 pub(super) fn methods(path: &str) -> Option<&'static str> {
     Some(match path {
         CONNECTIONS | TOPICS | "/api/limits" | "/api/config" => READ,
-        "/api/kick" | "/api/publish" => WRITE,
+        "/api/kick" | "/api/publish" | super::RELOAD => WRITE,
         "/api/drain" => "GET, HEAD, POST, DELETE, OPTIONS",
         _ if below(path, CONNECTIONS).or_else(|| below(path, TOPICS)).is_some() => READ_OR_DELETE,
         _ => return None,
@@ -122,9 +125,10 @@ impl Wish {
             "/api/publish" => body::<Publish>(ask)?.read(realm)?,
             "/api/drain" if is_read => Self::DrainState,
             "/api/drain" if &*ask.method == "DELETE" => Self::Undrain,
-            "/api/drain" => Self::Drain(body_or::<Drain>(ask)?.read(realm.config.drain)?),
+            "/api/drain" => Self::Drain(body_or::<Drain>(ask)?.read(realm.reloader.running().drain)?),
             "/api/limits" => Self::Limits,
             "/api/config" => Self::Config,
+            super::RELOAD => Self::Reload,
             _ => return Err(refusal(404, "not_found", "there is nothing at this path")),
         })
     }

@@ -450,3 +450,22 @@ fn a_member_without_a_window_has_no_share() {
     scene.seen();
     assert_eq!(messages(&scene.bodies[&1]), 2);
 }
+
+#[test]
+fn a_subscription_too_many_is_told_and_the_call_goes_on() {
+    let mut scene = Scene::with(Limits { subscriptions_max: 1, ..Limits::default() }, 1 << 20);
+    let join = |topic: &str| {
+        let wish = Subscribe { topic: topic.to_owned(), ..Subscribe::default() };
+        message(&ClientFrame { id: 7, frame: Some(client_frame::Frame::Subscribe(wish)) })
+    };
+    scene.send(&[call(1, CONNECT), data(1, 0, &join("one")), data(1, 0, &join("two")), data(1, 0, &publication(9))]);
+    let seen = scene.seen();
+    assert!(!seen.last().unwrap().ends_with(" end"), "{seen:?}");
+    let body = &scene.bodies[&1];
+    for said in [&b"\x11subscriptions_max"[..], b"two: this connection has as many"] {
+        assert!(body.windows(said.len()).any(|part| part == said), "{}", body.escape_ascii());
+    }
+    // That of the first one, the error, and the place of the publication.
+    assert_eq!(messages(body), 3);
+    assert_eq!(scene.metrics.total(|shard| shard.struck(crate::rule::Limit::SubscriptionsMax)), 1);
+}

@@ -1,0 +1,213 @@
+//! Another configuration for a running server: read as at the start, checked as a whole, and then followed by all shards at
+//! once, or not at all.
+
+use std::sync::{Arc, Mutex};
+
+use super::{StartError, live, lock, ring_all};
+use crate::config::{Config, Difference, Problem};
+use crate::logging;
+use crate::mailbox::Doorbell;
+use crate::shard::Control;
+
+/// Reads the configuration anew, from where it came at the start.
+pub type Source = Box<dyn Fn() -> Result<Config, Vec<Problem>> + Send>;
+
+/// Why a configuration was not taken on. The one that runs goes on.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadError {
+    /// It is wrong, in these ways.
+    #[error("{}", first_of(.0))]
+    Wrong(Vec<Problem>),
+    /// What it names cannot be had.
+    #[error(transparent)]
+    Failed(#[from] StartError),
+    /// Nobody has said where it comes from.
+    #[error("there is nowhere to read a configuration from, in this program: it was started without a source")]
+    NoSource,
+}
+
+impl ReloadError {
+    /// One line for each thing that is wrong.
+    #[must_use]
+    pub fn lines(&self) -> Vec<String> {
+        match self {
+            Self::Wrong(problems) => problems.iter().map(Problem::to_string).collect(),
+            other => vec![other.to_string()],
+        }
+    }
+}
+
+fn first_of(problems: &[Problem]) -> String {
+    let first = problems.first().map_or_else(String::new, Problem::to_string);
+    if problems.len() > 1 { format!("{first} (the first of {} errors)", problems.len()) } else { first }
+}
+
+/// The configuration of a running server, and the way to another one. It may be asked from any thread, and reads files.
+pub struct Reloader {
+    /// Of what the server was started from, and what of later ones could be followed.
+    running: Mutex<Arc<Config>>,
+    source: Mutex<Option<Source>>,
+    control: Arc<Control>,
+    doorbells: Arc<[Arc<Doorbell>]>,
+}
+
+impl Reloader {
+    pub(super) fn new(config: &Config, control: Arc<Control>, doorbells: Arc<[Arc<Doorbell>]>) -> Self {
+        let running = Mutex::new(Arc::new(config.clone()));
+        Self { running, source: Mutex::default(), control, doorbells }
+    }
+
+    /// The configuration that runs.
+    #[must_use]
+    pub fn running(&self) -> Arc<Config> {
+        Arc::clone(&lock(&self.running))
+    }
+
+    /// Says where [`Reloader::reload`] reads from.
+    pub fn read_from(&self, source: Source) {
+        *lock(&self.source) = Some(source);
+    }
+
+    /// Reads the configuration anew and takes it on. The log hears what came of it.
+    ///
+    /// # Errors
+    /// When it is wrong: nothing has changed then.
+    pub fn reload(&self) -> Result<Difference, ReloadError> {
+        let source = lock(&self.source);
+        let read = source.as_ref().map_or(Err(ReloadError::NoSource), |read| read().map_err(ReloadError::Wrong));
+        // What two readers have read must not be taken on in another order.
+        let result = read.and_then(|config| self.take_on(config));
+        drop(source);
+        match &result {
+            Ok(difference) => log(difference),
+            Err(error) => {
+                error.lines().iter().take(Self::LINES_MAX).for_each(|line| tracing::error!("not reloaded: {line}"));
+            }
+        }
+        result
+    }
+
+    /// Errors that the log hears of at most.
+    const LINES_MAX: usize = 20;
+
+    /// Takes a configuration on.
+    ///
+    /// # Errors
+    /// When it does not fit to what cannot change, or what it names cannot be had: nothing has changed then.
+    pub fn take_on(&self, config: Config) -> Result<Difference, ReloadError> {
+        let mut running = lock(&self.running);
+        let (config, difference) = config.over(&running).map_err(ReloadError::Wrong)?;
+        let live = live(&config)?;
+        self.control.replace(live);
+        ring_all(&self.doorbells);
+        logging::follow(&config.log_filter);
+        *running = Arc::new(config);
+        Ok(difference)
+    }
+}
+
+fn log(difference: &Difference) {
+    let Difference { changed, at_start } = difference;
+    if difference.is_empty() {
+        return tracing::info!("configuration read again: nothing is different");
+    }
+    tracing::info!(changed = changed.join(" "), "configuration reloaded");
+    if !at_start.is_empty() {
+        tracing::warn!(
+            keys = at_start.join(" "),
+            "these settings change at the next start only: drain this server then"
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+    use super::*;
+    use crate::config::Loader;
+
+    /// Applied by the server itself, or looked at only while a configuration is checked.
+    const NOT_OF_SHARDS: [&str; 2] = ["insecure", "log.level"];
+
+    fn load(text: &str) -> Result<Config, Vec<Problem>> {
+        let mut loader = Loader::new();
+        loader.text("h.toml".as_ref(), text);
+        loader.finish()
+    }
+
+    fn reloader(text: &str) -> Reloader {
+        let config = load(text).unwrap();
+        let control = Arc::new(Control::new(live(&config).unwrap()));
+        Reloader::new(&config, control, Arc::default())
+    }
+
+    /// Some other value for a key than its default, in a file that is right. A key whose values look otherwise needs one here.
+    fn other(key: &str) -> Config {
+        let default = Config::default();
+        let set = |value: &str| match key.split_once('.') {
+            Some((table, name)) => load(&format!("[{table}]\n{name} = {value}\n")),
+            None => load(&format!("{key} = {value}\n")),
+        };
+        // What mends a word that is none names the words.
+        let mend = set("\"?\"").err().map_or_else(String::new, |problems| problems[0].mend.clone());
+        let words = mend.split_whitespace().map(|word| format!("{word:?}"));
+        let values = [
+            "true",
+            "false",
+            "3",
+            "77",
+            "1000",
+            "5000",
+            "100000",
+            "\"2GiB\"",
+            "\"7s\"",
+            "\"1m\"",
+            "\"/srv\"",
+            "\"127.0.0.1:7\"",
+            "[\"http://127.0.0.1:7\"]",
+            "[\"https://a.example\"]",
+            "[\"10.0.0.0/8\"]",
+        ];
+        let mut configs = words.chain(values.map(str::to_owned)).filter_map(|value| set(&value).ok());
+        let other = configs.find(|config| *config != default);
+        other.unwrap_or_else(|| panic!("no value here is one of {key}: add one"))
+    }
+
+    /// The promise that nothing is silently ignored: each key of the table is told as one of the next start, or it reaches
+    /// what shards follow.
+    #[test]
+    fn every_key_waits_for_the_next_start_or_reaches_the_shards() {
+        let default = Config::default();
+        let seen = |config: &Config| format!("{:?}", live(config).unwrap());
+        for key in crate::config::keys() {
+            let (effective, difference) = other(key).over(&default).unwrap();
+            if difference.at_start == [key] {
+                assert_eq!((&effective, difference.changed.len()), (&default, 0), "{key}");
+                continue;
+            }
+            assert_eq!((&difference.changed[..], difference.at_start.len()), (&[key.to_owned()][..], 0), "{key}");
+            let reaches = seen(&effective) != seen(&default);
+            assert_eq!(reaches, !NOT_OF_SHARDS.contains(&key), "{key}");
+        }
+    }
+
+    #[test]
+    fn a_configuration_is_taken_on_as_a_whole_or_not_at_all() {
+        let reloader = reloader("drain = \"1s\"\n");
+        assert!(matches!(reloader.reload(), Err(ReloadError::NoSource)));
+        reloader.read_from(Box::new(|| load("drain = \"2s\"\nshards = 7\n[topics.\"a/*\"]\nrate = 5\n")));
+        let difference = reloader.reload().unwrap();
+        assert_eq!(difference.changed, ["drain", "topics.\"a/*\""]);
+        assert_eq!(difference.at_start, ["shards"]);
+        let live = reloader.control.live();
+        assert_eq!((live.drain.as_secs(), live.rules.of("a/b").rate), (2, 5));
+        reloader.read_from(Box::new(|| load("drain = \"3s\"\n[topics.\"a/*\"]\nrat = 6\n")));
+        let error = reloader.reload().unwrap_err();
+        let said = "unknown key topics.\"a/*\".rat, h.toml line 3: did you mean rate?";
+        assert_eq!(error.lines(), [said]);
+        let live = reloader.control.live();
+        assert_eq!((live.drain.as_secs(), live.rules.of("a/b").rate), (2, 5), "half of it is none of it");
+        assert_eq!(reloader.running().drain.as_secs(), 2);
+    }
+}
