@@ -244,7 +244,12 @@ fn operators_reload_over_http_too() {
         let problem = body["error"]["problems"][problem].as_str().unwrap();
         assert!(problem.starts_with(said) && problem.contains(&place(line)), "{problem}");
     }
-    assert_eq!(Client::websocket(served.address(), "/echo").stream.peer_addr().unwrap(), served.address());
+    let mut scrape = Client::connect(served.program.address(1).parse().unwrap());
+    scrape.send_raw(b"GET /metrics HTTP/1.0\r\n\r\n");
+    let metrics = String::from_utf8(scrape.exactly(usize::MAX)).unwrap();
+    for line in ["config_reloads_total{result=\"followed\"} 2", "config_reloads_total{result=\"refused\"} 1"] {
+        assert!(metrics.contains(&format!("holdline_{line}\n")), "{line}: {metrics}");
+    }
 }
 
 /// Publishers and subscribers go on while the server is asked for another configuration a hundred times, some of them

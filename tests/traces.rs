@@ -3,9 +3,16 @@
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test that cannot get what it needs has failed")]
 
 mod common;
+#[path = "common/program.rs"]
+mod program;
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::thread;
 
 use common::{Client, Running, backends, config};
 use holdline::app::standard_routes;
+use program::{Program, holdline};
 
 const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
 
@@ -23,7 +30,7 @@ fn ask(running: &Running, method: &str, path: &str, fields: &str, body: &str) ->
 
 fn rest(client: &mut Client) -> String {
     let mut bytes = Vec::new();
-    std::io::Read::read_to_end(&mut client.stream, &mut bytes).unwrap();
+    client.stream.read_to_end(&mut bytes).unwrap();
     String::from_utf8(bytes).unwrap()
 }
 
@@ -69,5 +76,69 @@ fn what_is_posted_keeps_its_trace() {
             let message: serde_json::Value = serde_json::from_str(&json.text()).unwrap();
             assert_eq!((message["text"].as_str(), message["traceparent"].as_str()), (Some(&*text), parent.as_deref()));
         }
+    }
+}
+
+/// Takes one request of a collector's clients, and returns its body.
+fn collect(listener: &TcpListener) -> serde_json::Value {
+    let mut reader = BufReader::new(listener.accept().unwrap().0);
+    let (mut line, mut length) = (String::new(), 0);
+    while line != "\r\n" {
+        line.clear();
+        reader.read_line(&mut line).unwrap();
+        length = line.strip_prefix("Content-Length: ").map_or(length, |value| value.trim().parse().unwrap());
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).unwrap();
+    reader.get_mut().write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}").unwrap();
+    serde_json::from_slice(&body).unwrap()
+}
+
+/// The whole way: a publisher's span, the server's own at the collector, and the one that subscribers are told.
+#[test]
+fn recorded_traces_reach_the_collector() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let collector = format!("http://{}", listener.local_addr().unwrap());
+    let mut command = holdline(&["serve", "--listen", "http://127.0.0.1:0", "--admin", "off", "--log-level", "off"]);
+    command.env("HOLDLINE_OTEL_ENDPOINT", collector);
+    let server = Program::start(command);
+    let collected = thread::spawn(move || collect(&listener));
+    let connect = |request: &str| {
+        let mut stream = TcpStream::connect(server.address(0)).unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
+        BufReader::new(stream)
+    };
+    let until = |reader: &mut BufReader<TcpStream>, part: &str| {
+        let mut line = String::new();
+        while !line.contains(part) {
+            line.clear();
+            assert_ne!(reader.read_line(&mut line).unwrap(), 0, "{part} was to come");
+        }
+        line
+    };
+    let mut lines = connect("GET /topics/news?stream=1 HTTP/1.1\r\nHost: a\r\n\r\n");
+    until(&mut lines, "\r\n");
+    // Its subscription is there when the owner says so.
+    while !until(&mut connect("GET /topics/news/info HTTP/1.1\r\nHost: a\r\n\r\n"), "{").contains("\"subscribers\":1") {
+    }
+    let recorded = PARENT.replace("-00f067aa0ba902b7-00", "-00f067aa0ba902b7-01");
+    let post =
+        format!("POST /topics/news HTTP/1.1\r\nHost: a\r\ntraceparent: {recorded}\r\nContent-Length: 2\r\n\r\nhi");
+    until(&mut connect(&post), "\"offset\":1");
+    let told = until(&mut lines, "traceparent");
+
+    let body = collected.join().unwrap();
+    let spans = body["resourceSpans"][0]["scopeSpans"][0]["spans"].as_array().unwrap().clone();
+    let [publish, deliver] = &spans[..] else { panic!("{spans:?}") };
+    assert_eq!((publish["name"].as_str(), deliver["name"].as_str()), (Some("publish news"), Some("deliver news")));
+    assert_eq!(publish["parentSpanId"], "00f067aa0ba902b7");
+    assert_eq!(deliver["parentSpanId"], publish["spanId"]);
+    assert!(spans.iter().all(|span| span["traceId"] == "4bf92f3577b34da6a3ce929d0e0e4736"));
+    let span = publish["spanId"].as_str().unwrap();
+    assert!(told.contains(&format!("\"traceparent\":\"00-4bf92f3577b34da6a3ce929d0e0e4736-{span}-01\"")), "{told}");
+    let time = |span: &serde_json::Value, name: &str| span[name].as_str().unwrap().parse::<u64>().unwrap();
+    for span in &spans {
+        let (begin, end) = (time(span, "startTimeUnixNano"), time(span, "endTimeUnixNano"));
+        assert!(begin > 1_700_000_000_000_000_000 && begin <= end && end - begin < 10_000_000_000, "{span}");
     }
 }

@@ -148,7 +148,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     // Before anything else is opened.
     let mut inherited = Inherited::from_environment().map_err(Failure::runtime)?;
     let config = args.configuration(Reading::First).map_err(|problems| Failure::usage(first_of(&problems)))?;
-    logging::start(config.log_format, &config.log_filter);
+    logging::start(&config);
     // Before the server says that it is ready: whoever sends a signal then must not find it deaf.
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR2])
         .map_err(|error| Failure::runtime(format_args!("cannot handle signals: {error}, at the start: try again")))?;

@@ -37,6 +37,7 @@ macro_rules! named {
     };
 }
 
+mod endpoint;
 mod filter;
 mod limits;
 mod listen;
@@ -57,6 +58,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use endpoint::Endpoint;
 pub use filter::{LogFilter, LogFilterError};
 pub use limits::{History, Http2Limits, Limits, OverRate};
 pub(crate) use listen::parse_query as parse_tcp_query;
@@ -103,6 +105,8 @@ pub struct Config {
     pub log_format: LogFormat,
     /// Which log lines are written.
     pub log_filter: LogFilter,
+    /// Where spans of traces are sent; `None`: nowhere.
+    pub collector: Option<Endpoint>,
     /// Which web pages may open a WebSocket.
     pub origins: Origins,
     /// WebSocket subprotocols that are spoken, best first.
@@ -136,6 +140,7 @@ impl Default for Config {
             upgrade_socket: None,
             log_format: LogFormat::default(),
             log_filter: LogFilter::default(),
+            collector: None,
             origins: Origins::default(),
             subprotocols: Vec::new(),
             deflate: true,

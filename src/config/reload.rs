@@ -12,9 +12,12 @@ const AT_START: &[&str] = &[
     "shards",
     "public",
     "log.format",
+    "otel.endpoint",
     // Tables and queues have their size.
     "limits.connections_max",
     "limits.mailbox_capacity",
+    // Clients were told, and connections do not keep what they were told.
+    "http2.streams_max",
 ];
 
 /// What is different about another configuration.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::endpoint::Collector;
 use super::filter::Filter;
 use super::lists::{Address, Listeners, NetworkList, OriginList, Subprotocols};
 use super::problem::Wrong;
@@ -109,6 +110,10 @@ settings! {
     /// error, warn, info, debug or trace, and levels of modules, such as info,holdline::shard=debug. HOLDLINE_LOG is the same
     /// in the environment.
     "log.level" => log_filter: Filter;
+
+    /// Where spans of recorded traces are sent, as OpenTelemetry has it: OTLP over HTTP as JSON, to a collector such as
+    /// http://127.0.0.1:4318. Empty: nowhere. A publication's traceparent says whether it is recorded.
+    "otel.endpoint" => collector: Collector;
 
     /// Networks of proxies whose header of the PROXY protocol (version 1 or 2) is believed, such as ["10.0.0.0/8"]. Listeners
     /// with proxy=on in their URL (http://0.0.0.0:8080?proxy=on) take connections from there only, and each must begin with

@@ -2,36 +2,45 @@
 //!
 //! Who logs never waits: lines go through a bounded queue to a thread that writes them, see [`writer`]. What peers can
 //! cause is rationed where it is said (`shard::log`), so that the queue is only full when nobody reads standard error.
+//! Spans of traces go to a collector too, where one is named, whatever the level: see [`otlp`].
 
+mod otlp;
 mod writer;
 
 use std::io;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
 
-use crate::config::{LogFilter, LogFormat};
+use crate::config::{Config, LogFilter, LogFormat};
+use otlp::Exporter;
 use writer::Lines;
 
 /// What of the process's log can be reached again.
 struct Log {
     filter: reload::Handle<EnvFilter, Registry>,
     lines: Lines,
+    exporter: Option<Exporter>,
 }
 
 static LOG: OnceLock<Log> = OnceLock::new();
 
-/// Sends log lines to standard error. A program that embeds this one can have a logger already; that one stays, and so
+/// Sends log lines to standard error, and spans to the collector. A program that embeds this one can have a logger already; that one stays, and so
 /// does the first of two.
-pub fn start(format: LogFormat, filter: &LogFilter) {
-    let lines = Lines::start(format == LogFormat::Json);
-    let (filter, handle) = reload::Layer::new(env_filter(filter));
-    let log = Registry::default().with(filter).with(layer(format, &lines));
+pub fn start(config: &Config) {
+    let lines = Lines::start(config.log_format == LogFormat::Json);
+    let (filter, handle) = reload::Layer::new(env_filter(&config.log_filter));
+    let exporter = config.collector.as_ref().and_then(Exporter::start);
+    let spans = exporter
+        .clone()
+        .map(|exporter| exporter.with_filter(Targets::new().with_target(otlp::TARGET, tracing::Level::DEBUG)));
+    let log = Registry::default().with(layer(config.log_format, &lines).with_filter(filter)).with(spans);
     if log.try_init().is_ok() {
-        let _ = LOG.set(Log { filter: handle, lines });
+        let _ = LOG.set(Log { filter: handle, lines, exporter });
     }
 }
 
@@ -45,6 +54,9 @@ pub fn follow(filter: &LogFilter) {
 /// Waits until all lines are written, but not long: whoever should read them may have stopped.
 pub fn flush() {
     if let Some(log) = LOG.get() {
+        if let Some(exporter) = &log.exporter {
+            exporter.flush(Duration::from_secs(2));
+        }
         log.lines.flush(Duration::from_secs(1));
     }
 }
@@ -77,7 +89,7 @@ mod tests {
         let debug = |filter: &str| {
             let filter: LogFilter = filter.parse().expect("a filter");
             let (layer, handle) = reload::Layer::new(env_filter(&LogFilter::default()));
-            let log = Registry::default().with(layer);
+            let log = Registry::default().with(fmt::layer().with_writer(io::sink).with_filter(layer));
             tracing::subscriber::with_default(log, || {
                 assert!(!tracing::enabled!(target: "holdline::shard", Level::DEBUG), "info by default");
                 handle.reload(env_filter(&filter)).expect("the log is there");

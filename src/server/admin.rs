@@ -102,6 +102,9 @@ impl Admin {
             let _ = writeln!(text, "# HELP holdline_{name} {help}\n# TYPE holdline_{name} gauge");
             let _ = writeln!(text, "holdline_{name}{labels} {value}");
         }
+        if let Some(desk) = &self.desk {
+            desk.reloader().write_metrics(&mut text);
+        }
         text
     }
 

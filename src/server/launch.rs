@@ -4,6 +4,8 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
+use socket2::Socket;
+
 use super::bind::{self, BACKLOG_MAX, Numbered};
 use super::publisher::Publisher;
 use super::{Joins, RunError, StartError, lock, ring_all};
@@ -248,7 +250,7 @@ fn serve<B: Backend>(
     report: &Report,
     word: &Word,
 ) -> Result<(), std::io::Error> {
-    let entrances = Arc::clone(&seed.entrances);
+    let (entrances, mut ears) = (Arc::clone(&seed.entrances), Ears::new(&sockets, &seed.control));
     let proxied = (0..).zip(entrances.iter()).filter(|(_, entrance)| entrance.proxied);
     let backend = Proxy::new(backend, proxied.map(|(number, _)| ListenerId(number)));
     let mut shard = Shard::new(backend, seed);
@@ -265,8 +267,43 @@ fn serve<B: Backend>(
         }
     }
     let _ = report.send(Ok(()));
-    while shard.turn(&clock)? == Turn::Again {}
+    while shard.turn(&clock)? == Turn::Again {
+        ears.follow();
+    }
     Ok(())
+}
+
+/// The sockets that a shard listens at, beside those of its backend: what accepted ones inherit follows the limits.
+struct Ears {
+    sockets: Vec<Socket>,
+    control: Arc<Control>,
+    version: u64,
+}
+
+impl Ears {
+    fn new(sockets: &[Numbered], control: &Arc<Control>) -> Self {
+        // Without room for another descriptor what the start has set stays.
+        let sockets = sockets.iter().filter_map(|(_, socket)| socket.try_clone().ok()).map(Socket::from).collect();
+        Self { sockets, control: Arc::clone(control), version: control.live_version() }
+    }
+
+    fn follow(&mut self) {
+        if self.control.phase() != crate::shard::Phase::Running {
+            // A socket listens until the last descriptor of it is closed.
+            self.sockets = Vec::new();
+            return;
+        }
+        let version = self.control.live_version();
+        if version != self.version {
+            self.version = version;
+            let silence = bind::silence(&self.control.live().limits);
+            for socket in &self.sockets {
+                if let Err(error) = socket.set_tcp_user_timeout(silence) {
+                    tracing::warn!(%error, "clients that take no data are given up as before the reload");
+                }
+            }
+        }
+    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,10 @@
 //! Another configuration for a running server: read as at the start, checked as a whole, and then followed by all shards at
 //! once, or not at all.
 
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::{StartError, live, lock, ring_all};
 use crate::config::{Config, Difference, Problem};
@@ -49,12 +52,18 @@ pub struct Reloader {
     source: Mutex<Option<Source>>,
     control: Arc<Control>,
     doorbells: Arc<[Arc<Doorbell>]>,
+    /// Reloads that went well, and that did not.
+    well: AtomicU64,
+    badly: AtomicU64,
+    /// Unix time of the last one that went well, or of the start.
+    since: AtomicU64,
 }
 
 impl Reloader {
     pub(super) fn new(config: &Config, control: Arc<Control>, doorbells: Arc<[Arc<Doorbell>]>) -> Self {
         let running = Mutex::new(Arc::new(config.clone()));
-        Self { running, source: Mutex::default(), control, doorbells }
+        let (well, badly, since) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(unix_seconds()));
+        Self { running, source: Mutex::default(), control, doorbells, well, badly, since }
     }
 
     /// The configuration that runs.
@@ -79,12 +88,32 @@ impl Reloader {
         let result = read.and_then(|config| self.take_on(config));
         drop(source);
         match &result {
-            Ok(difference) => log(difference),
+            Ok(difference) => {
+                self.well.fetch_add(1, Ordering::Relaxed);
+                self.since.store(unix_seconds(), Ordering::Relaxed);
+                log(difference);
+            }
             Err(error) => {
+                self.badly.fetch_add(1, Ordering::Relaxed);
                 error.lines().iter().take(Self::LINES_MAX).for_each(|line| tracing::error!("not reloaded: {line}"));
             }
         }
         result
+    }
+
+    /// What Prometheus is told: how many reloads went well and badly, and since when the configuration is what it is.
+    pub(super) fn write_metrics(&self, text: &mut String) {
+        let [well, badly, since] = [&self.well, &self.badly, &self.since].map(|number| number.load(Ordering::Relaxed));
+        let _ = write!(
+            text,
+            "# HELP holdline_config_reloads_total Times the configuration was read again, by what came of it.\n\
+             # TYPE holdline_config_reloads_total counter\n\
+             holdline_config_reloads_total{{result=\"followed\"}} {well}\n\
+             holdline_config_reloads_total{{result=\"refused\"}} {badly}\n\
+             # HELP holdline_config_since_seconds Unix time at which the configuration that runs was read.\n\
+             # TYPE holdline_config_since_seconds gauge\n\
+             holdline_config_since_seconds {since}\n"
+        );
     }
 
     /// Errors that the log hears of at most.
@@ -104,6 +133,10 @@ impl Reloader {
         *running = Arc::new(config);
         Ok(difference)
     }
+}
+
+fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
 }
 
 fn log(difference: &Difference) {
@@ -165,6 +198,7 @@ mod tests {
             "\"1m\"",
             "\"/srv\"",
             "\"127.0.0.1:7\"",
+            "\"http://127.0.0.1:7\"",
             "[\"http://127.0.0.1:7\"]",
             "[\"https://a.example\"]",
             "[\"10.0.0.0/8\"]",

@@ -102,7 +102,8 @@ impl Control {
     }
 
     /// How often it was replaced.
-    pub(super) fn live_version(&self) -> u64 {
+    #[must_use]
+    pub fn live_version(&self) -> u64 {
         self.live_version.load(Ordering::Acquire)
     }
 

@@ -9,7 +9,7 @@ use crate::session::Protocol;
 use crate::time::{Instant, Stamp};
 
 /// Fan-outs and deliveries that end with this turn, by when they began.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Latencies {
     fan_outs: Began,
     deliveries: Began,
@@ -48,12 +48,6 @@ impl Began {
         debug_assert!(!last.is_none());
         self.places[..self.used].iter().for_each(|(stamp, times)| observe(stamp.nanos_until(now), *times));
         (self.used, self.more) = (0, 0);
-    }
-}
-
-impl Default for Latencies {
-    fn default() -> Self {
-        Self { fan_outs: Began::default(), deliveries: Began::default() }
     }
 }
 

@@ -86,6 +86,10 @@ impl Desk {
         (Arc::new(Self { realm, guard: Guard { is_local }, events, traces, numbers }), Inbox(inbox))
     }
 
+    pub(super) const fn reloader(&self) -> &Arc<Reloader> {
+        &self.realm.reloader
+    }
+
     /// The routes beside the pages.
     pub(super) fn routes(self: &Arc<Self>) -> Router {
         Router::new().route("/api/trace", TraceRoute::new(Arc::clone(self)))

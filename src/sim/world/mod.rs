@@ -36,10 +36,11 @@ use self::peer::{Peer, Surroundings};
 use self::plan::{Plan, entrances, live, router};
 use self::wire::Zip;
 use super::{Faults, HurriedClock, ManualClock, Net, Random, SimBackend};
+use crate::config::Limits;
 use crate::id::{ListenerId, ShardId};
 use crate::mailbox::Doorbell;
 use crate::metrics::Metrics;
-use crate::shard::{Control, Mail, Phase, Seed, Shard, Turn};
+use crate::shard::{Control, Live, Mail, Phase, Seed, Shard, Turn};
 use crate::time::Clock as _;
 
 /// How to play.
@@ -77,6 +78,8 @@ struct World<'a> {
     lines: Lines,
     zip: Zip,
     options: Options<'a>,
+    /// Decides when the server is given other limits, if it ever is: apart, so that all else goes as it would without.
+    reloads: Option<Random>,
     step: usize,
     turns: u64,
     digest: u64,
@@ -87,7 +90,8 @@ impl<'a> World<'a> {
     const ROUNDS_MAX: usize = 20_000;
 
     fn new(seed: u64, options: Options<'a>) -> Self {
-        let mut random = Random::new(seed);
+        let (mut random, mut reloads) = (Random::new(seed), Random::new(!seed));
+        let reloads = reloads.chance(250).then_some(reloads);
         let plan = Plan::new(&mut random);
         let net = Net::new(random.bits(), plan.net);
         let (control, metrics) = (Arc::new(Control::new(live(&plan))), Metrics::new(plan.shards.into()));
@@ -124,6 +128,7 @@ impl<'a> World<'a> {
             lines: Lines::default(),
             zip: Zip::default(),
             options,
+            reloads,
             step: 0,
             turns: 0,
             digest: 0xcbf2_9ce4_8422_2325,
@@ -138,6 +143,7 @@ impl<'a> World<'a> {
             self.wild_step()?;
         }
         self.control.set_starved(false);
+        self.replace(self.plan.limits.clone());
         self.step = usize::MAX >> 1; // whoever has not come yet comes now
         self.net.set_faults(Faults::NONE);
         self.quiesce()?;
@@ -168,8 +174,31 @@ impl<'a> World<'a> {
         if self.plan.crowded && self.random.chance(50) {
             self.control.set_starved(self.random.chance(300));
         }
+        self.reload();
         self.advance(millis);
         if self.step.is_multiple_of(4) { self.audit() } else { Ok(()) }
+    }
+
+    /// Has the shards follow other times, now and then: what has no deadline any more must get one again.
+    fn reload(&mut self) {
+        let Some(random) = &mut self.reloads else { return };
+        if !random.chance(30) {
+            return;
+        }
+        let mut limits = self.plan.limits.clone();
+        for time in [&mut limits.heartbeat_interval, &mut limits.idle_timeout] {
+            *time *= [0, 1, 5][random.below(3)];
+        }
+        for time in [&mut limits.handshake_timeout, &mut limits.keep_alive_timeout, &mut limits.queue_stall_timeout] {
+            *time *= [1, 1, 5][random.below(3)];
+        }
+        self.replace(limits);
+    }
+
+    fn replace(&self, limits: Limits) {
+        let Live { policy, .. } = live(&self.plan);
+        self.control.replace(Live { policy, ..Live::new(limits) });
+        self.doorbells.iter().for_each(|doorbell| doorbell.ring());
     }
 
     fn advance(&mut self, millis: usize) {
