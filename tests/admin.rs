@@ -135,6 +135,70 @@ fn topics_are_listed_and_closed_and_begin_anew() {
     });
 }
 
+#[test]
+fn readers_over_http_hear_that_they_are_sent_away() {
+    on_each_backend(|running| {
+        let operator = Operator::of(running);
+        let follow = |query: &str, fields: &str| {
+            let mut client = running.connect(0);
+            client.send_raw(format!("GET /topics/read{query} HTTP/1.1\r\nHost: h\r\n{fields}\r\n").as_bytes());
+            client
+        };
+        let mut events = follow("", "Accept: text/event-stream\r\n");
+        let mut poll = follow("?wait=30s", "");
+        until("both are there", || running.count(|shard| shard.subscriptions.get()) == 2);
+        let protocols = operator.all("&topic=read", 10).iter().map(|one| one["protocol"].clone()).collect::<Vec<_>>();
+        assert!(protocols.contains(&json!("sse")) && protocols.contains(&json!("poll")));
+        assert_eq!(operator.ask("DELETE", "/api/topics/read", r#"{"reason":"over"}"#).1["closed"], 2);
+        let all = String::from_utf8(events.exactly(usize::MAX)).unwrap();
+        assert!(all.ends_with("event: kicked\ndata: {\"code\":4003,\"reason\":\"over\"}\n\n"), "{all}");
+        let all = String::from_utf8(poll.exactly(usize::MAX)).unwrap();
+        assert!(
+            all.starts_with("HTTP/1.1 403 ") && all.ends_with("{\"code\":\"kicked\",\"message\":\"over\"}}\n"),
+            "{all}"
+        );
+    });
+}
+
+/// Requests that are cut, doubled and turned over, a few thousand: each has an answer, and the server goes on.
+#[test]
+fn nothing_that_is_sent_does_harm() {
+    let running = server(BackendChoice::Epoll, 2);
+    let operator = Operator::of(&running);
+    let mut client = running.websocket("/echo");
+    let paths =
+        ["/api/connections?cursor=0:1&limit=3&topic=a", "/api/kick", "/api/topics/a/b", "/api/publish", "/api/drain"];
+    let bodies =
+        [r#"{"topic":"a","reason":"b","code":4003}"#, r#"{"topic":"t","text":"x"}"#, r#"{"id":"0:1:2"}"#, "[]"];
+    let mut state = 7_u64;
+    let mut random = |bound: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(state >> 33).unwrap() % bound
+    };
+    for _ in 0..1500 {
+        let method = ["GET", "POST", "DELETE"][random(3)];
+        let mut path = paths[random(paths.len())].to_owned();
+        let mut body = bodies[random(bodies.len())].to_owned();
+        for text in [&mut path, &mut body] {
+            let at = 1 + random(text.len());
+            match random(3) {
+                0 => text.truncate(at),
+                1 => text
+                    .insert_str(at.min(text.len()), ["9999999999999999999", "%00", "%ff", "\"", "::", "-1"][random(6)]),
+                _ => {}
+            }
+        }
+        if method == "POST" && path == "/api/drain" {
+            continue;
+        }
+        let body = if method == "GET" { "" } else { &body };
+        let (status, answer) = operator.raw(method, &path, "X-Holdline: 1\r\n", body);
+        assert!((200..500).contains(&status), "{method} {path} {body}: {status} {answer}");
+    }
+    client.send_text("still here");
+    assert_eq!(client.text(), "still here");
+}
+
 /// Whoever subscribes while a topic is being closed is closed too, or hears all of the new epoch from its beginning.
 #[test]
 fn a_topic_that_is_closed_again_and_again_loses_nothing_silently() {

@@ -254,6 +254,9 @@ impl Core {
 
     /// Ends a response that goes on and on, or answers a request that waits: come back later.
     fn farewell_http(&mut self, id: ConnId, reason: CloseReason, spread_ms: u64) {
+        if reason == CloseReason::Kicked && self.write_parting(id) {
+            return;
+        }
         let Some(connection) = self.table.get_mut(id) else { return };
         let polite = is_polite(reason);
         let is_over = matches!(reason, CloseReason::GoingAway | CloseReason::IdleTimeout);

@@ -461,7 +461,8 @@ impl Core {
             close = close.or(self.open_stream(id, wishes).err());
         }
         for (topic, why) in refused {
-            if self.is_call(id) {
+            // What may be had later ends a call, too: so does the owner's own refusal, and the client comes again.
+            if self.is_call(id) && why.reason() != CloseReason::TryAgainLater {
                 self.tell_handler(id, News::NotSubscribed(&topic, why));
             } else {
                 close = close.or(Some(why.reason()));

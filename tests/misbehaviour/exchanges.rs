@@ -287,7 +287,10 @@ fn pages_of_other_sites_may_read_what_they_are_allowed_to() {
             let friend = "Origin: https://app.example\r\n";
             let allowed = "Access-Control-Allow-Origin: https://app.example\r\nVary: Origin\r\n";
             let page = head("GET", "/", friend);
-            assert!(page.contains(allowed) && page.contains("Access-Control-Expose-Headers: Holdline-Cursor\r\n"));
+            assert!(
+                page.contains(allowed)
+                    && page.contains("Access-Control-Expose-Headers: Holdline-Cursor, Retry-After\r\n")
+            );
             let asked = head("OPTIONS", "/echo", &format!("{friend}Access-Control-Request-Method: POST\r\n"));
             assert!(asked.starts_with("204 ") && asked.contains(allowed), "{asked}");
             assert!(asked.contains("Access-Control-Allow-Methods: GET, HEAD, POST, OPTIONS\r\n"), "{asked}");

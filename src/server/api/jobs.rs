@@ -101,6 +101,9 @@ const PATIENCE_TO_CLOSE: Duration = Duration::from_secs(25);
 impl Worker {
     /// Begins what somebody wants.
     pub(super) fn begin(&mut self, asker: ConnId, wish: Wish) {
+        if self.is_full() {
+            return self.busy(asker);
+        }
         let owner = |topic: &Topic, worker: &Self| topic.owner(worker.desk.realm.shards.shards());
         match wish {
             Wish::Connections(shard, search) => self.look(asker, shard, Look::Connections(search)),

@@ -55,6 +55,8 @@ impl Worker {
     const RETRY: Duration = Duration::from_millis(5);
     /// Between two looks at the clock when nothing is going on.
     const IDLE: Duration = Duration::from_secs(1);
+    /// Requests under way at most.
+    const JOBS_MAX: usize = 256;
     /// Orders that wait for room at most: a shard that takes none any more has ended, or will answer too late anyway.
     const WAITING_MAX: usize = 4096;
 
@@ -134,6 +136,11 @@ impl Worker {
     pub(super) fn number(&mut self) -> u64 {
         self.number += 1;
         self.number
+    }
+
+    /// Whether as many requests are under way as may be: most are of clients who did not wait for their answers.
+    pub(super) fn is_full(&self) -> bool {
+        self.jobs.len() >= Self::JOBS_MAX
     }
 
     /// Notes that reports with this number are for this job.

@@ -7,6 +7,7 @@
 //! Orders that run at the same time take turns, step by step.
 
 mod filter;
+mod parting;
 mod scan;
 mod sight;
 pub(super) mod trace;

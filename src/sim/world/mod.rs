@@ -13,6 +13,7 @@ mod crowd;
 mod intruder;
 mod ledger;
 mod line;
+mod operator;
 mod oracles;
 mod peer;
 mod plan;
@@ -32,6 +33,7 @@ pub use self::sabotage::{Sabotage, Trick};
 
 use self::carriage::Lines;
 use self::crowd::Crowd;
+use self::operator::Operator;
 use self::peer::{Peer, Surroundings};
 use self::plan::{Plan, entrances, live, router};
 use self::wire::Zip;
@@ -75,6 +77,7 @@ struct World<'a> {
     done: Vec<bool>,
     peers: Vec<Peer>,
     crowd: Crowd,
+    operator: Operator,
     lines: Lines,
     zip: Zip,
     options: Options<'a>,
@@ -97,6 +100,7 @@ impl<'a> World<'a> {
         let (control, metrics) = (Arc::new(Control::new(live(&plan))), Metrics::new(plan.shards.into()));
         let mails = Mail::mesh(plan.shards, plan.limits.mailbox_capacity);
         let doorbells = mails.iter().map(Mail::doorbell).collect();
+        let operator = Operator::new(seed, mails[0].postbox());
         let (entrances, router) = (entrances(), router());
         let shards = (0..).zip(mails).map(|(number, mail)| {
             let seed = Seed {
@@ -116,6 +120,7 @@ impl<'a> World<'a> {
         Self {
             done: vec![false; shards.len()],
             crowd: Crowd::new(&plan.crowd),
+            operator,
             plan,
             random,
             clock: ManualClock::new(),
@@ -156,6 +161,7 @@ impl<'a> World<'a> {
     /// Peers and shards in some order, then some time.
     fn wild_step(&mut self) -> Result<(), String> {
         self.step += 1;
+        self.operator.poll()?;
         self.poll_peers(false, 700)?;
         for _ in 0..self.random.within(1, 3) {
             self.turn_shards(800)?;
@@ -326,6 +332,7 @@ impl<'a> World<'a> {
 
     /// At rest: everything that is owed has come, and what is said now comes to all.
     fn settled(&mut self) -> Result<(), String> {
+        self.operator.at_rest()?;
         oracles::one_order(&self.peers, &self.plan)?;
         oracles::all_came(&self.peers, &self.plan)?;
         oracles::just_ends(&self.peers, &self.plan, false)?;
