@@ -138,7 +138,7 @@ settings! {
     /// What happens to a subscriber of a chat or topic whose queue is full: close (with 4001), drop_oldest or
     /// keep_latest.
     "topics.slow_consumer" => slow_consumer: Word<SlowConsumer>;
-    /// Who may publish, of those who connect: anyone, authenticated or nobody. The program itself always may.
+    /// Who may publish, of those who connect: anyone, authenticated or nobody. Operators and the program itself always may.
     "topics.publish" => publish: Word<Publishers>;
     /// Publications of each topic within a second, as many at once after a quiet second; 0: no limit. Beyond, POST gets 429,
     /// gRPC RESOURCE_EXHAUSTED, and whoever has no answer to its messages is closed with 1008.
