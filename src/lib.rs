@@ -71,6 +71,7 @@
 //!  codec   io                          bytes to frames and back; the port: what a kernel must offer
 //!  id   wheel                          names for what lives in tables; timers
 //!  time   close   config   metrics   host   what all others may use
+//!  access                              tokens and keys, and what they allow
 //! ```
 //!
 //! [`io`] is both the port, which is low because everything that sends or wakes is written against it, and the folder
@@ -85,6 +86,7 @@
 //! closed or misses messages as the route says ([`app::SlowConsumer`]), and a full mailbox is back-pressure to those
 //! who publish.
 
+pub mod access;
 pub mod app;
 pub mod buf;
 pub mod cli;

@@ -113,6 +113,8 @@ labelled! {
         Origin = "origin_not_allowed",
         /// Topics: a publication by somebody who may not publish there.
         PublishNotAllowed = "publish_not_allowed",
+        /// HTTP: without a token, or with one that does not do.
+        Unauthorized = "unauthorized",
         /// Handshake: the client did not wait for the answer.
         BytesBeforeSwitch = "bytes_before_switch",
         /// WebSocket: a reserved bit.
@@ -314,6 +316,80 @@ impl Limit {
     }
 }
 
+labelled! {
+    /// Why somebody may not do what they ask for.
+    AuthRefusal {
+        /// Nothing was shown, and something has to be.
+        Missing = "missing",
+        /// It is neither a token nor a key, or a token without what it needs.
+        Malformed = "malformed",
+        /// It is over the limit, and was not read.
+        TooLong = "too_long",
+        /// A token whose algorithm is none, or not that of the key.
+        Algorithm = "algorithm",
+        /// No key has this name, or no API key is this.
+        UnknownKey = "unknown_key",
+        /// No key has made this signature.
+        Signature = "signature",
+        /// A token whose time is over.
+        Expired = "expired",
+        /// A token whose time has not come.
+        NotYet = "not_yet",
+        /// A token for somebody else.
+        Audience = "audience",
+        /// A token of another issuer.
+        Issuer = "issuer",
+        /// A token that may be used once, and was.
+        Replayed = "replayed",
+        /// So many tokens that may be used once that no more can be remembered.
+        ReplaysFull = "replays_full",
+        /// A good token that does not allow this.
+        Forbidden = "forbidden",
+    }
+}
+
+impl AuthRefusal {
+    /// A sentence for whoever shows it.
+    #[must_use]
+    pub const fn message(self) -> &'static str {
+        match self {
+            Self::Missing => "say who you are with a token or a key",
+            Self::Malformed => "this is no token that can be read",
+            Self::TooLong => "the token is too long",
+            Self::Algorithm => "the token is not signed in a way that its key allows",
+            Self::UnknownKey => "nobody here knows the key",
+            Self::Signature => "the token's signature is wrong",
+            Self::Expired => "the token has expired",
+            Self::NotYet => "the token is not good yet",
+            Self::Audience => "the token is for somebody else",
+            Self::Issuer => "the token is from somebody else",
+            Self::Replayed => "the token was used before",
+            Self::ReplaysFull => "no more tokens can be taken now; try again later",
+            Self::Forbidden => "your token does not allow this",
+        }
+    }
+
+    /// The HTTP status that says so.
+    #[must_use]
+    pub const fn status(self) -> u16 {
+        match self {
+            Self::Forbidden => 403,
+            Self::ReplaysFull => 503,
+            _ => 401,
+        }
+    }
+
+    /// A stable word for programs.
+    #[must_use]
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::Forbidden => "forbidden",
+            Self::ReplaysFull => "try_again_later",
+            _ => "unauthenticated",
+        }
+    }
+}
+
 impl Rule {
     /// The limit that was broken with it.
     #[must_use]
@@ -350,6 +426,7 @@ mod tests {
     #[test]
     fn every_number_is_its_place_and_every_name_is_its_own() {
         assert!(Rule::ALL.iter().enumerate().all(|(place, rule)| *rule as usize == place));
+        assert!(AuthRefusal::ALL.iter().enumerate().all(|(place, refusal)| *refusal as usize == place));
         assert!(Limit::ALL.iter().enumerate().all(|(place, limit)| *limit as usize == place));
         let labels: Vec<_> = Rule::ALL.iter().map(|rule| rule.label()).collect();
         assert_eq!(labels.iter().collect::<HashSet<_>>().len(), labels.len());

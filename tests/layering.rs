@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 /// Bottom first. A module that has its own line is not part of its parent's layer.
 const LAYERS: &[&[&str]] = &[
-    &["time", "close", "rate", "rule", "config", "metrics", "host"],
+    &["access", "time", "close", "rate", "rule", "config", "metrics", "host"],
     &["id", "wheel"],
     &["codec", "io"],
     // Messages carry encoded frames; a mailbox wakes through the port.

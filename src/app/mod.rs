@@ -80,14 +80,16 @@ pub(crate) mod testing;
 pub mod topic;
 
 use std::borrow::Cow;
+use std::time::Duration;
 
+use crate::access::Grant;
 use crate::close::CloseReason;
 use crate::codec::trace::Trace;
 use crate::codec::websocket::deflate::Deflater;
 use crate::hub::{Group, Start};
 use crate::id::{ConnId, ShardId};
 use crate::message::{Cursor, Kind, Message, Publisher, Topic, TopicError};
-use crate::rule::{Limit, Rule};
+use crate::rule::{AuthRefusal, Limit, Rule};
 use crate::session::{self, Encoder, Protocol};
 use crate::time::Instant;
 
@@ -177,6 +179,16 @@ pub trait Handler: Clone + Send + 'static {
         let _ = (state, context);
     }
 
+    /// The token of the client has expired, and its connection ends when so much time is over. By default nobody is told.
+    fn expiring(&mut self, state: &mut Self::State, left: Duration, context: &mut Context<'_>) {
+        let _ = (state, left, context);
+    }
+
+    /// What became of a token that was shown with [`Context::renew`].
+    fn renewed(&mut self, state: &mut Self::State, number: u32, outcome: Renewed, context: &mut Context<'_>) {
+        let _ = (state, number, outcome, context);
+    }
+
     /// A whole message came.
     fn message(&mut self, state: &mut Self::State, kind: Kind, payload: &[u8], context: &mut Context<'_>);
 
@@ -223,7 +235,12 @@ pub struct Offers {
     pub calls: bool,
     /// The topic that the parameter names can be asked for its history and its state: `PATH/history`, `PATH/info`.
     pub queries: bool,
+    /// It is served to whoever asks, also where others have to say who they are. Topics are not open to them by that.
+    pub open: bool,
 }
+
+/// What became of a new token: the Unix second at which it ends, if it does, or why it is not taken.
+pub type Renewed = Result<Option<u64>, AuthRefusal>;
 
 /// A message that is to be published.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -338,6 +355,10 @@ pub enum Effect {
     Close(CloseReason),
     /// End this call with a status.
     End(Status),
+    /// Take this token from now on; the number is that of [`Handler::renewed`].
+    Renew(Box<[u8]>, u32),
+    /// Count a wish that was refused.
+    Refused(AuthRefusal),
 }
 
 impl Effect {
@@ -356,6 +377,7 @@ pub struct Context<'a> {
     encoder: Encoder,
     topic: Option<&'a Topic>,
     is_draining: bool,
+    grant: Option<&'a Grant>,
     deflater: &'a mut Deflater,
     out: &'a mut Vec<u8>,
     effects: &'a mut Vec<Effect>,
@@ -380,6 +402,8 @@ pub struct Subject<'a> {
     pub topic: Option<&'a Topic>,
     /// The server drains.
     pub is_draining: bool,
+    /// What it may do; `None`: everything.
+    pub grant: Option<&'a Grant>,
 }
 
 impl<'a> Context<'a> {
@@ -390,8 +414,8 @@ impl<'a> Context<'a> {
         out: &'a mut Vec<u8>,
         effects: &'a mut Vec<Effect>,
     ) -> Self {
-        let Subject { id, shard, now, protocol, encoder, topic, is_draining } = subject;
-        Self { id, shard, now, protocol, encoder, topic, is_draining, deflater, out, effects, sent: 0 }
+        let Subject { id, shard, now, protocol, encoder, topic, is_draining, grant } = subject;
+        Self { id, shard, now, protocol, encoder, topic, is_draining, grant, deflater, out, effects, sent: 0 }
     }
 
     /// The connection, unique within its shard while it lives.
@@ -422,6 +446,35 @@ impl<'a> Context<'a> {
     #[must_use]
     pub const fn protocol(&self) -> Protocol {
         self.protocol
+    }
+
+    /// Who the client is, as its token says.
+    #[must_use]
+    pub fn user(&self) -> Option<&'a str> {
+        self.grant?.user.as_deref()
+    }
+
+    /// What the client may do; `None`: everything, nobody was asked.
+    #[must_use]
+    pub const fn grant(&self) -> Option<&'a Grant> {
+        self.grant
+    }
+
+    /// Whether this client may read a topic. The shard refuses what it may not, and ends the connection where it has no other
+    /// way to say so: whoever subscribes when a message asks for it does best to ask here first.
+    ///
+    /// # Errors
+    /// When it may not.
+    pub fn may_subscribe(&mut self, topic: &Topic) -> Result<(), Refusal> {
+        let Some(grant) = self.grant.filter(|grant| !grant.may_subscribe(topic.as_str())) else { return Ok(()) };
+        let cause = grant.refusal();
+        self.effects.push(Effect::Refused(cause));
+        Err(Refusal { status: cause.status(), code: cause.code(), message: cause.message().to_owned() })
+    }
+
+    /// Shows a new token for this connection; [`Handler::renewed`] is told what became of it, with this number.
+    pub fn renew(&mut self, token: &[u8], number: u32) {
+        self.effects.push(Effect::Renew(token.into(), number));
     }
 
     /// The topic that this connection subscribed to first, if it has one.

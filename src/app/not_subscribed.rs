@@ -2,7 +2,7 @@
 
 use super::Refusal;
 use crate::close::CloseReason;
-use crate::rule::Limit;
+use crate::rule::{AuthRefusal, Limit};
 
 /// Why a connection was not subscribed to a topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -16,33 +16,40 @@ pub enum NotSubscribed {
     NoRoom,
     /// The topic's owner has too much to do.
     Busy,
+    /// This connection may not read the topic.
+    Forbidden(AuthRefusal),
 }
 
 impl NotSubscribed {
-    /// The limit that is in the way.
+    /// The limit that is in the way, if it is one.
     #[must_use]
-    pub const fn limit(self) -> Limit {
-        match self {
+    pub const fn limit(self) -> Option<Limit> {
+        Some(match self {
             Self::TooMany => Limit::SubscriptionsMax,
             Self::TopicTooLong => Limit::TopicBytesMax,
             Self::NoRoom => Limit::TopicsMax,
             Self::Busy => Limit::MailboxCapacity,
-        }
+            Self::Forbidden(_) => return None,
+        })
     }
 
     /// How a connection ends that has no other way to hear of it.
     #[must_use]
     pub const fn reason(self) -> CloseReason {
         match self {
-            Self::TooMany | Self::TopicTooLong => CloseReason::Policy,
+            Self::TooMany | Self::TopicTooLong | Self::Forbidden(_) => CloseReason::Policy,
             Self::NoRoom | Self::Busy => CloseReason::TryAgainLater,
         }
     }
 
-    /// A stable word for programs: the limit's name.
+    /// A stable word for programs: the limit's name, where it is one.
     #[must_use]
     pub const fn code(self) -> &'static str {
-        self.limit().label()
+        match (self, self.limit()) {
+            (Self::Forbidden(cause), _) => cause.code(),
+            (_, Some(limit)) => limit.label(),
+            (_, None) => "policy",
+        }
     }
 
     /// A sentence for people.
@@ -52,6 +59,7 @@ impl NotSubscribed {
             Self::TooMany => "this connection has as many subscriptions as limits.subscriptions_max allows",
             Self::TopicTooLong => "the topic's name is longer than limits.topic_bytes_max allows",
             Self::NoRoom => "there are as many topics as limits.topics_max allows; try again later",
+            Self::Forbidden(cause) => cause.message(),
             Self::Busy => "the topic has too much to do; try again later",
         }
     }
@@ -65,7 +73,11 @@ impl From<NotSubscribed> for CloseReason {
 
 impl From<NotSubscribed> for Refusal {
     fn from(why: NotSubscribed) -> Self {
-        let status = if why.reason() == CloseReason::TryAgainLater { 503 } else { 400 };
+        let status = match why {
+            NotSubscribed::Forbidden(cause) => cause.status(),
+            NotSubscribed::NoRoom | NotSubscribed::Busy => 503,
+            NotSubscribed::TooMany | NotSubscribed::TopicTooLong => 400,
+        };
         Self { status, code: why.code(), message: why.message().to_owned() }
     }
 }

@@ -2,10 +2,13 @@
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
 use slab::Slab;
 
-use super::{Context, Handler, NotPublished, NotSubscribed, Offers, Publication, Published, Refusal, SlowConsumer};
+use super::{
+    Context, Handler, NotPublished, NotSubscribed, Offers, Publication, Published, Refusal, Renewed, SlowConsumer,
+};
 use crate::close::CloseReason;
 use crate::codec::trace::Trace;
 use crate::message::{Kind, Topic};
@@ -33,6 +36,8 @@ pub struct Request<'a> {
     pub topic_bytes_max: usize,
     /// Topics of one stream at most: what a connection may subscribe to.
     pub topics_max: usize,
+    /// Who asks, as its token says.
+    pub user: Option<&'a str>,
 }
 
 impl Default for Request<'_> {
@@ -47,6 +52,7 @@ impl Default for Request<'_> {
             trace: None,
             topic_bytes_max,
             topics_max: usize::MAX,
+            user: None,
         }
     }
 }
@@ -104,6 +110,10 @@ pub enum News<'a> {
     Finish,
     /// [`Handler::leave`].
     Leave,
+    /// [`Handler::expiring`].
+    Expiring(Duration),
+    /// [`Handler::renewed`].
+    Renewed(u32, Renewed),
 }
 
 impl News<'_> {
@@ -114,6 +124,8 @@ impl News<'_> {
             Self::NotSubscribed(topic, why) => handler.not_subscribed(state, topic, why, context),
             Self::Finish => handler.finish(state, context),
             Self::Leave => handler.leave(state, context),
+            Self::Expiring(left) => handler.expiring(state, left, context),
+            Self::Renewed(number, outcome) => handler.renewed(state, number, outcome, context),
         }
     }
 }
@@ -294,6 +306,12 @@ impl Router {
     pub fn tell(&mut self, route: RouteId, state: u32, news: News<'_>, context: &mut Context<'_>) -> Result<(), Fault> {
         let handler = &mut self.routes[usize::from(route.0)].handler;
         guarded(|| handler.tell(state, news, context))
+    }
+
+    /// Drops the state of a connection that is refused after all; the handler is not told.
+    pub(crate) fn forget(&mut self, route: RouteId, state: u32) {
+        let handler = &mut self.routes[usize::from(route.0)].handler;
+        let _ = guarded(|| handler.forget(state));
     }
 
     /// Calls the handler's `close` and drops the connection's state.

@@ -1,6 +1,7 @@
 //! A handler's surroundings in a test: it is called as a shard would call it, and what it wishes is told in words.
 
 use super::{Context, Effect, Handler, NotPublished, Published, Refusal, Request, Subject};
+use crate::access::Grant;
 use crate::close::CloseReason;
 use crate::codec::websocket::deflate::Deflater;
 use crate::hub::Start;
@@ -15,6 +16,8 @@ pub(crate) struct Bench {
     topic: Option<Topic>,
     /// The server drains.
     pub(crate) is_draining: bool,
+    /// What the client may do.
+    pub(crate) grant: Option<Grant>,
     deflater: Deflater,
     effects: Vec<Effect>,
     /// What was sent to the connection.
@@ -25,7 +28,7 @@ impl Bench {
     pub(crate) fn new(wire: Wire) -> Self {
         let encoder = Encoder { wire, window_bits: 0 };
         let (effects, out) = (Vec::new(), Vec::new());
-        Self { encoder, topic: None, is_draining: false, deflater: Deflater::default(), effects, out }
+        Self { encoder, topic: None, is_draining: false, grant: None, deflater: Deflater::default(), effects, out }
     }
 
     /// Calls with a context.
@@ -49,6 +52,7 @@ impl Bench {
             encoder: self.encoder,
             topic: self.topic.as_ref(),
             is_draining: self.is_draining,
+            grant: self.grant.as_ref(),
         };
         call(&mut Context::new(subject, &mut self.deflater, &mut self.out, &mut self.effects))
     }
@@ -121,6 +125,8 @@ impl Bench {
                 let text = String::from_utf8_lossy(message.payload());
                 format!("publish {} {:?} {text}", message.topic, message.kind())
             }
+            Effect::Renew(token, number) => format!("renew {number} {}", String::from_utf8_lossy(&token)),
+            Effect::Refused(cause) => format!("refused {}", cause.label()),
             Effect::Close(reason) => format!("close {reason}"),
             Effect::End(status) => format!("end {:?} {}", status.code, status.message),
             Effect::PublishFor(message, number, key) => {

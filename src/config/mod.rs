@@ -37,6 +37,7 @@ macro_rules! named {
     };
 }
 
+mod credentials;
 mod endpoint;
 mod filter;
 mod limits;
@@ -57,6 +58,8 @@ mod value;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
+
+use crate::access::Access;
 
 pub use endpoint::Endpoint;
 pub use filter::{LogFilter, LogFilterError};
@@ -85,6 +88,8 @@ pub struct Config {
     pub proxies: Networks,
     /// Where operators look: metrics, health, dashboard. `None`: nowhere.
     pub admin: Option<SocketAddr>,
+    /// Who may do what.
+    pub access: Access,
     /// Whether listeners may be open to the network though nobody is asked who they are.
     pub insecure: bool,
     /// How the kernel is asked.
@@ -130,6 +135,7 @@ impl Default for Config {
             listeners: vec![Listen::http(local(8080)), Listen::tcp(local(7000))],
             proxies: Networks::default(),
             admin: Some(local(9090)),
+            access: Access::default(),
             insecure: false,
             backend: BackendChoice::default(),
             shards: 0,

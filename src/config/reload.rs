@@ -136,7 +136,7 @@ mod tests {
         let problems = wanted.over(&running).unwrap_err();
         let said = problems[0].to_string();
         assert!(said.starts_with("listen is 0.0.0.0:1, open to other machines"), "{said}");
-        assert!(said.contains(", what would run then: restart the server with it, or listen on 127.0.0.1"), "{said}");
+        assert!(said.contains(", what would run then: restart the server with it, or configure [auth]"), "{said}");
     }
 
     #[test]

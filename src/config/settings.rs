@@ -1,7 +1,9 @@
 //! The table of all settings.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::credentials::{ApiKeyFile, Claim, Jwks, Names, Patterns, PublicKeys, Secret};
 use super::endpoint::Collector;
 use super::filter::Filter;
 use super::lists::{Address, Listeners, NetworkList, OriginList, Subprotocols};
@@ -119,6 +121,42 @@ settings! {
     /// with proxy=on in their URL (http://0.0.0.0:8080?proxy=on) take connections from there only, and each must begin with
     /// such a header.
     "proxy.trusted" => proxies: NetworkList;
+
+    /// Who may do what. Clients are asked for a token or a key as soon as there are keys here: Authorization: Bearer,
+    /// X-API-Key, ?token=, a WebSocket subprotocol holdline.token.TOKEN, or AUTH TOKEN as the first frame of raw TCP. A token
+    /// names its topics in a claim: {"holdline": {"subscribe": ["room/*"], "publish": ["room/7"]}}. Chat rooms are the
+    /// topics chat/ROOM.
+    /// A file with a JSON Web Key Set: keys that tokens are signed with (HS256, RS256, ES256, EdDSA).
+    "auth.jwks" => access.jwks: Jwks;
+    /// PEM files with public keys that tokens are signed with (RS256, ES256, EdDSA).
+    "auth.public_keys" => access.public_keys: PublicKeys;
+    /// A secret of 32 bytes or more that tokens are signed with (HS256). It is safest in the environment.
+    "auth.secret" => access.secret: Secret;
+    /// A TOML file of API keys: [[key]] tables with name, key or sha256 (of the key, in hex), subscribe, publish and admin.
+    /// Where one has admin = true, the admin page asks for such a key too.
+    "auth.api_keys" => access.api_keys: ApiKeyFile;
+    /// Whose tokens are taken (iss); empty: of all who sign with a key of ours.
+    "auth.issuers" => access.issuers: Names;
+    /// Whom tokens must be for (aud): one of these. Where it is empty, tokens that are for somebody are refused.
+    "auth.audiences" => access.audiences: Names;
+    /// The claim that names the topics.
+    "auth.claim" => access.claim: Claim;
+    /// What tokens without that claim may read.
+    "auth.subscribe" => access.subscribe: Patterns;
+    /// What they may publish to.
+    "auth.publish" => access.publish: Patterns;
+    /// What those may read who show nothing; where it is empty and the next one too, they are turned away.
+    "auth.anonymous_subscribe" => access.anonymous_subscribe: Patterns;
+    /// What they may publish to.
+    "auth.anonymous_publish" => access.anonymous_publish: Patterns;
+    /// How far the clocks of those who issue tokens may be from ours.
+    "auth.leeway" => access.leeway: Period, Within(ms(0), hours(1));
+    /// Whether tokens must say when they expire (exp).
+    "auth.must_expire" => access.must_expire: Switch;
+    /// Whether each token may be used once only, by its jti.
+    "auth.one_time" => access.one_time: Switch;
+    /// Time that a connection has to renew its token when that has expired. Then it is closed (4002).
+    "auth.renew_grace" => access.renew_grace: Period, Within(ms(0), hours(24));
 
     /// Silence after which a client is asked for a sign of life; 0: never.
     "heartbeat.interval" => limits.heartbeat_interval: Period, ZeroOr(ms(10), hours(24));
@@ -336,15 +374,18 @@ fn exposed(config: &Config) -> Vec<(&'static str, Wrong)> {
     }
     let what = |address| format!("is {address}, open to other machines, and no authentication is configured");
     let mut wrongs = Vec::new();
+    let clients_are_asked = config.access.is_on();
     for (index, listen) in config.listeners.iter().enumerate() {
-        if !listen.address.ip().is_loopback() {
-            let mend = "listen on 127.0.0.1, or say --insecure (insecure = true) if all may come";
+        if !listen.address.ip().is_loopback() && !clients_are_asked {
+            let mend = "configure [auth], listen on 127.0.0.1, or say --insecure (insecure = true) if all may come";
             wrongs.push(("listen", Wrong::new(what(listen.address), mend).of_item(index)));
         }
     }
-    if let Some(address) = config.admin.filter(|address| !address.ip().is_loopback()) {
-        let mend = "serve it on 127.0.0.1, or say --insecure (insecure = true) if all may see it";
-        wrongs.push(("admin", Wrong::new(what(address), mend)));
+    let is_exposed = |address: &SocketAddr| !address.ip().is_loopback() && !config.access.guards_admin();
+    if let Some(address) = config.admin.filter(is_exposed) {
+        let what = format!("is {address}, open to other machines, and no API key with admin = true is configured");
+        let mend = "add one to auth.api_keys, serve it on 127.0.0.1, or say --insecure (insecure = true)";
+        wrongs.push(("admin", Wrong::new(what, mend)));
     }
     wrongs
 }

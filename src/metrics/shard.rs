@@ -3,7 +3,7 @@
 use super::text::Kind;
 use super::{Counter, Histogram, Protocol, Purpose, Scale};
 use crate::close::CloseReason;
-use crate::rule::{Limit, Rule};
+use crate::rule::{AuthRefusal, Limit, Rule};
 
 /// A counter for each value of an enum.
 #[derive(Debug)]
@@ -43,6 +43,8 @@ macro_rules! shard_metrics {
             closed: Tally<{ CloseReason::ALL.len() }>,
             /// Rules broken, by rule.
             violations: Tally<{ Rule::ALL.len() }>,
+            /// Tokens and wishes refused, by cause.
+            refused: Tally<{ AuthRefusal::ALL.len() }>,
             /// Limits that struck, by limit.
             struck: Tally<{ Limit::ALL.len() }>,
             /// Connections and streams now, by protocol.
@@ -73,6 +75,7 @@ macro_rules! shard_metrics {
                     $($spread: Histogram::new(&Scale::$scale),)*
                     closed: Tally::default(),
                     violations: Tally::default(),
+                    refused: Tally::default(),
                     struck: Tally::default(),
                     spoken: Tally::default(),
                     opened: Tally::default(),
@@ -228,6 +231,17 @@ impl ShardMetrics {
         self.violations.0[rule as usize].get()
     }
 
+    /// Counts something that was refused for want of permission.
+    pub fn count_refused(&self, cause: AuthRefusal) {
+        self.refused.0[cause as usize].add(1);
+    }
+
+    /// How often that was so.
+    #[must_use]
+    pub fn refused(&self, cause: AuthRefusal) -> u64 {
+        self.refused.0[cause as usize].get()
+    }
+
     /// Counts a limit that struck.
     pub fn strike(&self, limit: Limit) {
         self.struck.0[limit as usize].add(1);
@@ -331,6 +345,8 @@ families! {
     closed_total: Counter, reason of CloseReason, closed;
     /// Rules broken by clients, by rule.
     violations_total: Counter, rule of Rule, violations;
+    /// Tokens refused, and wishes that a token does not allow, by cause.
+    auth_refused_total: Counter, cause of AuthRefusal, refused;
     /// Times a limit struck, by limit.
     limit_struck_total: Counter, limit of Limit, struck;
     /// Connections now, and streams of HTTP/2, by what they speak.

@@ -64,7 +64,7 @@ use crate::app::Router;
 use crate::app::files::Files;
 use crate::app::opening::Opening;
 use crate::app::site::{DemoSite, Site};
-use crate::config::{BackendChoice, Config, Framing, Listen, Transport};
+use crate::config::{BackendChoice, Config, Framing, History, Limits, Listen, Transport};
 use crate::io::{epoll, uring};
 use crate::mailbox::Doorbell;
 use crate::message::Topic;
@@ -426,35 +426,43 @@ fn open(
     }
 }
 
+/// The same of the admin listener.
+fn admin_live(config: &Config) -> Live {
+    const CONNECTIONS_MAX: usize = 64;
+    let limits = Limits {
+        connections_max: CONNECTIONS_MAX,
+        message_bytes_max: config.limits.message_bytes_max,
+        // Lines of a trace are for those who are there.
+        history: History { messages_max: 0, ..History::default() },
+        ..Limits::default()
+    };
+    Live { access: Arc::new(config.access.clone()), operators_only: true, ..Live::new(limits) }
+}
+
 fn start_admin(
     held: &Held,
     realm: Realm,
     backend: BackendChoice,
     listening: &[String],
 ) -> Result<(Waiting, api::Thread), StartError> {
-    const CONNECTIONS_MAX: usize = 64;
     let url = held.url.clone();
     let about = vec![("backend", backend.name().to_owned()), ("listeners", listening.join("\n"))];
     let pages = Admin::new(realm.metrics.clone(), Arc::clone(&realm.phase), about);
-    let limits = crate::config::Limits {
-        connections_max: CONNECTIONS_MAX,
-        message_bytes_max: realm.reloader.running().limits.message_bytes_max,
-        // Lines of a trace are for those who are there.
-        history: crate::config::History { messages_max: 0, ..Default::default() },
-        ..Default::default()
-    };
+    let reloader = Arc::clone(&realm.reloader);
+    let control = Arc::new(Control::new(admin_live(&reloader.running())));
     let (desk, inbox) = Desk::new(realm, !held.is_remote());
     let kind = EntranceKind::Http { site: Arc::new(pages.with_api(Arc::clone(&desk))), routes: true };
     let launch = Launch {
         backend: BackendChoice::Epoll,
         entrances: [Entrance { url, kind, proxied: false }].into(),
         sockets: bind::per_shard(std::slice::from_ref(held), 1)?,
-        control: Arc::new(Control::new(Live::new(limits))),
+        control: Arc::clone(&control),
         metrics: Metrics::new(1),
         router: desk.routes(),
         name: "admin",
     };
     let waiting = launch.start()?;
+    reloader.follow_admin(control, waiting.group().doorbells());
     let thread = inbox.start(desk, waiting.group().postbox());
     let thread = thread.map_err(|error| waiting.group().fail(StartError::Thread(error)))?;
     Ok((waiting, thread))

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::{StartError, live, lock, ring_all};
+use super::{StartError, admin_live, live, lock, ring_all};
 use crate::config::{Config, Difference, Problem};
 use crate::logging;
 use crate::mailbox::Doorbell;
@@ -45,6 +45,9 @@ fn first_of(problems: &[Problem]) -> String {
     if problems.len() > 1 { format!("{first} (the first of {} errors)", problems.len()) } else { first }
 }
 
+/// Shards that follow: what they look at, and what wakes them.
+type Followers = (Arc<Control>, Arc<[Arc<Doorbell>]>);
+
 /// The configuration of a running server, and the way to another one. It may be asked from any thread, and reads files.
 pub struct Reloader {
     /// Of what the server was started from, and what of later ones could be followed.
@@ -57,19 +60,27 @@ pub struct Reloader {
     badly: AtomicU64,
     /// Unix time of the last one that went well, or of the start.
     since: AtomicU64,
+    /// Those of the admin listener, where there is one.
+    admin: Mutex<Option<Followers>>,
 }
 
 impl Reloader {
     pub(super) fn new(config: &Config, control: Arc<Control>, doorbells: Arc<[Arc<Doorbell>]>) -> Self {
         let running = Mutex::new(Arc::new(config.clone()));
         let (well, badly, since) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(unix_seconds()));
-        Self { running, source: Mutex::default(), control, doorbells, well, badly, since }
+        let (source, admin) = (Mutex::default(), Mutex::default());
+        Self { running, source, control, doorbells, well, badly, since, admin }
     }
 
     /// The configuration that runs.
     #[must_use]
     pub fn running(&self) -> Arc<Config> {
         Arc::clone(&lock(&self.running))
+    }
+
+    /// Has the admin listener's shards follow too.
+    pub(super) fn follow_admin(&self, control: Arc<Control>, doorbells: Arc<[Arc<Doorbell>]>) {
+        *lock(&self.admin) = Some((control, doorbells));
     }
 
     /// Says where [`Reloader::reload`] reads from.
@@ -129,6 +140,10 @@ impl Reloader {
         let live = live(&config)?;
         self.control.replace(live);
         ring_all(&self.doorbells);
+        if let Some((control, doorbells)) = &*lock(&self.admin) {
+            control.replace(admin_live(&config));
+            ring_all(doorbells);
+        }
         logging::follow(&config.log_filter);
         *running = Arc::new(config);
         Ok(difference)
@@ -202,6 +217,10 @@ mod tests {
             "[\"http://127.0.0.1:7\"]",
             "[\"https://a.example\"]",
             "[\"10.0.0.0/8\"]",
+            "\"a secret of thirty-two bytes or more\"",
+            "\"tests/keys/jwks.json\"",
+            "\"tests/keys/api-keys.toml\"",
+            "[\"tests/keys/public.pem\"]",
         ];
         let mut configs = words.chain(values.map(str::to_owned)).filter_map(|value| set(&value).ok());
         let other = configs.find(|config| *config != default);

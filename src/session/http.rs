@@ -15,6 +15,7 @@
 //! more.
 
 mod body;
+mod credentials;
 #[doc(hidden)]
 pub mod fuzz;
 mod origin;
@@ -26,13 +27,14 @@ use crate::close::CloseReason;
 use crate::codec::http1::head::find_end;
 use crate::codec::http2::frame::PREFACE_HEAD;
 use crate::config::Limits;
-use crate::rule::Rule;
+use crate::rule::{AuthRefusal, Rule};
 use body::expects_continue;
 
 pub use crate::codec::http1::{
     BadChunk, Body, Date, Head, Malformed, Query, Reply, Version, write_error, write_head, write_page, write_prepared,
 };
 pub use body::{Assembly, Preflight};
+pub use credentials::{SUBPROTOCOL, TOKEN_SUBPROTOCOL, credentials};
 pub use origin::{Caller, caller};
 pub use upgrade::{Upgrade, UpgradePolicy, upgrade, upgrade_stream, write_accepted, write_switching_protocols};
 
@@ -124,9 +126,26 @@ pub enum Violation {
     /// A page of another site wants to speak for its visitor.
     #[error("this origin is not allowed")]
     Origin,
+    /// Who asks has not proved who it is, or may not do this.
+    #[error("{}", .0.message())]
+    Unauthorized(AuthRefusal),
+    /// The same of a page that operators open in a browser, which asks for their key when it is told to.
+    #[error("{}", .0.message())]
+    NoOperator(AuthRefusal),
     /// The client did not wait for the 101.
     #[error("data came before the upgrade was answered")]
     BytesBeforeSwitch,
+}
+
+/// The fields beside a refusal (RFC 6750 section 3).
+#[must_use]
+pub const fn challenge(cause: AuthRefusal) -> &'static [(&'static str, &'static str)] {
+    match (cause, cause.status()) {
+        (AuthRefusal::Missing, _) => &[("WWW-Authenticate", "Bearer realm=\"holdline\"")],
+        (_, 401) => &[("WWW-Authenticate", "Bearer realm=\"holdline\", error=\"invalid_token\"")],
+        (_, 403) => &[("WWW-Authenticate", "Bearer realm=\"holdline\", error=\"insufficient_scope\"")],
+        _ => &[("Retry-After", "1")],
+    }
 }
 
 /// The methods of a path that has nothing but pages or WebSockets.
@@ -146,6 +165,7 @@ impl Violation {
             Self::UpgradeRequired(_) | Self::WebSocketVersion => 426,
             Self::Origin => 403,
             Self::TooManyRequests => 429,
+            Self::Unauthorized(cause) | Self::NoOperator(cause) => cause.status(),
             Self::Chunk(_)
             | Self::UpgradeOldVersion
             | Self::ConnectionField
@@ -164,6 +184,11 @@ impl Violation {
             Self::WebSocketVersion => {
                 &[("Sec-WebSocket-Version", "13"), ("Upgrade", "websocket"), ("Connection", "Upgrade, close")]
             }
+            Self::NoOperator(cause) if cause.status() == 401 => &[(
+                "WWW-Authenticate",
+                "Bearer realm=\"holdline\", Basic realm=\"holdline, with a key as the password\"",
+            )],
+            Self::Unauthorized(cause) => challenge(cause),
             _ => &[],
         };
         let status = match (self.status(), reply.version) {
@@ -171,7 +196,11 @@ impl Violation {
             (426, Version::Http2(_)) => 400,
             (status, _) => status,
         };
-        write_error(status, self.rule().label(), &self.to_string(), extra, Reply { keep_alive: false, ..reply }, out);
+        let code = match self {
+            Self::Unauthorized(cause) | Self::NoOperator(cause) => cause.code(),
+            _ => self.rule().label(),
+        };
+        write_error(status, code, &self.to_string(), extra, Reply { keep_alive: false, ..reply }, out);
     }
 }
 
@@ -194,6 +223,7 @@ impl super::Violation for Violation {
             Self::WebSocketKey => Rule::WebSocketKey,
             Self::Origin => Rule::Origin,
             Self::TooManyRequests => Rule::TooManyRequests,
+            Self::Unauthorized(_) | Self::NoOperator(_) => Rule::Unauthorized,
             Self::BytesBeforeSwitch => Rule::BytesBeforeSwitch,
         }
     }

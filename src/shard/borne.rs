@@ -227,7 +227,8 @@ impl Core {
         let Some(connection) = self.table.get(id) else { return Fed::default() };
         let (route, state) = (connection.route, connection.state);
         let topic = self.members.name(connection.membership.topic).cloned();
-        let subject = self.subject(id, connection, topic.as_ref());
+        let grant = connection.grant().cloned();
+        let subject = self.subject(id, connection, topic.as_ref(), grant.as_deref());
         let mut context = crate::app::Context::new(subject, &mut self.deflater, &mut self.out, &mut self.effects);
         if self.router.tell(route, state, News::Finish, &mut context).is_err() {
             self.metrics.handler_panics_total.add(1);

@@ -1,10 +1,11 @@
 //! gRPC calls: which requests are some, and what they open.
 
+use super::admitting::user_of;
 use super::borne::trailers;
 use super::http::Answer;
 use super::opening::Opened;
 use super::requests::Requests;
-use crate::app::router::Fault;
+use crate::app::router::{Fault, Request};
 use crate::app::{Context, Refusal, RouteId, Status};
 use crate::codec::grpc::status::status_fields;
 use crate::codec::grpc::{Code, Encoding};
@@ -28,7 +29,10 @@ impl Requests<'_> {
     pub(super) fn call(&mut self, head: &Head<'_>, reply: Reply<'_>) -> Answer {
         let Some(Version::Http2(stream)) = self.version else { return Answer::Last };
         match Call::read(head).and_then(|call| Ok((call, self.method(head.path())?))) {
-            Ok((call, route)) => self.open_call(head, route, call, stream),
+            Ok((call, route)) => match self.admit_call(head) {
+                Ok(()) => self.open_call(head, route, call, stream),
+                Err(cause) => self.refuse_call(&Status::from(cause), stream),
+            },
             Err(Refused::Call(status)) => self.refuse_call(&status, stream),
             Err(Refused::Http(status)) => {
                 let message = "a gRPC call is a POST of application/grpc".to_owned();
@@ -46,11 +50,13 @@ impl Requests<'_> {
     fn open_call(&mut self, head: &Head<'_>, route: RouteId, call: Call, stream: StreamId) -> Answer {
         let start = self.out.len();
         response::write_head(stream, 200, CALL_FIELDS.into_iter(), false, self.out);
-        let request = self.request(head, "");
+        let grant = self.grant.clone();
+        let request = Request { user: user_of(&grant), ..self.request(head, "") };
         let (encoder, protocol) = (Encoder { wire: Wire::Grpc, window_bits: 0 }, Protocol::Grpc);
-        let subject = self.subject(protocol, encoder);
+        let subject = self.subject(protocol, encoder, grant.as_deref());
         let mut context = Context::new(subject, self.deflater, self.out, self.effects);
-        let status = match self.router.open(route, &request, &mut context) {
+        let opened = self.router.open(route, &request, &mut context);
+        let status = match opened.and_then(|state| self.allowed(route, state)) {
             Ok(state) => {
                 let opened = Opened { route, state, websocket: websocket::State::default(), protocol };
                 return Answer::Called(opened, call);

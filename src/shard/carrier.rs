@@ -378,7 +378,8 @@ impl Core {
         };
         let (route, state) = (connection.route, connection.state);
         let topic = self.members.name(connection.membership.topic).cloned();
-        let subject = self.subject(id, connection, topic.as_ref());
+        let grant = connection.grant().cloned();
+        let subject = self.subject(id, connection, topic.as_ref(), grant.as_deref());
         let mut room = std::mem::take(&mut self.line);
         room.clear();
         let mut context = crate::app::Context::new(subject, &mut self.deflater, &mut room, &mut self.effects);

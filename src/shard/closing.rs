@@ -4,6 +4,7 @@ use super::Shard;
 use super::connection::{Connection, Flags};
 use super::control::{Control, Phase};
 use super::core::Core;
+use super::gate::error_text;
 use super::pace::Pace;
 use super::streams::RETRY_MS;
 use crate::app::{Context, Effect};
@@ -14,6 +15,7 @@ use crate::codec::http2::ErrorCode;
 use crate::codec::sse;
 use crate::id::ConnId;
 use crate::io::{Backend, Ending};
+use crate::rule::AuthRefusal;
 use crate::session::{Protocol, websocket};
 use crate::time::Clock;
 
@@ -207,7 +209,8 @@ impl Core {
         self.stream_gauge(protocol).into_iter().for_each(|gauge| gauge.sub(1));
         self.leave_all_topics(id);
         let Some(connection) = self.table.get(id) else { return };
-        let subject = self.subject(id, connection, topic.as_ref());
+        let grant = connection.grant().cloned();
+        let subject = self.subject(id, connection, topic.as_ref(), grant.as_deref());
         let mut context = Context::new(subject, &mut self.deflater, &mut self.nowhere, &mut self.effects);
         if self.router.close(route, state, reason, &mut context).is_err() {
             self.metrics.handler_panics_total.add(1);
@@ -262,6 +265,10 @@ impl Core {
         let is_over = matches!(reason, CloseReason::GoingAway | CloseReason::IdleTimeout);
         match connection.protocol {
             Protocol::Sse | Protocol::SseMany if polite => {
+                if reason == CloseReason::AuthExpired {
+                    sse::write_event("expired", &mut self.out);
+                    sse::write_data(error_text(AuthRefusal::Expired).as_bytes(), &mut self.out);
+                }
                 let retry_ms = if reason == CloseReason::GoingAway { spread_ms } else { RETRY_MS };
                 sse::write_start(retry_ms, None, &mut self.out);
             }

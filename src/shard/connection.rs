@@ -10,12 +10,16 @@
 //!   awaited for `close_timeout`, then the backend is told to close (ENDED) and answers when nothing is left.
 //! ```
 
+use std::sync::Arc;
+
 use super::answers::WaitsFor;
 use super::borne::Borne;
 use super::carrier::Carrier;
+use super::gate::Admission;
 use super::http::Later;
 use super::polls::Poll;
 use super::streams::Several;
+use crate::access::Grant;
 use crate::app::RouteId;
 use crate::app::files::Transfer;
 use crate::buf::Outbox;
@@ -112,6 +116,8 @@ pub(super) struct Extra {
     pub(super) carrier: Option<Box<Carrier>>,
     /// Of a stream that is borne by such a one.
     pub(super) borne: Option<Box<Borne>>,
+    /// What it may do, where that is asked.
+    pub(super) admission: Admission,
 }
 
 /// A request that is answered later.
@@ -249,6 +255,16 @@ impl Connection {
     /// What bears it, if it is a stream.
     pub(super) fn borne(&mut self) -> Option<&mut Borne> {
         self.extra.as_deref_mut()?.borne.as_deref_mut()
+    }
+
+    /// What it may do; `None`: everything.
+    pub(super) fn grant(&self) -> Option<&Arc<Grant>> {
+        self.extra.as_deref()?.admission.grant.as_ref()
+    }
+
+    /// The same with its end, where it was asked.
+    pub(super) fn admission(&mut self) -> Option<&mut Admission> {
+        self.extra.as_deref_mut().map(|extra| &mut extra.admission).filter(|admission| admission.grant.is_some())
     }
 
     /// The streams that it bears, if it is a connection of HTTP/2.

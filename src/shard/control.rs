@@ -1,11 +1,12 @@
 //! What the server tells all shards, and what they share: a few atomics that are off the messages' way.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::addresses::Addresses;
 use super::live::Live;
+use crate::access::Seen;
 use crate::config::Limits;
 use crate::id::ListenerId;
 use crate::io::Backlog;
@@ -51,6 +52,8 @@ pub struct Control {
     /// What may be replaced, and how often it was.
     live: Mutex<Arc<Live>>,
     live_version: AtomicU64,
+    /// Tokens that were used, of those that may be used once.
+    seen: Mutex<Seen>,
 }
 
 impl Control {
@@ -79,7 +82,13 @@ impl Control {
             starved: AtomicBool::new(false),
             live: Mutex::new(Arc::new(live)),
             live_version: AtomicU64::new(0),
+            seen: Mutex::default(),
         }
+    }
+
+    /// Tokens that were used.
+    pub(super) fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What may be replaced, as it is now.

@@ -8,6 +8,7 @@ use super::carrier::Aftermath;
 use super::connection::{Connection, Flags};
 use super::control::{Control, Phase};
 use super::entrance::Entrance;
+use super::gate::Gate;
 use super::groups::Share;
 use super::latency::Latencies;
 use super::live::{Hurry, Live};
@@ -20,6 +21,7 @@ use super::peers::Peers;
 use super::permits::Rulings;
 use super::spans::Spans;
 use super::table::Table;
+use crate::access::Grant;
 use crate::app::files::{Desk, Done};
 use crate::app::router::News;
 use crate::app::{Effect, Router, Subject};
@@ -70,6 +72,8 @@ pub struct Core {
     pub(super) topics: Topics,
     /// What the rules say of topics that were published to lately.
     pub(super) rulings: Rulings,
+    /// Tokens that came lately.
+    pub(super) gate: Gate,
     pub(super) router: Router,
     pub(super) entrances: Arc<[Entrance]>,
     pub(super) mail: Mail,
@@ -245,6 +249,7 @@ impl Core {
             members: Members::new(limits.topics_max, Self::GROUP_BYTES_MAX),
             topics: Topics::new(&live.rules, &limits, shards),
             rulings: Rulings::default(),
+            gate: Gate::default(),
             router,
             entrances,
             mail,
@@ -393,9 +398,24 @@ impl Core {
     }
 
     /// What handlers are told about a connection.
-    pub(super) fn subject<'a>(&self, id: ConnId, connection: &Connection, topic: Option<&'a Topic>) -> Subject<'a> {
+    pub(super) fn subject<'a>(
+        &self,
+        id: ConnId,
+        connection: &Connection,
+        topic: Option<&'a Topic>,
+        grant: Option<&'a Grant>,
+    ) -> Subject<'a> {
         let (protocol, encoder) = (connection.protocol, connection.encoder());
-        Subject { id, shard: self.id, now: self.now, protocol, encoder, topic, is_draining: self.drain.is_some() }
+        Subject {
+            id,
+            shard: self.id,
+            now: self.now,
+            protocol,
+            encoder,
+            topic,
+            is_draining: self.drain.is_some(),
+            grant,
+        }
     }
 
     /// Sets the connection's timer if it is not set to an earlier time.
@@ -447,6 +467,8 @@ impl Core {
                 }
                 Effect::Unsubscribe(topic) => self.unsubscribe(id, &topic),
                 Effect::PublishFor(message, number, key) => self.publish_for(id, message, key, number),
+                Effect::Renew(token, number) => self.renew(id, &token, number),
+                Effect::Refused(cause) => self.metrics.count_refused(cause),
                 Effect::Close(reason) => close = close.or(Some(reason)),
                 Effect::End(status) => {
                     if let Some(borne) = self.table.get_mut(id).and_then(|connection| connection.borne()) {

@@ -13,6 +13,7 @@ use super::Shard;
 use super::connection::{Connection, Flags};
 use super::core::Core;
 use super::entrance::Kind;
+use super::gate::Admission;
 use super::ingress::reasoned;
 use super::opening::{Fed, Opened};
 use super::requests::{Requests, Task};
@@ -197,6 +198,14 @@ impl Core {
             is_last: !is_borne && connection.state.saturating_add(1) >= self.limits.keep_alive_requests_max,
             version: if is_borne { Some(version) } else { None },
             policy: &self.live.policy,
+            access: &self.live.access,
+            operators_only: self.live.operators_only,
+            gate: &mut self.gate,
+            control: &self.control,
+            unix_ms: self.unix_ms,
+            verified: None,
+            grant: None,
+            renews: false,
             site: &**site,
             routes: *routes,
             limits: &self.limits,
@@ -209,6 +218,9 @@ impl Core {
             later: Later { version, ..Later::default() },
         };
         let result = work(&mut connection.partial, &mut env, &mut requests);
+        if let Some(grant) = requests.grant.take() {
+            connection.extra.get_or_insert_default().admission = Admission::new(grant, requests.renews);
+        }
         Some(result.map_err(|violation| (violation, requests.later)))
     }
 

@@ -6,6 +6,7 @@ use super::Shard;
 use super::connection::Flags;
 use super::core::Core;
 use super::entrance::Entrance;
+use super::gate::token_in;
 use super::opening::Fed;
 use super::pace::Pace;
 use crate::app::{Context, Effect, Subject};
@@ -383,6 +384,7 @@ impl Core {
         let Some(connection) = self.table.get_mut(id) else { return Fed::all(bytes) };
         let (route, state, protocol) = (connection.route, connection.state, connection.protocol);
         let listening = connection.flags.has(Flags::OPEN);
+        let grant = connection.grant().cloned();
         let subject = Subject {
             id,
             shard: self.id,
@@ -391,7 +393,9 @@ impl Core {
             encoder: connection.encoder(),
             topic: self.members.name(connection.membership.topic),
             is_draining: self.drain.is_some(),
+            grant: grant.as_deref(),
         };
+        let renews = connection.extra.as_deref().is_some_and(|extra| extra.admission.renews);
         let mut env =
             crate::session::Env { limits: &self.limits, tools: &mut self.tools, partials: &mut self.partials };
         let (deflater, out, effects, router) = (&mut self.deflater, &mut self.out, &mut self.effects, &mut self.router);
@@ -400,6 +404,9 @@ impl Core {
         let queued = connection.outbox.as_ref().map_or(0, |outbox| outbox.control_replies);
         let on_event = |event: Event<'_>| {
             match event {
+                Event::Message(_, payload) if listening && renews && token_in(payload).is_some() => {
+                    effects.extend(token_in(payload).map(|token| Effect::Renew(token.into(), 0)));
+                }
                 Event::Message(kind, payload) if listening => {
                     messages += 1;
                     if let Some(tracer) = tracer {

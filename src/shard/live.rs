@@ -11,6 +11,7 @@ use super::connection::Flags;
 use super::core::Core;
 use super::pace::Pace;
 use super::timers::spread;
+use crate::access::Access;
 use crate::config::{Config, Limits, Networks, TopicRules};
 use crate::session::http::UpgradePolicy;
 use crate::time::Clock;
@@ -29,6 +30,10 @@ pub struct Live {
     pub rules: Arc<TopicRules>,
     /// Time over which clients are sent away when the server ends, unless that is said then.
     pub drain: Duration,
+    /// Who may do what.
+    pub access: Arc<Access>,
+    /// It serves operators and nobody else, who are asked for a key if there is one.
+    pub operators_only: bool,
 }
 
 impl Live {
@@ -52,6 +57,8 @@ impl Live {
             proxies: config.proxies.clone(),
             rules: Arc::new(TopicRules::new(config)),
             drain: config.drain,
+            access: Arc::new(config.access.clone()),
+            operators_only: false,
         }
     }
 }
@@ -82,6 +89,7 @@ impl Core {
         self.live = self.control.live();
         let before = std::mem::replace(&mut self.limits, Arc::clone(&self.live.limits));
         self.rulings.forget();
+        self.gate.forget();
         self.members.set_topics_max(self.limits.topics_max);
         self.topics.follow(&self.live.rules, &self.limits, self.shards);
         let is_idle_new = before.idle_timeout.is_zero() && !self.limits.idle_timeout.is_zero();

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::orders::Order;
 use crate::app::NotPublished;
+use crate::app::Renewed;
 use crate::hub::Group;
 use crate::hub::members::Stay;
 use crate::hub::topics::{Interested, Past, Start};
@@ -107,6 +108,8 @@ pub(super) enum OwnMail {
     Message(Message, Stay),
     /// What a connection wanted to know.
     Answer(Answer),
+    /// What became of a connection's new token, by the client's number for it.
+    Renewed(ConnId, u32, Renewed),
 }
 
 /// What a connection wanted to know.

@@ -13,6 +13,7 @@
 //! The server runs it on a thread per shard, the simulation runs many shards on one thread and a clock of its own.
 
 mod addresses;
+mod admitting;
 mod answers;
 mod audit;
 mod borne;
@@ -25,6 +26,7 @@ mod core;
 mod egress;
 mod entrance;
 mod fanout;
+mod gate;
 mod groups;
 mod http;
 mod ingress;

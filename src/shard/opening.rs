@@ -4,14 +4,17 @@
 use super::connection::Flags;
 use super::core::Core;
 use super::entrance::Kind;
+use super::gate::{error_text, forbidden};
 use super::ingress::reasoned;
-use crate::app::router::Fault;
+use crate::app::router::{Fault, Request};
 use crate::app::{Context, RouteId, parameters};
 use crate::close::CloseReason;
+use crate::codec::json;
 use crate::id::ConnId;
+use crate::message::Kind as MessageKind;
 use crate::metrics::Counter;
-use crate::rule::{Limit, Rule};
-use crate::session::{Env, Event, Flow, Protocol, tcp, websocket};
+use crate::rule::{AuthRefusal, Limit, Rule};
+use crate::session::{Env, Event, Flow, Protocol, encode_message, tcp, websocket};
 use crate::wheel::Tick;
 
 /// What came of received bytes.
@@ -59,7 +62,7 @@ impl Core {
     pub(super) fn open_bound(&mut self, id: ConnId) -> Fed {
         let Some(connection) = self.table.get(id) else { return Fed::default() };
         let nameless = match self.entrances.get(usize::from(connection.listener().0)).map(|entrance| &entrance.kind) {
-            Some(Kind::Tcp { opening, .. }) => opening.needs_first_frame(),
+            Some(Kind::Tcp { opening, .. }) => opening.needs_first_frame() || self.live.access.is_on(),
             _ => return Fed::default(),
         };
         if nameless {
@@ -89,6 +92,15 @@ impl Core {
             }
         };
         let Some(first) = first else { return Fed::all(bytes) };
+        if self.awaits_token(id) {
+            if let Err(cause) = self.take_auth_frame(id, &first) {
+                return self.refuse_frame(id, bytes, cause);
+            }
+            if self.needs_first_frame(id) {
+                let fed = self.feed_first_frame(id, &mut bytes[consumed..]);
+                return Fed { consumed: consumed + fed.consumed, ..fed };
+            }
+        }
         if let Err((reason, detail)) = self.open_raw(id, &first) {
             return Fed::closed(bytes, reason, detail);
         }
@@ -100,6 +112,27 @@ impl Core {
         Fed { consumed: consumed + fed.consumed, ..fed }
     }
 
+    /// Whether a connection says with a frame of its own what it opens.
+    fn needs_first_frame(&self, id: ConnId) -> bool {
+        let listener = self.table.get(id).map(|connection| usize::from(connection.listener().0));
+        let entrance = listener.and_then(|listener| self.entrances.get(listener));
+        matches!(entrance.map(|entrance| &entrance.kind), Some(Kind::Tcp { opening, .. }) if opening.needs_first_frame())
+    }
+
+    /// Says in a frame why a raw TCP connection is refused, and ends it.
+    fn refuse_frame(&mut self, id: ConnId, bytes: &[u8], cause: AuthRefusal) -> Fed {
+        self.metrics.count_refused(cause);
+        self.write_refusal(id, &error_text(cause));
+        Fed::closed(bytes, CloseReason::Policy, cause.message().to_owned())
+    }
+
+    fn write_refusal(&mut self, id: ConnId, text: &str) {
+        if let Some(connection) = self.table.get(id) {
+            let encoder = connection.encoder();
+            encode_message(encoder, MessageKind::Text, text.as_bytes(), &mut self.deflater, &mut self.out);
+        }
+    }
+
     fn open_raw(&mut self, id: ConnId, first_frame: &[u8]) -> Result<(), (CloseReason, String)> {
         let Some(connection) = self.table.get(id) else { return Ok(()) };
         let Some(entrance) = self.entrances.get(usize::from(connection.listener().0)) else { return Ok(()) };
@@ -109,12 +142,23 @@ impl Core {
         let (route, request) = target
             .find(&self.router, self.limits.topic_bytes_max)
             .ok_or_else(|| (CloseReason::Policy, "no such route".to_owned()))?;
-        let subject = self.subject(id, connection, None);
+        let grant = connection.grant().cloned();
+        let request = Request { user: grant.as_ref().and_then(|grant| grant.user.as_deref()), ..request };
+        let subject = self.subject(id, connection, None, grant.as_deref());
         let mut context = Context::new(subject, &mut self.deflater, &mut self.out, &mut self.effects);
         let state = self.router.open(route, &request, &mut context).map_err(|fault| {
             self.effects.clear();
             fault_reason(fault, &self.metrics)
         })?;
+        if let Some(refusal) = forbidden(&self.effects, grant.as_deref()) {
+            self.router.forget(route, state);
+            self.effects.clear();
+            let mut text = Vec::new();
+            json::write_error(refusal.code, &refusal.message, &mut text);
+            self.write_refusal(id, &String::from_utf8_lossy(text.trim_ascii_end()));
+            self.metrics.count_refused(grant.map_or(AuthRefusal::Forbidden, |grant| grant.refusal()));
+            return Err((CloseReason::Policy, refusal.message));
+        }
         let protocol = self.table.get(id).map_or(Protocol::Line, |connection| connection.protocol);
         self.opened(id, Opened { route, state, websocket: websocket::State::default(), protocol });
         Ok(())
@@ -145,6 +189,7 @@ impl Core {
             connection.state = opened.state;
             connection.websocket = opened.websocket;
         }
+        self.begin_admission(id);
         self.arm_open(id);
     }
 }

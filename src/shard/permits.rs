@@ -3,6 +3,7 @@
 
 use hashbrown::HashMap;
 
+use super::connection::Connection;
 use super::core::Core;
 use super::mail::{Answered, Publication, Terms};
 use crate::app::NotPublished;
@@ -56,14 +57,19 @@ impl Core {
         ruled.or_else(routed).unwrap_or(self.live.rules.slow_consumer)
     }
 
-    /// Whether a connection may publish to a topic.
-    pub(super) fn permits_publish(&mut self, _id: ConnId, topic: &Topic) -> Result<(), NotPublished> {
-        match self.rule(topic).publish {
-            Publishers::Anyone => Ok(()),
-            // There is no way to say who one is yet.
-            Publishers::Authenticated => Err(NotPublished::Unauthenticated),
-            Publishers::Nobody => Err(NotPublished::Forbidden),
+    /// Whether a connection may publish to a topic: the topic's rule must let it, and its token, where it was asked for one.
+    pub(super) fn permits_publish(&mut self, id: ConnId, topic: &Topic) -> Result<(), NotPublished> {
+        let ruled = self.rule(topic).publish;
+        let grant = self.table.get(id).and_then(Connection::grant);
+        let is_known = grant.is_some_and(|grant| !grant.is_anonymous);
+        match ruled {
+            Publishers::Nobody => return Err(NotPublished::Forbidden),
+            Publishers::Authenticated if !is_known => return Err(NotPublished::Unauthenticated),
+            Publishers::Authenticated | Publishers::Anyone => {}
         }
+        let Some(grant) = grant.filter(|grant| !grant.may_publish(topic.as_str())) else { return Ok(()) };
+        self.metrics.count_refused(grant.refusal());
+        Err(if is_known { NotPublished::Forbidden } else { NotPublished::Unauthenticated })
     }
 
     /// Publishes what a client has said.

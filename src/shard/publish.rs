@@ -112,6 +112,7 @@ impl Core {
     fn take_own_mail(&mut self, pace: &mut Pace<'_, impl Clock>) -> bool {
         match self.own_mail.pop_front() {
             Some(OwnMail::Message(message, stay)) => self.deliver(message, stay, None),
+            Some(OwnMail::Renewed(id, number, outcome)) => self.tell_renewed(id, number, outcome),
             Some(OwnMail::Answer(answer)) => {
                 self.take_answer(answer);
                 pace.look();

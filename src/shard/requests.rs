@@ -10,14 +10,19 @@
 //! | `GET` of anything that is no route | a page |
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::addresses::Addresses;
+use super::admitting::user_of;
 use super::answers::{JSON_LINES, NO_STORE};
+use super::control::Control;
+use super::gate::Gate;
 use super::http::{Answer, Later};
 use super::mail::About;
 use super::opening::{Opened, fault_reason};
 use super::shedding::{write_shed, write_shed_http2};
 use super::wishes::{Reading, asks, key_of, kind_of, reading};
+use crate::access::{Access, Grant, Verified};
 use crate::app::batch::{self, Item};
 use crate::app::files::Transfer;
 use crate::app::router::{Fault, Request};
@@ -31,7 +36,7 @@ use crate::config::Limits;
 use crate::id::{ConnId, ShardId};
 use crate::message::{Message, Publisher, Topic, Wire};
 use crate::metrics::ShardMetrics;
-use crate::rule::Limit;
+use crate::rule::{AuthRefusal, Limit};
 use crate::session::http::{
     self, Caller, Date, Head, Preflight, Reply, Service, UpgradePolicy, Version, Violation, write_error, write_head,
     write_page, write_prepared,
@@ -83,6 +88,19 @@ pub(super) struct Requests<'a> {
     /// The version of its answers, where its head does not say it: on a stream.
     pub(super) version: Option<Version>,
     pub(super) policy: &'a UpgradePolicy,
+    pub(super) access: &'a Access,
+    /// Everything here is for operators.
+    pub(super) operators_only: bool,
+    pub(super) gate: &'a mut Gate,
+    pub(super) control: &'a Control,
+    /// The time, in milliseconds of Unix time.
+    pub(super) unix_ms: u64,
+    /// What the request at hand shows, until it is taken.
+    pub(super) verified: Option<Verified>,
+    /// What may be done by whoever sent the request that was taken; `None`: everything.
+    pub(super) grant: Option<Arc<Grant>>,
+    /// It will renew its token.
+    pub(super) renews: bool,
     pub(super) site: &'a dyn Site,
     /// Whether the routes are served here, or just the pages.
     pub(super) routes: bool,
@@ -126,6 +144,9 @@ impl Service for Requests<'_> {
         if caller == Caller::Foreign && !is_page {
             return Err(Violation::Origin);
         }
+        if !self.is_call(head) {
+            self.check(head)?;
+        }
         if let Some(methods) = self.asks_site(head) {
             return preflight_ask(head, methods, caller);
         }
@@ -165,6 +186,9 @@ impl Service for Requests<'_> {
             self.metrics.strike(Limit::KeepAliveRequestsMax);
         }
         reply.keep_alive &= !self.is_last && body.is_some();
+        if !self.is_call(head) {
+            self.admit(head)?;
+        }
         if self.asks_site(head).is_some() && head.method() != "OPTIONS" {
             return Ok(self.ask_site(head, body.unwrap_or_default(), reply));
         }
@@ -237,7 +261,7 @@ impl Requests<'_> {
             ("Access-Control-Allow-Methods", methods),
             (
                 "Access-Control-Allow-Headers",
-                "Content-Type, Idempotency-Key, Last-Event-ID, Authorization, traceparent, tracestate",
+                "Content-Type, Idempotency-Key, Last-Event-ID, Authorization, X-API-Key, traceparent, tracestate",
             ),
             ("Access-Control-Max-Age", "600"),
         ];
@@ -271,9 +295,9 @@ impl Requests<'_> {
     }
 
     /// What handlers are told about who asks.
-    pub(super) const fn subject(&self, protocol: Protocol, encoder: Encoder) -> Subject<'static> {
+    pub(super) fn subject<'g>(&self, protocol: Protocol, encoder: Encoder, grant: Option<&'g Grant>) -> Subject<'g> {
         let Self { id, shard, now, is_draining, .. } = *self;
-        Subject { id, shard, now, protocol, encoder, topic: None, is_draining }
+        Subject { id, shard, now, protocol, encoder, topic: None, is_draining, grant }
     }
 
     /// The request as handlers see it.
@@ -290,6 +314,7 @@ impl Requests<'_> {
             trace: trace_of(head),
             topic_bytes_max: self.limits.topic_bytes_max,
             topics_max: self.limits.subscriptions_max,
+            user: None,
         }
     }
 
@@ -299,7 +324,8 @@ impl Requests<'_> {
         if self.offers(route).batches {
             return self.publish_batch(head, body, reply);
         }
-        let request = self.request(head, param);
+        let grant = self.grant.clone();
+        let request = Request { user: user_of(&grant), ..self.request(head, param) };
         let posted = kind_of(head, body).and_then(|kind| {
             let key = key_of(head)?;
             let posted = self.router.post(route, &request, kind, body);
@@ -370,6 +396,7 @@ impl Requests<'_> {
         let Some((name, is_history)) = asks(param) else { return reply.into() };
         let question = Topic::parse(name.as_bytes(), self.limits.topic_bytes_max)
             .map_err(Refusal::from)
+            .and_then(|topic| self.may_read(topic))
             .and_then(|topic| Ok((topic, if is_history { parameters::page(&query)? } else { (None, 0) })));
         match question {
             Ok((topic, (since, limit))) => {
@@ -390,6 +417,12 @@ impl Requests<'_> {
         reply: Reply<'_>,
     ) -> Result<Answer, Violation> {
         let start = self.out.len();
+        if reading == Reading::WebSocket {
+            match parameters::is_set(&head.query(), "renew") {
+                Ok(renews) => self.renews = renews,
+                Err(refusal) => return Ok(self.refuse(&refusal, reply)),
+            }
+        }
         let (websocket, encoder, protocol) = match reading {
             Reading::WebSocket => match self.switch(head)? {
                 Ok((websocket, encoder)) => (websocket, encoder, Protocol::WebSocket),
@@ -408,10 +441,12 @@ impl Requests<'_> {
                 return Ok(Answer::Last);
             }
         }
-        let request = self.request(head, param);
-        let subject = self.subject(protocol, encoder);
+        let grant = self.grant.clone();
+        let request = Request { user: user_of(&grant), ..self.request(head, param) };
+        let subject = self.subject(protocol, encoder, grant.as_deref());
         let mut context = Context::new(subject, self.deflater, self.out, self.effects);
-        let fault = match self.router.open(route, &request, &mut context) {
+        let opened = self.router.open(route, &request, &mut context);
+        let fault = match opened.and_then(|state| self.allowed(route, state)) {
             Ok(state) => {
                 let opened = Opened { route, state, websocket, protocol };
                 let Reading::Poll(wait) = reading else { return Ok(Answer::Opened(opened)) };
@@ -458,7 +493,7 @@ impl Requests<'_> {
     pub(super) fn refuse(&mut self, refusal: &Refusal, reply: Reply<'_>) -> Answer {
         self.metrics.http_errors_total.add(1);
         let Refusal { status, code, message } = refusal;
-        write_error(*status, code, message, &[], reply, self.out);
+        write_error(*status, code, message, challenge_of(*status), reply, self.out);
         reply.into()
     }
 
@@ -536,11 +571,22 @@ fn write_stream_head(protocol: Protocol, reply: Reply<'_>, out: &mut Vec<u8>) {
     write_head(200, fields, Reply { keep_alive: false, ..reply }, out);
 }
 
+/// The fields beside an error that has to do with permissions.
+const fn challenge_of(status: u16) -> &'static [(&'static str, &'static str)] {
+    match status {
+        401 => http::challenge(AuthRefusal::Missing),
+        403 => http::challenge(AuthRefusal::Forbidden),
+        _ => &[],
+    }
+}
+
 /// Writes why there is no connection, the last answer of it.
 fn refuse(fault: &Fault, reply: Reply<'_>, out: &mut Vec<u8>) {
     let reply = Reply { keep_alive: false, ..reply };
     match fault {
-        Fault::Refused(Refusal { status, code, message }) => write_error(*status, code, message, &[], reply, out),
+        Fault::Refused(Refusal { status, code, message }) => {
+            write_error(*status, code, message, challenge_of(*status), reply, out);
+        }
         Fault::Panicked => write_error(500, "internal", "the handler failed", &[], reply, out),
     }
 }

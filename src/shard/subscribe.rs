@@ -18,6 +18,10 @@ impl Core {
 
     pub(super) fn subscribe(&mut self, id: ConnId, topic: &Topic, how: Subscribe) -> Result<(), NotSubscribed> {
         let Some(connection) = self.table.get(id) else { return Ok(()) };
+        if let Err(cause) = self.permits_subscribe(id, topic) {
+            self.metrics.count_refused(cause);
+            return Err(NotSubscribed::Forbidden(cause));
+        }
         let group = how.group.as_ref();
         let key = self.members.key(topic, group);
         if key.is_some_and(|key| connection.memberships().any(|membership| membership.topic == key)) {
@@ -60,7 +64,7 @@ impl Core {
     }
 
     fn not_subscribed(&self, why: NotSubscribed) -> Result<(), NotSubscribed> {
-        self.metrics.strike(why.limit());
+        why.limit().into_iter().for_each(|limit| self.metrics.strike(limit));
         Err(why)
     }
 

@@ -15,7 +15,7 @@ use crate::app::{Code, Status};
 use crate::close::CloseReason;
 use crate::id::ConnId;
 use crate::io::{Backend, Ending};
-use crate::rule::Limit;
+use crate::rule::{AuthRefusal, Limit};
 use crate::session::{self, Protocol};
 use crate::time::Clock;
 use crate::wheel::{Tick, jitter};
@@ -38,6 +38,8 @@ pub(super) enum Due {
     Request(Limit),
     /// End a call whose time is over.
     Expired,
+    /// Tell it that its token has expired.
+    Renewal,
 }
 
 impl<B: Backend> Shard<B> {
@@ -114,6 +116,13 @@ impl<B: Backend> Shard<B> {
                     self.core.prolong_request(id);
                     self.core.arm_next(id);
                 }
+            }
+            Due::Renewal => {
+                self.core.tell_expiry(id);
+                self.core.arm_next(id);
+            }
+            Due::Close(CloseReason::AuthExpired) => {
+                self.begin_close(id, CloseReason::AuthExpired, AuthRefusal::Expired.message());
             }
             Due::Close(reason) => {
                 limit_of(reason).into_iter().for_each(|limit| self.core.metrics.strike(limit));
@@ -232,9 +241,17 @@ impl Core {
         {
             return Due::Close(CloseReason::IdleTimeout);
         }
+        let is_poll = connection.extra.as_deref().is_some_and(|extra| extra.poll.is_some());
+        if flags.has(Flags::OPEN)
+            && !is_poll
+            && let Some(due) = self.admission_due(connection, &mut passed)
+        {
+            return due;
+        }
         if let Some(poll) = connection.extra.as_deref().and_then(|extra| extra.poll.as_deref()) {
             let leave = self.drain.filter(|_| flags.has(Flags::DRAINING)).map(|drain| drain.leave(id));
             let until = leave.map_or(poll.until, |leave| leave.min(poll.until));
+            let until = Self::admission_ends(connection).map_or(until, |ends| ends.min(until));
             // An owner that has not answered yet is waited for: only then the answer says where it stands.
             let until = if self.is_poll_awaiting(id) { until.max(now.later(1)) } else { until };
             if passed(until) {
@@ -294,7 +311,13 @@ impl Core {
                 Due::Later(tick) => self.arm(id, tick),
                 Due::Never => self.wheel.disarm(&mut self.table, id.index()),
                 // Due already, in a drain for one: the timer fires at once.
-                Due::Heartbeat | Due::Answer | Due::Warn | Due::Close(_) | Due::Request(_) | Due::Expired => {
+                Due::Heartbeat
+                | Due::Answer
+                | Due::Warn
+                | Due::Close(_)
+                | Due::Request(_)
+                | Due::Expired
+                | Due::Renewal => {
                     self.arm(id, self.tick);
                 }
             }

@@ -3,9 +3,11 @@
 //! What a subscription brings (`Message`, `Reset`, and the `Subscribed` of those that begin at a place) is written by the shard,
 //! which knows when; the rest is written here.
 
+use std::time::Duration;
+
 use super::{CALLS, check_key, decode, no_payload, send};
 use crate::app::{
-    Context, Handler, NotPublished, NotSubscribed, Offers, Published, Refusal, Request, Status, Subscribe,
+    Context, Handler, NotPublished, NotSubscribed, Offers, Published, Refusal, Renewed, Request, Status, Subscribe,
 };
 use crate::codec::grpc::generated::edge::{
     self, ClientFrame, ServerFrame, client_frame, publish, server_frame, subscribe,
@@ -48,6 +50,7 @@ impl Connected {
 
     fn subscribe(self, wish: &edge::Subscribe, context: &mut Context<'_>) -> Result<(), Refusal> {
         let topic = self.topic(&wish.topic)?;
+        context.may_subscribe(&topic)?;
         let start = match wish.start {
             None | Some(subscribe::Start::History(0)) => Start::Now,
             Some(subscribe::Start::History(count)) => Start::Last(count),
@@ -94,8 +97,12 @@ impl Connected {
                 answer(id, server_frame::Frame::Unsubscribed(edge::Unsubscribed { topic }), context);
                 Ok(())
             }
+            Some(client_frame::Frame::Authenticate(edge::Authenticate { token })) => {
+                context.renew(token.as_bytes(), id);
+                Ok(())
+            }
             None => {
-                let message = "a frame is a subscribe, an unsubscribe or a publish".to_owned();
+                let message = "a frame is a subscribe, an unsubscribe, a publish or an authenticate".to_owned();
                 Err(Refusal { status: 400, code: "bad_frame", message })
             }
         }
@@ -159,6 +166,24 @@ impl Handler for Connect {
         let message = format!("{}: {}", topic.as_str(), refusal.message);
         refuse(0, Refusal { message, ..refusal }, context);
         state.end_if_done(context);
+    }
+
+    fn expiring(&mut self, _state: &mut Connected, left: Duration, context: &mut Context<'_>) {
+        let seconds_left = u32::try_from(left.as_secs()).unwrap_or(u32::MAX);
+        answer(0, server_frame::Frame::Expiring(edge::Expiring { seconds_left }), context);
+    }
+
+    fn renewed(&mut self, _state: &mut Connected, number: u32, outcome: Renewed, context: &mut Context<'_>) {
+        match outcome {
+            Ok(expires) => {
+                let expires = expires.map_or(0, |expires| i64::try_from(expires).unwrap_or(i64::MAX));
+                answer(number, server_frame::Frame::Authenticated(edge::Authenticated { expires }), context);
+            }
+            Err(cause) => {
+                let message = cause.message().to_owned();
+                refuse(number, Refusal { status: cause.status(), code: cause.code(), message }, context);
+            }
+        }
     }
 
     fn finish(&mut self, state: &mut Connected, context: &mut Context<'_>) {

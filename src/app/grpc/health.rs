@@ -44,7 +44,7 @@ impl Handler for Check {
     }
 
     fn offers(&self) -> Offers {
-        CALLS
+        Offers { open: true, ..CALLS }
     }
 
     fn message(&mut self, state: &mut Asked, _kind: Kind, payload: &[u8], context: &mut Context<'_>) {
@@ -79,7 +79,7 @@ impl Handler for Watch {
     }
 
     fn offers(&self) -> Offers {
-        CALLS
+        Offers { open: true, ..CALLS }
     }
 
     fn message(&mut self, state: &mut Asked, _kind: Kind, payload: &[u8], context: &mut Context<'_>) {

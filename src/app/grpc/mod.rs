@@ -9,10 +9,11 @@ pub mod reflection;
 
 use super::{Code, Context, NotPublished, Offers, Refusal, Router, Status, batch};
 use crate::message::Kind;
+use crate::rule::AuthRefusal;
 
 /// What all these routes offer.
 const CALLS: Offers =
-    Offers { streams: false, polls: false, posts: false, batches: false, calls: true, queries: false };
+    Offers { streams: false, polls: false, posts: false, batches: false, calls: true, queries: false, open: false };
 
 /// Adds the services to a router.
 pub(super) fn add_to(router: Router) -> Router {
@@ -38,6 +39,13 @@ impl From<&Refusal> for Status {
 impl From<NotPublished> for Status {
     fn from(why: NotPublished) -> Self {
         Self::new(Code::from_http(why.status()), why.message())
+    }
+}
+
+/// What a call ends with whose caller has not proved who it is.
+impl From<AuthRefusal> for Status {
+    fn from(cause: AuthRefusal) -> Self {
+        Self::new(Code::from_http(cause.status()), cause.message())
     }
 }
 
@@ -108,7 +116,8 @@ mod tests {
             let path = format!("/{path}");
             let router = standard_routes();
             let (route, _) = router.find(&path).unwrap_or_else(|| panic!("{path} has no route"));
-            assert_eq!(router.offers(route), Ok(CALLS), "{path}");
+            let open = path.starts_with("/grpc.health.");
+            assert_eq!(router.offers(route), Ok(Offers { open, ..CALLS }), "{path}");
         }
         assert!(standard_routes().find("/holdline.v1.Edge/Other").is_none());
     }

@@ -1,7 +1,7 @@
 //! The opening handshake of a WebSocket, RFC 6455 section 4.2, from the server's side.
 
 use super::origin::{Caller, caller};
-use super::{Head, Violation};
+use super::{Head, SUBPROTOCOL, TOKEN_SUBPROTOCOL, Violation};
 use crate::codec::http2::{StreamId, response};
 use crate::codec::websocket::deflate::{Agreement, negotiate};
 use crate::codec::websocket::handshake::{ACCEPT_BYTES, accept_key, is_key};
@@ -73,12 +73,12 @@ pub fn upgrade_stream<'p>(head: &Head<'_>, policy: &'p UpgradePolicy) -> Result<
 }
 
 fn agree<'p>(head: &Head<'_>, policy: &'p UpgradePolicy, accept: [u8; ACCEPT_BYTES]) -> Upgrade<'p> {
-    let offered = |name: &&String| head.list("sec-websocket-protocol").any(|offer| offer == name.as_bytes());
-    Upgrade {
-        accept,
-        subprotocol: policy.subprotocols.iter().find(offered).map(String::as_str),
-        deflate: if policy.deflate { deflate(head) } else { None },
-    }
+    let offers = |name: &[u8]| head.list("sec-websocket-protocol").any(|offer| offer == name);
+    let brings_token = head.list("sec-websocket-protocol").any(|offer| offer.starts_with(TOKEN_SUBPROTOCOL));
+    let spoken = policy.subprotocols.iter().map(String::as_str).find(|name| offers(name.as_bytes()));
+    // The token itself is never agreed on: it would come back, and into the logs of what is between.
+    let beside = || Some(SUBPROTOCOL).filter(|name| brings_token && offers(name.as_bytes()));
+    Upgrade { accept, subprotocol: spoken.or_else(beside), deflate: if policy.deflate { deflate(head) } else { None } }
 }
 
 /// The first offer that we can take, over all fields.

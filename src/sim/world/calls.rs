@@ -138,6 +138,9 @@ pub(super) fn hear(works: bool, inbox: &mut Vec<u8>) -> Result<Option<Heard>, St
         }
         server_frame::Frame::Error(error) if error.code == "topics_max" => Heard::NoRoom(number),
         server_frame::Frame::Error(error) => return Err(format!("it is answered {error:?}")),
+        frame @ (server_frame::Frame::Authenticated(_) | server_frame::Frame::Expiring(_)) => {
+            return Err(format!("nobody was asked who it is, and hears {frame:?}"));
+        }
     }))
 }
 

@@ -68,6 +68,12 @@ impl Caller {
                     format!("{id} published {topic} {}:{} {subscribers}", cursor.epoch, cursor.offset)
                 }
                 server_frame::Frame::Error(edge::Error { code, .. }) => format!("{id} error {code}"),
+                server_frame::Frame::Authenticated(edge::Authenticated { expires }) => {
+                    format!("{id} good until {expires}")
+                }
+                server_frame::Frame::Expiring(edge::Expiring { seconds_left }) => {
+                    format!("{id} ends in {seconds_left}")
+                }
                 other => format!("{id} {other:?}"),
             });
             rest = behind;

@@ -5,7 +5,7 @@ pub struct ClientFrame {
     /// The client's own number for it. An answer (Unsubscribed, Published, Error) has the same in ServerFrame.id.
     #[prost(uint32, tag = "1")]
     pub id: u32,
-    #[prost(oneof = "client_frame::Frame", tags = "2, 3, 4")]
+    #[prost(oneof = "client_frame::Frame", tags = "2, 3, 4, 5")]
     pub frame: ::core::option::Option<client_frame::Frame>,
 }
 /// Nested message and enum types in `ClientFrame`.
@@ -18,6 +18,8 @@ pub mod client_frame {
         Unsubscribe(super::Unsubscribe),
         #[prost(message, tag = "4")]
         Publish(super::Publish),
+        #[prost(message, tag = "5")]
+        Authenticate(super::Authenticate),
     }
 }
 /// Asks for a topic's messages. A topic that is subscribed to already stays as it is.
@@ -82,6 +84,13 @@ pub mod publish {
         Binary(::prost::alloc::vec::Vec<u8>),
     }
 }
+/// Shows a new token before the call's old one ends: of the same user, and good for all that is subscribed to. An
+/// Authenticated comes back with the frame's id, or an Error, and then the old one counts.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Authenticate {
+    #[prost(string, tag = "1")]
+    pub token: ::prost::alloc::string::String,
+}
 /// A place in a topic. Offsets are 1, 2, 3, ... within an epoch; a topic whose past is lost begins another epoch.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Cursor {
@@ -96,7 +105,7 @@ pub struct ServerFrame {
     /// The ClientFrame.id that this answers, 0 where it answers none.
     #[prost(uint32, tag = "1")]
     pub id: u32,
-    #[prost(oneof = "server_frame::Frame", tags = "2, 3, 4, 5, 6, 7")]
+    #[prost(oneof = "server_frame::Frame", tags = "2, 3, 4, 5, 6, 7, 8, 9")]
     pub frame: ::core::option::Option<server_frame::Frame>,
 }
 /// Nested message and enum types in `ServerFrame`.
@@ -115,6 +124,10 @@ pub mod server_frame {
         Reset(super::Reset),
         #[prost(message, tag = "7")]
         Error(super::Error),
+        #[prost(message, tag = "8")]
+        Authenticated(super::Authenticated),
+        #[prost(message, tag = "9")]
+        Expiring(super::Expiring),
     }
 }
 /// A message of a topic.
@@ -182,6 +195,19 @@ pub struct Reset {
     pub topic: ::prost::alloc::string::String,
     #[prost(message, optional, tag = "2")]
     pub cursor: ::core::option::Option<Cursor>,
+}
+/// A new token counts from now on.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Authenticated {
+    /// When it expires, in seconds of Unix time; 0: never.
+    #[prost(int64, tag = "1")]
+    pub expires: i64,
+}
+/// The call's token has expired. The call ends with UNAUTHENTICATED unless an Authenticate comes in time.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Expiring {
+    #[prost(uint32, tag = "1")]
+    pub seconds_left: u32,
 }
 /// A frame could not be obeyed. The call goes on.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
