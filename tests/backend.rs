@@ -43,6 +43,7 @@ macro_rules! suite {
             cases::a_waker_wakes_the_current_and_the_next_wait,
             cases::waiting_ends_with_its_timeout_or_with_work,
             cases::a_paused_listener_takes_nobody,
+            cases::a_closing_listener_takes_who_waits,
             cases::a_closed_listener_leaves_connections,
             transfer::much_arrives_whole,
             transfer::much_is_sent_whole,

@@ -12,6 +12,7 @@ mod panics;
 mod serve;
 mod setup;
 mod swarm;
+mod upgrade;
 
 use std::ffi::OsString;
 use std::fmt;

@@ -5,13 +5,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR2};
 use signal_hook::iterator::Signals;
 
-use super::{Failure, doctor, panics};
+use super::{Failure, doctor, panics, upgrade};
 use crate::app::standard_routes;
 use crate::config::{Config, Loader, Problem};
 use crate::logging;
+use crate::server::handover::Inherited;
+use crate::server::service::Service;
 use crate::server::{Server, StartError};
 
 /// What `--help` ends with.
@@ -24,6 +26,10 @@ When every listener accepts, `listening on URL` for each, the admin page last, a
 
 SIGHUP reads the configuration anew and follows what can change without a restart; the log says what that is. A wrong \
 one changes nothing.
+
+SIGUSR2 starts this program anew with the same arguments and --upgrade: a new version takes over, this one drains. \
+Sockets of systemd are taken where a listener has their address or name (LISTEN_FDS); NOTIFY_SOCKET and WATCHDOG_USEC are \
+obeyed.
 
 SIGTERM or SIGINT drains; a second one ends at once with exit status 1. Exit status: 0 after a clean drain, 1 for a \
 failure while running, 2 for bad arguments or configuration.";
@@ -70,6 +76,15 @@ pub(super) struct Args {
     /// Time over which clients are sent away when the server ends [default: 30s]
     #[arg(long, value_name = "D")]
     drain: Option<String>,
+    /// Time before that in which only /readyz says so [default: 0]
+    #[arg(long, value_name = "D")]
+    drain_delay: Option<String>,
+    /// Take the listeners over from the server that runs, which then drains: no connection is refused
+    #[arg(long)]
+    upgrade: bool,
+    /// The Unix socket for that [default: upgrade.sock in $RUNTIME_DIRECTORY]
+    #[arg(long, value_name = "PATH")]
+    upgrade_socket: Option<String>,
     /// Serve the files of this directory beside the routes [default: the built-in page]
     #[arg(long, value_name = "DIR")]
     public: Option<String>,
@@ -83,7 +98,7 @@ pub(super) struct Args {
 
 impl Args {
     /// Flags that take one value, and the keys they set.
-    fn flags(&self) -> [(&'static str, &'static str, Option<&str>); 11] {
+    fn flags(&self) -> [(&'static str, &'static str, Option<&str>); 13] {
         [
             ("--admin", "admin", self.admin.as_deref()),
             ("--insecure", "insecure", self.insecure.then_some("true")),
@@ -93,6 +108,8 @@ impl Args {
             ("--heartbeat-interval", "heartbeat.interval", self.heartbeat_interval.as_deref()),
             ("--heartbeat-timeout", "heartbeat.timeout", self.heartbeat_timeout.as_deref()),
             ("--drain", "drain", self.drain.as_deref()),
+            ("--drain-delay", "drain_delay", self.drain_delay.as_deref()),
+            ("--upgrade-socket", "upgrade.socket", self.upgrade_socket.as_deref()),
             ("--public", "public", self.public.as_deref()),
             ("--log-format", "log.format", self.log_format.as_deref()),
             ("--log-level", "log.level", self.log_level.as_deref()),
@@ -138,12 +155,18 @@ pub(super) fn first_of(problems: &[Problem]) -> String {
 
 /// Runs the server until it has drained.
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
+    // Before anything else is opened.
+    let mut inherited = Inherited::from_environment().map_err(Failure::runtime)?;
     let config = args.configuration(Reading::First).map_err(|problems| Failure::usage(first_of(&problems)))?;
     logging::start(&config);
     // Before the server says that it is ready: whoever sends a signal then must not find it deaf.
-    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR2])
         .map_err(|error| Failure::runtime(format_args!("cannot handle signals: {error}, at the start: try again")))?;
-    let server = Arc::new(Server::start(&config, standard_routes()).map_err(not_started)?);
+    let service = Arc::new(Service::from_environment());
+    let upgrades = upgrade::socket(&config, std::env::var_os("RUNTIME_DIRECTORY"));
+    let predecessor = upgrade::call(args.upgrade, upgrades.as_deref(), &mut inherited)?;
+    let started = Server::start_with(&config, standard_routes(), inherited, predecessor.as_ref());
+    let server = Arc::new(started.map_err(not_started)?);
     let source = args.clone();
     server.reloader().read_from(Box::new(move || source.configuration(Reading::Again)));
     let (backend, shards) = (server.backend().name(), server.metrics().shards.len());
@@ -151,7 +174,9 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     if let Some(warning) = doctor::warning(&config, server.backend()) {
         tracing::warn!("{warning}");
     }
+    let giver = upgrade::offer(upgrades.as_deref(), predecessor.is_some(), &server, &config, &service)?;
     announce(&server.listening());
+    service.ready(&server);
 
     let waiter = {
         let (server, signals) = (Arc::clone(&server), signals.handle());
@@ -163,7 +188,8 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         let spawned = thread::Builder::new().name("wait".to_owned()).spawn(wait);
         spawned.map_err(|error| Failure::runtime(format_args!("no thread: {error}, at the start: raise ulimit -u")))?
     };
-    obey(&mut signals, &server)?;
+    obey(&mut signals, &server, &service)?;
+    drop(giver);
     match waiter.join() {
         Ok(result) => result.map_err(Failure::runtime),
         Err(panic) => {
@@ -190,12 +216,17 @@ fn announce(urls: &[String]) {
 }
 
 /// Does what signals ask for until the server has ended.
-fn obey(signals: &mut Signals, server: &Server) -> Result<(), Failure> {
+fn obey(signals: &mut Signals, server: &Server, service: &Service) -> Result<(), Failure> {
     let mut draining = false;
     for signal in signals.forever() {
         match signal {
             // The log hears what came of it.
-            SIGHUP => drop(server.reloader().reload()),
+            SIGHUP => {
+                service.reloading();
+                let _ = server.reloader().reload();
+                service.reloaded("serving");
+            }
+            SIGUSR2 => upgrade::start(&server.reloader().running()),
             _ if draining => {
                 server.abort();
                 let what = "ended by a second signal, during the drain: give it the time of --drain to end cleanly";
@@ -204,9 +235,11 @@ fn obey(signals: &mut Signals, server: &Server) -> Result<(), Failure> {
             _ => {
                 draining = true;
                 let connections = server.metrics().total(|shard| shard.connections.get());
-                let period = server.reloader().running().drain;
+                let config = server.reloader().running();
+                let period = config.drain;
                 tracing::info!(connections, ?period, "draining; another signal ends at once");
-                server.drain(period);
+                service.stopping();
+                server.drain_after(config.drain_delay, period);
             }
         }
     }
@@ -228,7 +261,7 @@ mod tests {
     #[test]
     fn every_flag_sets_a_key() {
         let arguments = "serve --admin off --insecure --backend epoll --shards 2 --max-connections 7 --heartbeat-interval 1s \
-                         --heartbeat-timeout 2s --drain 3s --log-format json --public /srv \
+                         --heartbeat-timeout 2s --drain 3s --drain-delay 4s --upgrade-socket /run/u --log-format json --public /srv \
                          --log-level warn --listen tcp://127.0.0.1:0";
         let args = Wrapper::parse_from(arguments.split_whitespace()).args;
         let mut loader = Loader::new();
@@ -243,6 +276,7 @@ mod tests {
         assert_eq!((config.listeners.len(), config.limits.heartbeat_interval.as_secs()), (1, 1));
         assert_eq!(config.public.as_deref(), Some("/srv".as_ref()));
         assert_eq!((config.backend.name(), config.log_format.name()), ("epoll", "json"));
+        assert_eq!((config.drain_delay.as_secs(), config.upgrade_socket.as_deref()), (4, Some("/run/u".as_ref())));
         assert_eq!(config.log_filter.as_str(), "warn");
     }
 }

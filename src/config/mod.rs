@@ -106,6 +106,10 @@ pub struct Config {
     pub limits: Limits,
     /// Time over which clients are sent away when the server ends.
     pub drain: Duration,
+    /// Time before that in which the server only says that it is not ready.
+    pub drain_delay: Duration,
+    /// The Unix socket for upgrades; `None`: one of the runtime directory, if there is one.
+    pub upgrade_socket: Option<PathBuf>,
     /// How log lines look.
     pub log_format: LogFormat,
     /// Which log lines are written.
@@ -143,6 +147,8 @@ impl Default for Config {
             tls: TlsConfig::default(),
             limits: Limits::default(),
             drain: Duration::from_secs(30),
+            drain_delay: Duration::ZERO,
+            upgrade_socket: None,
             log_format: LogFormat::default(),
             log_filter: LogFilter::default(),
             collector: None,

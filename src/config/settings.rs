@@ -9,7 +9,7 @@ use super::filter::Filter;
 use super::lists::{Address, Files, Listeners, NetworkList, OriginList, Subprotocols};
 use super::problem::Wrong;
 use super::sections::example_section;
-use super::value::{Count, Directory, File, Format, Period, Raw, Rule, Size, Switch, Word};
+use super::value::{Count, Directory, File, FilePath, Format, Period, Raw, Rule, Size, Switch, Word};
 use super::{BackendChoice, ClientCertificates, Config, LogFormat, OverRate, Publishers, SlowConsumer, TlsVersion};
 
 /// One thing that can be set.
@@ -101,6 +101,12 @@ settings! {
     "public" => public: Directory;
     /// Time over which clients are told to come back when the server ends.
     "drain" => drain: Period, Within(ms(0), hours(24));
+    /// Time before that in which /readyz answers 503 and nothing else changes: for whoever spreads clients over servers.
+    "drain_delay" => drain_delay: Period, Within(ms(0), hours(1));
+
+    /// A Unix socket at which a server that is started with --upgrade takes the listeners over from this one, without a
+    /// refused connection. Empty: upgrade.sock in $RUNTIME_DIRECTORY, or none where that is not set.
+    "upgrade.socket" => upgrade_socket: File;
 
     /// text or json. Log lines go to standard error.
     "log.format" => log_format: Word<LogFormat>;
@@ -114,7 +120,7 @@ settings! {
     /// Files with their keys (PEM), in the same order; none where each key stands in its certificate's file.
     "tls.keys" => tls.keys: Files;
     /// A file with the CA certificates that vouch for clients (PEM); empty for none.
-    "tls.client_ca" => tls.client_ca: File;
+    "tls.client_ca" => tls.client_ca: FilePath;
     /// Whether clients are asked for certificates: off, optional or required.
     "tls.client_certificates" => tls.client_certificates: Word<ClientCertificates>;
     /// The oldest version that is spoken: 1.2 or 1.3.

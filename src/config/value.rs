@@ -114,13 +114,38 @@ impl Format for Directory {
 }
 
 /// A file, or none. Whether it is there is looked at when it is read.
+pub(super) struct FilePath;
+
+impl Format for FilePath {
+    type Value = Option<PathBuf>;
+
+    fn read(raw: &Raw<'_>) -> Result<Option<PathBuf>, Wrong> {
+        let text = raw.text("write the path of a file")?;
+        Ok((!text.is_empty()).then(|| PathBuf::from(text)))
+    }
+
+    fn write(value: &Option<PathBuf>) -> String {
+        Directory::write(value)
+    }
+}
+
+/// The path of a Unix socket, or none.
 pub(super) struct File;
+
+impl File {
+    /// Bytes that fit into a `sockaddr_un`, with room for a PID behind the name.
+    const BYTES_MAX: usize = 96;
+}
 
 impl Format for File {
     type Value = Option<PathBuf>;
 
     fn read(raw: &Raw<'_>) -> Result<Option<PathBuf>, Wrong> {
         let text = raw.text("write the path of a file")?;
+        if text.len() > Self::BYTES_MAX {
+            let what = format!("has {} bytes, {} are the most for a socket", text.len(), Self::BYTES_MAX);
+            return Err(Wrong::new(what, "write a shorter path"));
+        }
         Ok((!text.is_empty()).then(|| PathBuf::from(text)))
     }
 
@@ -395,6 +420,12 @@ mod tests {
             (round_trip::<Directory>(""), round_trip::<Directory>("/srv/a b")),
             (String::new(), "/srv/a b".into())
         );
+    }
+
+    #[test]
+    fn a_socket_has_a_short_path_or_none() {
+        assert_eq!((round_trip::<File>(""), round_trip::<File>("/run/h.sock")), (String::new(), "/run/h.sock".into()));
+        assert!(refused::<File>(&"x".repeat(97)));
     }
 
     #[test]

@@ -113,6 +113,15 @@ pub enum Ending {
     Reset,
 }
 
+/// What becomes of the connections that the kernel has completed and nobody has taken when a listener closes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backlog {
+    /// They are handed out first.
+    Take,
+    /// They are left to others who have the same socket. Where nobody has, the kernel resets them.
+    Leave,
+}
+
 /// Wakes a backend that waits, from any thread.
 pub trait Wake: Send + Sync {
     /// Makes the current or the next [`Backend::wait`] return.
@@ -127,7 +136,7 @@ pub trait Backend {
     /// What wakes this backend.
     fn waker(&self) -> Arc<dyn Wake>;
 
-    /// Accepts from this socket (which is listening already) from now on.
+    /// Accepts from this socket (which is listening already) from now on. A listener may have several sockets.
     ///
     /// # Errors
     /// When the kernel refuses to watch it.
@@ -136,8 +145,11 @@ pub trait Backend {
     /// Stops (or starts again) taking connections; the kernel goes on queueing them.
     fn pause_accept(&mut self, paused: bool);
 
-    /// Closes all listeners.
-    fn stop_listening(&mut self);
+    /// Closes a listener, at once or when all who wait have been handed out. What was taken before is handed out anyway.
+    fn stop_listening(&mut self, id: ListenerId, backlog: Backlog);
+
+    /// Whether a listener is open, or may still hand out a connection.
+    fn is_listening(&self) -> bool;
 
     /// Names an accepted connection and begins to receive from it.
     fn attach(&mut self, accepted: Accepted, id: ConnId);

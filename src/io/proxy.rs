@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use hashbrown::HashMap;
 
-use super::{Accepted, Backend, Completion, Ending, Lease, Out, Short, Wake};
+use super::{Accepted, Backend, Backlog, Completion, Ending, Lease, Out, Short, Wake};
 use crate::codec::proxy::{self, Fault, Header};
 use crate::id::{ConnId, ListenerId};
 
@@ -110,8 +110,12 @@ impl<B: Backend> Backend for Proxy<B> {
         self.inner.pause_accept(paused);
     }
 
-    fn stop_listening(&mut self) {
-        self.inner.stop_listening();
+    fn stop_listening(&mut self, id: ListenerId, backlog: Backlog) {
+        self.inner.stop_listening(id, backlog);
+    }
+
+    fn is_listening(&self) -> bool {
+        self.inner.is_listening()
     }
 
     fn attach(&mut self, accepted: Accepted, id: ConnId) {

@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::io::Wake;
@@ -94,6 +95,21 @@ impl Drop for Region {
         // SAFETY: the mapping is ours, has this length, and its owner gives up all pointers with it.
         unsafe { libc::munmap(self.start.as_ptr().cast(), self.len) };
     }
+}
+
+/// Takes the descriptors from 3 on that whoever started this process has passed to it, so many of those that are open, and
+/// keeps them from its children. The second time there are none.
+pub(crate) fn take_passed(count: usize) -> Vec<OwnedFd> {
+    const FIRST: RawFd = 3;
+    static TAKEN: AtomicBool = AtomicBool::new(false);
+    if TAKEN.swap(true, Ordering::AcqRel) {
+        return Vec::new();
+    }
+    let numbers = (FIRST..).take(count);
+    // SAFETY: no pointers; it fails for a number that is no open descriptor.
+    let is_open = |number: &RawFd| unsafe { libc::fcntl(*number, libc::F_SETFD, libc::FD_CLOEXEC) } >= 0;
+    // SAFETY: it is open, its number was passed for this process to own, and that is believed once.
+    numbers.take_while(is_open).map(|number| unsafe { OwnedFd::from_raw_fd(number) }).collect()
 }
 
 /// The soft limit on descriptors, RLIMIT_NOFILE.

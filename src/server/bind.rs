@@ -1,28 +1,42 @@
 //! Listening sockets: one per shard on the same address, between which the kernel spreads new connections
-//! (SO_REUSEPORT, Linux 3.9).
+//! (SO_REUSEPORT, Linux 3.9). They do not listen before all else is ready, or have been passed to this process and do.
 
 use std::io::{Error, ErrorKind};
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
 
 use super::StartError;
+use super::handover::{Offered, Passed};
 use crate::config::{Limits, Listen};
 use crate::host::BACKLOG;
+use crate::id::ListenerId;
 
-/// A listener of the configuration, bound.
-pub(super) struct Bound {
+/// Connections that the kernel completes before we take them. It makes it `net.core.somaxconn` when it is more, and
+/// nothing but that should bound it.
+pub(super) const BACKLOG_MAX: i32 = i32::MAX;
+
+/// A listener of the configuration, and its sockets, which the server keeps to hand them over. The shards have their own
+/// descriptors of them.
+#[derive(Debug)]
+pub(super) struct Held {
     /// With the real port.
     pub(super) url: String,
-    /// One for each shard.
-    sockets: Vec<TcpListener>,
+    /// `admin`, or the listener's scheme.
+    name: String,
+    /// As configured.
+    asked: SocketAddr,
+    address: SocketAddr,
+    /// A service manager has them too.
+    pub(super) activated: bool,
+    /// Where they stood in the offer of the process before.
+    pub(super) number: Option<usize>,
+    /// One for each shard at least, or those that were passed.
+    pub(super) sockets: Vec<TcpListener>,
 }
 
-impl Bound {
-    /// Connections that the kernel completes before we take them. It makes it `net.core.somaxconn` when it is more, and
-    /// nothing but that should bound it.
-    const BACKLOG: i32 = i32::MAX;
+impl Held {
     /// Bytes that the kernel keeps for one client beyond what it has on the way to it. By itself it takes up to 4 MiB
     /// (`net.ipv4.tcp_wmem`) for a client that asks for much and reads nothing, before our own bound on queues is felt: a
     /// hundred of them had 300 MiB of kernel memory, and the server's time until that was full.
@@ -30,16 +44,65 @@ impl Bound {
 
     /// Binds for so many shards. Whoever takes no data for `silence` is given up by the kernel: a stream that its reader never
     /// answers has no other sign that the reader is gone.
-    pub(super) fn new(listen: &Listen, shards: usize, silence: Option<Duration>) -> Result<Self, StartError> {
+    pub(super) fn new(
+        name: &str,
+        listen: &Listen,
+        passed: Option<Passed>,
+        shards: usize,
+        silence: Option<Duration>,
+    ) -> Result<Self, StartError> {
         let failed = |error: Error| StartError::Bind { url: listen.to_string(), mend: mend(&error), error };
+        let (name, asked) = (name.to_owned(), listen.address);
+        if let Some(Passed { address, activated, number, mut sockets, .. }) = passed {
+            for socket in &sockets {
+                SockRef::from(socket).set_tcp_user_timeout(silence).map_err(failed)?;
+                SockRef::from(socket).set_tcp_nodelay(true).map_err(failed)?;
+                SockRef::from(socket).set_tcp_notsent_lowat(Self::UNSENT_BYTES).map_err(failed)?;
+            }
+            // Where others may not bind beside them, shards share what there is.
+            let more = (sockets.len()..shards).map_while(|_| waiting(address, silence).ok());
+            let more: Vec<_> = if activated { Vec::new() } else { more.collect() };
+            sockets.extend(more);
+            return Ok(Self { url: listen.at(address).to_string(), name, asked, address, activated, number, sockets });
+        }
         // A socket that shares with nobody finds out whether anybody else is there, another Holdline included.
         let probe = patiently(|| bound(listen.address, false)).map_err(failed)?;
         probe.listen(1).map_err(failed)?;
         let address = probe.local_addr().map_err(failed)?.as_socket().unwrap_or(listen.address);
         drop(probe);
-        let socket = |_| listening(address, silence);
-        let sockets = (0..shards).map(socket).collect::<Result<_, _>>().map_err(failed)?;
-        Ok(Self { url: listen.at(address).to_string(), sockets })
+        let sockets = (0..shards).map(|_| waiting(address, silence)).collect::<Result<_, _>>().map_err(failed)?;
+        let (activated, number, url) = (false, None, listen.at(address).to_string());
+        Ok(Self { url, name, asked, address, activated, number, sockets })
+    }
+
+    /// What the process that follows is told.
+    pub(super) fn offered(&self) -> Offered {
+        let (name, asked, address) = (self.name.clone(), self.asked.to_string(), self.address.to_string());
+        Offered { name, asked, address, sockets: self.sockets.len(), activated: self.activated }
+    }
+
+    /// Whether clients come from elsewhere, so that a handshake takes time.
+    pub(super) const fn is_remote(&self) -> bool {
+        !self.address.ip().is_loopback()
+    }
+
+    /// Lets no handshake begin any more, so that all who have begun one can be taken before the sockets close. A SYN gets no
+    /// answer; its client tries again a second later, and finds out then what is there. The sockets must not be anybody else's.
+    pub(super) fn lock_out(&self) {
+        /// Instructions of the classic BPF (Documentation/networking/filter.rst): the flags of the header are in its byte 13;
+        /// a SYN without an ACK has no bytes let through.
+        const SYN_ONLY: [SockFilter; 5] = [
+            SockFilter::new(0x30, 0, 0, 13),
+            SockFilter::new(0x54, 0, 0, 0x12),
+            SockFilter::new(0x15, 0, 1, 0x02),
+            SockFilter::new(0x06, 0, 0, 0),
+            SockFilter::new(0x06, 0, 0, u32::MAX),
+        ];
+        for socket in &self.sockets {
+            if let Err(error) = SockRef::from(socket).attach_filter(&SYN_ONLY) {
+                tracing::debug!(%error, "connections that come while the listener closes may be reset");
+            }
+        }
     }
 }
 
@@ -72,13 +135,20 @@ pub(super) fn somaxconn() -> Option<u64> {
     std::fs::read_to_string("/proc/sys/net/core/somaxconn").ok()?.trim().parse().ok()
 }
 
-/// The sockets of each shard, in the order of the listeners.
-pub(super) fn per_shard(bound: Vec<Bound>, shards: usize) -> Vec<Vec<TcpListener>> {
-    let mut per_shard: Vec<Vec<TcpListener>> = (0..shards).map(|_| Vec::new()).collect();
-    for Bound { sockets, .. } in bound {
-        per_shard.iter_mut().zip(sockets).for_each(|(shard, socket)| shard.push(socket));
+/// A listener's number and one of its sockets.
+pub(super) type Numbered = (ListenerId, TcpListener);
+
+/// Descriptors of the sockets for each shard. Every socket has a shard: nobody must wait in a queue that is not looked at.
+/// Where there are fewer sockets than shards, some share one.
+pub(super) fn per_shard(held: &[Held], shards: usize) -> Result<Vec<Vec<Numbered>>, StartError> {
+    let mut per_shard: Vec<Vec<Numbered>> = (0..shards).map(|_| Vec::new()).collect();
+    for (number, Held { url, sockets, .. }) in (0..).zip(held) {
+        for (at, socket) in sockets.iter().cycle().take(sockets.len().max(shards)).enumerate() {
+            let failed = |error| StartError::Bind { url: url.clone(), error, mend: "raise ulimit -n" };
+            per_shard[at % shards].push((ListenerId(number), socket.try_clone().map_err(failed)?));
+        }
     }
-    per_shard
+    Ok(per_shard)
 }
 
 fn bound(address: SocketAddr, shared: bool) -> Result<Socket, Error> {
@@ -101,18 +171,18 @@ pub(super) fn silence(limits: &Limits) -> Option<Duration> {
     (!limits.heartbeat_interval.is_zero()).then(|| heartbeat.max(stalled))
 }
 
-fn listening(address: SocketAddr, silence: Option<Duration>) -> Result<TcpListener, Error> {
+/// A socket that waits for the word to listen.
+fn waiting(address: SocketAddr, silence: Option<Duration>) -> Result<TcpListener, Error> {
     let socket = bound(address, true)?;
     // Accepted sockets inherit this too (Linux 2.6.37).
     socket.set_tcp_user_timeout(silence)?;
     // And this (Linux 3.12).
-    socket.set_tcp_notsent_lowat(Bound::UNSENT_BYTES)?;
-    socket.listen(Bound::BACKLOG)?;
+    socket.set_tcp_notsent_lowat(Held::UNSENT_BYTES)?;
     socket.set_nonblocking(true)?;
     Ok(socket.into())
 }
 
-fn mend(error: &Error) -> &'static str {
+pub(super) fn mend(error: &Error) -> &'static str {
     match error.kind() {
         ErrorKind::AddrInUse => "stop whoever uses it, or choose another port with --listen or --admin",
         ErrorKind::PermissionDenied => "choose a port above 1023, or grant CAP_NET_BIND_SERVICE",
@@ -129,11 +199,37 @@ mod tests {
     fn a_connection_inherits_how_long_it_may_be_silent() {
         let silence = silence(&Limits::default());
         assert_eq!(silence, Some(Duration::from_secs(40)));
-        let listener = listening(SocketAddr::from(([127, 0, 0, 1], 0)), silence).expect("a free port");
+        let listener = waiting(SocketAddr::from(([127, 0, 0, 1], 0)), silence).expect("a free port");
+        SockRef::from(&listener).listen(1).expect("it is bound");
         listener.set_nonblocking(false).expect("it can wait");
         let _client = std::net::TcpStream::connect(listener.local_addr().expect("bound")).expect("it listens");
         let accepted = Socket::from(listener.accept().expect("the client").0);
         assert_eq!(accepted.tcp_user_timeout().expect("an option"), silence);
+    }
+
+    #[test]
+    fn who_has_begun_to_connect_is_taken_and_nobody_else() {
+        let listen = Listen::http(SocketAddr::from(([127, 0, 0, 1], 0)));
+        let held = Held::new("http", &listen, None, 1, None).expect("a free port");
+        SockRef::from(&held.sockets[0]).listen(16).expect("it is bound");
+        let _client = std::net::TcpStream::connect(held.address).expect("it listens");
+        held.lock_out();
+        let short = Duration::from_millis(100);
+        let late = std::net::TcpStream::connect_timeout(&held.address, short).expect_err("it is locked out");
+        assert_eq!(late.kind(), ErrorKind::TimedOut);
+        assert!(held.sockets[0].accept().is_ok());
+        assert_eq!(held.sockets[0].accept().expect_err("there was one").kind(), ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn every_socket_has_a_shard_and_every_shard_a_socket() {
+        let listen = Listen::http(SocketAddr::from(([127, 0, 0, 1], 0)));
+        let held = Held::new("http", &listen, None, 3, None).expect("a free port");
+        let lens = |shards| {
+            let per_shard = per_shard(std::slice::from_ref(&held), shards).expect("descriptors");
+            per_shard.iter().map(Vec::len).collect::<Vec<_>>()
+        };
+        assert_eq!((lens(1), lens(2), lens(5)), (vec![3], vec![2, 1], vec![1; 5]));
     }
 
     #[test]

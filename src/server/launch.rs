@@ -1,14 +1,12 @@
 //! Threads with shards on them.
 
-use std::net::TcpListener;
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
 use socket2::Socket;
 
-use super::admin::{Phase, PhaseCell};
-use super::bind;
+use super::bind::{self, BACKLOG_MAX, Numbered};
 use super::publisher::Publisher;
 use super::{Joins, RunError, StartError, lock, ring_all};
 use crate::app::Router;
@@ -26,8 +24,8 @@ use crate::time::SystemClock;
 pub(super) struct Launch {
     pub(super) backend: BackendChoice,
     pub(super) entrances: Arc<[Entrance]>,
-    /// Per shard, in the order of the entrances.
-    pub(super) sockets: Vec<Vec<TcpListener>>,
+    /// Per shard, with the numbers of the entrances.
+    pub(super) sockets: Vec<Vec<Numbered>>,
     pub(super) control: Arc<Control>,
     pub(super) metrics: Metrics,
     pub(super) router: Router,
@@ -45,9 +43,41 @@ pub(super) struct Group {
     threads: Joins,
 }
 
+/// Shards that wait for the word to listen. Without it they end.
+pub(super) struct Waiting {
+    group: Group,
+    words: Vec<mpsc::Sender<()>>,
+    reports: mpsc::Receiver<Result<(), StartError>>,
+}
+
+impl Waiting {
+    /// The shards.
+    pub(super) const fn group(&self) -> &Group {
+        &self.group
+    }
+
+    /// Lets them listen; all of them accept when it returns.
+    pub(super) fn listen(self) -> Result<Group, StartError> {
+        let Self { group, words, reports } = self;
+        for word in &words {
+            let _ = word.send(());
+        }
+        reports.iter().take(words.len()).try_for_each(|started| started.map_err(|error| group.fail(error)))?;
+        Ok(group)
+    }
+
+    /// Ends them: nobody has come in.
+    pub(super) fn give_up(self) {
+        let Self { group, words, .. } = self;
+        drop(words);
+        group.end();
+        let _ = group.join();
+    }
+}
+
 impl Launch {
-    /// Starts the threads; all of them accept when it returns.
-    pub(super) fn start(self) -> Result<Group, StartError> {
+    /// Starts the threads; all that they need is there when it returns, but they do not listen yet.
+    pub(super) fn start(self) -> Result<Waiting, StartError> {
         let shards = u16::try_from(self.sockets.len()).unwrap_or(u16::MAX);
         let limits = Arc::clone(&self.control.live().limits);
         let mails = Mail::mesh(shards, limits.mailbox_capacity);
@@ -58,6 +88,7 @@ impl Launch {
         let postbox = mails[0].postbox();
         let publisher = Publisher::new(postbox, Arc::clone(&self.control));
         let group = Group { control: self.control, doorbells, publisher, threads: Mutex::default() };
+        let mut words = Vec::new();
         for ((number, mail), sockets) in (0..).zip(mails).zip(self.sockets) {
             let seed = Seed {
                 id: ShardId(number),
@@ -68,25 +99,35 @@ impl Launch {
                 metrics: self.metrics.clone(),
             };
             let (report, backend, tls) = (report.clone(), self.backend, self.tls.clone());
+            let (word, wait) = mpsc::channel();
+            words.push(word);
             let (control, doorbells) = (Arc::clone(&group.control), Arc::clone(&group.doorbells));
             let alarm = Alarm { control, doorbells, is_well: false };
             let run = move || {
                 // All of it: a closure takes no more than it names.
                 let mut alarm = alarm;
-                let result = run(backend, tls, seed, clock, sockets, &report);
+                let result = run(backend, tls, seed, clock, sockets, &report, &wait);
                 alarm.is_well = result.is_ok();
                 result
             };
             let thread = thread::Builder::new().name(format!("{}-{number}", self.name)).spawn(run);
             // The list must not be locked when the start fails: giving up waits for those that are on it.
-            let thread = thread.map_err(|error| group.fail(StartError::Thread(error)))?;
-            lock(&group.threads).push(thread);
+            match thread {
+                Ok(thread) => lock(&group.threads).push(thread),
+                Err(error) => {
+                    drop(words);
+                    return Err(group.fail(StartError::Thread(error)));
+                }
+            }
         }
         drop(report);
         for started in reports.iter().take(usize::from(shards)) {
-            started.map_err(|error| group.fail(error))?;
+            if let Err(error) = started {
+                drop(words);
+                return Err(group.fail(error));
+            }
         }
-        Ok(group)
+        Ok(Waiting { group, words, reports })
     }
 }
 
@@ -100,10 +141,14 @@ impl Group {
         self.publisher.postbox().clone()
     }
 
-    /// What begins its drain.
-    pub(super) fn drainer(&self, phase: &Arc<PhaseCell>) -> Drainer {
-        let (control, doorbells) = (Arc::clone(&self.control), Arc::clone(&self.doorbells));
-        Drainer { phase: Arc::clone(phase), control, doorbells }
+    /// What tells its shards to drain.
+    pub(super) fn gate(&self) -> Gate {
+        Gate { control: Arc::clone(&self.control), doorbells: Arc::clone(&self.doorbells) }
+    }
+
+    /// Has each shard take a turn.
+    pub(super) fn wake(&self) {
+        ring_all(&self.doorbells);
     }
 
     pub(super) fn doorbells(&self) -> Arc<[Arc<Doorbell>]> {
@@ -137,23 +182,17 @@ impl Group {
     }
 }
 
-/// What begins the drain of a server.
+/// Tells the shards of a group to drain.
 #[derive(Clone)]
-pub(super) struct Drainer {
-    phase: Arc<PhaseCell>,
-    control: Arc<Control>,
+pub(super) struct Gate {
+    pub(super) control: Arc<Control>,
     doorbells: Arc<[Arc<Doorbell>]>,
 }
 
-impl Drainer {
-    /// Begins to drain, unless it has begun. Says whether that was new.
-    pub(super) fn drain(&self, period: Duration) -> bool {
-        let is_new = self.phase.advance(Phase::Draining);
-        if is_new {
-            self.control.drain(period);
-            ring_all(&self.doorbells);
-        }
-        is_new
+impl Gate {
+    pub(super) fn drain(&self, period: Duration) {
+        self.control.drain(period);
+        ring_all(&self.doorbells);
     }
 }
 
@@ -176,6 +215,7 @@ impl Drop for Alarm {
 }
 
 type Report = mpsc::Sender<Result<(), StartError>>;
+type Word = mpsc::Receiver<()>;
 
 /// A shard's thread. The backend is made here, since a ring belongs to the thread that made it.
 fn run(
@@ -183,8 +223,9 @@ fn run(
     tls: Option<(Vec<Speaks>, Arc<Current>)>,
     seed: Seed,
     clock: SystemClock,
-    sockets: Vec<TcpListener>,
+    sockets: Vec<Numbered>,
     report: &Report,
+    word: &Word,
 ) -> Result<(), std::io::Error> {
     let connections_max = seed.control.live().limits.connections_max;
     let failed = |error: StartError| {
@@ -193,13 +234,13 @@ fn run(
     };
     if backend == BackendChoice::Epoll {
         match epoll::Epoll::new(epoll::Config::new(connections_max)) {
-            Ok(backend) => serve(backend, tls, seed, clock, sockets, report),
+            Ok(backend) => serve(backend, tls, seed, clock, sockets, report, word),
             Err(error) => failed(error.into()),
         }
     } else {
         let slots = connections_max.saturating_add(Control::SHED_MAX);
         match uring::Uring::new(uring::Config::new(slots)) {
-            Ok(backend) => serve(backend, tls, seed, clock, sockets, report),
+            Ok(backend) => serve(backend, tls, seed, clock, sockets, report, word),
             Err(error) => failed(error.into()),
         }
     }
@@ -218,8 +259,9 @@ fn serve<B: Backend>(
     tls: Option<(Vec<Speaks>, Arc<Current>)>,
     seed: Seed,
     clock: SystemClock,
-    sockets: Vec<TcpListener>,
+    sockets: Vec<Numbered>,
     report: &Report,
+    word: &Word,
 ) -> Result<(), std::io::Error> {
     let (entrances, mut ears) = (Arc::clone(&seed.entrances), Ears::new(&sockets, &seed.control));
     let proxied = (0..).zip(entrances.iter()).filter(|(_, entrance)| entrance.proxied);
@@ -227,10 +269,15 @@ fn serve<B: Backend>(
     let metrics = Arc::clone(&seed.metrics.shards[usize::from(seed.id.0)]);
     let backend = around(backend, tls, metrics);
     let mut shard = Shard::new(backend, seed);
-    for ((number, socket), entrance) in (0..).zip(sockets).zip(entrances.iter()) {
-        if let Err(error) = shard.backend().listen(ListenerId(number), socket) {
-            let (url, mend) = (entrance.url.clone(), "raise ulimit -n");
-            let _ = report.send(Err(StartError::Bind { url, error, mend }));
+    let _ = report.send(Ok(()));
+    if word.recv().is_err() {
+        return Ok(());
+    }
+    for (listener, socket) in sockets {
+        let listening = rustix::net::listen(&socket, BACKLOG_MAX).map_err(std::io::Error::from);
+        if let Err(error) = listening.and_then(|()| shard.backend().listen(listener, socket)) {
+            let url = entrances.get(usize::from(listener.0)).map_or_else(String::new, |entrance| entrance.url.clone());
+            let _ = report.send(Err(StartError::Bind { url, mend: bind::mend(&error), error }));
             return Ok(());
         }
     }
@@ -249,9 +296,9 @@ struct Ears {
 }
 
 impl Ears {
-    fn new(sockets: &[TcpListener], control: &Arc<Control>) -> Self {
+    fn new(sockets: &[Numbered], control: &Arc<Control>) -> Self {
         // Without room for another descriptor what the start has set stays.
-        let sockets = sockets.iter().filter_map(|socket| socket.try_clone().ok()).map(Socket::from).collect();
+        let sockets = sockets.iter().filter_map(|(_, socket)| socket.try_clone().ok()).map(Socket::from).collect();
         Self { sockets, control: Arc::clone(control), version: control.live_version() }
     }
 
@@ -285,7 +332,7 @@ mod tests {
     use crate::app::site::{Page, PageRequest, Site};
     use crate::config::Limits;
     use crate::config::Listen;
-    use crate::server::bind::{self, Bound};
+    use crate::server::bind::Held;
     use crate::shard::{EntranceKind, Live};
 
     /// Not a handler, whose panics are caught, but a part of the server.
@@ -300,20 +347,21 @@ mod tests {
     #[test]
     fn a_shard_that_panics_ends_all_of_them() {
         let shards = 3;
-        let bound = Bound::new(&Listen::http(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))), shards, None).unwrap();
+        let listen = Listen::http(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+        let bound = Held::new("http", &listen, None, shards, None).unwrap();
         let address = bound.url.trim_start_matches("http://").trim_end_matches('/').to_owned();
         let kind = EntranceKind::Http { site: Arc::new(Faulty), routes: false };
         let launch = Launch {
             backend: BackendChoice::Epoll,
             entrances: [Entrance { url: bound.url.clone(), kind, proxied: false }].into(),
-            sockets: bind::per_shard(vec![bound], shards),
+            sockets: bind::per_shard(&[bound], shards).unwrap(),
             control: Arc::new(Control::new(Live::new(Limits { connections_max: 10, ..Limits::default() }))),
             metrics: Metrics::new(shards),
             router: Router::new(),
             tls: None,
             name: "test",
         };
-        let group = launch.start().unwrap();
+        let group = launch.start().unwrap().listen().unwrap();
         let mut client = TcpStream::connect(address).unwrap();
         client.write_all(b"GET / HTTP/1.1\r\nHost: here\r\n\r\n").unwrap();
         assert!(matches!(group.join(), Err(RunError::Panic(_))), "it ends, and says why");

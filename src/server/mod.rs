@@ -48,9 +48,12 @@
 pub mod admin;
 mod api;
 mod bind;
+mod drainer;
+pub mod handover;
 mod launch;
 mod publisher;
 pub mod reload;
+pub mod service;
 mod tls;
 mod validity;
 mod watch;
@@ -73,8 +76,10 @@ use crate::shard::{Control, Entrance, EntranceKind, Live};
 
 use self::admin::{Admin, Phase, PhaseCell};
 use self::api::{Desk, Realm};
-use self::bind::Bound;
-use self::launch::{Drainer, Group, Launch};
+use self::bind::Held;
+use self::drainer::Drainer;
+use self::handover::{Inherited, Predecessor};
+use self::launch::{Group, Launch, Waiting};
 use self::reload::Reloader;
 use self::watch::Watch;
 
@@ -120,6 +125,12 @@ pub enum StartError {
     /// TLS is not to be had as it is configured.
     #[error("cannot speak TLS: {0}, at the start: please report it")]
     Crypto(rustls::Error),
+    /// What a service manager passed is for nobody.
+    #[error(transparent)]
+    Activation(#[from] handover::ActivationError),
+    /// The server before this one does not make room.
+    #[error(transparent)]
+    Handover(#[from] handover::HandoverError),
     /// Too many shards or listeners.
     #[error("{0}")]
     TooMany(String),
@@ -165,15 +176,27 @@ impl Server {
     /// # Errors
     /// When a listener cannot be bound, or the kernel cannot do what was asked for.
     pub fn start(config: &Config, router: Router) -> Result<Self, StartError> {
+        Self::start_with(config, router, Inherited::default(), None)
+    }
+
+    /// The same with sockets that others have made: a service manager, or a server that runs and waits until this one is
+    /// ready.
+    ///
+    /// # Errors
+    /// Likewise, and when what was passed cannot be used. The server that runs goes on then.
+    pub fn start_with(
+        config: &Config,
+        router: Router,
+        inherited: Inherited,
+        predecessor: Option<&Predecessor>,
+    ) -> Result<Self, StartError> {
         let shards = shard_count(config)?;
         let backend = choose_backend(config)?;
         let metrics = Metrics::new(usize::from(shards));
         let phase = Arc::new(PhaseCell::default());
-        let mut bound = Vec::new();
-        for listen in &config.listeners {
-            bound.push(Bound::new(listen, usize::from(shards), bind::silence(&config.limits))?);
-        }
-        let mut listening: Vec<String> = bound.iter().map(|bound| bound.url.clone()).collect();
+        let held = bind_all(config, usize::from(shards), inherited)?;
+        let clients = config.listeners.len();
+        let listening: Vec<String> = held[..clients].iter().map(|held| held.url.clone()).collect();
         let site = site(config)?;
         let keeper = tls::Keeper::new(config)?;
         let entrances = config
@@ -186,7 +209,7 @@ impl Server {
         let serving = Launch {
             backend,
             entrances: entrances.into(),
-            sockets: bind::per_shard(bound, usize::from(shards)),
+            sockets: bind::per_shard(&held[..clients], usize::from(shards))?,
             control: Arc::clone(&control),
             metrics: metrics.clone(),
             router,
@@ -194,22 +217,28 @@ impl Server {
             name: "shard",
         }
         .start()?;
-        let drainer = serving.drainer(&phase);
-        let reloader = Arc::new(Reloader::new(config, keeper, Arc::clone(&control), serving.doorbells()));
-        let (mut admin, mut api) = (None, None);
-        if let Some(address) = config.admin {
-            let realm = Realm {
-                reloader: Arc::clone(&reloader),
-                control: Arc::clone(&control),
-                metrics: metrics.clone(),
-                phase: Arc::clone(&phase),
-                drainer: drainer.clone(),
-                shards: serving.postbox(),
-            };
-            let (group, thread, url) = start_admin(address, realm, backend, &listening)?;
-            listening.push(url);
-            (admin, api) = (Some(group), Some(thread));
-        }
+        let held = Arc::new(held);
+        let drainer = Drainer::new(Arc::clone(&phase), serving.group().gate(), Arc::clone(&held), clients);
+        let reloader = Arc::new(Reloader::new(config, keeper, Arc::clone(&control), serving.group().doorbells()));
+        let realm = || Realm {
+            reloader: Arc::clone(&reloader),
+            control: Arc::clone(&control),
+            metrics: metrics.clone(),
+            phase: Arc::clone(&phase),
+            drainer: drainer.clone(),
+            shards: serving.group().postbox(),
+        };
+        let admin = match held.get(clients).map(|held| start_admin(held, realm(), backend, &listening)).transpose() {
+            Ok(admin) => admin,
+            Err(error) => {
+                serving.give_up();
+                return Err(error);
+            }
+        };
+        let (admin, api) = admin.unzip();
+        admin.iter().for_each(|admin| drainer.set_admin(admin.group().gate()));
+        let (serving, admin) = open(serving, admin, predecessor, &held)?;
+        let listening = held.iter().map(|held| held.url.clone()).collect();
         if let Some(hint) = bind::somaxconn().and_then(|max| bind::small_backlog(max, config.limits.connections_max)) {
             tracing::warn!("{hint}");
         }
@@ -231,8 +260,23 @@ impl Server {
     }
 
     /// Begins to drain: nobody is let in, everybody is asked to come back later, spread over `period`.
+    ///
+    /// Whoever has begun to connect is taken in. Nobody else gets an answer from the kernel until the listeners close, a
+    /// second later at most.
     pub fn drain(&self, period: Duration) {
         self.drainer.drain(period);
+    }
+
+    /// The same at a rate: so many connections are asked to leave in each second.
+    pub fn drain_at_rate(&self, per_second: u32) {
+        let connections = self.metrics.total(|shard| shard.connections.get());
+        self.drain(Duration::from_millis(connections.saturating_mul(1000) / u64::from(per_second.max(1))));
+    }
+
+    /// The same, but `/readyz` says so for a while before anything happens: whoever spreads clients over servers can leave
+    /// this one out.
+    pub fn drain_after(&self, delay: Duration, period: Duration) {
+        self.drainer.drain_after(delay, period);
     }
 
     /// Returns when all shards have ended: after a drain, an abort, or a failure of one of them.
@@ -249,8 +293,14 @@ impl Server {
         result
     }
 
+    /// Wakes all shards, as if something had happened.
+    fn wake(&self) {
+        self.serving.wake();
+    }
+
     /// Ends at once: connections are reset.
     pub fn abort(&self) {
+        self.drainer.close();
         self.serving.end();
     }
 
@@ -341,6 +391,52 @@ fn live(config: &Config) -> Result<Live, StartError> {
     Ok(Live::of(config))
 }
 
+/// What configured listeners are called among those that are passed on.
+const ADMIN: &str = "admin";
+
+/// The sockets of all listeners, the admin listener last: those that were passed, or new ones.
+fn bind_all(config: &Config, shards: usize, mut inherited: Inherited) -> Result<Vec<Held>, StartError> {
+    let urls: Vec<String> = config.listeners.iter().map(Listen::to_string).collect();
+    let names = urls.iter().map(|url| url.split("://").next().unwrap_or_default());
+    let clients = names.zip(config.listeners.iter().map(|listen| listen.address));
+    let wanted: Vec<_> = clients.chain(config.admin.map(|address| (ADMIN, address))).collect();
+    let given = inherited.assign(&wanted);
+    if let Some(error) = inherited.unwanted() {
+        return Err(error.into());
+    }
+    let silence = bind::silence(&config.limits);
+    let admin = config.admin.map(Listen::http);
+    let clients = config.listeners.iter().map(|listen| (listen, shards, silence));
+    let all = clients.chain(admin.iter().map(|listen| (listen, 1, None)));
+    let named = wanted.iter().zip(given);
+    let bind = |((listen, shards, silence), (&(name, _), passed))| Held::new(name, listen, passed, shards, silence);
+    all.zip(named).map(bind).collect()
+}
+
+/// Lets shards listen, once the server before has made room.
+fn open(
+    serving: Waiting,
+    admin: Option<Waiting>,
+    predecessor: Option<&Predecessor>,
+    held: &[Held],
+) -> Result<(Group, Option<Group>), StartError> {
+    let taken = held.iter().filter_map(|held| held.number).collect();
+    if let Err(error) = predecessor.map_or(Ok(()), |predecessor| predecessor.ready(taken)) {
+        serving.give_up();
+        admin.into_iter().for_each(Waiting::give_up);
+        return Err(error.into());
+    }
+    let serving = serving.listen()?;
+    match admin.map(Waiting::listen).transpose() {
+        Ok(admin) => Ok((serving, admin)),
+        Err(error) => {
+            serving.end();
+            let _ = serving.join();
+            Err(error)
+        }
+    }
+}
+
 /// The same of the admin listener.
 fn admin_live(config: &Config) -> Live {
     const CONNECTIONS_MAX: usize = 64;
@@ -355,34 +451,33 @@ fn admin_live(config: &Config) -> Live {
 }
 
 fn start_admin(
-    address: std::net::SocketAddr,
+    held: &Held,
     realm: Realm,
     backend: BackendChoice,
     listening: &[String],
-) -> Result<(Group, api::Thread, String), StartError> {
-    let bound = Bound::new(&Listen::http(address), 1, None)?;
-    let url = bound.url.clone();
+) -> Result<(Waiting, api::Thread), StartError> {
+    let url = held.url.clone();
     let about = vec![("backend", backend.name().to_owned()), ("listeners", listening.join("\n"))];
     let pages = Admin::new(realm.metrics.clone(), Arc::clone(&realm.phase), about);
     let reloader = Arc::clone(&realm.reloader);
     let control = Arc::new(Control::new(admin_live(&reloader.running())));
-    let (desk, inbox) = Desk::new(realm, address.ip().is_loopback());
+    let (desk, inbox) = Desk::new(realm, !held.is_remote());
     let kind = EntranceKind::Http { site: Arc::new(pages.with_api(Arc::clone(&desk))), routes: true };
     let launch = Launch {
         backend: BackendChoice::Epoll,
-        entrances: [Entrance { url: url.clone(), kind, proxied: false }].into(),
-        sockets: bind::per_shard(vec![bound], 1),
+        entrances: [Entrance { url, kind, proxied: false }].into(),
+        sockets: bind::per_shard(std::slice::from_ref(held), 1)?,
         control: Arc::clone(&control),
         metrics: Metrics::new(1),
         router: desk.routes(),
         tls: None,
         name: "admin",
     };
-    let group = launch.start()?;
-    reloader.follow_admin(control, group.doorbells());
-    let thread = inbox.start(desk, group.postbox());
-    let thread = thread.map_err(|error| group.fail(StartError::Thread(error)))?;
-    Ok((group, thread, url))
+    let waiting = launch.start()?;
+    reloader.follow_admin(control, waiting.group().doorbells());
+    let thread = inbox.start(desk, waiting.group().postbox());
+    let thread = thread.map_err(|error| waiting.group().fail(StartError::Thread(error)))?;
+    Ok((waiting, thread))
 }
 
 type Joins = Mutex<Vec<JoinHandle<Result<(), std::io::Error>>>>;

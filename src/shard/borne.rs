@@ -33,6 +33,8 @@ pub(super) struct Borne {
     pub(super) deadline: Option<Tick>,
     /// How a call ends.
     pub(super) status: Option<Box<Status>>,
+    /// When the client may call again, in milliseconds, where the server has to end the call.
+    retry_ms: Option<u64>,
     /// The head of the response has been sent.
     pub(super) begun: bool,
     /// The handler of a call knows that its client has said all.
@@ -50,6 +52,7 @@ impl Borne {
             stream,
             deadline: None,
             status: None,
+            retry_ms: None,
             begun: false,
             finished: false,
             ending: false,
@@ -311,7 +314,9 @@ impl Core {
         if is_call {
             let status = borne.status.take().map_or(Status::OK, |status| *status);
             let (code, message) = status_fields(&status);
-            response::write_trailers(stream, trailers(code, message.as_deref()), out);
+            let retry = borne.retry_ms.map(|millis| millis.to_string());
+            let retry = retry.as_ref().map(|millis| (&b"grpc-retry-pushback-ms"[..], millis.as_bytes()));
+            response::write_trailers(stream, trailers(code, message.as_deref()).chain(retry), out);
             bearer.http2.ended(stream);
         } else {
             out.extend_from_slice(&bearer.http2.data(stream, 0, true));
@@ -378,17 +383,17 @@ impl Core {
             return;
         };
         let status = Status::from(reason);
-        let message = match reason {
-            CloseReason::GoingAway => {
-                format!("{}; retry after {} ms", status.message, self.retry_after_ms(carrier)).into()
-            }
+        let retry_ms = (reason == CloseReason::GoingAway).then(|| self.retry_after_ms(carrier));
+        let message = match (retry_ms, reason) {
+            (Some(millis), _) => format!("{}; retry after {millis} ms", status.message).into(),
             // What the log says of these is the server's own business.
-            CloseReason::IdleTimeout | CloseReason::HeartbeatTimeout | CloseReason::SlowConsumer => status.message,
+            (_, CloseReason::IdleTimeout | CloseReason::HeartbeatTimeout | CloseReason::SlowConsumer) => status.message,
             _ if detail.is_empty() => status.message,
             _ => detail.to_owned().into(),
         };
         if let Some(borne) = self.table.get_mut(id).and_then(|connection| connection.borne()) {
             borne.status = Some(Box::new(Status { message, ..status }));
+            borne.retry_ms = retry_ms;
         }
     }
 }

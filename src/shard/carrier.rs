@@ -35,6 +35,8 @@ pub(super) struct Carrier {
     pub(super) waiting: VecDeque<ConnId>,
     /// The peer opens no more streams.
     pub(super) leaving: bool,
+    /// Since when it has been asked to open no more streams: until then at the latest it must have heard that.
+    pub(super) warned: Option<Tick>,
     /// Which stream goes first when the connection's window has grown.
     turn: usize,
 }
@@ -64,6 +66,9 @@ struct Done {
 }
 
 impl Core {
+    /// Time that a client has to hear that it should open no more streams.
+    const WARNING_TIME: Duration = Duration::from_secs(2);
+
     /// Makes a connection one of HTTP/2, whose preface has come.
     pub(super) fn begin_http2(&mut self, id: ConnId) {
         let http2 = *Http2::begin(&self.limits, self.tick, &mut self.out);
@@ -73,7 +78,7 @@ impl Core {
         self.speak(id, Protocol::Http2);
         let Some(connection) = self.table.get_mut(id) else { return };
         connection.heard = self.tick;
-        let carrier = Carrier { http2, waiting: VecDeque::new(), leaving: false, turn: 0 };
+        let carrier = Carrier { http2, waiting: VecDeque::new(), leaving: false, warned: None, turn: 0 };
         connection.extra.get_or_insert_default().carrier = Some(Box::new(carrier));
         self.arm_due(id);
     }
@@ -171,6 +176,7 @@ impl Core {
                 names.into_iter().for_each(|name| self.window_grew(name));
             }
             Event::Pong => {}
+            Event::Heard => self.doomed.push((id, CloseReason::GoingAway, "")),
             Event::GoAway => carrier.leaving = true,
         }
     }
@@ -308,10 +314,12 @@ impl Core {
         {
             return Due::Close(CloseReason::SlowConsumer);
         }
-        if let Some(leave) = self.leave_of(id, connection)
-            && passed(leave)
-        {
-            return Due::Close(CloseReason::GoingAway);
+        if let Some(leave) = self.leave_of(id, connection) {
+            match carrier.warned {
+                None if passed(leave) => return Due::Warn,
+                Some(until) if passed(until) => return Due::Close(CloseReason::GoingAway),
+                _ => {}
+            }
         }
         let interval = jitter(ticks(limits.heartbeat_interval), id.index());
         if carrier.http2.streams() == 0 {
@@ -341,6 +349,17 @@ impl Core {
         if !self.limits.heartbeat_interval.is_zero() {
             let interval = jitter(self.wheel.ticks_in(self.limits.heartbeat_interval), id.index());
             self.arm_by(id, self.tick.later(interval.max(1)));
+        }
+    }
+
+    /// Asks a client to open no more streams: the first step of its leave (RFC 9113 section 6.8).
+    pub(super) fn warn(&mut self, id: ConnId) {
+        let until = self.after(self.limits.close_timeout.min(Self::WARNING_TIME));
+        let debug = format!("retry after {} ms", self.retry_after_ms(id));
+        let Self { table, out, .. } = self;
+        if let Some(carrier) = table.get_mut(id).and_then(|connection| connection.carrier()) {
+            carrier.warned = Some(until);
+            carrier.http2.warn(&debug, out);
         }
     }
 

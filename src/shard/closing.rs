@@ -10,7 +10,7 @@ use super::streams::RETRY_MS;
 use crate::app::{Context, Effect};
 use crate::close::CloseReason;
 use crate::codec::http1::response::{Reply, write_error};
-use crate::codec::http1::stream::LAST_CHUNK;
+use crate::codec::http1::stream::{self, LAST_CHUNK};
 use crate::codec::http2::ErrorCode;
 use crate::codec::sse;
 use crate::id::ConnId;
@@ -94,7 +94,8 @@ impl<B: Backend> Shard<B> {
         let is_lost = is_broken || is_deaf || !is_polite(reason);
         let has_time = !is_broken && !is_deaf && matches!(reason, CloseReason::GoingAway | CloseReason::PeerClosed);
         for stream in self.core.streams_of(id) {
-            if has_time && self.core.table.get(stream).is_some_and(Connection::is_being_answered) {
+            let is_under_way = |stream: &Connection| stream.is_being_answered() || stream.is_asking();
+            if has_time && self.core.table.get(stream).is_some_and(is_under_way) {
                 continue;
             }
             if is_lost {
@@ -271,7 +272,15 @@ impl Core {
                 let retry_ms = if reason == CloseReason::GoingAway { spread_ms } else { RETRY_MS };
                 sse::write_start(retry_ms, None, &mut self.out);
             }
-            Protocol::JsonStream if polite => self.out.extend_from_slice(LAST_CHUNK),
+            Protocol::JsonStream | Protocol::JsonLines if polite => {
+                let is_chunked = connection.protocol == Protocol::JsonStream;
+                if reason == CloseReason::GoingAway {
+                    stream::write_retry(spread_ms, is_chunked, &mut self.out);
+                }
+                if is_chunked {
+                    self.out.extend_from_slice(LAST_CHUNK);
+                }
+            }
             // Nothing of it is under way: no need to wait for clients that keep connections in a pool and look at them seldom.
             Protocol::Http if is_over && connection.is_between_requests() => connection.flags.set(Flags::AT_ONCE),
             _ => {
@@ -282,6 +291,12 @@ impl Core {
                 }
             }
         }
+    }
+
+    /// Whether a connection bears requests that have not come whole.
+    pub(super) fn bears_requests(&mut self, id: ConnId) -> bool {
+        let streams = self.streams_of(id);
+        streams.into_iter().any(|stream| self.table.get(stream).is_some_and(Connection::is_asking))
     }
 
     /// The streams that a connection bears.

@@ -135,6 +135,11 @@ impl Extra {
         self.waiting.get_or_insert_default()
     }
 
+    /// The answer that a request waits for is its connection's last.
+    pub(super) fn answer_last(&mut self) {
+        self.waiting.iter_mut().for_each(|waiting| waiting.later.keep_alive = false);
+    }
+
     /// Whether a request waits for an answer.
     pub(super) fn asks(&self) -> bool {
         self.waiting.as_deref().is_some_and(|waiting| !matches!(waiting.waits_for, WaitsFor::Nothing))
@@ -277,6 +282,12 @@ impl Connection {
     pub(super) fn is_being_answered(&self) -> bool {
         let asks = self.flags.has(Flags::WAITING) && self.extra.as_deref().is_some_and(Extra::asks);
         asks || self.is_transferring() || self.is_answered()
+    }
+
+    /// Whether it is a stream whose request has not come whole.
+    pub(super) fn is_asking(&self) -> bool {
+        let is_request = self.protocol == Protocol::Http && !self.flags.has(Flags::OPEN);
+        is_request && self.flags.has(Flags::BORNE) && !self.flags.has(Flags::CLOSING) && self.partial.is_some()
     }
 
     /// The file that it is being sent, if any.

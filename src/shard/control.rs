@@ -8,6 +8,8 @@ use super::addresses::Addresses;
 use super::live::Live;
 use crate::access::Seen;
 use crate::config::Limits;
+use crate::id::ListenerId;
+use crate::io::Backlog;
 use crate::rate::SharedRate;
 use crate::rule::Limit;
 use crate::time::Instant;
@@ -29,6 +31,12 @@ pub enum Phase {
 pub struct Control {
     phase: AtomicU8,
     drain_ms: AtomicU64,
+    /// Time for which listeners stay open in a drain.
+    grace_ms: AtomicU64,
+    /// Listeners whose sockets another process has too, a bit for each.
+    handed_over: [AtomicU64; 4],
+    /// Shards that may still take connections in.
+    listening: AtomicUsize,
     connections: AtomicUsize,
     connections_max: usize,
     /// Connections that are being turned away.
@@ -61,6 +69,9 @@ impl Control {
         Self {
             phase: AtomicU8::new(Phase::Running as u8),
             drain_ms: AtomicU64::new(0),
+            grace_ms: AtomicU64::new(0),
+            handed_over: Default::default(),
+            listening: AtomicUsize::new(0),
             connections: AtomicUsize::new(0),
             connections_max: limits.connections_max,
             shed: AtomicUsize::new(0),
@@ -121,6 +132,51 @@ impl Control {
         self.phase.fetch_max(Phase::Draining as u8, Ordering::AcqRel);
     }
 
+    /// Begins to drain: so many connections are told to leave in each second. Ring the doorbells afterwards.
+    pub fn drain_at_rate(&self, per_second: u32) {
+        let millis = (self.connections() as u64).saturating_mul(1000) / u64::from(per_second.max(1));
+        self.drain(Duration::from_millis(millis));
+    }
+
+    /// How long listeners stay open in a drain, for clients whose handshake is under way. Whoever says so sees to it that
+    /// no other handshake begins. To be said before the drain.
+    pub fn set_grace(&self, grace: Duration) {
+        self.grace_ms.store(u64::try_from(grace.as_millis()).unwrap_or(u64::MAX), Ordering::Release);
+    }
+
+    /// How long listeners stay open in a drain.
+    pub(super) fn grace(&self) -> Duration {
+        Duration::from_millis(self.grace_ms.load(Ordering::Acquire))
+    }
+
+    /// Says that another process has the sockets of a listener: those who wait there are its own. To be said before the
+    /// drain.
+    pub fn hand_over(&self, listener: ListenerId) {
+        self.handed_over[usize::from(listener.0 / 64)].fetch_or(1 << (listener.0 % 64), Ordering::AcqRel);
+    }
+
+    /// What becomes of those who wait at a listener when it closes.
+    pub(super) fn backlog(&self, listener: ListenerId) -> Backlog {
+        let bits = self.handed_over[usize::from(listener.0 / 64)].load(Ordering::Acquire);
+        if bits >> (listener.0 % 64) & 1 == 1 { Backlog::Leave } else { Backlog::Take }
+    }
+
+    /// Counts in a shard that takes connections in.
+    pub(super) fn listens(&self) {
+        self.listening.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Counts it out. Returns whether it was the last one.
+    pub(super) fn listens_no_more(&self) -> bool {
+        self.listening.fetch_sub(1, Ordering::AcqRel) == 1
+    }
+
+    /// Whether nobody is there, nor will come, now that the server drains.
+    pub(super) fn is_deserted(&self) -> bool {
+        // In this order: who comes in is counted before its shard says that nobody more comes.
+        self.listening.load(Ordering::Acquire) == 0 && self.connections() == 0
+    }
+
     /// Ends at once. Ring the doorbells afterwards.
     pub fn end(&self) {
         self.phase.store(Phase::Ending as u8, Ordering::Release);
@@ -137,7 +193,7 @@ impl Control {
     pub fn is_over(&self) -> bool {
         match self.phase() {
             Phase::Running => false,
-            Phase::Draining => self.connections() == 0,
+            Phase::Draining => self.is_deserted(),
             Phase::Ending => true,
         }
     }
@@ -236,6 +292,37 @@ mod tests {
         control.set_starved(false);
         assert_eq!(admit(9000), Ok(()));
         assert_eq!(control.connections(), 3);
+    }
+
+    #[test]
+    fn a_drain_is_over_when_nobody_is_there_and_nobody_can_come() {
+        let control = Control::new(Live::default());
+        control.listens();
+        control.listens();
+        assert_eq!(control.admit(Instant::ZERO, &Limits::default()), Ok(()));
+        control.drain(Duration::ZERO);
+        control.release();
+        assert!(!control.is_over() && !control.listens_no_more());
+        assert!(!control.is_over() && control.listens_no_more());
+        assert!(control.is_over());
+    }
+
+    #[test]
+    fn a_rate_is_a_period_for_so_many() {
+        let control = Control::new(Live::default());
+        (0..300).for_each(|_| assert_eq!(control.admit(Instant::ZERO, &Limits::default()), Ok(())));
+        control.drain_at_rate(200);
+        assert_eq!((control.phase(), control.drain_period()), (Phase::Draining, Duration::from_millis(1500)));
+        control.drain_at_rate(0);
+        assert_eq!(control.drain_period(), Duration::from_secs(300));
+    }
+
+    #[test]
+    fn who_waits_at_a_listener_that_was_handed_over_is_left_to_the_others() {
+        let control = Control::new(Live::default());
+        [3, 255].into_iter().for_each(|listener| control.hand_over(ListenerId(listener)));
+        let left = (0..=255).filter(|&listener| control.backlog(ListenerId(listener)) == Backlog::Leave);
+        assert_eq!(left.collect::<Vec<_>>(), [3, 255]);
     }
 
     #[test]

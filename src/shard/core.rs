@@ -99,6 +99,8 @@ pub struct Core {
     pub(super) listened: Tick,
     pub(super) phase: Phase,
     pub(super) drain: Option<Drain>,
+    /// Connections may still come in.
+    pub(super) listening: bool,
     /// Deadlines have come nearer.
     pub(super) hurry: Option<Hurry>,
     /// Since when there is an idle timeout.
@@ -208,6 +210,8 @@ pub(super) enum Sent {
 pub(super) struct Drain {
     pub(super) began: Tick,
     pub(super) ticks: u32,
+    /// When the listeners close.
+    pub(super) shuts: Option<Tick>,
     /// Connections below this index have been given their time to leave.
     pub(super) cursor: u32,
     pub(super) index_end: u32,
@@ -231,6 +235,7 @@ impl Core {
     pub(super) fn new(seed: Seed) -> Self {
         let Seed { id, router, entrances, mail, control, metrics } = seed;
         let (live_version, live) = (control.live_version(), control.live());
+        control.listens();
         let limits = Arc::clone(&live.limits);
         let shards = u16::try_from(metrics.shards.len()).unwrap_or(u16::MAX);
         let desk = Desk::new(mail.doorbell());
@@ -268,6 +273,7 @@ impl Core {
             listened: Tick::default(),
             phase: Phase::Running,
             drain: None,
+            listening: true,
             hurry: None,
             idle_since: Tick(0),
             out: Vec::new(),
@@ -386,7 +392,7 @@ impl Core {
     pub(super) fn is_done(&self) -> bool {
         match self.phase {
             Phase::Running => false,
-            Phase::Draining => self.table.len() == 0 && self.control.connections() == 0,
+            Phase::Draining => self.table.len() == 0 && self.control.is_deserted(),
             Phase::Ending => true,
         }
     }

@@ -16,7 +16,7 @@ use crate::id::{ConnId, ListenerId};
 use crate::io::{Accepted, Backend, Completion, Lease};
 use crate::metrics::ShardMetrics;
 use crate::rule::Limit;
-use crate::session::{Event, Flow, Protocol, Violation, grpc, tcp, websocket};
+use crate::session::{Env, Event, Flow, Protocol, Violation, grpc, tcp, websocket};
 use crate::time::{Clock, Stamp};
 
 impl<B: Backend> Shard<B> {
@@ -50,7 +50,7 @@ impl<B: Backend> Shard<B> {
     }
 
     fn accepted(&mut self, accepted: Accepted) {
-        if self.core.phase != super::Phase::Running {
+        if self.core.phase == super::Phase::Ending {
             return self.refuse(accepted);
         }
         let proxied = self.core.entrances.get(usize::from(accepted.listener.0)).is_some_and(|it| it.proxied);
@@ -72,6 +72,7 @@ impl<B: Backend> Shard<B> {
         self.begin_output(id);
         let fed = self.core.open_bound(id);
         self.after_feed(id, fed);
+        self.core.hand_out_late_leave(id);
     }
 
     pub(super) fn attach(&mut self, accepted: Accepted, id: ConnId) {
@@ -395,8 +396,7 @@ impl Core {
             grant: grant.as_deref(),
         };
         let renews = connection.extra.as_deref().is_some_and(|extra| extra.admission.renews);
-        let mut env =
-            crate::session::Env { limits: &self.limits, tools: &mut self.tools, partials: &mut self.partials };
+        let mut env = Env { limits: &self.limits, tools: &mut self.tools, partials: &mut self.partials };
         let (deflater, out, effects, router) = (&mut self.deflater, &mut self.out, &mut self.effects, &mut self.router);
         let (out_start, metrics, tracer) = (self.out_start, &self.metrics, &mut self.tracer);
         let (mut fed, mut messages, mut answers) = (Fed::default(), 0_u64, 0_u64);
@@ -477,14 +477,15 @@ impl Core {
         if listening {
             self.charge(id, messages, &mut fed);
         }
-        if let Some(code) = fed.good_bye {
-            self.say_good_bye(id, code);
-            fed.close = fed.close.or(Some((CloseReason::Normal, String::new())));
-        }
-        if is_unfinished {
-            return self.note_unfinished(id, fed);
-        }
-        fed
+        let fed = self.part_if_asked(id, fed);
+        if is_unfinished { self.note_unfinished(id, fed) } else { fed }
+    }
+
+    /// Answers a good-bye, where one came.
+    fn part_if_asked(&mut self, id: ConnId, fed: Fed) -> Fed {
+        let Some(code) = fed.good_bye else { return fed };
+        self.say_good_bye(id, code);
+        Fed { close: fed.close.or(Some((CloseReason::Normal, String::new()))), ..fed }
     }
 
     /// Answers the peer's close frame with our own, unless ours was first.

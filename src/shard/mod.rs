@@ -58,7 +58,8 @@ use std::io;
 use std::time::Duration;
 
 use self::pace::{Pace, Part};
-use crate::io::Backend;
+use crate::id::ListenerId;
+use crate::io::{Backend, Backlog};
 use crate::metrics::Purpose;
 use crate::time::{Clock, Instant};
 use crate::wheel::Tick;
@@ -118,6 +119,7 @@ impl<B: Backend> Shard<B> {
         }
         self.control();
         self.ingress(&mut Pace::new(clock, Part::INGRESS));
+        self.core.note_listening(self.backend.is_listening());
         self.core.take_mail(&mut Pace::new(clock, Part::MAIL));
         self.timers(&mut Pace::new(clock, self.timers_part()));
         self.orders(&mut Pace::new(clock, Part::ORDERS));
@@ -156,7 +158,8 @@ impl<B: Backend> Shard<B> {
         if self.core.mail.requests_wait || self.core.mail.deliveries_wait {
             return Self::FULL_MAILBOX_WAIT;
         }
-        let nexts = [self.core.wheel.next_expiry(), self.core.topics.next_expiry()];
+        let shuts = self.core.drain.and_then(|drain| drain.shuts);
+        let nexts = [self.core.wheel.next_expiry(), self.core.topics.next_expiry(), shuts];
         let next = nexts.into_iter().flatten().min();
         next.map_or(Self::WAIT_MAX, |tick: Tick| self.core.wheel.instant_of(tick).since(now)).min(Self::WAIT_MAX)
     }
@@ -165,7 +168,20 @@ impl<B: Backend> Shard<B> {
     fn control(&mut self) {
         self.core.follow_live();
         if self.core.follow_phase() {
-            self.backend.stop_listening();
+            self.close_listeners(Backlog::Leave);
+        }
+        if self.core.shuts_now() {
+            self.close_listeners(Backlog::Take);
+        }
+    }
+
+    /// Closes the listeners whose waiting connections have this lot.
+    fn close_listeners(&mut self, backlog: Backlog) {
+        for number in 0..self.core.entrances.len() {
+            let listener = ListenerId(u8::try_from(number).unwrap_or(u8::MAX));
+            if self.core.control.backlog(listener) == backlog {
+                self.backend.stop_listening(listener, backlog);
+            }
         }
     }
 }

@@ -218,7 +218,9 @@ impl Requests<'_> {
         let origin = if let Caller::Friend(origin) = caller { Some(origin) } else { None };
         let credentials = origin.is_some_and(|origin| self.policy.origins.lists(origin));
         let reply = head.reply(self.date);
-        Reply { origin, credentials, version: self.version.unwrap_or(reply.version), ..reply }
+        // In a drain each answer is a connection's last: whoever pools connections hears of it before they close.
+        let keep_alive = reply.keep_alive && (self.version.is_some() || !self.is_draining);
+        Reply { origin, credentials, keep_alive, version: self.version.unwrap_or(reply.version), ..reply }
     }
 
     /// The route of a path, and what its parameter stands for.

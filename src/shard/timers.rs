@@ -30,6 +30,8 @@ pub(super) enum Due {
     Heartbeat,
     /// Answer a poll, whose time is over.
     Answer,
+    /// Ask for no more streams on it.
+    Warn,
     /// Close it.
     Close(CloseReason),
     /// End a request that has not come within this limit.
@@ -75,6 +77,11 @@ impl<B: Backend> Shard<B> {
         let Some(connection) = self.core.table.get(id) else { return };
         let is_shed = connection.flags.has(Flags::SHED);
         if connection.flags.has(Flags::CLOSING) {
+            if self.core.bears_requests(id) {
+                // They have their own time, and an answer that ends this one's.
+                let deadline = self.core.after(self.core.limits.close_timeout);
+                return self.core.arm(id, deadline);
+            }
             if !is_shed {
                 self.core.metrics.strike(Limit::CloseTimeout);
             }
@@ -125,11 +132,23 @@ impl<B: Backend> Shard<B> {
                 self.heartbeat(id);
                 self.core.arm_next(id);
             }
+            Due::Warn => self.warn(id),
             Due::Answer => self.core.answer_poll(id),
             Due::Expired => {
                 self.core.expire_call(id);
                 self.begin_close(id, CloseReason::Normal, "the call's time is over");
             }
+        }
+    }
+
+    /// Tells a connection of HTTP/2 that it will have to go.
+    fn warn(&mut self, id: ConnId) {
+        self.begin_output(id);
+        // What was sent for others meanwhile may have shown that its transport is broken.
+        if !self.core.flag(id, Flags::CLOSING) {
+            self.core.warn(id);
+            self.write(id);
+            self.core.arm_next(id);
         }
     }
 
@@ -172,6 +191,8 @@ const fn limit_of(reason: CloseReason) -> Option<Limit> {
 impl Core {
     /// Connections that are given their time to leave in one step: some microseconds.
     const LEAVES_PER_STEP: u32 = 64;
+    /// Time to begin a request that a connection has in a drain, from its arrival.
+    const NEWCOMER_TIME: Duration = Duration::from_secs(1);
 
     fn due(&self, id: ConnId, connection: &Connection) -> Due {
         if connection.protocol == Protocol::Http2 {
@@ -207,10 +228,8 @@ impl Core {
         {
             return Due::Close(CloseReason::SlowConsumer);
         }
-        if let Some(drain) = &self.drain
-            && flags.has(Flags::DRAINING)
-            && !flags.has(Flags::WAITING)
-            && passed(drain.leave(id))
+        if let Some(leave) = self.leave_of(id, connection)
+            && passed(leave)
         {
             return Due::Close(CloseReason::GoingAway);
         }
@@ -292,7 +311,13 @@ impl Core {
                 Due::Later(tick) => self.arm(id, tick),
                 Due::Never => self.wheel.disarm(&mut self.table, id.index()),
                 // Due already, in a drain for one: the timer fires at once.
-                Due::Heartbeat | Due::Answer | Due::Close(_) | Due::Request(_) | Due::Expired | Due::Renewal => {
+                Due::Heartbeat
+                | Due::Answer
+                | Due::Warn
+                | Due::Close(_)
+                | Due::Request(_)
+                | Due::Expired
+                | Due::Renewal => {
                     self.arm(id, self.tick);
                 }
             }
@@ -320,9 +345,35 @@ impl Core {
         if begins {
             let ticks = self.wheel.ticks_in(self.control.drain_period());
             let index_end = self.table.index_end();
-            self.drain = Some(Drain { began: self.tick, ticks, cursor: 0, index_end });
+            let shuts = Some(self.after(self.control.grace()));
+            self.drain = Some(Drain { began: self.tick, ticks, shuts, cursor: 0, index_end });
         }
         begins
+    }
+
+    /// Whether the time has come to close the listeners, once.
+    pub(super) fn shuts_now(&mut self) -> bool {
+        let now = self.tick;
+        self.drain.as_mut().is_some_and(|drain| drain.shuts.take_if(|shuts| *shuts <= now).is_some())
+    }
+
+    /// Notes whether connections may still come in.
+    pub(super) fn note_listening(&mut self, is_listening: bool) {
+        let is_shut = self.drain.is_some_and(|drain| drain.shuts.is_none());
+        if self.listening && is_shut && !is_listening {
+            self.listening = false;
+            if self.control.listens_no_more() && self.control.connections() == 0 {
+                self.mail.ring_all();
+            }
+        }
+    }
+
+    /// Lets a connection that comes in a drain leave in its turn.
+    pub(super) fn hand_out_late_leave(&mut self, id: ConnId) {
+        if self.drain.is_some() {
+            self.set(id, Flags::DRAINING);
+            self.arm_due(id);
+        }
     }
 
     /// Gives connections their time to leave, spread over the drain's period.
@@ -347,12 +398,24 @@ impl Core {
             return self.tell_handler(id, News::Leave);
         }
         connection.flags.set(Flags::DRAINING);
+        connection.extra.iter_mut().for_each(|extra| extra.answer_last());
         self.arm_by(id, drain.leave(id));
     }
 
-    /// When the drain asks a connection to leave.
+    /// When the drain asks a connection to leave. A request that is under way is answered first, it has its own time; and
+    /// who has just come has a moment to send one.
     pub(super) fn leave_of(&self, id: ConnId, connection: &Connection) -> Option<Tick> {
-        self.drain.filter(|_| connection.flags.has(Flags::DRAINING)).map(|drain| drain.leave(id))
+        let drain = self.drain.filter(|_| connection.flags.has(Flags::DRAINING))?;
+        let leave = drain.leave(id);
+        if connection.flags.has(Flags::WAITING) || connection.is_transferring() {
+            return None;
+        }
+        let asks = connection.protocol == Protocol::Http && !connection.flags.has(Flags::OPEN);
+        match (asks, connection.partial.is_some(), connection.state) {
+            (true, true, _) => None,
+            (true, false, 0) => Some(leave.max(connection.heard.later(self.wheel.ticks_in(Self::NEWCOMER_TIME)))),
+            _ => Some(leave),
+        }
     }
 
     /// A call has not ended in the time that its client gave it.

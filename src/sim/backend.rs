@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::net::{Faults, Link, Net, Server, State};
+use super::net::{Faults, Link, Net, Server, Side, State};
 use crate::id::{ConnId, ListenerId};
-use crate::io::{Accepted, Backend, Completion, Ending, Lease, Out, Short, Wake};
+use crate::io::{Accepted, Backend, Backlog, Completion, Ending, Lease, Out, Short, Wake};
 
 /// One shard's view of a [`Net`]. It never waits.
 #[derive(Debug)]
@@ -83,6 +83,7 @@ impl SimBackend {
         let state = self.net.0.borrow();
         let side = &state.shards[self.shard];
         let backlog = side.listeners.iter().any(|(_, backlog)| !backlog.is_empty());
+        let backlog = backlog || !side.last.is_empty();
         !self.later.is_empty()
             || !side.ready.is_empty()
             || (backlog && !self.accept_paused)
@@ -171,17 +172,20 @@ impl SimBackend {
         }
         let mut state = self.net.0.borrow_mut();
         let State { random, config, links, shards, .. } = &mut *state;
-        let (listener, backlog) = shards[self.shard].listeners.iter_mut().find(|(_, backlog)| !backlog.is_empty())?;
+        let Side { listeners, last, .. } = &mut shards[self.shard];
+        let open = listeners.iter_mut().find(|(_, backlog)| !backlog.is_empty());
+        let listener = last.front().map(|(id, _)| *id).or(open.as_ref().map(|(id, _)| *id))?;
         self.accepts_left -= 1;
         if random.chance(config.faults.accept_failures) {
             self.accepts_left = 0;
-            return Some(Completion::AcceptFailed(*listener, ErrorKind::OutOfMemory));
+            return Some(Completion::AcceptFailed(listener, ErrorKind::OutOfMemory));
         }
-        let socket = backlog.pop_front()?;
+        let waiting = last.pop_front().map(|(_, socket)| socket);
+        let socket = waiting.or_else(|| open?.1.pop_front())?;
         if let Some(link) = links.get_mut(&socket) {
             link.server = Server::Has;
         }
-        Some(Completion::Accepted(Accepted { listener: *listener, socket, peer: Some(address(socket)) }))
+        Some(Completion::Accepted(Accepted { listener, socket, peer: Some(address(socket)) }))
     }
 
     /// Hands bytes to the network.
@@ -252,13 +256,21 @@ impl Backend for SimBackend {
         self.accept_paused = paused;
     }
 
-    fn stop_listening(&mut self) {
+    fn stop_listening(&mut self, id: ListenerId, backlog: Backlog) {
         let mut state = self.net.0.borrow_mut();
-        let listeners = std::mem::take(&mut state.shards[self.shard].listeners);
-        drop(state);
-        for key in listeners.into_iter().flat_map(|(_, backlog)| backlog) {
-            self.leave(key, Ending::Reset);
+        let Side { listeners, last, .. } = &mut state.shards[self.shard];
+        let closed: Vec<_> = listeners.extract_if(.., |(listener, _)| *listener == id).collect();
+        let waiting = closed.into_iter().flat_map(|(_, waiting)| waiting);
+        if backlog == Backlog::Take {
+            return last.extend(waiting.map(|key| (id, key)));
         }
+        drop(state);
+        waiting.for_each(|key| self.leave(key, Ending::Reset));
+    }
+
+    fn is_listening(&self) -> bool {
+        let side = &self.net.0.borrow().shards[self.shard];
+        !side.listeners.is_empty() || !side.last.is_empty()
     }
 
     fn attach(&mut self, accepted: Accepted, id: ConnId) {
@@ -405,7 +417,10 @@ impl SimBackend {
 /// A backend that goes away takes its connections with it, as a process that ends does.
 impl Drop for SimBackend {
     fn drop(&mut self) {
-        self.stop_listening();
+        let side = std::mem::take(&mut self.net.0.borrow_mut().shards[self.shard]);
+        let last = side.last.into_iter().map(|(_, key)| key);
+        last.chain(side.listeners.into_iter().flat_map(|(_, keys)| keys))
+            .for_each(|key| self.leave(key, Ending::Reset));
         for name in std::mem::take(&mut self.names).into_iter().flatten() {
             self.leave(name.link, Ending::Reset);
         }

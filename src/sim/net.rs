@@ -262,6 +262,8 @@ impl Link {
 pub(super) struct Side {
     /// Per listener, connections that wait to be accepted.
     pub(super) listeners: Vec<(ListenerId, VecDeque<u64>)>,
+    /// Those whose listener has closed and who are handed out all the same.
+    pub(super) last: VecDeque<(ListenerId, u64)>,
     pub(super) ready: VecDeque<u64>,
 }
 

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use holdline::io::{Backend, Ending, Out};
+use holdline::id::ListenerId;
+use holdline::io::{Backend, Backlog, Ending, Out};
 
 use super::harness::{Client, Harness, Peer, Setup};
 use super::world::{Said, World, noise};
@@ -250,11 +251,37 @@ pub fn a_paused_listener_takes_nobody<H: Harness>() {
     world.received(id, b"here too");
 }
 
+pub fn a_closing_listener_takes_who_waits<H: Harness>() {
+    let mut world = World::<H>::new(Setup::default());
+    let (old, mut client) = world.pair();
+    world.backend().pause_accept(true);
+    let mut waiting: Vec<_> = (0..20).map(|_| world.harness.try_connect().unwrap()).collect();
+    world.idle_turns();
+    assert_eq!(world.open.len(), 1);
+    world.backend().pause_accept(false);
+    world.backend().stop_listening(ListenerId(0), Backlog::Take);
+    world.until("all are taken", |world| world.open.len() == 21);
+    world.until("the listener has closed", |world| !world.backend().is_listening());
+    let ids: Vec<_> = world.open.keys().copied().filter(|id| *id != old).collect();
+    if let Some(mut late) = world.harness.try_connect() {
+        world.reads_until(&mut late, Peer::Reset);
+    }
+    for client in &mut waiting {
+        world.write_all(client, b"there");
+    }
+    for id in ids {
+        world.received(id, b"there");
+    }
+    world.write_all(&mut client, b"still here");
+    world.received(old, b"still here");
+}
+
 pub fn a_closed_listener_leaves_connections<H: Harness>() {
     let mut world = World::<H>::new(Setup::default());
     let (id, mut client) = world.pair();
-    world.backend().stop_listening();
+    world.backend().stop_listening(ListenerId(0), Backlog::Leave);
     world.idle_turns();
+    assert!(!world.backend().is_listening());
     if let Some(mut late) = world.harness.try_connect() {
         world.reads_until(&mut late, Peer::Reset);
     }

@@ -21,9 +21,26 @@ pub fn write_chunk(write: impl FnOnce(&mut Vec<u8>), out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");
 }
 
+/// Appends what a stream of lines of JSON ends with when the server goes away: in how many milliseconds to come back. A body
+/// without chunks is one of HTTP/2.
+pub fn write_retry(millis: u64, is_chunked: bool, out: &mut Vec<u8>) {
+    let write = |out: &mut Vec<u8>| {
+        let _ = writeln!(out, "{{\"retry\":{millis}}}");
+    };
+    if is_chunked { write_chunk(write, out) } else { write(out) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn when_to_come_back_is_a_line() {
+        let mut out = Vec::new();
+        write_retry(1188, false, &mut out);
+        write_retry(7, true, &mut out);
+        assert_eq!(String::from_utf8_lossy(&out), "{\"retry\":1188}\n0000000c\r\n{\"retry\":7}\n\r\n");
+    }
 
     #[test]
     fn a_chunk_has_its_length_in_hexadecimal() {

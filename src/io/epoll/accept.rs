@@ -8,7 +8,7 @@ use mio::{Interest, Registry, Token};
 use slab::Slab;
 
 use crate::id::ListenerId;
-use crate::io::{Accepted, Completion};
+use crate::io::{Accepted, Backlog, Completion};
 
 /// How long to wait after the process ran out of descriptors or memory, unless a connection closes before.
 const RETRY_AFTER: Duration = Duration::from_millis(50);
@@ -26,12 +26,15 @@ struct Listener {
     socket: mio::net::TcpListener,
     /// There was an edge, and the queue has not been seen empty since.
     ready: bool,
+    /// It closes when the queue is empty.
+    closing: bool,
 }
 
 /// All listeners of one backend.
 #[derive(Debug)]
 pub(super) struct Listeners {
-    listeners: Vec<Listener>,
+    /// `None` where one has closed, so that the others keep their tokens.
+    listeners: Vec<Option<Listener>>,
     /// Taken, neither attached nor refused.
     unnamed: Slab<TcpStream>,
     paused: bool,
@@ -52,7 +55,7 @@ impl Listeners {
         socket.set_nonblocking(true)?;
         let mut socket = mio::net::TcpListener::from_std(socket);
         registry.register(&mut socket, Token(LISTENER | self.listeners.len()), Interest::READABLE)?;
-        self.listeners.push(Listener { id, socket, ready: false });
+        self.listeners.push(Some(Listener { id, socket, ready: false, closing: false }));
         Ok(())
     }
 
@@ -60,12 +63,23 @@ impl Listeners {
         self.paused = paused;
     }
 
-    pub(super) fn close_all(&mut self) {
-        self.listeners.clear();
+    pub(super) fn close(&mut self, registry: &Registry, id: ListenerId, backlog: Backlog) {
+        for place in &mut self.listeners {
+            let Some(listener) = place.as_mut().filter(|listener| listener.id == id) else { continue };
+            match backlog {
+                // Its queue may be empty already, and then there is no edge.
+                Backlog::Take => (listener.ready, listener.closing) = (true, true),
+                Backlog::Leave => close(registry, place),
+            }
+        }
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.listeners.iter().any(Option::is_some)
     }
 
     pub(super) fn note_ready(&mut self, key: usize) {
-        if let Some(listener) = self.listeners.get_mut(key) {
+        if let Some(Some(listener)) = self.listeners.get_mut(key) {
             listener.ready = true;
         }
     }
@@ -93,7 +107,7 @@ impl Listeners {
 
     /// Whether connections may be waiting that can be taken now.
     pub(super) fn has_work(&self) -> bool {
-        self.can_accept() && self.listeners.iter().any(|listener| listener.ready)
+        self.can_accept() && self.listeners.iter().flatten().any(|listener| listener.ready)
     }
 
     const fn can_accept(&self) -> bool {
@@ -101,13 +115,14 @@ impl Listeners {
     }
 
     /// Takes one connection from a listener that has some.
-    pub(super) fn next(&mut self) -> Option<Completion> {
+    pub(super) fn next(&mut self, registry: &Registry) -> Option<Completion> {
         if !self.can_accept() {
             return None;
         }
         let Self { listeners, unnamed, retry_at, accepts_left, .. } = self;
-        for listener in listeners.iter_mut().filter(|listener| listener.ready) {
+        for place in listeners {
             while *accepts_left > 0 {
+                let Some(listener) = place.as_mut().filter(|listener| listener.ready) else { break };
                 *accepts_left -= 1;
                 match listener.socket.accept() {
                     Ok((stream, peer)) => {
@@ -117,6 +132,9 @@ impl Listeners {
                     }
                     Err(error) if error.kind() == ErrorKind::WouldBlock => {
                         listener.ready = false;
+                        if listener.closing {
+                            close(registry, place);
+                        }
                         break;
                     }
                     Err(error) if is_the_peers(error.kind()) => {}
@@ -129,6 +147,14 @@ impl Listeners {
             }
         }
         None
+    }
+}
+
+/// Closes a listener. Others may have the same socket, in this process or in another one, and then the kernel would go on
+/// to tell of it.
+fn close(registry: &Registry, place: &mut Option<Listener>) {
+    if let Some(mut listener) = place.take() {
+        let _ = registry.deregister(&mut listener.socket);
     }
 }
 

@@ -37,7 +37,7 @@ use self::accept::{Listeners, key_of_listener};
 pub use self::config::{Config, SetupError};
 use self::entry::{Entry, Table};
 pub use self::limit::{DESCRIPTORS_RESERVED, check_descriptor_limit};
-use super::{Accepted, Backend, Completion, Ending, Lease, Out, Short, Wake};
+use super::{Accepted, Backend, Backlog, Completion, Ending, Lease, Out, Short, Wake};
 use crate::id::{ConnId, ListenerId};
 
 /// Reads of one connection in a row while others wait.
@@ -217,8 +217,12 @@ impl Backend for Epoll {
         self.listeners.pause(paused);
     }
 
-    fn stop_listening(&mut self) {
-        self.listeners.close_all();
+    fn stop_listening(&mut self, id: ListenerId, backlog: Backlog) {
+        self.listeners.close(self.poll.registry(), id, backlog);
+    }
+
+    fn is_listening(&self) -> bool {
+        self.listeners.is_open()
     }
 
     fn attach(&mut self, accepted: Accepted, id: ConnId) {
@@ -269,7 +273,7 @@ impl Backend for Epoll {
                 return Some(completion);
             }
         }
-        self.listeners.next()
+        self.listeners.next(self.poll.registry())
     }
 
     fn bytes(&mut self, lease: &Lease) -> &mut [u8] {

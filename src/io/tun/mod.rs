@@ -66,7 +66,7 @@ pub use self::plan::{CONNECTIONS_MAX, DEVICES_MAX, SERVER};
 pub use self::server::{Launch, Server};
 use self::tcp::Tcp;
 use super::sys::Eventfd;
-use super::{Accepted, Backend, Completion, Dial, Ending, Lease, Out, Short, Wake};
+use super::{Accepted, Backend, Backlog, Completion, Dial, Ending, Lease, Out, Short, Wake};
 use crate::id::{ConnId, ListenerId};
 use crate::time::{Clock, Instant, SystemClock};
 
@@ -333,7 +333,11 @@ impl Backend for Tun {
 
     fn pause_accept(&mut self, _paused: bool) {}
 
-    fn stop_listening(&mut self) {}
+    fn stop_listening(&mut self, _id: ListenerId, _backlog: Backlog) {}
+
+    fn is_listening(&self) -> bool {
+        false
+    }
 
     /// Nothing is ever accepted, so there is nothing to attach but what belongs to another backend.
     fn attach(&mut self, _accepted: Accepted, id: ConnId) {

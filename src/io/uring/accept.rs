@@ -4,17 +4,22 @@
 //! accept does all the work. A multishot accept that meets a full table drops the connection it has just taken, so
 //! near the end of a table it is replaced by single accepts, never more than there are slots. When a table is full the
 //! listener moves on to another ring, made if need be; when all are full it waits for a slot.
+//!
+//! A listener that closes is looked at once more when its accepts have come back: who waits there until then is taken.
 
 use std::io;
 use std::net::TcpListener;
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
 use super::peer::{self, Unnamed};
 use super::request::{self, Done, Kind};
 use super::ring::{COMPLETIONS, Filler, Ring};
 use super::{Completion, Uring};
 use crate::id::ListenerId;
+use crate::io::Backlog;
 
 /// Free slots from which on a multishot accept is safe. It takes all that the listener's queue has in one system call,
 /// and ends only when no completion has room any more: so many, by all listeners of a ring together.
@@ -38,7 +43,24 @@ pub(super) struct Listener {
     out: u32,
     multishot: bool,
     cancelling: bool,
+    /// It closes when nobody waits there.
+    closing: bool,
     rest_until: Option<Instant>,
+}
+
+impl Listener {
+    /// Whether it may still hand out a connection.
+    pub(super) const fn is_open(&self) -> bool {
+        self.socket.is_some() || self.out > 0
+    }
+
+    /// Whether a connection waits to be taken.
+    fn has_waiting(&self) -> bool {
+        let Some(socket) = &self.socket else { return false };
+        let mut looked = [PollFd::new(socket, PollFlags::IN)];
+        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+        poll(&mut looked, Some(&at_once)).is_ok_and(|ready| ready > 0)
+    }
 }
 
 /// Which slot of which ring, in [`Accepted::socket`].
@@ -62,15 +84,44 @@ impl Uring {
             out: 0,
             multishot: false,
             cancelling: false,
+            closing: false,
             rest_until: None,
         });
         self.accept_changed = true;
     }
 
-    pub(super) fn close_listeners(&mut self) {
+    pub(super) fn close_listener(&mut self, id: ListenerId, backlog: Backlog) {
         for position in 0..self.listeners.len() {
+            if self.listeners[position].id != id {
+                continue;
+            }
             self.cancel_accepts(position);
+            let listener = &mut self.listeners[position];
+            listener.closing = true;
+            if backlog == Backlog::Leave {
+                listener.socket = None;
+            }
+        }
+        self.accept_changed = true;
+        // Whoever waits for it to have closed is waiting for no completion.
+        self.rung = true;
+    }
+
+    /// Closes a listener whose accepts have come back, unless somebody waits there.
+    fn close_when_empty(&mut self, position: usize) {
+        let listener = &self.listeners[position];
+        if listener.out > 0 || listener.cancelling {
+            return self.cancel_accepts(position);
+        }
+        if !listener.has_waiting() {
             self.listeners[position].socket = None;
+            self.rung = true;
+            return;
+        }
+        if self.find_ring(position) {
+            self.arm_accepts(position);
+            // They have taken all when they are submitted, and have come back when the shard looks next.
+            self.rung = true;
         }
     }
 
@@ -110,6 +161,9 @@ impl Uring {
             return;
         }
         listener.rest_until = None;
+        if listener.closing {
+            return self.close_when_empty(position);
+        }
         let free = self.rings[listener.ring].free();
         let (out, multishot) = (listener.out, listener.multishot);
         if out > 0 && multishot {
@@ -121,17 +175,25 @@ impl Uring {
         if out > 0 && free > 2 * FREE_FOR_MULTISHOT {
             return self.cancel_accepts(position);
         }
-        if listener.out == 0 {
-            match self.roomy_ring() {
-                Ok(Some(ring)) => {
-                    self.rings[ring].filler = Some(Filler::Accepts);
-                    self.listeners[position].ring = ring;
-                }
-                Ok(None) => return,
-                Err(error) => return self.accept_failed(position, error.kind()),
+        if out > 0 || self.find_ring(position) {
+            self.arm_accepts(position);
+        }
+    }
+
+    /// Chooses where a listener accepts into, if there is room for it.
+    fn find_ring(&mut self, position: usize) -> bool {
+        match self.roomy_ring() {
+            Ok(Some(ring)) => {
+                self.rings[ring].filler = Some(Filler::Accepts);
+                self.listeners[position].ring = ring;
+                true
+            }
+            Ok(None) => false,
+            Err(error) => {
+                self.accept_failed(position, error.kind());
+                false
             }
         }
-        self.arm_accepts(position);
     }
 
     fn arm_accepts(&mut self, position: usize) {
@@ -218,11 +280,8 @@ impl Uring {
                     self.cancel_accepts(position);
                 }
                 let socket = socket(ring, done.result.unsigned_abs());
-                if closed {
-                    self.refuse_socket(socket);
-                } else {
-                    self.ask_for_peer(Unnamed { listener: id, socket, len: self.listeners[position].address_len });
-                }
+                self.untold += 1;
+                self.ask_for_peer(Unnamed { listener: id, socket, len: self.listeners[position].address_len });
             }
             // Cancelled, or that one connection is gone before we had it: accept(2), "Error handling".
             libc::ECANCELED | libc::ECONNABORTED | libc::EINTR | libc::EAGAIN | libc::EPROTO | libc::EPERM => {}

@@ -61,7 +61,7 @@ pub use self::sources::Sources;
 use self::table::Table;
 use crate::id::{ConnId, ListenerId};
 use crate::io::sys::{self, Eventfd};
-use crate::io::{Accepted, Backend, Completion, Ending, Lease, Out, Short, Wake};
+use crate::io::{Accepted, Backend, Backlog, Completion, Ending, Lease, Out, Short, Wake};
 
 /// One shard's rings. It belongs to the thread that made it.
 pub struct Uring {
@@ -86,6 +86,8 @@ pub struct Uring {
     names: Names,
     accept_paused: bool,
     accept_changed: bool,
+    /// Connections that were taken and not handed out yet.
+    untold: usize,
     doorbell: Arc<Eventfd>,
     /// The doorbell rang since the last wait.
     rung: bool,
@@ -149,6 +151,7 @@ impl Uring {
             names: Names::new()?,
             accept_paused: false,
             accept_changed: false,
+            untold: 0,
             doorbell: Arc::new(Eventfd::new()?),
             rung: false,
             kick: Eventfd::new()?,
@@ -190,9 +193,13 @@ impl Backend for Uring {
         self.submit_all();
     }
 
-    fn stop_listening(&mut self) {
-        self.close_listeners();
+    fn stop_listening(&mut self, id: ListenerId, backlog: Backlog) {
+        self.close_listener(id, backlog);
         self.submit_all();
+    }
+
+    fn is_listening(&self) -> bool {
+        self.untold > 0 || self.listeners.iter().any(Listener::is_open)
     }
 
     fn attach(&mut self, accepted: Accepted, id: ConnId) {
@@ -229,6 +236,8 @@ impl Backend for Uring {
                 return None;
             };
             if self.keeps(&completion) {
+                let is_new = matches!(completion, Completion::Accepted(_));
+                self.untold = self.untold.saturating_sub(usize::from(is_new));
                 return Some(completion);
             }
             if let Completion::Received(_, lease) = completion {

@@ -27,7 +27,7 @@ use crate::app::site::Ask;
 use crate::id::ConnId;
 use crate::metrics::Metrics;
 use crate::server::admin::PhaseCell;
-use crate::server::launch::Drainer;
+use crate::server::drainer::Drainer;
 use crate::server::reload::Reloader;
 use crate::shard::orders::Target;
 use crate::shard::{Control, Postbox};

@@ -3,7 +3,7 @@
 use super::reading::{Found, Reading};
 use super::settings::Peer;
 use super::streams::Absent;
-use super::{Env, Farewell, Http2, PING, Partial, Violation};
+use super::{Env, Farewell, Http2, PING, Partial, Violation, WARNING};
 use crate::codec::http2::frame::{self, Header, flag, kind};
 use crate::codec::http2::{ErrorCode, StreamId};
 use crate::rule::Rule;
@@ -117,6 +117,9 @@ impl Http2 {
             }
             return None;
         }
+        if payload == WARNING && self.farewell == Farewell::Warned {
+            return Some(Found::Heard);
+        }
         if self.pings == 0 || payload != PING {
             return None;
         }
@@ -153,7 +156,7 @@ impl Http2 {
 
     /// Whether a stream that is opened now is not taken any more.
     pub(super) fn drains(&self) -> bool {
-        self.farewell != Farewell::None
+        self.farewell > Farewell::Warned
     }
 }
 

@@ -71,6 +71,8 @@ const _: () = assert!(size_of::<Http2>() == 144);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Farewell {
     None,
+    /// The peer is asked to open no more streams; those that were on their way are taken (RFC 9113 section 6.8).
+    Warned,
     /// No more streams are taken.
     Drains,
     /// An error.
@@ -79,6 +81,9 @@ enum Farewell {
 
 /// What our pings carry.
 const PING: [u8; 8] = *b"holdline";
+
+/// What the one carries whose answer says that the peer has heard our warning.
+const WARNING: [u8; 8] = *b"goodbye!";
 
 /// What was found in the bytes.
 #[derive(Debug)]
@@ -129,6 +134,8 @@ pub enum Event<'b> {
     Window(Option<ConnId>),
     /// The answer to a [`Http2::write_ping`].
     Pong,
+    /// The peer has heard a [`Http2::warn`]: streams that it opened before have come.
+    Heard,
     /// The peer opens no more streams and ends when those that are open have ended.
     GoAway,
 }
@@ -184,6 +191,7 @@ impl Http2 {
             Found::Refused(rule) => Event::Refused(rule),
             Found::Window(name) => Event::Window(name),
             Found::Pong => Event::Pong,
+            Found::Heard => Event::Heard,
             Found::GoAway => Event::GoAway,
         });
         Ok((taken, event))
@@ -278,6 +286,16 @@ impl Http2 {
     pub fn write_ping(&mut self, out: &mut Vec<u8>) {
         self.pings = self.pings.saturating_add(1);
         frame::write_ping(PING, false, out);
+    }
+
+    /// Asks the peer to open no more streams, and to say when it has heard that ([`Event::Heard`]). Those that it opens until
+    /// then are taken: none is lost on its way.
+    pub fn warn(&mut self, debug: &str, out: &mut Vec<u8>) {
+        if self.farewell == Farewell::None {
+            self.farewell = Farewell::Warned;
+            frame::write_go_away(StreamId(StreamId::MAX), ErrorCode::NoError, debug, out);
+            frame::write_ping(WARNING, false, out);
+        }
     }
 
     /// Says that no more streams are taken, once; with an error, that the connection ends. Streams that are opened

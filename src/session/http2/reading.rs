@@ -36,6 +36,7 @@ pub(super) enum Found {
     Refused(Rule),
     Window(Option<ConnId>),
     Pong,
+    Heard,
     GoAway,
 }
 

@@ -101,6 +101,7 @@ impl Peer {
             Event::Window(Some(name)) => format!("window {}", name.index()),
             Event::Window(None) => "window".to_owned(),
             Event::Pong => "pong".to_owned(),
+            Event::Heard => "heard".to_owned(),
             Event::GoAway => "goes away".to_owned(),
         });
         if let (true, Some((stream, bytes))) = (self.consumes, done) {

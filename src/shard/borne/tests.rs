@@ -359,10 +359,29 @@ fn a_drain_lets_answers_end_that_are_under_way() {
     scene.seen();
     scene.shard.core.control.drain(Duration::ZERO);
     scene.rest();
-    assert_eq!(scene.seen(), ["go away 5 0", "3 fields 14 end", "3 reset 0", "5 reset 7"]);
-    scene.send(&[window(1, 60_000)]);
-    assert_eq!(scene.seen().last().unwrap(), "1 data end");
+    assert_eq!(scene.seen(), ["go away 2147483647 0", "ping"]);
+    // What was on its way when the client heard that is answered.
+    scene.send(&[get(7, "/100"), frame(kind::PING, flag::ACK, 0, b"goodbye!")]);
+    assert_eq!(scene.seen(), ["7 fields 200", "7 data end", "go away 7 0", "3 fields 14 end", "3 reset 0"]);
+    // The body that was not whole may come, and is answered; what begins now is not.
+    scene.send(&[get(9, "/100"), data(5, flag::END_STREAM, b"hello"), window(1, 60_000)]);
+    let seen = scene.seen();
+    assert!(seen.contains(&"9 reset 7".to_owned()) && seen.contains(&"5 fields 200".to_owned()), "{seen:?}");
+    assert!(seen.contains(&"1 data end".to_owned()), "{seen:?}");
     assert_eq!((scene.body(1), scene.client.peer()), (100_000, crate::sim::Peer::Finished));
+}
+
+#[test]
+fn a_client_that_does_not_answer_the_warning_leaves_all_the_same() {
+    let mut scene = Scene::new(60_000);
+    scene.send(&[call(1, ECHO)]);
+    scene.seen();
+    scene.shard.core.control.drain(Duration::ZERO);
+    scene.rest();
+    assert_eq!(scene.seen(), ["go away 2147483647 0", "ping"]);
+    scene.clock.advance(Duration::from_secs(3));
+    scene.rest();
+    assert_eq!(scene.seen(), ["go away 1 0", "1 fields 14 end", "1 reset 0"]);
 }
 
 #[test]

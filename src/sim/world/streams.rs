@@ -123,7 +123,9 @@ pub(super) fn next(
             }
             let lines = String::from_utf8(chunk).map_err(|_| "lines that are not UTF-8")?;
             let lines = lines.strip_suffix("\n\r\n").ok_or_else(|| format!("half a line in a chunk: {lines}"))?;
-            for line in lines.split('\n').filter(|line| !line.is_empty()) {
+            // The last line of a server that goes away says when to come back.
+            let is_told = |line: &&str| !line.is_empty() && !line.starts_with("{\"retry\":");
+            for line in lines.split('\n').filter(is_told) {
                 told.push(json(&mut Scan(line))?);
             }
         }

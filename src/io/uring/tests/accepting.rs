@@ -28,7 +28,7 @@ fn accepting_can_pause_and_stop() {
     assert_eq!(shard.open.len(), 1);
     shard.uring.pause_accept(false);
     shard.until(|shard| shard.open.len() == 2);
-    shard.uring.stop_listening();
+    shard.uring.stop_listening(ListenerId(0), Backlog::Leave);
     shard.until(|shard| TcpStream::connect(shard.address).is_err());
     assert_eq!(shard.open.len(), 2);
 }

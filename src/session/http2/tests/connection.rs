@@ -105,6 +105,20 @@ fn after_our_goaway_streams_are_refused_and_those_open_go_on_6_8() {
 }
 
 #[test]
+fn what_was_on_its_way_when_we_warned_is_taken_6_8() {
+    let mut peer = Peer::greeted();
+    peer.send(&post(1));
+    peer.http2.warn("retry after 5 ms", &mut peer.out);
+    peer.http2.warn("again", &mut peer.out);
+    assert_eq!(peer.send(&get(3)), "3 GET /a HTTP/1.1 ends");
+    assert_eq!(peer.send(&bytes(kind::PING, 1, 0, b"goodbye!")), "heard");
+    peer.http2.go_away(ErrorCode::NoError, "", &mut peer.out);
+    assert_eq!(peer.send(&[get(5), data(1, END, b"x")].concat()), "1 \"x\" ends");
+    assert_eq!(peer.answers(), ["goaway 2147483647 0", "ping 0 goodbye!", "goaway 3 0", "5 reset 7"]);
+    assert_eq!(peer.send(&bytes(kind::PING, 1, 0, b"goodbye!")), "", "that was told");
+}
+
+#[test]
 fn windows_grow_and_not_too_far_6_9() {
     breaks(&[bytes(kind::WINDOW_UPDATE, 0, 0, &[0; 3])], Violation::FrameSize);
     breaks(&[window(0, 0)], Violation::WindowIncrement);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::id::{ConnId, ListenerId};
-use crate::io::{Accepted, Backend, Completion, Dial, Ending, Lease, Out, Short, Wake};
+use crate::io::{Accepted, Backend, Backlog, Completion, Dial, Ending, Lease, Out, Short, Wake};
 
 /// Happens what it is told, and writes down what it is asked for.
 #[derive(Default)]
@@ -72,7 +72,11 @@ impl Backend for Script {
 
     fn pause_accept(&mut self, _paused: bool) {}
 
-    fn stop_listening(&mut self) {}
+    fn stop_listening(&mut self, _id: ListenerId, _backlog: Backlog) {}
+
+    fn is_listening(&self) -> bool {
+        false
+    }
 
     fn attach(&mut self, _accepted: Accepted, _id: ConnId) {}
 

@@ -1,0 +1,148 @@
+//! The old process's side.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::os::fd::AsFd;
+use std::os::linux::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use super::wire::{self, DESCRIPTORS_MAX, Kind, Nothing, Offer, Refused, Taken};
+use super::{HandoverError, PATIENCE, START_PATIENCE};
+use crate::server::Server;
+use crate::server::bind::Held;
+use crate::server::drainer::Drainer;
+
+/// What is done when a new process is ready; it is given its PID.
+type OnReady = Box<dyn Fn(u32) + Send>;
+
+/// Waits for new processes at a Unix socket. The file goes with this value, unless another one is there by then.
+pub struct Giver {
+    path: PathBuf,
+    /// Device and inode of the file that is ours.
+    file: (u64, u64),
+}
+
+impl Giver {
+    /// Listens at this path, in a thread of its own. Where a new process is ready, `on_ready` is called before it is told
+    /// that this one takes nobody in any more and drains within `period`.
+    ///
+    /// `follows`: a server that was there has been taken over, and this one takes its place.
+    ///
+    /// # Errors
+    /// When the path cannot be had.
+    pub fn start(
+        path: &Path,
+        follows: bool,
+        server: &Server,
+        period: Duration,
+        on_ready: impl Fn(u32) + Send + 'static,
+    ) -> Result<Self, HandoverError> {
+        let listener = listen(path, follows)?;
+        let metadata = fs::metadata(path).map_err(|error| HandoverError::socket(path, error))?;
+        let giver = Self { path: path.to_owned(), file: (metadata.st_dev(), metadata.st_ino()) };
+        let (drainer, on_ready): (_, OnReady) = (server.drainer.clone(), Box::new(on_ready));
+        let run = move || {
+            for stream in listener.incoming() {
+                match stream {
+                    Ok(stream) => {
+                        if give(&stream, &drainer, period, &on_ready) {
+                            return;
+                        }
+                    }
+                    Err(_) => thread::sleep(PATIENCE / 50),
+                }
+            }
+        };
+        let thread = thread::Builder::new().name("upgrade".to_owned()).spawn(run);
+        thread.map_err(|error| HandoverError::socket(path, error))?;
+        Ok(giver)
+    }
+}
+
+impl Drop for Giver {
+    fn drop(&mut self) {
+        let is_ours =
+            fs::metadata(&self.path).is_ok_and(|metadata| (metadata.st_dev(), metadata.st_ino()) == self.file);
+        if is_ours {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Listens at a path. What a server left there that is no more is replaced, and so is what was there when it was taken over.
+fn listen(path: &Path, follows: bool) -> Result<UnixListener, HandoverError> {
+    let failed = |error| HandoverError::socket(path, error);
+    match fs::symlink_metadata(path) {
+        Ok(metadata) if !metadata.file_type().is_socket() => {
+            return Err(failed(std::io::Error::new(ErrorKind::AlreadyExists, "the file is no socket")));
+        }
+        Ok(_) if !follows && UnixStream::connect(path).is_ok() => return Err(HandoverError::Taken(path.to_owned())),
+        _ => {}
+    }
+    // Under another name first: there is no moment without a socket, and none with one that others may write to.
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{}", std::process::id()));
+    let _ = fs::remove_file(&name);
+    let listener = UnixListener::bind(&name).map_err(failed)?;
+    let placed = fs::set_permissions(&name, fs::Permissions::from_mode(0o600)).and_then(|()| fs::rename(&name, path));
+    if let Err(error) = placed {
+        let _ = fs::remove_file(&name);
+        return Err(failed(error));
+    }
+    Ok(listener)
+}
+
+/// Gives one caller all sockets and waits until it is ready. Whether the server is its own from then on.
+fn give(stream: &UnixStream, drainer: &Drainer, period: Duration, on_ready: &OnReady) -> bool {
+    match offer(stream, drainer) {
+        Ok((pid, taken)) => {
+            on_ready(pid);
+            drainer.hand_over(&taken, period);
+            let _ = wire::send(stream, Kind::Yours, &Nothing {}, &[]);
+            true
+        }
+        Err(why) => {
+            tracing::warn!("an upgrade came to nothing: {why}; this server goes on");
+            let _ = wire::send(stream, Kind::Refused, &Refused { reason: why }, &[]);
+            false
+        }
+    }
+}
+
+fn offer(stream: &UnixStream, drainer: &Drainer) -> Result<(u32, Vec<usize>), String> {
+    let failed = |error: std::io::Error| match error.kind() {
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => "the new process does not get on".to_owned(),
+        ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => {
+            "the new process has gone".to_owned()
+        }
+        _ => error.to_string(),
+    };
+    stream.set_read_timeout(Some(PATIENCE)).map_err(failed)?;
+    stream.set_write_timeout(Some(PATIENCE)).map_err(failed)?;
+    let pid = wire::known_peer(stream).map_err(failed)?;
+    if wire::receive(stream).map_err(failed)?.kind != Kind::Hello {
+        return Err("the new process does not begin with a hello".to_owned());
+    }
+    let held = drainer.held().ok_or("this server drains already")?;
+    let offer = Offer { listeners: held.iter().map(Held::offered).collect() };
+    wire::send(stream, Kind::Offer, &offer, &[]).map_err(failed)?;
+    let descriptors: Vec<_> = held.iter().flat_map(|held| held.sockets.iter().map(AsFd::as_fd)).collect();
+    for some in descriptors.chunks(DESCRIPTORS_MAX) {
+        wire::send(stream, Kind::Sockets, &Nothing {}, some).map_err(failed)?;
+    }
+    tracing::info!(pid, "a new process takes over");
+    stream.set_read_timeout(Some(START_PATIENCE)).map_err(failed)?;
+    let frame = wire::receive(stream).map_err(failed)?;
+    if frame.kind != Kind::Ready {
+        return Err("the new process says something else than that it is ready".to_owned());
+    }
+    let Taken { taken } = frame.read().map_err(failed)?;
+    if drainer.held().is_none() {
+        return Err("this server drains already".to_owned());
+    }
+    Ok((pid, taken))
+}
