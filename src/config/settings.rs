@@ -112,6 +112,9 @@ settings! {
     /// error, warn, info, debug or trace, and levels of modules, such as info,holdline::shard=debug. HOLDLINE_LOG is the same
     /// in the environment.
     "log.level" => log_filter: Filter;
+    /// Lines about HTTP requests that each event loop may log in a second (holdline::access): their method, path without the
+    /// query, status and time; 0: none.
+    "log.access_rate" => access_rate: Count<u32>, Within(0, 1_000_000);
 
     /// Where spans of recorded traces are sent, as OpenTelemetry has it: OTLP over HTTP as JSON, to a collector such as
     /// http://127.0.0.1:4318. Empty: nowhere. A publication's traceparent says whether it is recorded.
