@@ -12,8 +12,8 @@ use crate::time::Instant;
 
 /// The target of these lines.
 const TARGET: &str = "holdline::access";
-/// Bytes of a path that are told.
-const PATH_BYTES_MAX: usize = 256;
+/// Characters of a path that are told.
+const PATH_CHARS_MAX: usize = 256;
 
 /// What will be told of a request.
 #[derive(Debug)]
@@ -28,8 +28,7 @@ pub(super) struct Visit {
 impl Visit {
     /// Of a request that has come by now.
     pub(super) fn of(head: &Head<'_>, now: Instant) -> Box<Self> {
-        let path = head.path();
-        let path = &path[..path.floor_char_boundary(PATH_BYTES_MAX)];
+        let path: String = head.path().chars().take(PATH_CHARS_MAX).collect();
         Box::new(Self { method: head.method().into(), path: path.into(), began: now, status: None })
     }
 }
