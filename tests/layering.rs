@@ -155,6 +155,27 @@ fn imports_go_down_only() {
     assert!(wrong.is_empty(), "\n{}\n", wrong.join("\n"));
 }
 
+/// What peers can cause is rationed where it is said.
+#[test]
+fn shards_and_what_is_below_them_log_in_three_places() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    rust_files(&src, &mut files);
+    let logs = |code: &str| {
+        ["error", "warn", "info", "debug", "trace"].iter().any(|level| code.contains(&format!("tracing::{level}!")))
+    };
+    let mut found: Vec<String> = Vec::new();
+    for file in files {
+        let name = module(&file, &src);
+        let text = fs::read_to_string(&file).expect("a source file can be read");
+        if layer(&name) <= layer("shard") && name != "lib" && name != "main" && logs(&code_without_tests(&text)) {
+            found.push(name);
+        }
+    }
+    found.sort();
+    assert_eq!(found, ["shard::log", "shard::spans", "shard::visits"]);
+}
+
 #[test]
 fn a_path_belongs_to_its_longest_listed_prefix() {
     assert_eq!(layer("io::Backend"), layer("codec::line"));

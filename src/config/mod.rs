@@ -114,6 +114,8 @@ pub struct Config {
     pub log_format: LogFormat,
     /// Which log lines are written.
     pub log_filter: LogFilter,
+    /// Requests that each shard's log may tell of in a second; 0: none.
+    pub access_rate: u32,
     /// Where spans of traces are sent; `None`: nowhere.
     pub collector: Option<Endpoint>,
     /// Which web pages may open a WebSocket.
@@ -151,6 +153,7 @@ impl Default for Config {
             upgrade_socket: None,
             log_format: LogFormat::default(),
             log_filter: LogFilter::default(),
+            access_rate: 0,
             collector: None,
             origins: Origins::default(),
             subprotocols: Vec::new(),

@@ -113,6 +113,9 @@ settings! {
     /// error, warn, info, debug or trace, and levels of modules, such as info,holdline::shard=debug. HOLDLINE_LOG is the same
     /// in the environment.
     "log.level" => log_filter: Filter;
+    /// Lines about HTTP requests that each event loop may log in a second (holdline::access): their method, path without the
+    /// query, status and time; 0: none.
+    "log.access_rate" => access_rate: Count<u32>, Within(0, 1_000_000);
 
     /// Files with certificates for https:// and tls:// listeners (PEM): each the server's own and those that lead to the CA.
     /// Clients get the one for the host that they name, others the first. A reload reads them again.

@@ -168,8 +168,12 @@ impl Core {
             401 => &CHALLENGE[..],
             _ => fields,
         };
+        let (visit, is_borne) = (later.visit.take(), connection.flags.has(Flags::BORNE));
+        if let Some(visit) = visit {
+            self.log_visit(id, &visit, status);
+        }
         let reply = later.reply(self.date);
-        if connection.flags.has(Flags::BORNE) {
+        if is_borne {
             let mut output = Vec::with_capacity(256 + body.len());
             write_page(status, content_type, body, fields, reply, &mut output);
             self.deliver_output(id, &output);

@@ -21,6 +21,7 @@ use super::peers::Peers;
 use super::permits::Rulings;
 use super::spans::Spans;
 use super::table::Table;
+use super::visits::VisitLog;
 use crate::access::Grant;
 use crate::app::files::{Desk, Done};
 use crate::app::router::News;
@@ -87,6 +88,8 @@ pub struct Core {
     pub(super) log: PeerLog,
     /// What ends with this turn and is measured then.
     pub(super) latencies: Latencies,
+    /// Requests that it tells of.
+    pub(super) visit_log: VisitLog,
     /// What it says about traces.
     pub(super) spans: Spans,
 
@@ -262,6 +265,7 @@ impl Core {
             outboxes: Outboxes::default(),
             log: PeerLog::new(id),
             latencies: Latencies::default(),
+            visit_log: VisitLog::default(),
             spans: Spans::new(id),
             live,
             live_version,
@@ -556,12 +560,9 @@ impl Core {
         if !self.flag(id, Flags::BORNE) {
             self.metrics.count_closed(reason);
         }
-        let ordinary = matches!(reason, CloseReason::Normal | CloseReason::GoingAway | CloseReason::PeerClosed);
-        if ordinary {
-            let peer = self.peer(id).map(tracing::field::display);
-            tracing::debug!(shard = self.id.0, connection = %id, peer, %reason, detail, "connection closed");
-        } else {
-            self.log.closed(self.now, &self.metrics, &Ended { id, peer: self.peer(id), reason, detail });
+        if self.log.hears_of(reason) {
+            let (peer, user) = (self.peer(id), self.user(id).map(str::to_owned));
+            self.log.closed(self.now, &self.metrics, &Ended { id, peer, user: user.as_deref(), reason, detail });
         }
         self.trace_close(id, reason, detail);
     }

@@ -17,6 +17,7 @@ use super::gate::Admission;
 use super::ingress::reasoned;
 use super::opening::{Fed, Opened};
 use super::requests::{Requests, Task};
+use super::visits::Visit;
 use crate::app::files::Transfer;
 use crate::close::CloseReason;
 use crate::codec::http1::date::Date;
@@ -66,13 +67,15 @@ pub(super) struct Later {
     version: Version,
     origin: Option<Box<[u8]>>,
     credentials: bool,
+    /// What the log hears of the request then.
+    pub(super) visit: Option<Box<Visit>>,
 }
 
 impl Later {
     /// Keeps what this says.
     pub(super) fn of(reply: Reply<'_>) -> Self {
         let Reply { keep_alive, version, head_only, origin, credentials, .. } = reply;
-        Self { keep_alive, version, head_only, origin: origin.map(Into::into), credentials }
+        Self { keep_alive, version, head_only, origin: origin.map(Into::into), credentials, visit: None }
     }
 
     /// What it says, at this date.
@@ -216,12 +219,21 @@ impl Core {
             effects: &mut self.effects,
             metrics: &self.metrics,
             later: Later { version, ..Later::default() },
+            visit: None,
+            logs_visits: self.live.access_rate > 0,
         };
         let result = work(&mut connection.partial, &mut env, &mut requests);
         if let Some(grant) = requests.grant.take() {
             connection.extra.get_or_insert_default().admission = Admission::new(grant, requests.renews);
         }
-        Some(result.map_err(|violation| (violation, requests.later)))
+        let (later, visit) = (requests.later, requests.visit.take());
+        if let Some(visit) = visit {
+            let status = result.as_ref().err().map(|violation| violation.status()).or(visit.status);
+            if let Some(status) = status {
+                self.log_visit(id, &visit, status);
+            }
+        }
+        Some(result.map_err(|violation| (violation, later)))
     }
 
     /// The next request has its own time.

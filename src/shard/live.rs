@@ -34,6 +34,8 @@ pub struct Live {
     pub access: Arc<Access>,
     /// It serves operators and nobody else, who are asked for a key if there is one.
     pub operators_only: bool,
+    /// Requests that each shard's log may tell of in a second; 0: none.
+    pub access_rate: u32,
 }
 
 impl Live {
@@ -59,6 +61,7 @@ impl Live {
             drain: config.drain,
             access: Arc::new(config.access.clone()),
             operators_only: false,
+            access_rate: config.access_rate,
         }
     }
 }

@@ -20,6 +20,8 @@ pub(super) struct Ended<'a> {
     pub(super) id: ConnId,
     /// Who it was.
     pub(super) peer: Option<SocketAddr>,
+    /// The name that its token gave it.
+    pub(super) user: Option<&'a str>,
     pub(super) reason: CloseReason,
     /// The layer's own error.
     pub(super) detail: &'a str,
@@ -30,6 +32,8 @@ pub(super) struct Ended<'a> {
 pub(super) struct PeerLog {
     shard: ShardId,
     bucket: TokenBucket,
+    /// For each reason its own, so that a flood of one hides no other.
+    closed: [TokenBucket; CloseReason::ALL.len()],
     /// Left out since the last line.
     suppressed: u64,
 }
@@ -40,16 +44,27 @@ impl PeerLog {
 
     /// The log of a shard.
     pub(super) const fn new(shard: ShardId) -> Self {
-        Self { shard, bucket: TokenBucket::new(Self::PER_SECOND, Self::BURST), suppressed: 0 }
+        let closed = [const { TokenBucket::new(Self::PER_SECOND, Self::BURST) }; CloseReason::ALL.len()];
+        Self { shard, bucket: TokenBucket::new(Self::PER_SECOND, Self::BURST), closed, suppressed: 0 }
     }
 
-    /// A connection ended for a reason worth a line.
+    /// Whether it is of any use to tell of such an end.
+    pub(super) fn hears_of(&self, reason: CloseReason) -> bool {
+        if is_ordinary(reason) { tracing::enabled!(Level::DEBUG) } else { tracing::enabled!(Level::INFO) }
+    }
+
+    /// A connection ended.
     pub(super) fn closed(&mut self, now: Instant, metrics: &ShardMetrics, ended: &Ended<'_>) {
-        if tracing::enabled!(Level::INFO) && self.permit(now, metrics) {
-            let (shard, suppressed) = (self.shard.0, std::mem::take(&mut self.suppressed));
-            let Ended { id: connection, peer, reason, detail } = ended;
-            let peer = peer.map(tracing::field::display);
-            tracing::info!(shard, %connection, peer, %reason, detail, suppressed, "connection closed");
+        let Ended { id: connection, peer, user, reason, detail } = *ended;
+        if !self.closed[reason as usize].take(now) {
+            return self.suppress(metrics);
+        }
+        let (shard, suppressed) = (self.shard.0, std::mem::take(&mut self.suppressed));
+        let peer = peer.map(tracing::field::display);
+        if is_ordinary(reason) {
+            tracing::debug!(shard, %connection, peer, user, %reason, detail, suppressed, "connection closed");
+        } else {
+            tracing::info!(shard, %connection, peer, user, %reason, detail, suppressed, "connection closed");
         }
     }
 
@@ -74,11 +89,20 @@ impl PeerLog {
     fn permit(&mut self, now: Instant, metrics: &ShardMetrics) -> bool {
         let permitted = self.bucket.take(now);
         if !permitted {
-            self.suppressed += 1;
-            metrics.log_lines_suppressed_total.add(1);
+            self.suppress(metrics);
         }
         permitted
     }
+
+    fn suppress(&mut self, metrics: &ShardMetrics) {
+        self.suppressed += 1;
+        metrics.log_lines_suppressed_total.add(1);
+    }
+}
+
+/// An end that nobody need look into.
+const fn is_ordinary(reason: CloseReason) -> bool {
+    matches!(reason, CloseReason::Normal | CloseReason::GoingAway | CloseReason::PeerClosed)
 }
 
 #[cfg(test)]
@@ -91,5 +115,17 @@ mod tests {
         let permitted = (0..80).filter(|_| log.permit(Instant::ZERO, &metrics)).count();
         assert_eq!((permitted, metrics.log_lines_suppressed_total.get()), (50, 30));
         assert!(log.permit(Instant::from_millis(100), &metrics));
+    }
+
+    #[test]
+    fn a_flood_of_one_reason_hides_no_other() {
+        let (mut log, metrics) = (PeerLog::new(ShardId(0)), ShardMetrics::default());
+        let mut end = |reason| {
+            let ended = Ended { id: ConnId::new(0, 1), peer: None, user: None, reason, detail: "" };
+            log.closed(Instant::ZERO, &metrics, &ended);
+            metrics.log_lines_suppressed_total.get()
+        };
+        assert_eq!((0..80).map(|_| end(CloseReason::BadHandshake)).last(), Some(30));
+        assert_eq!(end(CloseReason::SlowConsumer), 30);
     }
 }

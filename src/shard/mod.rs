@@ -52,6 +52,7 @@ mod subscribe;
 mod table;
 mod timers;
 mod transfers;
+mod visits;
 mod wishes;
 
 use std::io;

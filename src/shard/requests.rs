@@ -21,6 +21,7 @@ use super::http::{Answer, Later};
 use super::mail::About;
 use super::opening::{Opened, fault_reason};
 use super::shedding::{write_shed, write_shed_http2};
+use super::visits::{Visit, status_of};
 use super::wishes::{Reading, asks, key_of, kind_of, reading};
 use crate::access::{Access, Grant, Verified};
 use crate::app::batch::{self, Item};
@@ -113,6 +114,10 @@ pub(super) struct Requests<'a> {
     pub(super) metrics: &'a ShardMetrics,
     /// How the answer has to be when the request is refused after all.
     pub(super) later: Later,
+    /// What the log will hear of the request at hand.
+    pub(super) visit: Option<Box<Visit>>,
+    /// Whether it hears of requests.
+    pub(super) logs_visits: bool,
 }
 
 impl Service for Requests<'_> {
@@ -140,6 +145,7 @@ impl Service for Requests<'_> {
         }
         let caller = http::caller(head, &self.policy.origins);
         self.later = Later::of(self.reply_to(head, caller));
+        self.note_visit(head);
         let is_page = matches!(head.method(), "GET" | "HEAD") && self.route(head.path()).is_none();
         if caller == Caller::Foreign && !is_page {
             return Err(Violation::Origin);
@@ -181,6 +187,28 @@ impl Service for Requests<'_> {
             write_shed(self.id, self.date, self.out);
             return Ok(Answer::Refused(CloseReason::TryAgainLater, String::new()));
         }
+        self.note_visit(head);
+        let start = self.out.len();
+        let mut answer = self.answer_to(head, body);
+        if let Some(visit) = &mut self.visit {
+            match &mut answer {
+                Ok(Answer::Waits(later, _) | Answer::Polls(_, _, later)) => later.visit = self.visit.take(),
+                _ => visit.status = status_of(&self.out[start..]),
+            }
+        }
+        answer
+    }
+}
+
+impl Requests<'_> {
+    /// Notes the request for the log.
+    fn note_visit(&mut self, head: &Head<'_>) {
+        if self.logs_visits {
+            self.visit = Some(Visit::of(head, self.now));
+        }
+    }
+
+    fn answer_to(&mut self, head: &Head<'_>, body: Option<&[u8]>) -> Result<Answer, Violation> {
         let mut reply = self.reply_to(head, http::caller(head, &self.policy.origins));
         if self.is_last && head.keep_alive() {
             self.metrics.strike(Limit::KeepAliveRequestsMax);

@@ -28,6 +28,18 @@ pub fn write_trailers<'f>(stream: StreamId, fields: impl Iterator<Item = (&'f [u
     block::write(stream, true, out, |out| fields.for_each(|(name, value)| block::write_field(name, value, out)));
 }
 
+/// The status of a frame that [`write_head`] has written.
+#[must_use]
+pub fn status_of(frame: &[u8]) -> Option<u16> {
+    const FRAME_HEADER_BYTES: usize = 9;
+    // By its place in the fixed table (RFC 7541 appendix A), or its name's place and three digits.
+    match frame.get(FRAME_HEADER_BYTES..)? {
+        [EMPTY_TABLE, field @ 0x88..=0x8e, ..] => Some([200, 204, 206, 304, 400, 404, 500][usize::from(field - 0x88)]),
+        [EMPTY_TABLE, 0x08, 3, digits @ ..] => str::from_utf8(digits.get(..3)?).ok()?.parse().ok(),
+        _ => None,
+    }
+}
+
 /// A status has three digits.
 fn digits(status: u16) -> [u8; 3] {
     [status / 100, status / 10, status].map(|digit| b'0' + (digit % 10).to_le_bytes()[0])

@@ -36,7 +36,7 @@ use std::time::{Duration, Instant};
 use self::outgoing::Batch;
 use self::session::{Session, Stage, Table};
 pub use self::terms::{Current, Setup, Speaks, Terms};
-use super::{Accepted, Backend, Completion, Ending, Lease, Out, Short, Wake};
+use super::{Accepted, Backend, Backlog, Completion, Ending, Lease, Out, Short, Wake};
 use crate::id::{ConnId, ListenerId};
 use crate::metrics::ShardMetrics;
 use crate::rate::TokenBucket;
@@ -233,8 +233,12 @@ impl<B: Backend> Backend for Tls<B> {
         self.inner.pause_accept(paused);
     }
 
-    fn stop_listening(&mut self) {
-        self.inner.stop_listening();
+    fn stop_listening(&mut self, id: ListenerId, backlog: Backlog) {
+        self.inner.stop_listening(id, backlog);
+    }
+
+    fn is_listening(&self) -> bool {
+        self.inner.is_listening()
     }
 
     fn attach(&mut self, accepted: Accepted, id: ConnId) {
