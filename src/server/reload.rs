@@ -176,7 +176,7 @@ mod tests {
     use crate::config::Loader;
 
     /// Applied by the server itself, or looked at only while a configuration is checked.
-    const NOT_OF_SHARDS: [&str; 2] = ["insecure", "log.level"];
+    const NOT_OF_SHARDS: [&str; 3] = ["drain_delay", "insecure", "log.level"];
 
     fn load(text: &str) -> Result<Config, Vec<Problem>> {
         let mut loader = Loader::new();
