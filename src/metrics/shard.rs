@@ -1,7 +1,7 @@
 //! What one shard counts. The lists of names here are the lists of what is exported.
 
 use super::text::Kind;
-use super::{Counter, Histogram, Protocol, Purpose, Scale};
+use super::{Counter, Histogram, Pane, Protocol, Purpose, Scale};
 use crate::close::CloseReason;
 use crate::rule::{AuthRefusal, Limit, Rule, TlsFailure};
 
@@ -39,6 +39,8 @@ macro_rules! shard_metrics {
         pub struct ShardMetrics {
             $($(#[doc = $help])+ pub $name: Counter,)*
             $($(#[doc = $meaning])+ pub $spread: Histogram,)*
+            /// What operators look at.
+            pub pane: Pane,
             /// Connections ended, by reason.
             closed: Tally<{ CloseReason::ALL.len() }>,
             /// Rules broken, by rule.
@@ -75,6 +77,7 @@ macro_rules! shard_metrics {
                 Self {
                     $($name: Counter::default(),)*
                     $($spread: Histogram::new(&Scale::$scale),)*
+                    pane: Pane::default(),
                     closed: Tally::default(),
                     violations: Tally::default(),
                     refused: Tally::default(),
@@ -146,7 +149,7 @@ shard_metrics! {
         /// Streams of HTTP/2 held now.
         http2_streams: Gauge,
         /// Streams of HTTP/2 that were opened.
-        http2_streams_total: Counter,
+        http2_streams_opened_total: Counter,
         /// Publications that repeated the idempotency key of a kept message.
         duplicates_total: Counter,
         /// Messages of topics' pasts handed to subscribers who came later, or came again.

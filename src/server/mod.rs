@@ -48,11 +48,13 @@
 pub mod admin;
 mod api;
 mod bind;
+mod dashboard;
 mod drainer;
 pub mod handover;
 mod launch;
 mod publisher;
 pub mod reload;
+mod scrape;
 pub mod service;
 mod tls;
 mod validity;

@@ -1,7 +1,6 @@
 //! Another configuration for a running server: read as at the start, checked as a whole, and then followed by all shards at
 //! once, or not at all.
 
-use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -11,6 +10,7 @@ use super::{StartError, admin_live, live, lock, ring_all};
 use crate::config::{Config, Difference, Problem};
 use crate::logging;
 use crate::mailbox::Doorbell;
+use crate::metrics::text::{Kind, Text};
 use crate::shard::Control;
 
 /// Reads the configuration anew, from where it came at the start.
@@ -121,18 +121,15 @@ impl Reloader {
     }
 
     /// What Prometheus is told: how many reloads went well and badly, and since when the configuration is what it is.
-    pub(super) fn write_metrics(&self, text: &mut String) {
+    pub(super) fn write_metrics(&self, text: &mut Text) {
         let [well, badly, since] = [&self.well, &self.badly, &self.since].map(|number| number.load(Ordering::Relaxed));
-        let _ = write!(
-            text,
-            "# HELP holdline_config_reloads_total Times the configuration was read again, by what came of it.\n\
-             # TYPE holdline_config_reloads_total counter\n\
-             holdline_config_reloads_total{{result=\"followed\"}} {well}\n\
-             holdline_config_reloads_total{{result=\"refused\"}} {badly}\n\
-             # HELP holdline_config_since_seconds Unix time at which the configuration that runs was read.\n\
-             # TYPE holdline_config_since_seconds gauge\n\
-             holdline_config_since_seconds {since}\n"
-        );
+        let help = "Times the configuration was read again, by what came of it.";
+        text.family("config_reloads_total", Kind::Counter, help);
+        for (result, times) in [("followed", well), ("refused", badly)] {
+            text.sample("config_reloads_total", &[("result", result)], times);
+        }
+        let help = "Unix time at which the configuration that runs was read.";
+        text.one("config_since_seconds", Kind::Gauge, help, since);
     }
 
     /// Errors that the log hears of at most.
@@ -188,7 +185,8 @@ mod tests {
     use crate::config::Loader;
 
     /// Applied by the server itself, or looked at only while a configuration is checked.
-    const NOT_OF_SHARDS: [&str; 9] = [
+    const NOT_OF_SHARDS: [&str; 10] = [
+        "drain_delay",
         "insecure",
         "log.level",
         // Followed by TLS listeners, for the handshakes that begin then.
