@@ -108,6 +108,12 @@ impl Protocol {
         matches!(self, Self::Sse | Self::SseMany | Self::JsonStream | Self::JsonLines)
     }
 
+    /// Whether it is frames on a TCP connection and nothing else.
+    #[must_use]
+    pub const fn is_raw(self) -> bool {
+        matches!(self, Self::Line | Self::Length)
+    }
+
     /// Whether it is HTTP, in whatever state.
     #[must_use]
     pub const fn is_http(self) -> bool {

@@ -218,6 +218,8 @@ pub(super) struct Drain {
     pub(super) ticks: u32,
     /// When the listeners close.
     pub(super) shuts: Option<Tick>,
+    /// Since when nobody comes in any more.
+    pub(super) shut: Option<Tick>,
     /// Connections below this index have been given their time to leave.
     pub(super) cursor: u32,
     pub(super) index_end: u32,

@@ -191,7 +191,7 @@ const fn limit_of(reason: CloseReason) -> Option<Limit> {
 impl Core {
     /// Connections that are given their time to leave in one step: some microseconds.
     const LEAVES_PER_STEP: u32 = 64;
-    /// Time to begin a request that a connection has in a drain, from its arrival.
+    /// Time to begin a request, or to say anything at all, that a connection has in a drain, from its arrival.
     const NEWCOMER_TIME: Duration = Duration::from_secs(1);
 
     fn due(&self, id: ConnId, connection: &Connection) -> Due {
@@ -346,7 +346,7 @@ impl Core {
             let ticks = self.wheel.ticks_in(self.control.drain_period());
             let index_end = self.table.index_end();
             let shuts = Some(self.after(self.control.grace()));
-            self.drain = Some(Drain { began: self.tick, ticks, shuts, cursor: 0, index_end });
+            self.drain = Some(Drain { began: self.tick, ticks, shuts, shut: None, cursor: 0, index_end });
         }
         begins
     }
@@ -362,6 +362,7 @@ impl Core {
         let is_shut = self.drain.is_some_and(|drain| drain.shuts.is_none());
         if self.listening && is_shut && !is_listening {
             self.listening = false;
+            self.drain.iter_mut().for_each(|drain| drain.shut = Some(self.tick));
             if self.control.listens_no_more() && self.control.connections() == 0 {
                 self.mail.ring_all();
             }
@@ -403,17 +404,20 @@ impl Core {
     }
 
     /// When the drain asks a connection to leave. A request that is under way is answered first, it has its own time; and
-    /// who has just come has a moment to send one.
+    /// who has just come has a moment to send one, or to say what it has to where nothing could tell it to come again.
     pub(super) fn leave_of(&self, id: ConnId, connection: &Connection) -> Option<Tick> {
         let drain = self.drain.filter(|_| connection.flags.has(Flags::DRAINING))?;
         let leave = drain.leave(id);
         if connection.flags.has(Flags::WAITING) || connection.is_transferring() {
             return None;
         }
+        let after = |tick: Tick| Some(leave.max(tick.later(self.wheel.ticks_in(Self::NEWCOMER_TIME))));
         let asks = connection.protocol == Protocol::Http && !connection.flags.has(Flags::OPEN);
         match (asks, connection.partial.is_some(), connection.state) {
             (true, true, _) => None,
-            (true, false, 0) => Some(leave.max(connection.heard.later(self.wheel.ticks_in(Self::NEWCOMER_TIME)))),
+            (true, false, 0) => after(connection.heard),
+            // Whoever goes on to speak is no newcomer for long.
+            _ if connection.protocol.is_raw() => after(connection.heard.min(drain.shut.unwrap_or(self.tick))),
             _ => Some(leave),
         }
     }

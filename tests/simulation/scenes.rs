@@ -117,6 +117,28 @@ fn a_topic_outlives_its_owners_connections_in_a_drain() {
 }
 
 #[test]
+fn who_has_just_come_has_time_to_speak_in_a_drain() {
+    let mut scene = Scene::new(1, Limits::default());
+    let old = scene.member(0, "t");
+    scene.pass(3000);
+    let mut newcomer = scene.member(0, "t");
+    scene.rest();
+    scene.control.drain(Duration::ZERO);
+    scene.pass(300);
+    assert_eq!((old.peer(), newcomer.peer()), (Peer::Finished, Peer::Open));
+    newcomer.write(b"hello\n");
+    scene.rest();
+    assert_eq!(newcomer.read(), b"hello\n");
+    // Once, however often it speaks.
+    for _ in 0..10 {
+        newcomer.write(b"and\n");
+        scene.pass(100);
+        newcomer.read();
+    }
+    assert_eq!(newcomer.peer(), Peer::Finished);
+}
+
+#[test]
 fn a_late_handshake_leaves_a_heartbeat() {
     let limits = Limits { heartbeat_interval: Duration::from_secs(1), ..Limits::default() };
     let mut scene = Scene::new(1, limits);
@@ -154,7 +176,7 @@ fn a_stalled_publisher_is_closed_without_waiting() {
         scene.turn(1);
     }
     scene.control.drain(Duration::ZERO);
-    scene.clock.advance(Duration::from_millis(100));
+    scene.clock.advance(Duration::from_millis(1200));
     (0..5).for_each(|_| scene.turn(1));
     assert_eq!(writer.peer(), Peer::Finished);
 }
