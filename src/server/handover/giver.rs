@@ -7,6 +7,8 @@ use std::os::linux::fs::MetadataExt;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -19,11 +21,13 @@ use crate::server::drainer::Drainer;
 /// What is done when a new process is ready; it is given its PID.
 type OnReady = Box<dyn Fn(u32) + Send>;
 
-/// Waits for new processes at a Unix socket. The file goes with this value, unless another one is there by then.
+/// Waits for new processes at a Unix socket. The file goes with this value, unless another one is there by then or somebody
+/// follows, who puts its own in that place.
 pub struct Giver {
     path: PathBuf,
     /// Device and inode of the file that is ours.
     file: (u64, u64),
+    is_followed: Arc<AtomicBool>,
 }
 
 impl Giver {
@@ -43,7 +47,13 @@ impl Giver {
     ) -> Result<Self, HandoverError> {
         let listener = listen(path, follows)?;
         let metadata = fs::metadata(path).map_err(|error| HandoverError::socket(path, error))?;
-        let giver = Self { path: path.to_owned(), file: (metadata.st_dev(), metadata.st_ino()) };
+        let is_followed = Arc::new(AtomicBool::new(false));
+        let file = (metadata.st_dev(), metadata.st_ino());
+        let giver = Self { path: path.to_owned(), file, is_followed: Arc::clone(&is_followed) };
+        let on_ready = move |pid| {
+            is_followed.store(true, Ordering::Release);
+            on_ready(pid);
+        };
         let (drainer, on_ready): (_, OnReady) = (server.drainer.clone(), Box::new(on_ready));
         let run = move || {
             for stream in listener.incoming() {
@@ -65,6 +75,10 @@ impl Giver {
 
 impl Drop for Giver {
     fn drop(&mut self) {
+        // Between a look at the file and its removal there may be another one.
+        if self.is_followed.load(Ordering::Acquire) {
+            return;
+        }
         let is_ours =
             fs::metadata(&self.path).is_ok_and(|metadata| (metadata.st_dev(), metadata.st_ino()) == self.file);
         if is_ours {
