@@ -12,6 +12,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
+use rustix::io::retry_on_intr;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
     recvmsg, sendmsg, sockopt,
@@ -127,7 +128,7 @@ pub(super) fn send<T: Serialize>(
     if !descriptors.is_empty() && !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
         return Err(strange("a frame has too many descriptors"));
     }
-    let sent = sendmsg(stream, &[IoSlice::new(&bytes)], &mut control, SendFlags::NOSIGNAL)?;
+    let sent = retry_on_intr(|| sendmsg(stream, &[IoSlice::new(&bytes)], &mut control, SendFlags::NOSIGNAL))?;
     let mut stream = stream;
     stream.write_all(bytes.get(sent..).unwrap_or_default())
 }
@@ -160,7 +161,8 @@ fn receive_header(stream: &UnixStream) -> io::Result<([u8; HEADER_BYTES], Vec<Ow
         let mut room = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
         let mut control = RecvAncillaryBuffer::new(&mut room);
         let rest = &mut [IoSliceMut::new(&mut header[filled..])];
-        let received = recvmsg(stream, rest, &mut control, RecvFlags::CMSG_CLOEXEC)?;
+        // A socket with a timeout is interrupted by whatever stops the thread for a moment (signal(7)).
+        let received = retry_on_intr(|| recvmsg(stream, rest, &mut control, RecvFlags::CMSG_CLOEXEC))?;
         for message in control.drain() {
             if let RecvAncillaryMessage::ScmRights(rights) = message {
                 descriptors.extend(rights);
