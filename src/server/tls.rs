@@ -255,7 +255,7 @@ mod tests {
         let both = folder.join("both.pem");
         fs::write(&both, [fs::read(&a).unwrap(), fs::read(&a_key).unwrap()].concat()).unwrap();
         let load = |certificates: &[&PathBuf], keys: &[&PathBuf]| {
-            let files = |paths: &[&PathBuf]| paths.iter().map(|path| PathBuf::clone(path)).collect::<Vec<_>>();
+            let files = |paths: &[&PathBuf]| paths.iter().copied().cloned().collect::<Vec<_>>();
             let tls = TlsConfig { certificates: files(certificates), keys: files(keys), ..TlsConfig::default() };
             Keeper::new(&config(tls)).map(|keeper| keeper.is_some()).map_err(|error| error.to_string())
         };

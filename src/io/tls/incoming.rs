@@ -287,7 +287,7 @@ impl<B: Backend> Tls<B> {
         }
         let len = u32::try_from(text.len()).unwrap_or(u32::MAX);
         self.own = text;
-        (len > 0).then(|| Completion::Received(id, Lease { buffer: Self::OWN, start: 0, len, more: false }))
+        (len > 0).then_some(Completion::Received(id, Lease { buffer: Self::OWN, start: 0, len, more: false }))
     }
 
     /// There will be no keys. The peer is told in `out`.

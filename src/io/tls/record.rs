@@ -228,12 +228,14 @@ mod tests {
 
     use super::*;
 
-    fn halves(version: ProtocolVersion, secrets: fn(AeadKey, Iv) -> ConnectionTrafficSecrets) -> (Half, Half) {
+    type Secrets = fn(AeadKey, Iv) -> ConnectionTrafficSecrets;
+
+    fn halves(version: ProtocolVersion, secrets: Secrets) -> (Half, Half) {
         let secrets = || secrets(AeadKey::from([7; 32]), Iv::new([9; NONCE_LEN]));
         (Half::new(version, 3, &secrets()).unwrap(), Half::new(version, 3, &secrets()).unwrap())
     }
 
-    const FORMS: [(ProtocolVersion, fn(AeadKey, Iv) -> ConnectionTrafficSecrets); 4] = [
+    const FORMS: [(ProtocolVersion, Secrets); 4] = [
         (ProtocolVersion::TLSv1_3, |key, iv| ConnectionTrafficSecrets::Aes256Gcm { key, iv }),
         (ProtocolVersion::TLSv1_3, |key, iv| ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv }),
         (ProtocolVersion::TLSv1_2, |key, iv| ConnectionTrafficSecrets::Aes256Gcm { key, iv }),

@@ -29,6 +29,9 @@ pub struct Inherited(pub(super) Vec<Passed>);
 #[error("cannot use the sockets that were passed: {0}")]
 pub struct ActivationError(pub(super) String);
 
+/// Whether what was passed is for a listener of this name and address.
+type Way<'a> = &'a dyn Fn(&Passed, &str, &SocketAddr) -> bool;
+
 impl Inherited {
     /// What a service manager has passed, as `sd_listen_fds(3)` describes it: `LISTEN_PID`, `LISTEN_FDS`,
     /// `LISTEN_FDNAMES`. To be called once, before anything else is opened.
@@ -86,7 +89,7 @@ impl Inherited {
             passed.name == name && passed.asked.as_ref().is_some_and(|asked| *asked == address.to_string())
         };
         let by_name = |passed: &Passed, name: &str, _: &SocketAddr| passed.activated && passed.name == name;
-        let ways: [&dyn Fn(&Passed, &str, &SocketAddr) -> bool; 3] = [&by_address, &by_wish, &by_name];
+        let ways: [Way<'_>; 3] = [&by_address, &by_wish, &by_name];
         for fits in ways {
             for ((name, address), given) in wanted.iter().zip(&mut given).filter(|(_, given)| given.is_none()) {
                 let found = self.0.iter().position(|passed| fits(passed, name, address));
