@@ -6,6 +6,7 @@ use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, UnbufferedStatus};
 use rustls::{Error, HandshakeKind, ProtocolVersion, ServerConfig};
 
+use super::record;
 use super::traffic::Traffic;
 use crate::rule::TlsFailure;
 
@@ -13,7 +14,11 @@ use crate::rule::TlsFailure;
 pub(super) const INPUT_MAX: usize = 64 * 1024;
 
 /// A handshake that has begun.
-pub(super) struct Handshake(UnbufferedServerConnection);
+pub(super) struct Handshake {
+    connection: UnbufferedServerConnection,
+    /// Bytes at the front of the input that rustls has been shown and still counts on.
+    shown: usize,
+}
 
 /// How far a handshake has come.
 pub(super) enum Progress {
@@ -29,53 +34,34 @@ pub(super) struct Done {
     pub(super) version: ProtocolVersion,
     /// It went on from an earlier connection's.
     pub(super) resumed: bool,
-    /// The peer has said good-bye already.
-    pub(super) closed: bool,
 }
 
 impl Handshake {
     pub(super) fn new(config: Arc<ServerConfig>) -> Result<Self, Error> {
-        UnbufferedServerConnection::new(config).map(Self)
+        UnbufferedServerConnection::new(config).map(|connection| Self { connection, shown: 0 })
     }
 
     /// Goes as far as `input` leads, from whose front it takes what it has used. What is to be sent goes behind what is in
-    /// `out`, an alert included; data that came with the end of the handshake go to `text`.
-    pub(super) fn step(
-        mut self,
-        input: &mut Vec<u8>,
-        out: &mut Vec<u8>,
-        text: &mut Vec<u8>,
-    ) -> Result<Progress, Error> {
-        let mut closed = false;
+    /// `out`, an alert included. Records behind the end of the handshake are left in `input`.
+    pub(super) fn step(mut self, input: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<Progress, Error> {
         loop {
-            let UnbufferedStatus { mut discard, state, .. } = self.0.process_tls_records(input);
+            let UnbufferedStatus { discard, state, .. } = self.connection.process_tls_records(&mut input[..self.shown]);
             let goes_on = match state {
                 Ok(ConnectionState::EncodeTlsData(data)) => encode(data, out).map(|()| true),
                 Ok(ConnectionState::TransmitTlsData(data)) => {
                     data.done();
                     Ok(true)
                 }
-                Ok(ConnectionState::ReadTraffic(mut records)) => loop {
-                    match records.next_record() {
-                        None => break Ok(true),
-                        Some(Ok(record)) => {
-                            discard += record.discard;
-                            text.extend_from_slice(record.payload);
-                        }
-                        Some(Err(error)) => break Err(error),
-                    }
-                },
-                Ok(ConnectionState::PeerClosed) => {
-                    closed = true;
-                    Ok(true)
-                }
                 Ok(ConnectionState::BlockedHandshake | ConnectionState::WriteTraffic(_)) => Ok(false),
-                Ok(_) => Err(Error::General("closed within the handshake".to_owned())),
+                Ok(_) => Err(Error::General("data or an end within the handshake".to_owned())),
                 Err(error) => Err(error),
             };
-            input.drain(..discard.min(input.len()));
+            let discard = discard.min(self.shown);
+            input.drain(..discard);
+            self.shown -= discard;
             match goes_on {
                 Ok(true) => {}
+                Ok(false) if self.connection.is_handshaking() && self.show(input) => {}
                 Ok(false) => break,
                 Err(error) => {
                     self.tell(out);
@@ -83,33 +69,43 @@ impl Handshake {
                 }
             }
         }
-        if !self.0.is_handshaking() {
-            return self.finish(closed);
+        if !self.connection.is_handshaking() {
+            return self.finish();
         }
-        if closed || input.len() > INPUT_MAX {
+        if input.len() > INPUT_MAX {
             return Err(Error::General("a handshake that leads nowhere".to_owned()));
         }
         Ok(Progress::Waits(self))
     }
 
-    fn finish(self, closed: bool) -> Result<Progress, Error> {
-        let version = self.0.protocol_version().ok_or(Error::HandshakeNotComplete)?;
-        let resumed = self.0.handshake_kind() == Some(HandshakeKind::Resumed);
-        Ok(Progress::Done(Done { traffic: Traffic::new(self.0)?, version, resumed, closed }))
+    /// Shows rustls one more record, if it is whole. Were it to see those behind the handshake, it would answer a KeyUpdate
+    /// among them with one that it keeps for itself, and hand over the keys that come after it.
+    fn show(&mut self, input: &[u8]) -> bool {
+        let rest = &input[self.shown..];
+        self.shown += match record::length(rest) {
+            Ok(Some(len)) if len <= rest.len() => len,
+            Ok(_) => return false,
+            // It says what is wrong.
+            Err(_) => rest.len(),
+        };
+        true
     }
 
-    /// Takes the alert out that rustls has for the peer after an error.
+    fn finish(self) -> Result<Progress, Error> {
+        let version = self.connection.protocol_version().ok_or(Error::HandshakeNotComplete)?;
+        let resumed = self.connection.handshake_kind() == Some(HandshakeKind::Resumed);
+        Ok(Progress::Done(Done { traffic: Traffic::new(self.connection)?, version, resumed }))
+    }
+
+    /// Takes the alert out that rustls has for the peer after an error. It is not asked for more than it has: it would look for
+    /// messages that it has seen the beginning of, and there is no input here.
     fn tell(&mut self, out: &mut Vec<u8>) {
-        // Two would be one more than it ever has.
-        for _ in 0..4 {
-            match self.0.process_tls_records(&mut []).state {
-                Ok(ConnectionState::EncodeTlsData(data)) => {
-                    if encode(data, out).is_err() {
-                        break;
-                    }
-                }
-                Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
-                _ => break,
+        while self.connection.wants_write() {
+            let Ok(ConnectionState::EncodeTlsData(data)) = self.connection.process_tls_records(&mut []).state else {
+                break;
+            };
+            if encode(data, out).is_err() {
+                break;
             }
         }
     }
@@ -137,5 +133,101 @@ pub(super) const fn cause(error: &Error) -> TlsFailure {
             TlsFailure::Misbehaved
         }
         _ => TlsFailure::Other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use std::io::{Read, Write};
+
+    use rustls::crypto::ring::default_provider;
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
+    use rustls::{ClientConfig, ClientConnection, RootCertStore};
+
+    use super::*;
+
+    fn server() -> (Arc<ServerConfig>, CertificateDer<'static>) {
+        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
+        let certificate = made.cert.der().clone();
+        let builder = ServerConfig::builder_with_provider(Arc::new(default_provider()));
+        let builder = builder.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
+        let mut config = builder.with_single_cert(vec![certificate.clone()], key).unwrap();
+        config.enable_secret_extraction = true;
+        (Arc::new(config), certificate)
+    }
+
+    #[test]
+    fn a_message_that_has_begun_does_not_outlive_the_error_behind_it() {
+        // Half of a ClientHello.
+        const HALF: &[u8] = &[22, 3, 1, 0, 6, 1, 0, 0, 32, 3, 3];
+        // A message that cannot be the first, and one more in the same record.
+        const TWO: &[u8] = &[22, 3, 1, 0, 8, 20, 0, 0, 0, 20, 0, 0, 0];
+        let (config, _) = server();
+        for input in [
+            [HALF, &[99, 3, 3, 0, 1, 0]].concat(),
+            [HALF, &[23, 3, 3, 0, 1, 0]].concat(),
+            [HALF, &[21, 3, 3, 0, 2, 2, 40]].concat(),
+            [HALF, &[20, 3, 3, 0, 1, 1]].concat(),
+            [HALF, b"GET / HTTP/1.1\r\n"].concat(),
+            TWO.to_vec(),
+            [TWO, HALF].concat(),
+        ] {
+            // All at once, and in two parts.
+            for cut in [0, HALF.len()] {
+                let (mut bytes, mut out) = (input[..cut].to_vec(), Vec::new());
+                let mut step = Handshake::new(Arc::clone(&config)).unwrap().step(&mut bytes, &mut out);
+                if let Ok(Progress::Waits(handshake)) = step {
+                    bytes.extend_from_slice(&input[cut..]);
+                    step = handshake.step(&mut bytes, &mut out);
+                }
+                assert!(step.is_err(), "{input:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_comes_with_the_end_of_a_handshake_is_left_for_the_records() {
+        let (config, certificate) = server();
+        let mut roots = RootCertStore::empty();
+        roots.add(certificate).unwrap();
+        let builder = ClientConfig::builder_with_provider(Arc::new(default_provider()));
+        let builder = builder.with_safe_default_protocol_versions().unwrap().with_root_certificates(roots);
+        let name = ServerName::try_from("localhost").unwrap();
+        let mut client = ClientConnection::new(Arc::new(builder.with_no_client_auth()), name).unwrap();
+        let (mut input, mut out) = (Vec::new(), Vec::new());
+        client.write_tls(&mut input).unwrap();
+        let step = Handshake::new(config).unwrap().step(&mut input, &mut out).unwrap();
+        let Progress::Waits(handshake) = step else { panic!("it ends with its first message") };
+        let mut answer = &out[..];
+        while !answer.is_empty() {
+            client.read_tls(&mut answer).unwrap();
+            client.process_new_packets().unwrap();
+        }
+        out.clear();
+        // Its end, data, other keys, which ask for others in return, and data under them.
+        client.writer().write_all(b"one").unwrap();
+        client.refresh_traffic_keys().unwrap();
+        client.writer().write_all(b"two").unwrap();
+        while client.wants_write() {
+            client.write_tls(&mut input).unwrap();
+        }
+        let Progress::Done(Done { mut traffic, .. }) = handshake.step(&mut input, &mut out).unwrap() else {
+            panic!("it is not at its end");
+        };
+        let opened = traffic.open(&mut input, &mut out);
+        assert_eq!((opened.end, opened.consumed), (None, input.len()));
+        assert_eq!(&input[opened.text], b"onetwo");
+        traffic.seal(b"three", &mut out).unwrap();
+        let mut answer = &out[..];
+        while !answer.is_empty() {
+            client.read_tls(&mut answer).unwrap();
+            client.process_new_packets().unwrap();
+        }
+        let mut text = [0; 5];
+        client.reader().read_exact(&mut text).unwrap();
+        assert_eq!(&text, b"three");
     }
 }

@@ -22,7 +22,7 @@ const PENDING_MAX: usize = 256 * 1024;
 /// A fatal `unexpected_message`, for whoever sends what rustls has no answer to.
 const ALERT: [u8; 7] = [record::kind::ALERT, 3, 3, 0, 2, 2, 10];
 /// For whoever speaks HTTP where TLS comes first.
-const PLAIN_HTTP: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nContent-Length: 83\r\n\
+const PLAIN_HTTP: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nContent-Length: 84\r\n\
 Connection: close\r\n\r\n{\"error\":{\"code\":\"bad_request\",\"message\":\"this port speaks TLS: use https or wss\"}}\n";
 
 /// Why a handshake ends without keys.
@@ -34,7 +34,7 @@ enum Failure {
 
 impl Session {
     /// Takes the handshake as far as it goes.
-    fn greet(&mut self, terms: &Terms, out: &mut Vec<u8>, text: &mut Vec<u8>) -> Result<Progress, Failure> {
+    fn greet(&mut self, terms: &Terms, out: &mut Vec<u8>) -> Result<Progress, Failure> {
         let handshake = match mem::replace(&mut self.stage, Stage::Broken) {
             Stage::Greeting(Some(handshake)) => *handshake,
             _ if self.http && self.input.first().is_some_and(u8::is_ascii_uppercase) => return Err(Failure::PlainHttp),
@@ -43,7 +43,7 @@ impl Session {
                 Handshake::new(config.clone()).map_err(Failure::Tls)?
             }
         };
-        let progress = handshake.step(&mut self.input, out, text).map_err(Failure::Tls)?;
+        let progress = handshake.step(&mut self.input, out).map_err(Failure::Tls)?;
         if self.input.is_empty() {
             self.input = Vec::new();
         }
@@ -122,7 +122,13 @@ impl<B: Backend> Tls<B> {
         session.input = Vec::new();
         let more = lease.more;
         self.inner.release(lease);
+        self.open_own(id, more)
+    }
+
+    /// Opens the records in our own buffer.
+    fn open_own(&mut self, id: ConnId, more: bool) -> Option<Completion> {
         let start = self.batch.bytes().len();
+        let session = self.sessions.get_mut(id)?;
         let Stage::Open(traffic) = &mut session.stage else { return None };
         let opened = traffic.open(&mut self.own, self.batch.bytes());
         if opened.end.is_none() {
@@ -142,6 +148,10 @@ impl<B: Backend> Tls<B> {
         }
         if let (Some(End::Fault(fault)), Stage::Open(traffic)) = (end, &mut session.stage) {
             traffic.seal_alert(fault, self.batch.bytes());
+        }
+        // Behind our good-bye nothing is said, and behind that of the transport nothing can be.
+        if session.has(Session::NOTIFIED) {
+            self.batch.bytes().truncate(start);
         }
         match end {
             None => {}
@@ -237,8 +247,8 @@ impl<B: Backend> Tls<B> {
         if session.has(Session::CLOSING | Session::FAILED) {
             return None;
         }
-        let (mut out, mut text) = (Vec::new(), Vec::new());
-        match session.greet(terms, &mut out, &mut text) {
+        let mut out = Vec::new();
+        match session.greet(terms, &mut out) {
             Ok(Progress::Waits(handshake)) => {
                 session.stage = Stage::Greeting(Some(Box::new(handshake)));
                 self.give_own(id, &out);
@@ -246,7 +256,7 @@ impl<B: Backend> Tls<B> {
             }
             Ok(Progress::Done(done)) => {
                 self.give_own(id, &out);
-                self.greeted(id, done, text)
+                self.greeted(id, done)
             }
             Err(failure) => {
                 self.not_greeted(id, &failure, &mut out);
@@ -266,28 +276,37 @@ impl<B: Backend> Tls<B> {
     }
 
     /// Both sides have their keys.
-    fn greeted(&mut self, id: ConnId, done: Done, text: Vec<u8>) -> Option<Completion> {
-        let Done { traffic, version, resumed, closed } = done;
+    fn greeted(&mut self, id: ConnId, done: Done) -> Option<Completion> {
+        let Done { traffic, version, resumed } = done;
         let session = self.sessions.get_mut(id)?;
         session.stage = Stage::Open(Box::new(traffic));
         self.metrics.tls_handshakes_total.add(1);
         self.metrics.tls12_handshakes_total.add(u64::from(version == ProtocolVersion::TLSv1_2));
         self.metrics.tls_resumptions_total.add(u64::from(resumed));
         let cut = session.take(Session::CUT);
-        if closed || cut {
-            session.set(Session::ENDED);
-            session.input = Vec::new();
-            self.metrics.tls_truncations_total.add(u64::from(!closed));
-            self.done.push_back(Completion::PeerClosed(id));
-        } else if !session.has(Session::PAUSED) {
-            self.inner.resume(id);
+        // What came with the end of the handshake.
+        let input = mem::take(&mut session.input);
+        let told = if input.is_empty() {
+            None
+        } else {
+            self.own = input;
+            self.open_own(id, false)
+        };
+        let session = self.sessions.get_mut(id)?;
+        if !session.has(Session::ENDED | Session::FAILED) {
+            if cut {
+                session.set(Session::ENDED);
+                session.input = Vec::new();
+                self.metrics.tls_truncations_total.add(1);
+                self.done.push_back(Completion::PeerClosed(id));
+            } else if !session.has(Session::PAUSED) {
+                self.inner.resume(id);
+            }
         }
         if session.has(Session::WANTS_ROOM) {
             self.list(id);
         }
-        let len = u32::try_from(text.len()).unwrap_or(u32::MAX);
-        self.own = text;
-        (len > 0).then_some(Completion::Received(id, Lease { buffer: Self::OWN, start: 0, len, more: false }))
+        told
     }
 
     /// There will be no keys. The peer is told in `out`.

@@ -386,6 +386,10 @@ impl<B: Backend> Backend for Tls<B> {
         self.close_session(id, ending);
     }
 
+    fn memory(&self) -> usize {
+        self.inner.memory() + self.sessions.memory() + self.batch.memory() + self.own.capacity()
+    }
+
     fn quieten(&mut self, id: ConnId) {
         self.inner.quieten(id);
     }

@@ -53,6 +53,10 @@ impl Batch {
         &mut self.bytes
     }
 
+    pub(super) const fn memory(&self) -> usize {
+        self.bytes.capacity() + self.sends.capacity() * size_of::<Send>()
+    }
+
     fn number(&mut self) -> u32 {
         self.number = self.number.max(1);
         self.number
@@ -254,7 +258,12 @@ impl<B: Backend> Tls<B> {
         self.metrics.tls_pending_bytes.add(session.pending.len() as u64);
         self.metrics.tls_pending_bytes.sub(before as u64);
         session.set(Session::BLOCKED | Session::SLOW);
+        // Whoever closes waits for room, and not for ever.
+        let closing = session.has(Session::CLOSING);
         self.inner.want_writable(id);
+        if closing {
+            self.list(id);
+        }
     }
 
     /// The transport broke, and no send of the shard's has told it.
@@ -274,7 +283,8 @@ impl<B: Backend> Tls<B> {
         session.take(Session::LISTED);
         if session.has(Session::BLOCKED | Session::CLOSED) {
             // The first ends with room, the second with the connection. Whoever closes has a while to make room.
-            if session.has(Session::CLOSING) && !session.has(Session::CLOSED) {
+            if session.has(Session::CLOSING) && !session.has(Session::CLOSED | Session::LINGERS) {
+                session.set(Session::LINGERS);
                 self.lingering.push_back((Instant::now() + Self::LINGER, id));
             }
             return;

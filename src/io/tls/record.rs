@@ -205,6 +205,10 @@ impl Half {
         };
         let opened = &*opened.map_err(|_| Fault::BadMac)?;
         self.sequence = self.sequence.checked_add(1).ok_or(Fault::Spent)?;
+        // The padding counts too, and with TLS 1.3 the type.
+        if opened.len() > TEXT_MAX + usize::from(self.form == Form::Tls13) {
+            return Err(Fault::TooLong);
+        }
         let (kind, len) = if self.form == Form::Tls13 {
             // Zeros fill the record up behind its type (RFC 8446 section 5.4).
             let last = opened.iter().rposition(|&byte| byte != 0).ok_or(Fault::Unexpected)?;
@@ -212,9 +216,6 @@ impl Half {
         } else {
             (shown, opened.len())
         };
-        if len > TEXT_MAX {
-            return Err(Fault::TooLong);
-        }
         let start = HEADER + before;
         Ok((kind, start..start + len))
     }
@@ -294,6 +295,23 @@ mod tests {
             opener.open(&mut [21, 3, 3, 0, 16, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
             Err(Fault::Unexpected)
         );
+    }
+
+    #[test]
+    fn padding_counts_as_text() {
+        for (len, expected) in
+            [(TEXT_MAX + 1, Ok((kind::DATA, HEADER..HEADER + 1))), (TEXT_MAX + 2, Err(Fault::TooLong))]
+        {
+            let (sealer, mut opener) = halves(ProtocolVersion::TLSv1_3, FORMS[0].1);
+            let mut sealed = vec![0; len];
+            sealed[..2].copy_from_slice(&[b'x', kind::DATA]);
+            let [.., high, low] = (len + TAG).to_be_bytes();
+            let header = [kind::DATA, 3, 3, high, low];
+            let nonce = Nonce::assume_unique_for_key(sealer.nonce());
+            let tag = sealer.key.seal_in_place_separate_tag(nonce, Aad::from(header), &mut sealed).unwrap();
+            let mut record = [&header[..], &sealed, tag.as_ref()].concat();
+            assert_eq!(opener.open(&mut record), expected);
+        }
     }
 
     #[test]

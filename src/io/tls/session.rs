@@ -65,6 +65,8 @@ impl Session {
     pub(super) const DEAD: u16 = 1 << 12;
     /// That it failed was told.
     pub(super) const FAILED: u16 = 1 << 13;
+    /// In line of those whose farewell may not take for ever.
+    pub(super) const LINGERS: u16 = 1 << 14;
 
     pub(super) fn new(id: ConnId, http: bool) -> Self {
         let stage = Stage::Silent;
@@ -110,6 +112,11 @@ impl Table {
     #[inline]
     pub(super) fn get_mut(&mut self, id: ConnId) -> Option<&mut Session> {
         self.0.get_mut(id.index() as usize)?.as_deref_mut().filter(|session| session.id == id)
+    }
+
+    /// Bytes of the table; what connections keep for themselves is not looked at.
+    pub(super) const fn memory(&self) -> usize {
+        self.0.capacity() * size_of::<Option<Box<Session>>>()
     }
 
     pub(super) fn remove(&mut self, id: ConnId) -> Option<Box<Session>> {
