@@ -3,10 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::*;
-use crate::app::site::{Body, Page, PageRequest, Site};
+use crate::access::{Access, ApiKeys, FromFile};
+use crate::app::Refusal;
+use crate::app::site::{Ask, Body, Page, PageRequest, Site};
 use crate::app::standard_routes;
 use crate::codec::grpc;
 use crate::codec::grpc::generated::edge::{ClientFrame, EchoMessage, Publish, Subscribe, client_frame, publish};
@@ -32,6 +35,38 @@ impl Site for Pages {
     }
 }
 
+/// Of operators: how often it was asked something.
+#[derive(Default)]
+struct Desk(AtomicUsize);
+
+impl Site for Desk {
+    fn get(&self, _request: &PageRequest<'_>) -> Option<Page> {
+        None
+    }
+
+    fn methods(&self, path: &str) -> Option<&'static str> {
+        (path == "/api/kick").then_some("GET, HEAD, POST, DELETE, OPTIONS")
+    }
+
+    fn ask(&self, _ask: Ask) -> Result<(), Refusal> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn lets_in(&self, host: &[u8]) -> Result<(), Refusal> {
+        let message = "not here".to_owned();
+        if host == b"localhost" { Ok(()) } else { Err(Refusal { status: 403, code: "host", message }) }
+    }
+}
+
+/// Serves operators, one of whom has this key.
+fn guarded(key: &str) -> Live {
+    let keys = ApiKeys::from_toml(&format!("[[key]]\nname = \"ops\"\nkey = \"{key}\"\nadmin = true\n")).unwrap();
+    let access = Access { api_keys: FromFile { path: None, content: Arc::new(keys) }, ..Access::default() };
+    let limits = Arc::new(Limits { connections_max: 10, ..Limits::default() });
+    Live { limits, access: Arc::new(access), operators_only: true, ..Live::default() }
+}
+
 /// A shard on a simulated network with a client of HTTP/2.
 struct Scene {
     clock: ManualClock,
@@ -54,17 +89,21 @@ impl Scene {
     }
 
     fn with(limits: Limits, stream_window: u32) -> Self {
-        let net = Net::new(1, Config::default());
-        let (limits, metrics) = (Arc::new(Limits { connections_max: 10, ..limits }), Metrics::new(1));
-        let kind = EntranceKind::Http { site: Arc::new(Pages), routes: true };
+        let live = Live { limits: Arc::new(Limits { connections_max: 10, ..limits }), ..Live::default() };
+        Self::of(live, Arc::new(Pages), stream_window)
+    }
+
+    fn of(live: Live, site: Arc<dyn Site>, stream_window: u32) -> Self {
+        let (net, metrics) = (Net::new(1, Config::default()), Metrics::new(1));
+        let kind = EntranceKind::Http { site, routes: true };
         let mut backend = net.backend();
         backend.open(ListenerId(0));
         let seed = Seed {
             id: ShardId(0),
             router: standard_routes(),
             entrances: [Entrance { url: String::new(), kind, proxied: false }].into(),
-            mail: Mail::mesh(1, limits.mailbox_capacity).remove(0),
-            control: Arc::new(Control::new(Live { limits, ..Live::default() })),
+            mail: Mail::mesh(1, live.limits.mailbox_capacity).remove(0),
+            control: Arc::new(Control::new(live)),
             metrics: metrics.clone(),
         };
         let shard = Shard::new(backend, seed);
@@ -468,4 +507,27 @@ fn a_subscription_too_many_is_told_and_the_call_goes_on() {
     // That of the first one, the error, and the place of the publication.
     assert_eq!(messages(body), 3);
     assert_eq!(scene.metrics.total(|shard| shard.struck(crate::rule::Limit::SubscriptionsMax)), 1);
+}
+
+#[test]
+fn what_operators_have_a_key_for_is_no_call_whatever_it_says_it_is() {
+    const KEY: &str = "an-operators-own-key";
+    let desk = Arc::new(Desk::default());
+    let mut scene = Scene::of(guarded(KEY), Arc::<Desk>::clone(&desk), 65_535);
+    let calls = [("content-type", "application/grpc"), ("x-holdline", "1")];
+    for (stream, method) in [(1, "GET"), (3, "POST"), (5, "DELETE")] {
+        scene.send(&[request(stream, flag::END_STREAM, method, "/api/kick", &calls)]);
+        assert_eq!(scene.seen(), [format!("{stream} fields 401"), format!("{stream} data end")], "{method}");
+    }
+    assert_eq!(desk.0.load(Ordering::Relaxed), 0);
+    let bearer = format!("Bearer {KEY}");
+    let known = [calls[0], ("authorization", &*bearer)];
+    scene.send(&[request(7, flag::END_STREAM, "POST", "/api/kick", &known)]);
+    assert_eq!((scene.seen().len(), desk.0.load(Ordering::Relaxed)), (0, 1), "it waits for the answer");
+    // Routes ask the same, and that they are called by a name of this machine.
+    let fields = [("accept", "text/event-stream")];
+    scene.send(&[request(9, flag::END_STREAM, "GET", "/topics/trace", &fields)]);
+    assert_eq!(scene.seen(), ["9 fields 401", "9 data end"]);
+    scene.send(&[request(11, flag::END_STREAM, "GET", "/topics/trace", &[fields[0], known[1]])]);
+    assert_eq!(scene.seen(), ["11 fields 403", "11 data end"]);
 }
