@@ -18,6 +18,7 @@ use crate::codec::http2::hpack::{self, Bounds, Decoder};
 use crate::config::Limits;
 use crate::id::{ListenerId, ShardId};
 use crate::metrics::Metrics;
+use crate::shard::orders::{Filter, Order, Outcome, Search, What};
 use crate::shard::{Control, Entrance, EntranceKind, Live, Mail, Seed};
 use crate::sim::{Client, Config, ManualClock, Net, SimBackend};
 
@@ -530,4 +531,25 @@ fn what_operators_have_a_key_for_is_no_call_whatever_it_says_it_is() {
     assert_eq!(scene.seen(), ["9 fields 401", "9 data end"]);
     scene.send(&[request(11, flag::END_STREAM, "GET", "/topics/trace", &[fields[0], known[1]])]);
     assert_eq!(scene.seen(), ["11 fields 403", "11 data end"]);
+}
+
+#[test]
+fn operators_find_a_user_by_its_name() {
+    const KEY: &str = "a-key-of-a-client-s";
+    let mut scene = Scene::of(Live { operators_only: false, ..guarded(KEY) }, Arc::new(Pages), 65_535);
+    let bearer = format!("Bearer {KEY}");
+    let fields = [("content-type", "application/grpc"), ("te", "trailers"), ("authorization", &*bearer)];
+    scene.send(&[request(1, 0, "POST", CONNECT, &fields), request(3, 0, "POST", ECHO, &fields)]);
+    assert_eq!(scene.seen(), ["1 fields 200", "3 fields 200"]);
+    let (reports, reported) = crossbeam::channel::unbounded();
+    for (user, count) in [("ops", 2), ("op", 0), ("", 0)] {
+        let filter = Filter { user: Some(user.into()), ..Filter::default() };
+        let what = What::Connections(Search { filter, from: 0, limit: 10, top: false });
+        let order = Order { number: 1, what, reports: reports.clone() };
+        assert!(scene.shard.core.mail.postbox().order(ShardId(0), Box::new(order)).is_ok());
+        scene.rest();
+        let Outcome::Found(found, _) = reported.try_recv().unwrap().what else { panic!("a look finds some or none") };
+        assert_eq!(found.len(), count, "{user:?}");
+        assert!(found.iter().all(|item| String::from_utf8_lossy(&item.json).contains("\"user\":\"ops\"")));
+    }
 }
