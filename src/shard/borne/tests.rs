@@ -15,7 +15,7 @@ use crate::codec::grpc;
 use crate::codec::grpc::generated::edge::{ClientFrame, EchoMessage, Publish, Subscribe, client_frame, publish};
 use crate::codec::http2::frame::{self, HEADER_BYTES, Header, PREFACE, flag, kind};
 use crate::codec::http2::hpack::{self, Bounds, Decoder};
-use crate::config::Limits;
+use crate::config::{Limits, Networks};
 use crate::id::{ListenerId, ShardId};
 use crate::metrics::Metrics;
 use crate::shard::orders::{Filter, Order, Outcome, Search, What};
@@ -552,4 +552,20 @@ fn operators_find_a_user_by_its_name() {
         assert_eq!(found.len(), count, "{user:?}");
         assert!(found.iter().all(|item| String::from_utf8_lossy(&item.json).contains("\"user\":\"ops\"")));
     }
+}
+
+#[test]
+fn what_was_refused_when_it_came_is_not_taken_without_its_body_later() {
+    let limits = Limits { request_rate_per_address: 1, exempt: Networks::default(), ..Limits::default() };
+    let mut scene = Scene::with(limits, 65_535);
+    scene.send(&[request(1, 0, "POST", "/topics/t", &[]), data(1, flag::END_STREAM, b"one")]);
+    assert_eq!(scene.seen()[0], "1 fields 200");
+    for (stream, method) in [(3, "/topics/t"), (5, "/holdline.v1.Edge/Publish")] {
+        let fields = if stream == 5 { &[("content-type", "application/grpc")][..] } else { &[] };
+        scene.send(&[request(stream, 0, "POST", method, fields)]);
+        scene.clock.advance(Duration::from_secs(2));
+        scene.send(&[data(stream, flag::END_STREAM, b"two")]);
+        assert_eq!(scene.seen()[0], format!("{stream} fields 429"));
+    }
+    assert_eq!(scene.metrics.total(|shard| shard.publications_total.get()), 1);
 }
