@@ -63,7 +63,7 @@
 //!                                      the log
 //!  io::epoll   io::uring   sim         what implements the port: two kernels' interfaces and a simulated network
 //!  io::tun                             and clients without sockets, for load
-//!  io::proxy                           and what goes between a kernel and a shard: the PROXY protocol
+//!  io::proxy   io::tls                 and what goes between a kernel and a shard: the PROXY protocol, TLS
 //!  shard                               the turn, the only place that sees all below; generic over the backend
 //!  app                                 what a route does: echo, chat, topic, files, and handlers of your own
 //!  session   hub   buf                 protocol state machines; who subscribes to what, and the past; outgoing queues

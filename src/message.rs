@@ -69,15 +69,25 @@ impl Topic {
         &self.0
     }
 
+    /// The name, shared.
+    #[must_use]
+    pub fn name(&self) -> Arc<str> {
+        Arc::clone(&self.0)
+    }
+
+    /// A number that most names have for their own, the same everywhere.
+    #[must_use]
+    pub fn fingerprint(&self) -> u64 {
+        // FNV-1a, 64 bit (Fowler, Noll, Vo): spreads short names well and needs no state.
+        self.0
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3))
+    }
+
     /// The shard that orders this topic's messages, the same on every shard of the process.
     #[must_use]
     pub fn owner(&self, shards: u16) -> ShardId {
-        // FNV-1a, 64 bit (Fowler, Noll, Vo): spreads short names well and needs no state.
-        let hash = self
-            .0
-            .bytes()
-            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
-        let shard = (hash >> 32) % u64::from(shards.max(1));
+        let shard = (self.fingerprint() >> 32) % u64::from(shards.max(1));
         ShardId(u16::try_from(shard).unwrap_or(0))
     }
 }

@@ -219,6 +219,32 @@ labelled! {
 }
 
 labelled! {
+    /// Why a TLS handshake failed.
+    TlsFailure {
+        /// No version, cipher or certificate suits both sides.
+        Incompatible = "incompatible",
+        /// No application protocol does.
+        Protocol = "no_application_protocol",
+        /// The client's certificate is missing or not trusted.
+        Certificate = "client_certificate",
+        /// The client said that something is wrong: often it does not trust the certificate.
+        Alert = "alert_from_client",
+        /// What came is no TLS.
+        Malformed = "malformed",
+        /// HTTP came, without TLS.
+        PlainHttp = "plain_http",
+        /// TLS came that breaks its rules.
+        Misbehaved = "misbehaved",
+        /// It took too long.
+        Timeout = "timeout",
+        /// The client left, or its transport broke.
+        Cut = "cut",
+        /// Anything else.
+        Other = "other",
+    }
+}
+
+labelled! {
     /// A limit of [`Limits`](crate::config::Limits), by its name there. `heartbeat_interval` is none.
     Limit {
         /// A connection was refused.

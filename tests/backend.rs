@@ -15,11 +15,12 @@ mod backend {
     pub mod harness;
     pub mod os;
     pub mod sim;
+    pub mod tls;
     pub mod transfer;
     pub mod world;
 }
 
-use backend::{cases, churn, os, sim, transfer};
+use backend::{cases, churn, os, sim, tls, transfer};
 
 /// Runs every case on one harness.
 macro_rules! suite {
@@ -73,3 +74,5 @@ suite!(uring, os::Loopback<holdline::io::uring::Uring>);
 suite!(proxy, os::Loopback<holdline::io::proxy::Proxy<holdline::io::epoll::Epoll>>);
 suite!(simulation, sim::Simulated<sim::Calm>);
 suite!(simulation_with_faults, sim::Simulated<sim::Harsh>);
+suite!(tls_over_epoll, tls::Secured<holdline::io::epoll::Epoll>);
+suite!(tls_over_uring, tls::Secured<holdline::io::uring::Uring>);

@@ -17,7 +17,7 @@ const LAYERS: &[&[&str]] = &[
     &["buf", "hub", "session"],
     &["app"],
     &["shard"],
-    &["io::epoll", "io::proxy", "io::tun", "io::uring", "sim"],
+    &["io::epoll", "io::proxy", "io::tls", "io::tun", "io::uring", "sim"],
     // A crowd of clients knows nothing of the server that it loads.
     &["server", "swarm", "doctor", "logging"],
     &["cli"],

@@ -60,11 +60,27 @@ pub(crate) fn version() -> Option<String> {
 
 /// Starts it for the files below `root`, with its files of its own in `room`.
 pub(crate) fn start(room: &Path, root: &Path, tuning: Tuning) -> io::Result<Target> {
+    let location = format!("root {};\n        location /topics/ {{ return 200 \"ok\\n\"; }}", root.display());
+    launch(room, "http", &format!("{location}\n        {}", tuning.directives()))
+}
+
+/// Starts it with TLS, its certificate and key in these files, to answer everything with 404 as a server without files does.
+pub(crate) fn start_tls(room: &Path, certificate: &Path, key: &Path) -> io::Result<Target> {
+    let (certificate, key) = (certificate.display(), key.display());
+    let directives = format!(
+        "ssl_certificate {certificate};\n        ssl_certificate_key {key};\n        ssl_protocols TLSv1.2 TLSv1.3;
+        ssl_session_tickets on;\n        location / {{ return 404 \"none\\n\"; }}"
+    );
+    launch(room, "https", &directives)
+}
+
+fn launch(room: &Path, scheme: &str, server: &str) -> io::Result<Target> {
     // The port is free again until nginx takes it. Another program that is faster makes nginx say so and end.
     let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
     fs::create_dir_all(room)?;
     let file = room.join("nginx.conf");
-    fs::write(&file, configuration(room, root, port, tuning))?;
+    let ssl = if scheme == "https" { " ssl" } else { "" };
+    fs::write(&file, configuration(room, &format!("listen 127.0.0.1:{port}{ssl};\n        {server}")))?;
     let mut command = Command::new("nginx");
     command.arg("-p").arg(room).arg("-c").arg(&file).arg("-e").arg(room.join("error.log")).stdout(Stdio::null());
     sys::die_with_parent(&mut command);
@@ -73,7 +89,7 @@ pub(crate) fn start(room: &Path, root: &Path, tuning: Tuning) -> io::Result<Targ
     loop {
         let answers = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok();
         if let Some(worker) = sys::child_of(master.id())?.filter(|_| answers) {
-            return Ok(Target::with_worker(master, worker, vec![format!("http://127.0.0.1:{port}")]));
+            return Ok(Target::with_worker(master, worker, vec![format!("{scheme}://127.0.0.1:{port}")]));
         }
         let ended = master.try_wait()?;
         if ended.is_some() || Instant::now() > deadline {
@@ -85,10 +101,9 @@ pub(crate) fn start(room: &Path, root: &Path, tuning: Tuning) -> io::Result<Targ
     }
 }
 
-fn configuration(room: &Path, root: &Path, port: u16, tuning: Tuning) -> String {
-    let (room, root) = (room.display(), root.display());
+fn configuration(room: &Path, server: &str) -> String {
+    let room = room.display();
     let user = if are_root() { "user root root;" } else { "" };
-    let directives = tuning.directives();
     format!(
         "{user}
 daemon off;
@@ -98,7 +113,6 @@ error_log {room}/error.log crit;
 events {{ worker_connections 4096; }}
 http {{
     access_log off;
-    {directives}
     keepalive_requests 1000000000;
     keepalive_timeout 1h;
     client_body_temp_path {room}/body;
@@ -107,9 +121,7 @@ http {{
     uwsgi_temp_path {room}/uwsgi;
     scgi_temp_path {room}/scgi;
     server {{
-        listen 127.0.0.1:{port};
-        root {root};
-        location /topics/ {{ return 200 \"ok\\n\"; }}
+        {server}
     }}
 }}
 "

@@ -87,6 +87,13 @@ impl Target {
         self.worker.unwrap_or_else(|| self.child.id())
     }
 
+    /// Where its first listener of this scheme is, `https` for example.
+    pub(crate) fn address(&self, scheme: &str) -> io::Result<std::net::SocketAddr> {
+        let authority = self.urls.iter().find_map(|url| url.strip_prefix(scheme)?.strip_prefix("://"));
+        let authority = authority.ok_or_else(|| bad(&format!("no {scheme} listener among {:?}", self.urls)))?;
+        authority.split(['/', '?']).next().unwrap_or_default().parse().map_err(|_| bad(authority))
+    }
+
     /// Its first listener of the scheme that a protocol wants.
     pub(crate) fn endpoint(&self, protocol: Protocol, path: &str) -> io::Result<Endpoint> {
         let scheme = match protocol {

@@ -35,6 +35,8 @@ pub struct PageRequest<'a> {
     pub if_range: Option<&'a [u8]>,
     /// `Range`.
     pub range: Option<&'a [u8]>,
+    /// `Accept`.
+    pub accept: Option<&'a [u8]>,
     /// `Accept-Encoding`.
     pub accept_encoding: Option<&'a [u8]>,
 }
@@ -63,6 +65,7 @@ impl<'a> PageRequest<'a> {
     fn place(&mut self, name: &str) -> Option<&mut Option<&'a [u8]>> {
         let (known, place) = match name.len() {
             5 => ("range", &mut self.range),
+            6 => ("accept", &mut self.accept),
             8 if name.as_bytes()[3].eq_ignore_ascii_case(&b'm') => ("if-match", &mut self.if_match),
             8 => ("if-range", &mut self.if_range),
             13 => ("if-none-match", &mut self.if_none_match),

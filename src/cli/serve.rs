@@ -41,9 +41,17 @@ pub(super) struct Args {
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Where clients connect, instead of the default http://127.0.0.1:8080 and tcp://127.0.0.1:7000; again for more:
-    /// http://HOST:PORT or tcp://HOST:PORT?framing=line|length&app=echo|chat|topic&topic=NAME
+    /// http://HOST:PORT or tcp://HOST:PORT?framing=line|length&app=echo|chat|topic&topic=NAME; https:// and tls:// likewise
+    /// over TLS
     #[arg(long, value_name = "URL")]
     listen: Vec<String>,
+    /// A certificate for https:// and tls:// listeners (PEM, with its chain); again for more, the first is for clients that
+    /// name no host
+    #[arg(long, value_name = "FILE")]
+    tls_certificate: Vec<String>,
+    /// Its key (PEM); again for more, in the same order; without, each key stands in its certificate's file
+    #[arg(long, value_name = "FILE")]
+    tls_key: Vec<String>,
     /// Where metrics, health and a page for operators are served [default: 127.0.0.1:9090], or off
     #[arg(long, value_name = "ADDR")]
     admin: Option<String>,
@@ -118,6 +126,8 @@ impl Args {
         }
         loader.environment(std::env::vars_os());
         loader.flags("--listen", "listen", &self.listen);
+        loader.flags("--tls-certificate", "tls.certificates", &self.tls_certificate);
+        loader.flags("--tls-key", "tls.keys", &self.tls_key);
         for (flag, key, value) in self.flags() {
             if let Some(value) = value {
                 loader.flag(flag, key, value);
@@ -192,7 +202,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
 /// A directory that cannot be served is a matter of the configuration, all else of the machine.
 fn not_started(error: StartError) -> Failure {
     match error {
-        StartError::Public { .. } => Failure::usage(error),
+        StartError::Public { .. } | StartError::Tls(_) => Failure::usage(error),
         _ => Failure::runtime(error),
     }
 }

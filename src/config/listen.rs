@@ -13,6 +13,8 @@ pub struct Listen {
     pub address: SocketAddr,
     /// What is spoken.
     pub transport: Transport,
+    /// Whether it is spoken over TLS.
+    pub tls: bool,
     /// Whether every connection begins with a header that says who the client is (the PROXY protocol).
     pub proxy: bool,
 }
@@ -74,20 +76,20 @@ fn wrong<T>(what: impl Into<String>, mend: impl Into<String>) -> Result<T, Liste
 }
 
 impl Listen {
-    const SCHEMES: [&str; 2] = ["http", "tcp"];
+    const SCHEMES: [&str; 4] = ["http", "https", "tcp", "tls"];
     const QUERY_KEYS: [&str; 5] = ["framing", "app", "topic", "group", "proxy"];
 
     /// HTTP at this address.
     #[must_use]
     pub const fn http(address: SocketAddr) -> Self {
-        Self { address, transport: Transport::Http, proxy: false }
+        Self { address, transport: Transport::Http, tls: false, proxy: false }
     }
 
     /// Raw TCP at this address as `tcp://` without a query has it: lines that are echoed.
     #[must_use]
     pub const fn tcp(address: SocketAddr) -> Self {
         let transport = Transport::Tcp { framing: Framing::Line, app: App::Echo, topic: None, group: None };
-        Self { address, transport, proxy: false }
+        Self { address, transport, tls: false, proxy: false }
     }
 
     /// The same at another address, for one whose port was 0.
@@ -96,8 +98,8 @@ impl Listen {
         Self { address, ..self.clone() }
     }
 
-    /// Reads `http://HOST:PORT` or `tcp://HOST:PORT?framing=line|length&app=echo|chat|topic&topic=NAME&group=NAME`, either
-    /// with `proxy=on` in its query.
+    /// Reads `http://HOST:PORT` or `tcp://HOST:PORT?framing=line|length&app=echo|chat|topic&topic=NAME&group=NAME`, or
+    /// `https://` and `tls://`, which are the same over TLS; each with `proxy=on` in its query.
     ///
     /// # Errors
     /// When it is something else.
@@ -109,18 +111,20 @@ impl Listen {
         let authority = authority.strip_suffix('/').unwrap_or(authority);
         let (proxy, query) = take_proxy(query.unwrap_or_default())?;
         match scheme {
-            "http" => {
+            "http" | "https" => {
                 if !query.is_empty() {
-                    let what = format!("an http listener takes no query but proxy=on, not {}", quote(&query));
+                    let what = format!("an {scheme} listener takes no query but proxy=on, not {}", quote(&query));
                     return wrong(what, "leave it out");
                 }
-                Ok(Self { proxy, ..Self::http(parse_address(authority)?) })
+                Ok(Self { tls: scheme == "https", proxy, ..Self::http(parse_address(authority)?) })
             }
-            "tcp" => Ok(Self { address: parse_address(authority)?, transport: parse_query(&query)?, proxy }),
-            "https" | "tls" => wrong(
-                format!("{scheme} listeners are not there yet"),
-                "listen on http or tcp and let a proxy in front do TLS",
-            ),
+            "tcp" | "tls" => {
+                let (address, transport) = (parse_address(authority)?, parse_query(&query)?);
+                Ok(Self { address, transport, tls: scheme == "tls", proxy })
+            }
+            "wss" | "grpcs" | "h2" => {
+                wrong(format!("{scheme} is served by https listeners"), format!("write https://{authority}"))
+            }
             "ws" | "sse" | "grpc" | "h2c" => {
                 wrong(format!("{scheme} is served by http listeners"), format!("write http://{authority}"))
             }
@@ -141,9 +145,9 @@ impl fmt::Display for Listen {
             write!(f, "{before}{key}={value}")
         };
         match &self.transport {
-            Transport::Http => write!(f, "http://{}", self.address)?,
+            Transport::Http => write!(f, "{}://{}", if self.tls { "https" } else { "http" }, self.address)?,
             Transport::Tcp { framing, app, topic, group } => {
-                write!(f, "tcp://{}", self.address)?;
+                write!(f, "{}://{}", if self.tls { "tls" } else { "tcp" }, self.address)?;
                 if *framing != Framing::default() {
                     pair(f, "framing", framing.name())?;
                 }
@@ -305,6 +309,8 @@ mod tests {
             "tcp://127.0.0.1:7000?framing=length&app=chat&topic=lobby",
             "tcp://127.0.0.1:7000?app=topic&topic=jobs&group=workers",
             "tcp://127.0.0.1:7000?app=topic&group=workers",
+            "https://127.0.0.1:8443",
+            "tls://[::1]:7001?framing=length&app=chat&topic=lobby",
             "tcp://127.0.0.1:7000?app=topic&group=workers&proxy=on",
             "tcp://127.0.0.1:7000?proxy=on",
             "http://0.0.0.0:80?proxy=on",
@@ -320,8 +326,9 @@ mod tests {
             ("8080", "is not a URL"),
             ("htp://127.0.0.1:1", "did you mean http://?"),
             ("grpc://127.0.0.1:1", "write http://127.0.0.1:1"),
-            ("https://127.0.0.1:1", "https listeners are not there yet"),
-            ("tls://127.0.0.1:1", "tls listeners are not there yet"),
+            ("wss://127.0.0.1:1", "write https://127.0.0.1:1"),
+            ("tlss://127.0.0.1:1", "did you mean tls://?"),
+            ("https://127.0.0.1:1?app=echo", "an https listener takes no query"),
             ("unix:///run/holdline", "unix listeners are not there yet"),
             ("http://127.0.0.1", "has no port"),
             ("http://[::1]", "has no port"),

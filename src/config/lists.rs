@@ -1,6 +1,7 @@
 //! How lists are written, and the addresses and names in them.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use super::problem::{Wrong, quote};
 use super::value::{Format, Raw};
@@ -126,6 +127,31 @@ impl Format for Subprotocols {
 
     fn write(value: &Vec<String>) -> String {
         write_list(value)
+    }
+}
+
+/// Files. Whether they are there is looked at when they are read.
+pub(super) struct Files;
+
+impl Files {
+    const MAX: usize = 64;
+}
+
+impl Format for Files {
+    type Value = Vec<PathBuf>;
+
+    fn read(raw: &Raw<'_>) -> Result<Vec<PathBuf>, Wrong> {
+        let mend = "write a list of paths, such as [\"/etc/ssl/edge.pem\"]";
+        let paths = raw.list(mend)?;
+        if paths.len() > Self::MAX {
+            return Err(Wrong::new(format!("has {} files", paths.len()), format!("name at most {}", Self::MAX)));
+        }
+        Ok(paths.into_iter().map(PathBuf::from).collect())
+    }
+
+    fn write(value: &Vec<PathBuf>) -> String {
+        let paths: Vec<String> = value.iter().map(|path| quote(&path.display().to_string())).collect();
+        format!("[{}]", paths.join(", "))
     }
 }
 

@@ -52,6 +52,7 @@ mod problem;
 mod reload;
 mod sections;
 mod settings;
+mod tls;
 mod topics;
 mod value;
 
@@ -76,6 +77,7 @@ pub use reload::Difference;
 #[cfg(test)]
 pub(crate) use settings::keys;
 pub use settings::{default_config, effective};
+pub use tls::{ClientCertificates, TlsConfig, TlsVersion};
 pub use topics::{Keep, Publishers, RuleKey, TopicRule, TopicRules, TopicSection};
 pub(crate) use value::{parse_duration, parse_size};
 
@@ -98,6 +100,8 @@ pub struct Config {
     pub shards: usize,
     /// The directory whose files are the pages; `None`: the built-in page.
     pub public: Option<PathBuf>,
+    /// Certificates, for listeners that speak TLS.
+    pub tls: TlsConfig,
     /// Every bound.
     pub limits: Limits,
     /// Time over which clients are sent away when the server ends.
@@ -142,6 +146,7 @@ impl Default for Config {
             backend: BackendChoice::default(),
             shards: 0,
             public: None,
+            tls: TlsConfig::default(),
             limits: Limits::default(),
             drain: Duration::from_secs(30),
             drain_delay: Duration::ZERO,

@@ -10,6 +10,7 @@ const AT_START: &[&str] = &[
     "admin",
     "backend",
     "shards",
+    "upgrade.socket",
     "public",
     "log.format",
     "otel.endpoint",

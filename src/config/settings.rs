@@ -6,11 +6,11 @@ use std::time::Duration;
 use super::credentials::{ApiKeyFile, Claim, Jwks, Names, Patterns, PublicKeys, Secret};
 use super::endpoint::Collector;
 use super::filter::Filter;
-use super::lists::{Address, Listeners, NetworkList, OriginList, Subprotocols};
+use super::lists::{Address, Files, Listeners, NetworkList, OriginList, Subprotocols};
 use super::problem::Wrong;
 use super::sections::example_section;
-use super::value::{Count, Directory, File, Format, Period, Raw, Rule, Size, Switch, Word};
-use super::{BackendChoice, Config, LogFormat, OverRate, Publishers, SlowConsumer};
+use super::value::{Count, Directory, File, FilePath, Format, Period, Raw, Rule, Size, Switch, Word};
+use super::{BackendChoice, ClientCertificates, Config, LogFormat, OverRate, Publishers, SlowConsumer, TlsVersion};
 
 /// One thing that can be set.
 pub(super) struct Setting {
@@ -84,7 +84,8 @@ macro_rules! settings {
 
 settings! {
     /// Where clients connect: http://HOST:PORT (HTTP and WebSocket), or raw TCP as
-    /// tcp://HOST:PORT?framing=line|length&app=echo|chat|topic&topic=NAME. Port 0 picks a free one.
+    /// tcp://HOST:PORT?framing=line|length&app=echo|chat|topic&topic=NAME; https:// and tls:// likewise over TLS, see [tls].
+    /// Port 0 picks a free one.
     "listen" => listeners: Listeners;
     /// Where /metrics, /healthz, /readyz and a page for people are served, or off. Keep it off the open network.
     "admin" => admin: Address;
@@ -115,6 +116,22 @@ settings! {
     /// Lines about HTTP requests that each event loop may log in a second (holdline::access): their method, path without the
     /// query, status and time; 0: none.
     "log.access_rate" => access_rate: Count<u32>, Within(0, 1_000_000);
+
+    /// Files with certificates for https:// and tls:// listeners (PEM): each the server's own and those that lead to the CA.
+    /// Clients get the one for the host that they name, others the first. A reload reads them again.
+    "tls.certificates" => tls.certificates: Files;
+    /// Files with their keys (PEM), in the same order; none where each key stands in its certificate's file.
+    "tls.keys" => tls.keys: Files;
+    /// A file with the CA certificates that vouch for clients (PEM); empty for none.
+    "tls.client_ca" => tls.client_ca: FilePath;
+    /// Whether clients are asked for certificates: off, optional or required.
+    "tls.client_certificates" => tls.client_certificates: Word<ClientCertificates>;
+    /// The oldest version that is spoken: 1.2 or 1.3.
+    "tls.version_min" => tls.version_min: Word<TlsVersion>;
+    /// Whether clients are given tickets, with which their next handshake costs little. Their keys change every 6 hours.
+    "tls.tickets" => tls.tickets: Switch;
+    /// Time that an event loop spends on handshakes before it looks at open connections' messages again.
+    "tls.handshake_ration" => tls.handshake_ration: Period, Within(ms(0), hours(1));
 
     /// Where spans of recorded traces are sent, as OpenTelemetry has it: OTLP over HTTP as JSON, to a collector such as
     /// http://127.0.0.1:4318. Empty: nowhere. A publication's traceparent says whether it is recorded.
@@ -352,6 +369,7 @@ pub(super) fn check(config: &Config) -> Vec<(&'static str, Wrong)> {
         wrongs.push(("limits.queue_bytes_total_max", Wrong::new(what, "raise it or lower limits.queue_bytes_max")));
     }
     wrongs.extend(exposed(config));
+    wrongs.extend(check_tls(config));
     for (index, listen) in config.listeners.iter().enumerate() {
         if listen.proxy && config.proxies.0.is_empty() {
             let wrong = Wrong::new("has proxy=on, and no proxy is trusted", "name their networks in proxy.trusted");
@@ -366,6 +384,32 @@ pub(super) fn check(config: &Config) -> Vec<(&'static str, Wrong)> {
             let what = format!("is {}, where clients connect", listen.address);
             wrongs.push(("admin", Wrong::new(what, "give it its own port, or off")));
         }
+    }
+    wrongs
+}
+
+/// Certificates, keys and listeners that do not fit together. What is in the files is looked at when they are served.
+fn check_tls(config: &Config) -> Vec<(&'static str, Wrong)> {
+    let tls = &config.tls;
+    let mut wrongs = Vec::new();
+    if tls.certificates.is_empty()
+        && let Some(index) = config.listeners.iter().position(|listen| listen.tls)
+    {
+        let mend = "name files with tls.certificates and tls.keys, or --tls-certificate and --tls-key";
+        wrongs.push(("listen", Wrong::new("speaks TLS, and there is no certificate", mend).of_item(index)));
+    }
+    if wrongs.is_empty() && !config.listeners.iter().any(|listen| listen.tls) {
+        // What nobody uses is not looked at.
+        return wrongs;
+    }
+    let (certificates, keys) = (tls.certificates.len(), tls.keys.len());
+    if keys != 0 && keys != certificates {
+        let mend = "name one key for each certificate, in their order, or none where they are in the same files";
+        wrongs.push(("tls.keys", Wrong::new(format!("has {keys} files for {certificates} certificates"), mend)));
+    }
+    if tls.client_certificates != ClientCertificates::Off && tls.client_ca.is_none() {
+        let what = format!("is {}, and nobody vouches for clients", tls.client_certificates.name());
+        wrongs.push(("tls.client_certificates", Wrong::new(what, "name a file with tls.client_ca")));
     }
     wrongs
 }

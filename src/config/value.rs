@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::problem::{Wrong, quote};
-use super::{BackendChoice, LogFormat, OverRate, Publishers, SlowConsumer};
+use super::{BackendChoice, ClientCertificates, LogFormat, OverRate, Publishers, SlowConsumer, TlsVersion};
 
 /// A value as it was found.
 pub(super) enum Raw<'a> {
@@ -110,6 +110,22 @@ impl Format for Directory {
 
     fn write(value: &Option<PathBuf>) -> String {
         quote(&value.as_deref().map_or_else(String::new, |path| path.display().to_string()))
+    }
+}
+
+/// A file, or none. Whether it is there is looked at when it is read.
+pub(super) struct FilePath;
+
+impl Format for FilePath {
+    type Value = Option<PathBuf>;
+
+    fn read(raw: &Raw<'_>) -> Result<Option<PathBuf>, Wrong> {
+        let text = raw.text("write the path of a file")?;
+        Ok((!text.is_empty()).then(|| PathBuf::from(text)))
+    }
+
+    fn write(value: &Option<PathBuf>) -> String {
+        Directory::write(value)
     }
 }
 
@@ -274,7 +290,7 @@ macro_rules! has_names {
     };
 }
 
-has_names!(BackendChoice, LogFormat, OverRate, Publishers, SlowConsumer);
+has_names!(BackendChoice, ClientCertificates, LogFormat, OverRate, Publishers, SlowConsumer, TlsVersion);
 
 impl<T: Named> Format for Word<T> {
     type Value = T;

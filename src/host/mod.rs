@@ -3,6 +3,7 @@
 //! Everything is read from a root that a test can choose. What cannot be read is unknown, and never a panic.
 
 mod cgroup;
+mod process;
 #[cfg(test)]
 pub(crate) mod testing;
 mod tree;
@@ -11,6 +12,7 @@ use std::path::Path;
 
 pub use self::cgroup::{Cgroups, Level};
 pub(crate) use self::cgroup::{memory_levels, tightest};
+pub use self::process::Process;
 pub use self::tree::Limit;
 pub(crate) use self::tree::{Tree, field};
 

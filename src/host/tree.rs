@@ -78,6 +78,11 @@ impl Tree {
         self.at(path).exists()
     }
 
+    /// The size that the kernel says that something has.
+    pub(crate) fn size(&self, path: &str) -> Option<u64> {
+        std::fs::metadata(self.at(path)).ok().map(|metadata| metadata.len())
+    }
+
     pub(crate) fn text(&self, path: &str) -> Option<String> {
         self.read(path).ok()
     }

@@ -325,6 +325,12 @@ impl Topics {
         self.counts
     }
 
+    /// Subscribers of a topic on all shards, as far as they have been told of.
+    #[must_use]
+    pub fn subscribers(&self, topic: &Topic) -> u64 {
+        self.keys.get(topic).map_or(0, |key| self.topics.0[*key as usize].audience.subscribers())
+    }
+
     /// What topics keep in memory beside their histories, about.
     #[must_use]
     pub fn memory(&self) -> usize {

@@ -3,7 +3,7 @@
 //! A shard owns one [`Backend`] and is compiled for it. There are three: [`crate::io::uring`], [`crate::io::epoll`]
 //! (which turns readiness into completions inside itself) and [`crate::sim`]. `tests/backend.rs` holds one
 //! conformance suite that all of them pass. A fourth, [`crate::io::tun`], has clients only and is no shard's.
-//! [`crate::io::proxy`] goes over any of them.
+//! [`crate::io::tls`] and [`crate::io::proxy`] go over any of them.
 //!
 //! The rules of the port:
 //!
@@ -26,6 +26,7 @@
 pub mod epoll;
 pub mod proxy;
 pub(crate) mod sys;
+pub mod tls;
 pub mod tun;
 pub mod uring;
 

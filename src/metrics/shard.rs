@@ -1,9 +1,9 @@
 //! What one shard counts. The lists of names here are the lists of what is exported.
 
 use super::text::Kind;
-use super::{Counter, Histogram, Protocol, Purpose, Scale};
+use super::{Counter, Histogram, Pane, Protocol, Purpose, Scale};
 use crate::close::CloseReason;
-use crate::rule::{AuthRefusal, Limit, Rule};
+use crate::rule::{AuthRefusal, Limit, Rule, TlsFailure};
 
 /// A counter for each value of an enum.
 #[derive(Debug)]
@@ -39,6 +39,8 @@ macro_rules! shard_metrics {
         pub struct ShardMetrics {
             $($(#[doc = $help])+ pub $name: Counter,)*
             $($(#[doc = $meaning])+ pub $spread: Histogram,)*
+            /// What operators look at.
+            pub pane: Pane,
             /// Connections ended, by reason.
             closed: Tally<{ CloseReason::ALL.len() }>,
             /// Rules broken, by rule.
@@ -47,6 +49,8 @@ macro_rules! shard_metrics {
             refused: Tally<{ AuthRefusal::ALL.len() }>,
             /// Limits that struck, by limit.
             struck: Tally<{ Limit::ALL.len() }>,
+            /// TLS handshakes that failed, by cause.
+            tls_failures: Tally<{ TlsFailure::ALL.len() }>,
             /// Connections and streams now, by protocol.
             spoken: Tally<{ Protocol::ALL.len() }>,
             /// Connections and streams so far, by protocol.
@@ -73,10 +77,12 @@ macro_rules! shard_metrics {
                 Self {
                     $($name: Counter::default(),)*
                     $($spread: Histogram::new(&Scale::$scale),)*
+                    pane: Pane::default(),
                     closed: Tally::default(),
                     violations: Tally::default(),
                     refused: Tally::default(),
                     struck: Tally::default(),
+                    tls_failures: Tally::default(),
                     spoken: Tally::default(),
                     opened: Tally::default(),
                     received: Tally::default(),
@@ -92,6 +98,20 @@ shard_metrics! {
     numbers {
         /// Connections held now.
         connections: Gauge,
+        /// Connections of TLS listeners held now.
+        tls_connections: Gauge,
+        /// TLS handshakes done.
+        tls_handshakes_total: Counter,
+        /// Those of them that spoke TLS 1.2; all others spoke TLS 1.3.
+        tls12_handshakes_total: Counter,
+        /// Those of them that went on from an earlier connection.
+        tls_resumptions_total: Counter,
+        /// Connections that ended by a fault in TLS after their handshake: an alert, or what does not open.
+        tls_faults_total: Counter,
+        /// Connections whose peers ended the transport without TLS's good-bye.
+        tls_truncations_total: Counter,
+        /// Sealed bytes that the kernel has not taken yet.
+        tls_pending_bytes: Gauge,
         /// Connections accepted.
         accepted_total: Counter,
         /// Connections turned away, because of a limit or a drain.
@@ -129,7 +149,7 @@ shard_metrics! {
         /// Streams of HTTP/2 held now.
         http2_streams: Gauge,
         /// Streams of HTTP/2 that were opened.
-        http2_streams_total: Counter,
+        http2_streams_opened_total: Counter,
         /// Publications that repeated the idempotency key of a kept message.
         duplicates_total: Counter,
         /// Messages of topics' pasts handed to subscribers who came later, or came again.
@@ -188,6 +208,8 @@ shard_metrics! {
         publish_to_last_delivery_seconds: LATENCY,
         /// From accepting a connection to its being open: its request or first frame has come and a handler has taken it.
         handshake_seconds: HANDSHAKE,
+        /// How long the steps of TLS handshakes took, each a few of a handshake's messages.
+        tls_handshake_step_seconds: TURN,
         /// Bytes in a connection's outgoing queue, whenever a message was added to it.
         queue_depth_bytes: BYTES,
     }
@@ -229,6 +251,17 @@ impl ShardMetrics {
     #[must_use]
     pub fn violations(&self, rule: Rule) -> u64 {
         self.violations.0[rule as usize].get()
+    }
+
+    /// Counts a TLS handshake that failed.
+    pub fn count_tls_failure(&self, cause: TlsFailure) {
+        self.tls_failures.0[cause as usize].add(1);
+    }
+
+    /// TLS handshakes that failed for this cause.
+    #[must_use]
+    pub fn tls_failures(&self, cause: TlsFailure) -> u64 {
+        self.tls_failures.0[cause as usize].get()
     }
 
     /// Counts something that was refused for want of permission.
@@ -349,6 +382,8 @@ families! {
     auth_refused_total: Counter, cause of AuthRefusal, refused;
     /// Times a limit struck, by limit.
     limit_struck_total: Counter, limit of Limit, struck;
+    /// TLS handshakes that failed, by cause.
+    tls_handshakes_failed_total: Counter, cause of TlsFailure, tls_failures;
     /// Connections now, and streams of HTTP/2, by what they speak.
     protocol_connections: Gauge, protocol of Protocol, spoken;
     /// Connections and streams that began to speak this.

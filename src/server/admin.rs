@@ -2,15 +2,32 @@
 //!
 //! Pages are made from the counters when they are asked for; a scrape costs the shards nothing.
 
-use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use super::api::Desk;
+use super::reload::Reloader;
+use super::{dashboard, scrape};
 use crate::app::Refusal;
 use crate::app::site::{Ask, Page, PageRequest, Site};
-use crate::metrics::{Counter, Metrics, ShardMetrics};
+use crate::metrics::Metrics;
+use crate::metrics::text::Format;
+
+/// What pages say beside the counters.
+pub(super) struct Surroundings<'a> {
+    pub(super) phase: Phase,
+    pub(super) uptime: Duration,
+    pub(super) about: &'a [(&'static str, String)],
+    pub(super) reloader: Option<&'a Reloader>,
+}
+
+impl Surroundings<'_> {
+    /// The interface of the kernel's that serves.
+    pub(super) fn backend(&self) -> &str {
+        self.about.iter().find(|(name, _)| *name == "backend").map_or("unknown", |(_, value)| value)
+    }
+}
 
 /// Where a server is in its life.
 ///
@@ -89,51 +106,13 @@ impl Admin {
         self
     }
 
-    fn prometheus(&self) -> String {
-        let mut text = self.metrics.prometheus();
-        let draining = u8::from(self.phase.get() >= Phase::Draining);
-        let uptime = self.started.elapsed().as_secs();
-        let version = env!("CARGO_PKG_VERSION");
-        for (name, help, labels, value) in [
-            ("build_info", "This program.", format!("{{version=\"{version}\"}}"), 1),
-            ("draining", "Whether clients are being sent away.", String::new(), u64::from(draining)),
-            ("uptime_seconds", "Seconds since the start.", String::new(), uptime),
-        ] {
-            let _ = writeln!(text, "# HELP holdline_{name} {help}\n# TYPE holdline_{name} gauge");
-            let _ = writeln!(text, "holdline_{name}{labels} {value}");
+    fn surroundings(&self) -> Surroundings<'_> {
+        Surroundings {
+            phase: self.phase.get(),
+            uptime: self.started.elapsed(),
+            about: &self.about,
+            reloader: self.desk.as_ref().map(|desk| &**desk.reloader()),
         }
-        if let Some(desk) = &self.desk {
-            desk.reloader().write_metrics(&mut text);
-        }
-        text
-    }
-
-    fn front(&self) -> String {
-        let mut html = String::with_capacity(4096);
-        html.push_str(HEAD);
-        let phase = self.phase.get().label();
-        let uptime = clock(self.started.elapsed());
-        let version = env!("CARGO_PKG_VERSION");
-        let _ = write!(html, "<h1>Holdline</h1><p>{version}, <b>{phase}</b> for {uptime}</p><table class=about>");
-        for (name, value) in &self.about {
-            let _ = write!(html, "<tr><th>{name}<td>{}", escape(value));
-        }
-        html.push_str("</table><div><table><tr><th><th>all");
-        for shard in 0..self.metrics.shards.len() {
-            let _ = write!(html, "<th>shard {shard}");
-        }
-        for (name, counter) in ROWS {
-            let total = grouped(self.metrics.total(|shard| counter(shard).get()));
-            let _ = write!(html, "<tr><th>{name}<td><b>{total}</b>");
-            for shard in self.metrics.shards.iter() {
-                let _ = write!(html, "<td>{}", grouped(counter(shard).get()));
-            }
-        }
-        html.push_str(
-            "</table></div>\
-            <p><a href=/metrics>metrics</a> <a href=/healthz>health</a> <a href=/readyz>ready</a>",
-        );
-        html
     }
 }
 
@@ -147,12 +126,19 @@ impl Site for Admin {
             Phase::Draining | Phase::Ended => text(503, "draining\n"),
         };
         Some(match request.path {
-            "/metrics" => Page::new(200, "text/plain; version=0.0.4; charset=utf-8", self.prometheus()),
+            "/metrics" => {
+                let format = Format::accepted(request.accept);
+                Page::new(200, format.content_type(), scrape::write(&self.metrics, &self.surroundings(), format))
+            }
             // Whoever reads this has an event loop that turns.
             "/healthz" => text(200, "ok\n"),
             "/readyz" => ready(),
-            "/" => Page::new(200, HTML, self.front()),
-            "/admin.css" => Page::new(200, "text/css; charset=utf-8", STYLE),
+            "/" => Page::new(200, HTML, dashboard::front(&self.metrics, &self.surroundings())),
+            "/api/overview" => {
+                Page::new(200, "application/json", dashboard::overview(&self.metrics, &self.surroundings()))
+            }
+            "/admin.css" => Page::new(200, "text/css; charset=utf-8", dashboard::STYLE),
+            "/admin.js" => Page::new(200, "text/javascript; charset=utf-8", dashboard::SCRIPT),
             _ => return None,
         })
     }
@@ -170,65 +156,6 @@ impl Site for Admin {
             || Refusal { status: 404, code: "not_found", message: "there is nothing at this path".to_owned() };
         self.desk.as_ref().ok_or_else(nothing)?.ask(&ask)
     }
-}
-
-/// The page asks for itself again every two seconds; it needs no script. The style stands apart, as the policy that is
-/// sent with every page has it.
-const HEAD: &str = "<!doctype html><html lang=en><meta charset=utf-8><meta http-equiv=refresh content=2>\
-    <meta name=viewport content='width=device-width'><title>Holdline</title><link rel=icon href='data:,'>\
-    <link rel=stylesheet href=/admin.css>";
-
-const STYLE: &str = "\
-body{font:16px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:60rem;padding:0 1rem;color-scheme:light dark}
-table{border-collapse:collapse;margin:1rem 0}
-th{text-align:left;font-weight:normal;padding-right:2rem}
-div td,div tr:first-child th{text-align:right;padding:.1rem 1rem;font-variant-numeric:tabular-nums}
-.about td,.about th{text-align:left;padding:.1rem 2rem .1rem 0;vertical-align:top;white-space:pre-line}
-div{overflow-x:auto}
-th,td{white-space:nowrap}
-a{margin-right:1rem}
-";
-
-type Row = (&'static str, fn(&ShardMetrics) -> &Counter);
-
-/// The main numbers.
-const ROWS: [Row; 13] = [
-    ("connections now", |shard| &shard.connections),
-    ("connections accepted", |shard| &shard.accepted_total),
-    ("connections refused", |shard| &shard.refused_total),
-    ("subscriptions now", |shard| &shard.subscriptions),
-    ("topics now", |shard| &shard.topics),
-    ("messages received", |shard| &shard.messages_received_total),
-    ("publications", |shard| &shard.publications_total),
-    ("deliveries", |shard| &shard.deliveries_total),
-    ("deliveries dropped", |shard| &shard.deliveries_dropped_total),
-    ("bytes received", |shard| &shard.bytes_received_total),
-    ("bytes sent", |shard| &shard.bytes_sent_total),
-    ("bytes queued now", |shard| &shard.queued_bytes),
-    ("longest turn, ns", |shard| &shard.turn_max_seconds),
-];
-
-/// Thousands apart: `1 234 567`.
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut out = String::with_capacity(digits.len() * 4 / 3);
-    for (place, digit) in digits.char_indices() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            out.push('\u{202f}');
-        }
-        out.push(digit);
-    }
-    out
-}
-
-fn clock(period: Duration) -> String {
-    let seconds = period.as_secs();
-    let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-    format!("{hours}:{minutes:02}:{seconds:02}")
-}
-
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
 #[cfg(test)]
@@ -287,7 +214,11 @@ mod tests {
         assert_eq!(status, 200);
         assert!(html.contains("<b>1\u{202f}000\u{202f}234</b><td>1\u{202f}000\u{202f}000<td>234"), "{html}");
         assert!(html.contains("running") && html.contains("length&amp;app=chat"));
-        assert!(!html.contains("src=") && !html.contains("<style"), "nothing from elsewhere, nothing inline");
+        assert!(
+            !html.contains("src=h") && !html.contains("href=h") && !html.contains("<style"),
+            "nothing from elsewhere"
+        );
+        assert!(!html.contains("style=") && !html.contains("onclick"), "nothing inline");
         let style = admin.get(&PageRequest::get("/admin.css")).unwrap();
         assert!(style.fields.starts_with(b"Content-Type: text/css; charset=utf-8\r\n"));
         assert!(admin.get(&PageRequest::get("/nothing")).is_none());

@@ -13,9 +13,10 @@ use crate::app::Router;
 use crate::config::BackendChoice;
 use crate::id::{ListenerId, ShardId};
 use crate::io::proxy::Proxy;
+use crate::io::tls::{Current, Setup, Speaks, Tls};
 use crate::io::{Backend, epoll, uring};
 use crate::mailbox::Doorbell;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, ShardMetrics};
 use crate::shard::{Control, Entrance, Mail, Postbox, Seed, Shard, Turn};
 use crate::time::SystemClock;
 
@@ -28,6 +29,8 @@ pub(super) struct Launch {
     pub(super) control: Arc<Control>,
     pub(super) metrics: Metrics,
     pub(super) router: Router,
+    /// What the listeners speak below their protocols and on which terms, where one of them speaks TLS.
+    pub(super) tls: Option<(Vec<Speaks>, Arc<Current>)>,
     /// Of the threads.
     pub(super) name: &'static str,
 }
@@ -95,7 +98,7 @@ impl Launch {
                 control: Arc::clone(&group.control),
                 metrics: self.metrics.clone(),
             };
-            let (report, backend) = (report.clone(), self.backend);
+            let (report, backend, tls) = (report.clone(), self.backend, self.tls.clone());
             let (word, wait) = mpsc::channel();
             words.push(word);
             let (control, doorbells) = (Arc::clone(&group.control), Arc::clone(&group.doorbells));
@@ -103,7 +106,7 @@ impl Launch {
             let run = move || {
                 // All of it: a closure takes no more than it names.
                 let mut alarm = alarm;
-                let result = run(backend, seed, clock, sockets, &report, &wait);
+                let result = run(backend, tls, seed, clock, sockets, &report, &wait);
                 alarm.is_well = result.is_ok();
                 result
             };
@@ -217,6 +220,7 @@ type Word = mpsc::Receiver<()>;
 /// A shard's thread. The backend is made here, since a ring belongs to the thread that made it.
 fn run(
     backend: BackendChoice,
+    tls: Option<(Vec<Speaks>, Arc<Current>)>,
     seed: Seed,
     clock: SystemClock,
     sockets: Vec<Numbered>,
@@ -230,20 +234,29 @@ fn run(
     };
     if backend == BackendChoice::Epoll {
         match epoll::Epoll::new(epoll::Config::new(connections_max)) {
-            Ok(backend) => serve(backend, seed, clock, sockets, report, word),
+            Ok(backend) => serve(backend, tls, seed, clock, sockets, report, word),
             Err(error) => failed(error.into()),
         }
     } else {
         let slots = connections_max.saturating_add(Control::SHED_MAX);
         match uring::Uring::new(uring::Config::new(slots)) {
-            Ok(backend) => serve(backend, seed, clock, sockets, report, word),
+            Ok(backend) => serve(backend, tls, seed, clock, sockets, report, word),
             Err(error) => failed(error.into()),
         }
     }
 }
 
+/// The backend with TLS, where a listener speaks it.
+fn around<B>(backend: B, tls: Option<(Vec<Speaks>, Arc<Current>)>, metrics: Arc<ShardMetrics>) -> Tls<B> {
+    match tls {
+        Some((listeners, current)) => Tls::new(backend, Setup { listeners, current, metrics }),
+        None => Tls::plain(backend, metrics),
+    }
+}
+
 fn serve<B: Backend>(
     backend: B,
+    tls: Option<(Vec<Speaks>, Arc<Current>)>,
     seed: Seed,
     clock: SystemClock,
     sockets: Vec<Numbered>,
@@ -253,6 +266,8 @@ fn serve<B: Backend>(
     let (entrances, mut ears) = (Arc::clone(&seed.entrances), Ears::new(&sockets, &seed.control));
     let proxied = (0..).zip(entrances.iter()).filter(|(_, entrance)| entrance.proxied);
     let backend = Proxy::new(backend, proxied.map(|(number, _)| ListenerId(number)));
+    let metrics = Arc::clone(&seed.metrics.shards[usize::from(seed.id.0)]);
+    let backend = around(backend, tls, metrics);
     let mut shard = Shard::new(backend, seed);
     let _ = report.send(Ok(()));
     if word.recv().is_err() {
@@ -343,6 +358,7 @@ mod tests {
             control: Arc::new(Control::new(Live::new(Limits { connections_max: 10, ..Limits::default() }))),
             metrics: Metrics::new(shards),
             router: Router::new(),
+            tls: None,
             name: "test",
         };
         let group = launch.start().unwrap().listen().unwrap();

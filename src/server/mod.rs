@@ -48,12 +48,16 @@
 pub mod admin;
 mod api;
 mod bind;
+mod dashboard;
 mod drainer;
 pub mod handover;
 mod launch;
 mod publisher;
 pub mod reload;
+mod scrape;
 pub mod service;
+mod tls;
+mod validity;
 mod watch;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -82,6 +86,7 @@ use self::reload::Reloader;
 use self::watch::Watch;
 
 pub use self::publisher::{PublishError, Publisher};
+pub use self::tls::TlsError;
 
 /// Why a server did not start, in one line: what, where, how to mend it.
 #[derive(Debug, thiserror::Error)]
@@ -116,6 +121,12 @@ pub enum StartError {
         /// What the kernel said.
         error: std::io::Error,
     },
+    /// A certificate or a key is not usable.
+    #[error("cannot speak TLS: {0}")]
+    Tls(#[from] TlsError),
+    /// TLS is not to be had as it is configured.
+    #[error("cannot speak TLS: {0}, at the start: please report it")]
+    Crypto(rustls::Error),
     /// What a service manager passed is for nobody.
     #[error(transparent)]
     Activation(#[from] handover::ActivationError),
@@ -189,6 +200,7 @@ impl Server {
         let clients = config.listeners.len();
         let listening: Vec<String> = held[..clients].iter().map(|held| held.url.clone()).collect();
         let site = site(config)?;
+        let keeper = tls::Keeper::new(config)?;
         let entrances = config
             .listeners
             .iter()
@@ -203,12 +215,13 @@ impl Server {
             control: Arc::clone(&control),
             metrics: metrics.clone(),
             router,
+            tls: keeper.as_ref().map(|keeper| (tls::speaks(config), Arc::clone(&keeper.current))),
             name: "shard",
         }
         .start()?;
         let held = Arc::new(held);
         let drainer = Drainer::new(Arc::clone(&phase), serving.group().gate(), Arc::clone(&held), clients);
-        let reloader = Arc::new(Reloader::new(config, Arc::clone(&control), serving.group().doorbells()));
+        let reloader = Arc::new(Reloader::new(config, keeper, Arc::clone(&control), serving.group().doorbells()));
         let realm = || Realm {
             reloader: Arc::clone(&reloader),
             control: Arc::clone(&control),
@@ -459,6 +472,7 @@ fn start_admin(
         control: Arc::clone(&control),
         metrics: Metrics::new(1),
         router: desk.routes(),
+        tls: None,
         name: "admin",
     };
     let waiting = launch.start()?;

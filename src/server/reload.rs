@@ -1,15 +1,16 @@
 //! Another configuration for a running server: read as at the start, checked as a whole, and then followed by all shards at
 //! once, or not at all.
 
-use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use super::tls::Keeper;
 use super::{StartError, admin_live, live, lock, ring_all};
 use crate::config::{Config, Difference, Problem};
 use crate::logging;
 use crate::mailbox::Doorbell;
+use crate::metrics::text::{Kind, Text};
 use crate::shard::Control;
 
 /// Reads the configuration anew, from where it came at the start.
@@ -53,6 +54,8 @@ pub struct Reloader {
     /// Of what the server was started from, and what of later ones could be followed.
     running: Mutex<Arc<Config>>,
     source: Mutex<Option<Source>>,
+    /// Where listeners speak TLS.
+    tls: Mutex<Option<Keeper>>,
     control: Arc<Control>,
     doorbells: Arc<[Arc<Doorbell>]>,
     /// Reloads that went well, and that did not.
@@ -65,11 +68,16 @@ pub struct Reloader {
 }
 
 impl Reloader {
-    pub(super) fn new(config: &Config, control: Arc<Control>, doorbells: Arc<[Arc<Doorbell>]>) -> Self {
+    pub(super) fn new(
+        config: &Config,
+        tls: Option<Keeper>,
+        control: Arc<Control>,
+        doorbells: Arc<[Arc<Doorbell>]>,
+    ) -> Self {
         let running = Mutex::new(Arc::new(config.clone()));
         let (well, badly, since) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(unix_seconds()));
-        let (source, admin) = (Mutex::default(), Mutex::default());
-        Self { running, source, control, doorbells, well, badly, since, admin }
+        let (source, admin, tls) = (Mutex::default(), Mutex::default(), Mutex::new(tls));
+        Self { running, source, tls, control, doorbells, well, badly, since, admin }
     }
 
     /// The configuration that runs.
@@ -113,18 +121,15 @@ impl Reloader {
     }
 
     /// What Prometheus is told: how many reloads went well and badly, and since when the configuration is what it is.
-    pub(super) fn write_metrics(&self, text: &mut String) {
+    pub(super) fn write_metrics(&self, text: &mut Text) {
         let [well, badly, since] = [&self.well, &self.badly, &self.since].map(|number| number.load(Ordering::Relaxed));
-        let _ = write!(
-            text,
-            "# HELP holdline_config_reloads_total Times the configuration was read again, by what came of it.\n\
-             # TYPE holdline_config_reloads_total counter\n\
-             holdline_config_reloads_total{{result=\"followed\"}} {well}\n\
-             holdline_config_reloads_total{{result=\"refused\"}} {badly}\n\
-             # HELP holdline_config_since_seconds Unix time at which the configuration that runs was read.\n\
-             # TYPE holdline_config_since_seconds gauge\n\
-             holdline_config_since_seconds {since}\n"
-        );
+        let help = "Times the configuration was read again, by what came of it.";
+        text.family("config_reloads_total", Kind::Counter, help);
+        for (result, times) in [("followed", well), ("refused", badly)] {
+            text.sample("config_reloads_total", &[("result", result)], times);
+        }
+        let help = "Unix time at which the configuration that runs was read.";
+        text.one("config_since_seconds", Kind::Gauge, help, since);
     }
 
     /// Errors that the log hears of at most.
@@ -138,6 +143,10 @@ impl Reloader {
         let mut running = lock(&self.running);
         let (config, difference) = config.over(&running).map_err(ReloadError::Wrong)?;
         let live = live(&config)?;
+        // Certificates are read again whether their names have changed or not: connections that are there keep theirs.
+        if let Some(keeper) = lock(&self.tls).as_mut() {
+            keeper.reload(&config)?;
+        }
         self.control.replace(live);
         ring_all(&self.doorbells);
         if let Some((control, doorbells)) = &*lock(&self.admin) {
@@ -176,7 +185,19 @@ mod tests {
     use crate::config::Loader;
 
     /// Applied by the server itself, or looked at only while a configuration is checked.
-    const NOT_OF_SHARDS: [&str; 2] = ["insecure", "log.level"];
+    const NOT_OF_SHARDS: [&str; 10] = [
+        "drain_delay",
+        "insecure",
+        "log.level",
+        // Followed by TLS listeners, for the handshakes that begin then.
+        "tls.certificates",
+        "tls.keys",
+        "tls.client_ca",
+        "tls.client_certificates",
+        "tls.version_min",
+        "tls.tickets",
+        "tls.handshake_ration",
+    ];
 
     fn load(text: &str) -> Result<Config, Vec<Problem>> {
         let mut loader = Loader::new();
@@ -187,7 +208,7 @@ mod tests {
     fn reloader(text: &str) -> Reloader {
         let config = load(text).unwrap();
         let control = Arc::new(Control::new(live(&config).unwrap()));
-        Reloader::new(&config, control, Arc::default())
+        Reloader::new(&config, None, control, Arc::default())
     }
 
     /// Some other value for a key than its default, in a file that is right. A key whose values look otherwise needs one here.

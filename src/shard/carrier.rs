@@ -196,7 +196,7 @@ impl Core {
         };
         carrier.http2.name(stream, name);
         self.metrics.http2_streams.add(1);
-        self.metrics.http2_streams_total.add(1);
+        self.metrics.http2_streams_opened_total.add(1);
         if carrier.http2.streams() == 1 {
             self.arm_heartbeat_of(id);
         }

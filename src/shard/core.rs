@@ -21,6 +21,7 @@ use super::peers::Peers;
 use super::permits::Rulings;
 use super::spans::Spans;
 use super::table::Table;
+use super::tops::Tops;
 use super::visits::VisitLog;
 use crate::access::Grant;
 use crate::app::files::{Desk, Done};
@@ -92,6 +93,8 @@ pub struct Core {
     pub(super) visit_log: VisitLog,
     /// What it says about traces.
     pub(super) spans: Spans,
+    /// The busiest topics, the slowest consumers.
+    pub(super) tops: Tops,
 
     pub(super) now: Instant,
     pub(super) tick: Tick,
@@ -267,6 +270,7 @@ impl Core {
             latencies: Latencies::default(),
             visit_log: VisitLog::default(),
             spans: Spans::new(id),
+            tops: Tops::new(),
             live,
             live_version,
             limits,
@@ -352,6 +356,9 @@ impl Core {
         }
         self.unfinished = false;
         self.set_trace_time();
+        if is_new_tick {
+            self.note_tops();
+        }
         is_new_tick
     }
 

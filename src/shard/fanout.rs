@@ -220,6 +220,7 @@ impl Core {
         }
         let (after, depth) = (outbox.memory(), outbox.bytes());
         self.metrics.queue_depth_bytes.observe(depth as u64);
+        self.tops.deep(id, depth);
         self.metrics.deliveries_dropped_total.add(dropped);
         self.count_queued(before, after);
         self.mark_dirty(id);

@@ -51,6 +51,7 @@ mod streams;
 mod subscribe;
 mod table;
 mod timers;
+mod tops;
 mod transfers;
 mod visits;
 mod wishes;

@@ -138,12 +138,14 @@ impl Core {
             Request::Interest(topic, interested) => {
                 let (shard, group, now) = (interested.shard, interested.group.clone(), self.time());
                 if !self.topics.interest(&topic, interested, now) {
-                    self.answer(shard, Delivery::NoRoom(topic, group));
+                    return self.answer(shard, Delivery::NoRoom(topic, group));
                 }
+                self.note_crowd(&topic);
             }
             Request::Disinterest(topic, shard, group) => {
                 let now = self.time();
                 self.topics.disinterest(&topic, shard, group.as_ref(), now);
+                self.note_crowd(&topic);
             }
             Request::Ask(question) => self.take_question(question),
             Request::Return(message, group) => self.share_again(message, &group),
@@ -183,6 +185,7 @@ impl Core {
             }
         };
         let Published { cursor, subscribers, duplicate, .. } = published;
+        self.tops.published(&message.topic, subscribers);
         if let Some(tracer) = &mut self.tracer {
             tracer.published(&message, cursor, subscribers, duplicate);
         }

@@ -91,7 +91,7 @@ pub fn fuzz_http2(data: &[u8]) -> u64 {
     let audit = bench.shard.audit().unwrap_or_else(|fault| panic!("the books are wrong: {fault}"));
     let left = (audit.connections, audit.streams, audit.unfinished_bytes, audit.timers);
     assert_eq!(left, (0, 0, 0, 0), "nothing is left");
-    bench.metrics.total(|shard| shard.http2_streams_total.get())
+    bench.metrics.total(|shard| shard.http2_streams_opened_total.get())
 }
 
 #[cfg(test)]

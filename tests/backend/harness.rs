@@ -59,6 +59,11 @@ pub trait Client {
     /// Where it comes from, if it knows.
     fn address(&self) -> Option<SocketAddr>;
 
+    /// Goes on with what it has to agree on with the server, and says whether that is done.
+    fn settle(&mut self) -> bool {
+        true
+    }
+
     /// Writes what fits.
     fn write(&mut self, bytes: &[u8]) -> usize;
 

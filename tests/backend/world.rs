@@ -86,8 +86,9 @@ impl<H: Harness> World<H> {
 
     /// A client, and the name of its connection.
     pub fn pair(&mut self) -> (ConnId, H::Client) {
-        let client = self.harness.try_connect().expect("the listener is there");
+        let mut client = self.harness.try_connect().expect("the listener is there");
         let id = self.accepted();
+        self.until("agreed", |_| client.settle());
         (id, client)
     }
 

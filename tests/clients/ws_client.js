@@ -58,7 +58,7 @@ class Client {
   }
 }
 
-// Runs `holdline serve` until it is ready: { url, stop() -> exit status }.
+// Runs `holdline serve` until it is ready: { url, admin, stop() -> exit status }.
 async function startServer() {
   const backend = process.env.TEST_BACKEND ?? 'epoll';
   const flags = ['--backend', backend, '--shards', '2', '--admin', '127.0.0.1:0', '--drain', '1s'];
@@ -69,9 +69,12 @@ async function startServer() {
   process.on('exit', () => child.kill('SIGKILL'));
   const exited = new Promise((resolve) => child.on('exit', (status, signal) => resolve(status ?? signal)));
   let url;
+  let admin;
   const ready = new Promise((resolve, reject) => {
     createInterface({ input: child.stdout }).on('line', (line) => {
       if (line.startsWith('listening on http://')) url ??= line.slice('listening on '.length).replace(/^http/, 'ws').replace(/\/$/, '');
+      // The admin listener is told last.
+      if (line.startsWith('listening on http://')) admin = line.slice('listening on '.length).replace(/\/$/, '');
       if (line === 'ready') resolve();
     });
     exited.then((status) => reject(new Error(`the server ended at start: ${status}`)));
@@ -81,7 +84,7 @@ async function startServer() {
     child.kill('SIGTERM');
     return inTime(exited, 'exit');
   };
-  return { url, stop };
+  return { url, admin, stop };
 }
 
 module.exports = { Client, inTime, once, startServer };

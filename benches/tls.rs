@@ -1,0 +1,265 @@
+//! What TLS costs: memory of idle connections, and CPU time of handshakes beside nginx.
+//!
+//! ```text
+//! cargo bench --bench tls                                   both
+//! cargo bench --bench tls -- idle --connections 10000       user memory of each idle wss connection, and of each ws
+//! cargo bench --bench tls -- handshakes --rounds 9 --backend uring
+//! ```
+//!
+//! `idle` opens WebSockets to the echo, over TLS and without, and compares the server's anonymous memory before and after.
+//! The clients' keys are forgotten: they keep a socket each, and hear nothing, so heartbeats are off.
+//!
+//! `handshakes` makes connections one after the other, each with a handshake (TLS 1.3, ECDSA P-256 certificate, X25519), one
+//! small request and its answer, and an end. `full` begins anew, `resumed` goes on from the connection before by its ticket.
+//! nginx has the same certificate, one worker and tickets. The server has core 0, the clients core 1; the figure is the
+//! server's CPU time per connection, kernel included. `cargo test --benches` runs everything once, tiny.
+
+mod common;
+
+use std::fs;
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::{Parser, ValueEnum};
+use rustls::client::Resumption;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+
+use common::nginx;
+use common::report::{Table, median};
+use common::sys::{self, Memory};
+use common::target::{SERVER, Stopwatch, Target};
+
+/// User memory that an idle connection may take over TLS.
+const IDLE_BYTES_MAX: f64 = 2048.0;
+
+#[derive(Parser, Debug)]
+#[command(name = "tls")]
+struct Options {
+    /// What to measure; without it all.
+    #[arg(value_enum)]
+    scenarios: Vec<Scenario>,
+    /// The server's backends.
+    #[arg(long = "backend", value_delimiter = ',', default_value = "uring,epoll")]
+    backends: Vec<String>,
+    /// Idle connections.
+    #[arg(long, default_value_t = 10_000)]
+    connections: usize,
+    /// Handshakes of a round.
+    #[arg(long, default_value_t = 2000)]
+    handshakes: usize,
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// Measure without nginx, which may be missing then.
+    #[arg(long)]
+    without_nginx: bool,
+    /// Fail when the bound on memory is broken.
+    #[arg(long)]
+    assert: bool,
+    #[arg(long, hide = true)]
+    bench: bool,
+    #[arg(long, hide = true)]
+    test: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Scenario {
+    Idle,
+    Handshakes,
+}
+
+/// A certificate for localhost, its key, and who trusts it.
+struct Room {
+    own: PathBuf,
+    certificate: PathBuf,
+    key: PathBuf,
+    roots: Arc<RootCertStore>,
+}
+
+impl Room {
+    fn new() -> io::Result<Self> {
+        let own = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("tls-bench-{}", std::process::id()));
+        fs::create_dir_all(&own)?;
+        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).map_err(io::Error::other)?;
+        let (certificate, key) = (own.join("localhost.pem"), own.join("localhost.key"));
+        fs::write(&certificate, made.cert.pem())?;
+        fs::write(&key, made.signing_key.serialize_pem())?;
+        let mut roots = RootCertStore::empty();
+        roots.add(made.cert.der().clone()).map_err(io::Error::other)?;
+        Ok(Self { own, certificate, key, roots: Arc::new(roots) })
+    }
+
+    fn server(&self, backend: &str, connections: usize) -> io::Result<Target> {
+        let (certificate, key) = (self.certificate.to_string_lossy(), self.key.to_string_lossy());
+        let flags = ["--listen", "https://127.0.0.1:0", "--tls-certificate", &certificate, "--tls-key", &key];
+        Target::server(SERVER, backend, connections, &[&flags[..], &["--heartbeat-interval", "0"]].concat())
+    }
+
+    fn client(&self, resumes: bool) -> io::Result<Arc<ClientConfig>> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let builder = builder.map_err(io::Error::other)?;
+        let mut config = builder.with_root_certificates(Arc::clone(&self.roots)).with_no_client_auth();
+        config.resumption = if resumes { Resumption::in_memory_sessions(32) } else { Resumption::disabled() };
+        Ok(Arc::new(config))
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.own);
+    }
+}
+
+fn main() -> ExitCode {
+    let mut options = Options::parse();
+    println!("{}", sys::machine());
+    if options.test || (!options.bench && options.scenarios.is_empty()) {
+        (options.rounds, options.connections, options.handshakes) = (1, 50, 20);
+        (options.assert, options.without_nginx) = (false, nginx::version().is_none());
+    }
+    match run(&options) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("tls: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &Options) -> io::Result<bool> {
+    let room = Room::new()?;
+    let wants = |scenario| options.scenarios.is_empty() || options.scenarios.contains(&scenario);
+    let mut good = true;
+    if wants(Scenario::Idle) {
+        good &= idle(options, &room)?;
+    }
+    if wants(Scenario::Handshakes) {
+        handshakes(options, &room)?;
+    }
+    Ok(good || !options.assert)
+}
+
+/// A connection as a client keeps it.
+fn connect(at: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(at)?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+    Ok(stream)
+}
+
+fn secured(at: SocketAddr, config: &Arc<ClientConfig>) -> io::Result<StreamOwned<ClientConnection, TcpStream>> {
+    let name = ServerName::try_from("localhost").map_err(io::Error::other)?;
+    let tls = ClientConnection::new(Arc::clone(config), name).map_err(io::Error::other)?;
+    Ok(StreamOwned::new(tls, connect(at)?))
+}
+
+/// Asks, and reads to the end of the answer's head.
+fn ask(stream: &mut (impl Read + Write), request: &[u8]) -> io::Result<()> {
+    stream.write_all(request)?;
+    let (mut answer, mut piece) = (Vec::new(), [0; 2048]);
+    while !answer.windows(4).any(|end| end == b"\r\n\r\n") {
+        match stream.read(&mut piece)? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            read => answer.extend_from_slice(&piece[..read]),
+        }
+    }
+    Ok(())
+}
+
+const UPGRADE: &[u8] = b"GET /echo HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+
+/// A WebSocket, over TLS or not, of which nothing is kept but the socket.
+fn websocket(target: &Target, config: Option<&Arc<ClientConfig>>) -> io::Result<TcpStream> {
+    match config {
+        Some(config) => {
+            let mut stream = secured(target.address("https")?, config)?;
+            ask(&mut stream, UPGRADE)?;
+            Ok(stream.sock)
+        }
+        None => {
+            let mut stream = connect(target.address("http")?)?;
+            ask(&mut stream, UPGRADE)?;
+            Ok(stream)
+        }
+    }
+}
+
+/// User memory of the server for each of many idle WebSockets.
+fn idle(options: &Options, room: &Room) -> io::Result<bool> {
+    let (mut table, mut good) = (Table::new(&["idle", "connections", "user memory each"]), true);
+    let config = room.client(false)?;
+    for backend in &options.backends {
+        for secure in [false, true] {
+            let target = room.server(backend, options.connections * 2)?;
+            let config = secure.then_some(&config);
+            // What a server makes once is made.
+            let mut held = (0..100).map(|_| websocket(&target, config)).collect::<io::Result<Vec<_>>>()?;
+            let before = Memory::of(target.pid())?.anonymous;
+            for _ in 0..options.connections {
+                held.push(websocket(&target, config)?);
+            }
+            std::thread::sleep(Duration::from_millis(500));
+            let after = Memory::of(target.pid())?.anonymous;
+            let each = after.saturating_sub(before) as f64 / options.connections as f64;
+            let scheme = if secure { "wss" } else { "ws" };
+            table.row(vec![format!("{scheme}, {backend}"), options.connections.to_string(), format!("{each:.0} B")]);
+            good &= !secure || each <= IDLE_BYTES_MAX;
+            drop(held);
+        }
+    }
+    table.print();
+    Ok(good)
+}
+
+/// CPU time of a server for each of many handshakes.
+fn handshakes(options: &Options, room: &Room) -> io::Result<()> {
+    let mut targets = Vec::new();
+    for backend in &options.backends {
+        targets.push((format!("server {backend}"), room.server(backend, 1000)?));
+    }
+    if !options.without_nginx {
+        let started = nginx::start_tls(&room.own.join("nginx"), &room.certificate, &room.key);
+        let started = started.map_err(|error| io::Error::other(format!("{error}: {}", nginx::INSTALL)))?;
+        targets.push((nginx::version().unwrap_or_default(), started));
+    }
+    let mut table = Table::new(&["handshakes", "kind", "CPU each", "per second and core"]);
+    for resumes in [false, true] {
+        let mut rounds = vec![Vec::new(); targets.len()];
+        for _ in 0..options.rounds {
+            for ((_, target), rounds) in targets.iter().zip(&mut rounds) {
+                let config = room.client(resumes)?;
+                one(target, &config)?;
+                let watch = Stopwatch::start(target.pid())?;
+                for _ in 0..options.handshakes {
+                    one(target, &config)?;
+                }
+                rounds.push(watch.stop()?.cpu.as_secs_f64() * 1e6 / options.handshakes as f64);
+            }
+        }
+        for ((name, _), rounds) in targets.iter().zip(&rounds) {
+            let micros = median(rounds);
+            let kind = if resumes { "resumed" } else { "full" };
+            let cells = [name.clone(), kind.to_owned(), format!("{micros:.1} µs"), format!("{:.0}", 1e6 / micros)];
+            table.row(cells.to_vec());
+        }
+    }
+    table.print();
+    Ok(())
+}
+
+/// A connection with one request, which brings the ticket for the next.
+fn one(target: &Target, config: &Arc<ClientConfig>) -> io::Result<()> {
+    let mut stream = secured(target.address("https")?, config)?;
+    ask(&mut stream, b"GET /none HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+    let mut rest = Vec::new();
+    // Not every server says good-bye.
+    let _ = stream.read_to_end(&mut rest);
+    Ok(())
+}

@@ -1,0 +1,341 @@
+//! The way up: handshakes go on with what comes, and records are opened.
+
+use std::io::ErrorKind;
+use std::mem;
+use std::time::Instant;
+
+use rustls::ProtocolVersion;
+
+use super::handshake::{Done, Handshake, Progress, cause};
+use super::record::{self, Fault, HEADER};
+use super::session::{Session, Stage};
+use super::terms::Terms;
+use super::traffic::{End, Opened};
+use super::{Tls, drop_pending};
+use crate::id::ConnId;
+use crate::io::{Backend, Completion, Lease};
+use crate::rule::TlsFailure;
+use crate::time;
+
+/// Bytes that may be pending of a peer that asks for answers and takes none.
+const PENDING_MAX: usize = 256 * 1024;
+/// A fatal `unexpected_message`, for whoever sends what rustls has no answer to.
+const ALERT: [u8; 7] = [record::kind::ALERT, 3, 3, 0, 2, 2, 10];
+/// For whoever speaks HTTP where TLS comes first.
+const PLAIN_HTTP: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nContent-Length: 83\r\n\
+Connection: close\r\n\r\n{\"error\":{\"code\":\"bad_request\",\"message\":\"this port speaks TLS: use https or wss\"}}\n";
+
+/// Why a handshake ends without keys.
+enum Failure {
+    /// The peer speaks HTTP.
+    PlainHttp,
+    Tls(rustls::Error),
+}
+
+impl Session {
+    /// Takes the handshake as far as it goes.
+    fn greet(&mut self, terms: &Terms, out: &mut Vec<u8>, text: &mut Vec<u8>) -> Result<Progress, Failure> {
+        let handshake = match mem::replace(&mut self.stage, Stage::Broken) {
+            Stage::Greeting(Some(handshake)) => *handshake,
+            _ if self.http && self.input.first().is_some_and(u8::is_ascii_uppercase) => return Err(Failure::PlainHttp),
+            _ => {
+                let config = if self.http { &terms.http } else { &terms.raw };
+                Handshake::new(config.clone()).map_err(Failure::Tls)?
+            }
+        };
+        let progress = handshake.step(&mut self.input, out, text).map_err(Failure::Tls)?;
+        if self.input.is_empty() {
+            self.input = Vec::new();
+        }
+        Ok(progress)
+    }
+}
+
+impl<B: Backend> Tls<B> {
+    /// Bytes of a connection that speaks TLS.
+    pub(super) fn received(&mut self, id: ConnId, lease: Lease) -> Option<Completion> {
+        let session = self.sessions.get_mut(id)?;
+        if session.has(Session::CLOSING | Session::ENDED | Session::FAILED) {
+            self.inner.release(lease);
+            return None;
+        }
+        match session.stage {
+            Stage::Open(_) if session.input.is_empty() => self.open_in_place(id, lease),
+            Stage::Open(_) => self.open_joined(id, lease),
+            Stage::Broken => {
+                self.inner.release(lease);
+                None
+            }
+            Stage::Silent | Stage::Greeting(_) => {
+                session.input.extend_from_slice(self.inner.bytes(&lease));
+                if matches!(session.stage, Stage::Silent) {
+                    session.stage = Stage::Greeting(None);
+                }
+                let queued = session.has(Session::QUEUED);
+                session.set(Session::QUEUED);
+                self.inner.release(lease);
+                if !queued {
+                    self.inner.pause(id);
+                    self.waiting.push_back(id);
+                }
+                None
+            }
+        }
+    }
+
+    /// Opens the records of a lease where they are.
+    fn open_in_place(&mut self, id: ConnId, lease: Lease) -> Option<Completion> {
+        let start = self.batch.bytes().len();
+        let session = self.sessions.get_mut(id)?;
+        let Stage::Open(traffic) = &mut session.stage else { return None };
+        let bytes = self.inner.bytes(&lease);
+        let opened = traffic.open(bytes, self.batch.bytes());
+        if opened.end.is_none() {
+            keep(&mut session.input, &bytes[opened.consumed..]);
+        }
+        let told = text_of(&opened, lease.buffer, lease.more).map(|text| Completion::Received(id, text));
+        if told.is_some() {
+            self.lent = Some(lease);
+        } else {
+            self.inner.release(lease);
+        }
+        self.opened(id, &opened, start);
+        told
+    }
+
+    /// Opens the records of a lease together with the beginning of the first, which came before.
+    fn open_joined(&mut self, id: ConnId, lease: Lease) -> Option<Completion> {
+        let session = self.sessions.get_mut(id)?;
+        let bytes = self.inner.bytes(&lease);
+        let have = session.input.len() + bytes.len();
+        if let Ok(Some(len)) = record::length(&session.input)
+            && len > have
+        {
+            session.input.reserve_exact(len - session.input.len());
+            session.input.extend_from_slice(bytes);
+            self.inner.release(lease);
+            return None;
+        }
+        self.own.clear();
+        self.own.extend_from_slice(&session.input);
+        self.own.extend_from_slice(bytes);
+        session.input = Vec::new();
+        let more = lease.more;
+        self.inner.release(lease);
+        let start = self.batch.bytes().len();
+        let Stage::Open(traffic) = &mut session.stage else { return None };
+        let opened = traffic.open(&mut self.own, self.batch.bytes());
+        if opened.end.is_none() {
+            keep(&mut session.input, &self.own[opened.consumed..]);
+        }
+        let told = text_of(&opened, Self::OWN, more).map(|text| Completion::Received(id, text));
+        self.opened(id, &opened, start);
+        told
+    }
+
+    /// Sends answers to records that were no data, and ends what they ended.
+    fn opened(&mut self, id: ConnId, opened: &Opened, start: usize) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        let mut end = opened.end;
+        if end.is_none() && session.pending.len() > PENDING_MAX {
+            end = Some(End::Fault(Fault::Flood));
+        }
+        if let (Some(End::Fault(fault)), Stage::Open(traffic)) = (end, &mut session.stage) {
+            traffic.seal_alert(fault, self.batch.bytes());
+        }
+        match end {
+            None => {}
+            Some(End::CloseNotify) => {
+                session.set(Session::ENDED);
+                self.done.push_back(Completion::PeerClosed(id));
+            }
+            Some(End::Alert(_) | End::Fault(_)) => {
+                session.stage = Stage::Broken;
+                session.set(Session::FAILED);
+                let kind = if matches!(end, Some(End::Alert(_))) {
+                    ErrorKind::ConnectionAborted
+                } else {
+                    ErrorKind::InvalidData
+                };
+                self.done.push_back(Completion::Failed(id, kind));
+                self.metrics.tls_faults_total.add(1);
+                if self.may_log() {
+                    tracing::info!(connection = %id, ?end, "TLS ended by a fault");
+                }
+            }
+        }
+        self.give(id, start, None);
+    }
+
+    /// The peer has ended the transport.
+    pub(super) fn cut(&mut self, id: ConnId) -> Option<Completion> {
+        let session = self.sessions.get_mut(id)?;
+        if session.has(Session::CLOSING | Session::ENDED | Session::FAILED) {
+            return None;
+        }
+        if session.has(Session::QUEUED) {
+            session.set(Session::CUT);
+            return None;
+        }
+        session.set(Session::ENDED);
+        match session.stage {
+            Stage::Open(_) => self.metrics.tls_truncations_total.add(1),
+            Stage::Greeting(_) => self.metrics.count_tls_failure(TlsFailure::Cut),
+            // Who only looks whether somebody listens has begun nothing.
+            Stage::Silent | Stage::Broken => {}
+        }
+        session.input = Vec::new();
+        Some(Completion::PeerClosed(id))
+    }
+
+    /// The transport is broken.
+    pub(super) fn failed(&mut self, id: ConnId, kind: ErrorKind) -> Option<Completion> {
+        let session = self.sessions.get_mut(id)?;
+        session.set(Session::DEAD);
+        drop_pending(session, &self.metrics);
+        if session.has(Session::CLOSING) {
+            self.sever(id);
+            return None;
+        }
+        if session.has(Session::FAILED) {
+            return None;
+        }
+        session.set(Session::FAILED);
+        if matches!(session.stage, Stage::Greeting(_)) {
+            self.metrics.count_tls_failure(TlsFailure::Cut);
+        }
+        session.stage = Stage::Broken;
+        Some(Completion::Failed(id, kind))
+    }
+
+    /// The handshake of a connection has not come to its end in its time.
+    pub(super) fn too_slow(&mut self, id: ConnId) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        if session.is_greeting() && !session.has(Session::CLOSING | Session::FAILED) {
+            session.stage = Stage::Broken;
+            session.input = Vec::new();
+            session.set(Session::FAILED);
+            self.metrics.count_tls_failure(TlsFailure::Timeout);
+            self.done.push_back(Completion::Failed(id, ErrorKind::TimedOut));
+        }
+    }
+
+    /// Takes the first handshake that waits a step further.
+    pub(super) fn step_next(&mut self) -> Option<Completion> {
+        let id = self.waiting.pop_front()?;
+        let began = Instant::now();
+        let told = self.step(id);
+        let took = began.elapsed();
+        self.ration = self.ration.saturating_sub(took);
+        self.metrics.tls_handshake_step_seconds.observe(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
+        told
+    }
+
+    fn step(&mut self, id: ConnId) -> Option<Completion> {
+        let (session, terms) = (self.sessions.get_mut(id)?, self.terms.as_ref()?);
+        session.take(Session::QUEUED);
+        if session.has(Session::CLOSING | Session::FAILED) {
+            return None;
+        }
+        let (mut out, mut text) = (Vec::new(), Vec::new());
+        match session.greet(terms, &mut out, &mut text) {
+            Ok(Progress::Waits(handshake)) => {
+                session.stage = Stage::Greeting(Some(Box::new(handshake)));
+                self.give_own(id, &out);
+                self.greeting_waits(id)
+            }
+            Ok(Progress::Done(done)) => {
+                self.give_own(id, &out);
+                self.greeted(id, done, text)
+            }
+            Err(failure) => {
+                self.not_greeted(id, &failure, &mut out);
+                self.give_own(id, &out);
+                None
+            }
+        }
+    }
+
+    fn greeting_waits(&mut self, id: ConnId) -> Option<Completion> {
+        let session = self.sessions.get_mut(id)?;
+        if session.take(Session::CUT) {
+            return self.cut(id);
+        }
+        self.inner.resume(id);
+        None
+    }
+
+    /// Both sides have their keys.
+    fn greeted(&mut self, id: ConnId, done: Done, text: Vec<u8>) -> Option<Completion> {
+        let Done { traffic, version, resumed, closed } = done;
+        let session = self.sessions.get_mut(id)?;
+        session.stage = Stage::Open(Box::new(traffic));
+        self.metrics.tls_handshakes_total.add(1);
+        self.metrics.tls12_handshakes_total.add(u64::from(version == ProtocolVersion::TLSv1_2));
+        self.metrics.tls_resumptions_total.add(u64::from(resumed));
+        let cut = session.take(Session::CUT);
+        if closed || cut {
+            session.set(Session::ENDED);
+            session.input = Vec::new();
+            self.metrics.tls_truncations_total.add(u64::from(!closed));
+            self.done.push_back(Completion::PeerClosed(id));
+        } else if !session.has(Session::PAUSED) {
+            self.inner.resume(id);
+        }
+        if session.has(Session::WANTS_ROOM) {
+            self.list(id);
+        }
+        let len = u32::try_from(text.len()).unwrap_or(u32::MAX);
+        self.own = text;
+        (len > 0).then(|| Completion::Received(id, Lease { buffer: Self::OWN, start: 0, len, more: false }))
+    }
+
+    /// There will be no keys. The peer is told in `out`.
+    fn not_greeted(&mut self, id: ConnId, failure: &Failure, out: &mut Vec<u8>) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        session.input = Vec::new();
+        session.set(Session::FAILED);
+        let (cause, why) = match failure {
+            Failure::PlainHttp => {
+                out.extend_from_slice(PLAIN_HTTP);
+                (TlsFailure::PlainHttp, "HTTP without TLS".to_owned())
+            }
+            Failure::Tls(error) => {
+                if out.is_empty() {
+                    out.extend_from_slice(&ALERT);
+                }
+                (cause(error), error.to_string())
+            }
+        };
+        self.done.push_back(Completion::Failed(id, ErrorKind::InvalidData));
+        self.metrics.count_tls_failure(cause);
+        if self.may_log() {
+            tracing::info!(connection = %id, cause = cause.label(), %why, "TLS handshake failed");
+        }
+    }
+
+    /// Whether a line that a peer brought about may be written now; counts it if not.
+    fn may_log(&mut self) -> bool {
+        let nanos = u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let permitted = self.log.take(time::Instant::from_nanos(nanos));
+        self.metrics.log_lines_suppressed_total.add(u64::from(!permitted));
+        permitted
+    }
+}
+
+/// Keeps the beginning of a record, in as much memory as all of it takes.
+fn keep(input: &mut Vec<u8>, rest: &[u8]) {
+    if rest.is_empty() {
+        return;
+    }
+    let len = record::length(rest).ok().flatten().unwrap_or(HEADER);
+    input.reserve_exact(len.max(rest.len()));
+    input.extend_from_slice(rest);
+}
+
+/// The lease for what was opened, if it is anything.
+fn text_of(opened: &Opened, buffer: u32, more: bool) -> Option<Lease> {
+    let start = u32::try_from(opened.text.start).ok()?;
+    let len = u32::try_from(opened.text.len()).ok().filter(|&len| len > 0)?;
+    Some(Lease { buffer, start, len, more })
+}

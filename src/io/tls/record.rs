@@ -1,0 +1,309 @@
+//! TLS records once the keys are agreed on: RFC 8446 section 5 for TLS 1.3; RFC 5246 section 6.2.3.3 with RFC 5288
+//! (AES-GCM) or RFC 7905 (ChaCha20) for TLS 1.2.
+//!
+//! rustls makes the handshake and gives the secrets; the cipher is ring's. What is done here is what lies between: headers,
+//! nonces, sequence numbers, the content type behind the text. Text is sealed where it will be sent from and opened where
+//! it was received, so that a record costs no allocation, which rustls' own record layer cannot offer a server that keeps
+//! no buffers.
+
+use std::ops::Range;
+
+use ring::aead::{self, AES_128_GCM, AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use rustls::{ConnectionTrafficSecrets, ProtocolVersion};
+
+/// Bytes of a record's header: type, version, length.
+pub(super) const HEADER: usize = 5;
+/// Bytes of plain text in a record (RFC 8446 section 5.1).
+pub(super) const TEXT_MAX: usize = 1 << 14;
+/// Bytes of the nonce that TLS 1.2 sends with each AES-GCM record (RFC 5288 section 3).
+const EXPLICIT: usize = 8;
+/// Bytes that each of the ciphers adds to prove that nothing was changed.
+const TAG: usize = 16;
+/// Bytes around the text of a record, whatever its form.
+#[cfg(test)]
+const OVERHEAD_MAX: usize = HEADER + EXPLICIT + 1 + TAG;
+
+/// Records that one AES-GCM key may seal: 2^24 is the bound of RFC 8446 section 5.5, rounded down.
+const RECORDS_MAX: u64 = 1 << 24;
+/// When to look for a new key.
+const RECORDS_WORN: u64 = 1 << 23;
+
+/// What a record holds.
+pub(super) mod kind {
+    pub(in super::super) const CHANGE_CIPHER_SPEC: u8 = 20;
+    pub(in super::super) const ALERT: u8 = 21;
+    pub(in super::super) const HANDSHAKE: u8 = 22;
+    pub(in super::super) const DATA: u8 = 23;
+}
+
+/// What is wrong with what a peer sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Fault {
+    /// It was changed on its way, or sealed with another key.
+    #[error("a record that does not open")]
+    BadMac,
+    /// A record is longer than records may be.
+    #[error("a record that is too long")]
+    TooLong,
+    /// No record begins like this, or it holds what it cannot.
+    #[error("a malformed record")]
+    Malformed,
+    /// There is nothing to be said like this now.
+    #[error("a record out of place")]
+    Unexpected,
+    /// Too many records in a row without any data.
+    #[error("too many records without data")]
+    Flood,
+    /// The key has sealed all that it may, and there is no other.
+    #[error("a key that is spent")]
+    Spent,
+}
+
+impl Fault {
+    /// The alert that tells the peer (RFC 8446 section 6).
+    pub(super) const fn alert(self) -> u8 {
+        match self {
+            Self::BadMac => 20,
+            Self::TooLong => 22,
+            Self::Malformed => 50,
+            Self::Unexpected | Self::Flood => 10,
+            Self::Spent => 80,
+        }
+    }
+}
+
+/// The length of the record at the beginning, with its header; `None` while that is not there.
+pub(super) fn length(bytes: &[u8]) -> Result<Option<usize>, Fault> {
+    let Some(&[kind, major, _, high, low]) = bytes.first_chunk::<HEADER>() else { return Ok(None) };
+    if !(kind::CHANGE_CIPHER_SPEC..=kind::DATA).contains(&kind) || major != 3 {
+        return Err(Fault::Malformed);
+    }
+    let len = usize::from(u16::from_be_bytes([high, low]));
+    // TLS 1.2 allows 2048 bytes around the text, TLS 1.3 256; nobody has a use for more than those.
+    if len > TEXT_MAX + 256 {
+        return Err(Fault::TooLong);
+    }
+    Ok(Some(HEADER + len))
+}
+
+/// How text is wrapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    /// The type is sealed with the text.
+    Tls13,
+    /// Half of the nonce is sent along.
+    Tls12Gcm,
+    /// The nonce is the sequence number's.
+    Tls12ChaCha,
+}
+
+/// One direction's key.
+pub(super) struct Half {
+    key: LessSafeKey,
+    iv: [u8; NONCE_LEN],
+    sequence: u64,
+    form: Form,
+}
+
+impl Half {
+    /// From what the handshake agreed on; `None` for a cipher that is not spoken here.
+    pub(super) fn new(version: ProtocolVersion, sequence: u64, secrets: &ConnectionTrafficSecrets) -> Option<Self> {
+        let (algorithm, key, iv): (&'static aead::Algorithm, _, _) = match secrets {
+            ConnectionTrafficSecrets::Aes128Gcm { key, iv } => (&AES_128_GCM, key, iv),
+            ConnectionTrafficSecrets::Aes256Gcm { key, iv } => (&AES_256_GCM, key, iv),
+            ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv } => (&CHACHA20_POLY1305, key, iv),
+            _ => return None,
+        };
+        let form = match version {
+            ProtocolVersion::TLSv1_3 => Form::Tls13,
+            ProtocolVersion::TLSv1_2 if *algorithm == CHACHA20_POLY1305 => Form::Tls12ChaCha,
+            ProtocolVersion::TLSv1_2 => Form::Tls12Gcm,
+            _ => return None,
+        };
+        // Secrets hold as many bytes of key as their cipher takes, so the rest of the space that they are given is cut off.
+        let key = UnboundKey::new(algorithm, key.as_ref().get(..algorithm.key_len())?).ok()?;
+        let iv = <[u8; NONCE_LEN]>::try_from(iv.as_ref()).ok()?;
+        Some(Self { key: LessSafeKey::new(key), iv, sequence, form })
+    }
+
+    /// Whether it is time for a new key.
+    pub(super) fn is_worn(&self) -> bool {
+        self.form == Form::Tls13 && self.sequence >= RECORDS_WORN && *self.key.algorithm() != CHACHA20_POLY1305
+    }
+
+    /// The number of the record at hand, over the key's own bytes (RFC 8446 section 5.3, and RFC 7905 section 2). In TLS 1.2
+    /// with AES-GCM the sender may choose the last 8 bytes; these never come twice.
+    fn nonce(&self) -> [u8; NONCE_LEN] {
+        let mut nonce = self.iv;
+        nonce[NONCE_LEN - 8..].iter_mut().zip(self.sequence.to_be_bytes()).for_each(|(byte, number)| *byte ^= number);
+        nonce
+    }
+
+    /// What TLS 1.2 binds to a record (RFC 5246 section 6.2.3.3).
+    fn bound(&self, kind: u8, text: usize) -> [u8; 13] {
+        let mut bound = [0; 13];
+        bound[..8].copy_from_slice(&self.sequence.to_be_bytes());
+        let [.., high, low] = text.to_be_bytes();
+        bound[8..].copy_from_slice(&[kind, 3, 3, high, low]);
+        bound
+    }
+
+    /// Seals one record of at most [`TEXT_MAX`] bytes behind what is in `out`.
+    pub(super) fn seal(&mut self, kind: u8, text: &[u8], out: &mut Vec<u8>) -> Result<(), Fault> {
+        debug_assert!(text.len() <= TEXT_MAX);
+        if self.sequence >= RECORDS_MAX && *self.key.algorithm() != CHACHA20_POLY1305 {
+            return Err(Fault::Spent);
+        }
+        let (nonce, begin) = (self.nonce(), out.len());
+        let (before, behind, shown) = match self.form {
+            Form::Tls13 => (0, 1, kind::DATA),
+            Form::Tls12Gcm => (EXPLICIT, 0, kind),
+            Form::Tls12ChaCha => (0, 0, kind),
+        };
+        let [.., high, low] = (before + text.len() + behind + TAG).to_be_bytes();
+        let header = [shown, 3, 3, high, low];
+        out.extend_from_slice(&header);
+        out.extend_from_slice(&nonce[NONCE_LEN - before..]);
+        out.extend_from_slice(text);
+        let start = begin + HEADER + before;
+        let nonce = Nonce::assume_unique_for_key(nonce);
+        let tag = if self.form == Form::Tls13 {
+            out.push(kind);
+            self.key.seal_in_place_separate_tag(nonce, Aad::from(header), &mut out[start..])
+        } else {
+            let bound = self.bound(kind, text.len());
+            self.key.seal_in_place_separate_tag(nonce, Aad::from(bound), &mut out[start..])
+        };
+        let Ok(tag) = tag else {
+            out.truncate(begin);
+            return Err(Fault::Spent);
+        };
+        out.extend_from_slice(tag.as_ref());
+        self.sequence += 1;
+        Ok(())
+    }
+
+    /// Opens one whole record in place. Returns what it holds and where in `record` that is.
+    pub(super) fn open(&mut self, record: &mut [u8]) -> Result<(u8, Range<usize>), Fault> {
+        let (head, body) = record.split_first_chunk_mut::<HEADER>().ok_or(Fault::Malformed)?;
+        let (header, shown) = (*head, head[0]);
+        let (mut nonce, mut before) = (self.nonce(), 0);
+        if self.form == Form::Tls12Gcm {
+            before = EXPLICIT;
+            nonce[NONCE_LEN - EXPLICIT..].copy_from_slice(body.get(..EXPLICIT).ok_or(Fault::BadMac)?);
+        }
+        let sealed = &mut body[before..];
+        let text = sealed.len().checked_sub(TAG).ok_or(Fault::BadMac)?;
+        let nonce = Nonce::assume_unique_for_key(nonce);
+        let opened = if self.form == Form::Tls13 {
+            if shown != kind::DATA {
+                return Err(Fault::Unexpected);
+            }
+            self.key.open_in_place(nonce, Aad::from(header), sealed)
+        } else {
+            self.key.open_in_place(nonce, Aad::from(self.bound(shown, text)), sealed)
+        };
+        let opened = &*opened.map_err(|_| Fault::BadMac)?;
+        self.sequence = self.sequence.checked_add(1).ok_or(Fault::Spent)?;
+        let (kind, len) = if self.form == Form::Tls13 {
+            // Zeros fill the record up behind its type (RFC 8446 section 5.4).
+            let last = opened.iter().rposition(|&byte| byte != 0).ok_or(Fault::Unexpected)?;
+            (opened[last], last)
+        } else {
+            (shown, opened.len())
+        };
+        if len > TEXT_MAX {
+            return Err(Fault::TooLong);
+        }
+        let start = HEADER + before;
+        Ok((kind, start..start + len))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use rustls::crypto::cipher::{AeadKey, Iv};
+
+    use super::*;
+
+    fn halves(version: ProtocolVersion, secrets: fn(AeadKey, Iv) -> ConnectionTrafficSecrets) -> (Half, Half) {
+        let secrets = || secrets(AeadKey::from([7; 32]), Iv::new([9; NONCE_LEN]));
+        (Half::new(version, 3, &secrets()).unwrap(), Half::new(version, 3, &secrets()).unwrap())
+    }
+
+    const FORMS: [(ProtocolVersion, fn(AeadKey, Iv) -> ConnectionTrafficSecrets); 4] = [
+        (ProtocolVersion::TLSv1_3, |key, iv| ConnectionTrafficSecrets::Aes256Gcm { key, iv }),
+        (ProtocolVersion::TLSv1_3, |key, iv| ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv }),
+        (ProtocolVersion::TLSv1_2, |key, iv| ConnectionTrafficSecrets::Aes256Gcm { key, iv }),
+        (ProtocolVersion::TLSv1_2, |key, iv| ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv }),
+    ];
+
+    #[test]
+    fn what_is_sealed_opens_in_its_place() {
+        for (version, secrets) in FORMS {
+            let (mut sealer, mut opener) = halves(version, secrets);
+            for text in [&b"first"[..], b"", &[42; TEXT_MAX]] {
+                let mut out = b"before".to_vec();
+                sealer.seal(kind::DATA, text, &mut out).unwrap();
+                let record = &mut out[6..];
+                assert!(record.len() <= text.len() + OVERHEAD_MAX);
+                assert_eq!(length(record), Ok(Some(record.len())));
+                let (found, place) = opener.open(record).unwrap();
+                assert_eq!((found, &record[place]), (kind::DATA, text));
+            }
+        }
+    }
+
+    #[test]
+    fn a_record_opens_once_in_its_order_and_unchanged() {
+        for (version, secrets) in FORMS {
+            let (mut sealer, mut opener) = halves(version, secrets);
+            let (mut first, mut second) = (Vec::new(), Vec::new());
+            sealer.seal(kind::DATA, b"first", &mut first).unwrap();
+            sealer.seal(kind::ALERT, &[1, 0], &mut second).unwrap();
+            for byte in 1..first.len() {
+                let mut changed = first.clone();
+                changed[byte] ^= 1;
+                // The version and the length of TLS 1.2 headers are bound by value, not by their bytes.
+                let open = opener.open(&mut changed);
+                if open.is_ok() {
+                    assert!(version == ProtocolVersion::TLSv1_2 && byte < HEADER, "{byte} was changed, and it opens");
+                    (_, opener) = halves(version, secrets);
+                }
+            }
+            assert_eq!(opener.open(&mut second.clone()), Err(Fault::BadMac), "a record is missing");
+            opener.open(&mut first.clone()).unwrap();
+            assert_eq!(opener.open(&mut first), Err(Fault::BadMac), "it comes again");
+            assert_eq!(opener.open(&mut second).unwrap().0, kind::ALERT);
+        }
+    }
+
+    #[test]
+    fn what_is_no_record_is_known_by_its_header() {
+        assert_eq!(length(&[23, 3, 3, 0]), Ok(None));
+        assert_eq!(length(b"GET / HTTP/1.1"), Err(Fault::Malformed));
+        assert_eq!(length(&[23, 3, 3, 0xff, 0xff]), Err(Fault::TooLong));
+        assert_eq!(length(&[22, 3, 1, 0, 5]), Ok(Some(10)));
+        let (_, mut opener) = halves(ProtocolVersion::TLSv1_3, FORMS[0].1);
+        assert_eq!(opener.open(&mut [23, 3, 3, 0, 1, 0]), Err(Fault::BadMac));
+        assert_eq!(
+            opener.open(&mut [21, 3, 3, 0, 16, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
+            Err(Fault::Unexpected)
+        );
+    }
+
+    #[test]
+    fn a_key_is_not_used_beyond_its_bound() {
+        let (mut sealer, _) = halves(ProtocolVersion::TLSv1_2, FORMS[2].1);
+        sealer.sequence = RECORDS_MAX;
+        let mut out = Vec::new();
+        assert_eq!(sealer.seal(kind::DATA, b"x", &mut out), Err(Fault::Spent));
+        assert!(out.is_empty());
+        let (mut sealer, _) = halves(ProtocolVersion::TLSv1_3, FORMS[0].1);
+        assert!(!sealer.is_worn());
+        sealer.sequence = RECORDS_WORN;
+        assert!(sealer.is_worn());
+    }
+}

@@ -1,0 +1,119 @@
+//! What is kept of a connection that speaks TLS.
+
+use std::mem;
+
+use super::handshake::Handshake;
+use super::traffic::Traffic;
+use crate::id::ConnId;
+
+/// How far a connection has come.
+pub(super) enum Stage {
+    /// Nothing was received.
+    Silent,
+    /// The handshake is under way, or is to begin with what has been received.
+    Greeting(Option<Box<Handshake>>),
+    /// Both sides have their keys.
+    Open(Box<Traffic>),
+    /// There is nothing to be said any more, but what is pending.
+    Broken,
+}
+
+/// What is kept of a connection. While it is idle, both buffers are empty and have no memory.
+pub(super) struct Session {
+    pub(super) id: ConnId,
+    /// HTTP is spoken inside.
+    pub(super) http: bool,
+    pub(super) stage: Stage,
+    flags: u16,
+    /// The batch of its last send.
+    pub(super) batch: u32,
+    /// Received: records that are not whole yet.
+    pub(super) input: Vec<u8>,
+    /// Sealed, and not taken by the kernel.
+    pub(super) pending: Vec<u8>,
+}
+
+// Beside it an idle connection has its keys: two of 544 bytes with ring, and what makes new ones.
+const _: () = assert!(size_of::<Session>() <= 96);
+
+impl Session {
+    /// In line for a step of its handshake.
+    pub(super) const QUEUED: u16 = 1;
+    /// The shard does not want to receive.
+    pub(super) const PAUSED: u16 = 1 << 1;
+    /// The kernel took less than all, and has not told of room since.
+    pub(super) const BLOCKED: u16 = 1 << 2;
+    /// The last send was short: what waits here is kept small.
+    pub(super) const SLOW: u16 = 1 << 3;
+    /// The shard waits for room.
+    pub(super) const WANTS_ROOM: u16 = 1 << 4;
+    /// In the list of those that have more to do after a flush.
+    pub(super) const LISTED: u16 = 1 << 5;
+    /// The peer's end was told.
+    pub(super) const ENDED: u16 = 1 << 6;
+    /// The peer ended the transport within the handshake.
+    pub(super) const CUT: u16 = 1 << 7;
+    /// Our good-bye has been said.
+    pub(super) const NOTIFIED: u16 = 1 << 8;
+    /// The shard says nothing more: the transport follows once all has left.
+    pub(super) const SHUT: u16 = 1 << 9;
+    /// The shard has closed it: the transport follows once all has left.
+    pub(super) const CLOSING: u16 = 1 << 10;
+    /// The transport has been closed.
+    pub(super) const CLOSED: u16 = 1 << 11;
+    /// The transport does not work any more.
+    pub(super) const DEAD: u16 = 1 << 12;
+    /// That it failed was told.
+    pub(super) const FAILED: u16 = 1 << 13;
+
+    pub(super) fn new(id: ConnId, http: bool) -> Self {
+        let stage = Stage::Silent;
+        Self { id, http, stage, flags: 0, batch: 0, input: Vec::new(), pending: Vec::new() }
+    }
+
+    /// Whether any of these flags is set.
+    pub(super) const fn has(&self, flags: u16) -> bool {
+        self.flags & flags != 0
+    }
+
+    pub(super) const fn set(&mut self, flags: u16) {
+        self.flags |= flags;
+    }
+
+    /// Clears them, and says whether any was set.
+    pub(super) const fn take(&mut self, flags: u16) -> bool {
+        let was = self.has(flags);
+        self.flags &= !flags;
+        was
+    }
+
+    pub(super) const fn is_greeting(&self) -> bool {
+        matches!(self.stage, Stage::Silent | Stage::Greeting(_))
+    }
+}
+
+/// All sessions, by the index in the ids: eight bytes for each connection, whether it speaks TLS or not, and none in a
+/// server without TLS.
+#[derive(Default)]
+pub(super) struct Table(Vec<Option<Box<Session>>>);
+
+impl Table {
+    pub(super) fn insert(&mut self, session: Session) {
+        let index = session.id.index() as usize;
+        if index >= self.0.len() {
+            self.0.resize_with(index + 1, || None);
+        }
+        self.0[index] = Some(Box::new(session));
+    }
+
+    /// The connection of that name, if it speaks TLS.
+    #[inline]
+    pub(super) fn get_mut(&mut self, id: ConnId) -> Option<&mut Session> {
+        self.0.get_mut(id.index() as usize)?.as_deref_mut().filter(|session| session.id == id)
+    }
+
+    pub(super) fn remove(&mut self, id: ConnId) -> Option<Box<Session>> {
+        self.get_mut(id)?;
+        self.0.get_mut(id.index() as usize).and_then(mem::take)
+    }
+}

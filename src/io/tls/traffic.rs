@@ -1,0 +1,171 @@
+//! A connection's keys, and what may be said with them beside data: alerts, new keys, and requests that are declined.
+
+use std::ops::Range;
+
+use rustls::ProtocolVersion;
+use rustls::kernel::KernelConnection;
+use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
+
+use super::record::{self, Fault, Half, TEXT_MAX, kind};
+
+/// Records in a row that bring no data. Nobody needs more than a few.
+const BARREN_MAX: u8 = 32;
+const CLOSE_NOTIFY: u8 = 0;
+const USER_CANCELED: u8 = 90;
+const NO_RENEGOTIATION: u8 = 100;
+const WARNING: u8 = 1;
+const FATAL: u8 = 2;
+const CLIENT_HELLO: u8 = 1;
+/// A whole KeyUpdate message (RFC 8446 section 4.6.3) but for its last byte, which asks for one in return or does not.
+const KEY_UPDATE: [u8; 4] = [24, 0, 0, 1];
+
+/// Why a peer's data end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// It said so.
+    CloseNotify,
+    /// It said that something is wrong.
+    Alert(u8),
+    /// Something is wrong.
+    Fault(Fault),
+}
+
+/// What came of received bytes.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Opened {
+    /// Where the text of all records lies.
+    pub(super) text: Range<usize>,
+    /// Bytes that were whole records.
+    pub(super) consumed: usize,
+    /// Behind the text.
+    pub(super) end: Option<End>,
+}
+
+/// Both directions of a connection whose handshake is done.
+pub(super) struct Traffic {
+    seal: Half,
+    open: Half,
+    /// Makes new keys in TLS 1.3; TLS 1.2 has none.
+    renewal: Option<Box<KernelConnection<ServerConnectionData>>>,
+    barren: u8,
+}
+
+impl Traffic {
+    /// Takes the keys of a finished handshake.
+    pub(super) fn new(handshake: UnbufferedServerConnection) -> Result<Self, rustls::Error> {
+        let unknown = || rustls::Error::General("a cipher that is not spoken here".to_owned());
+        let (secrets, renewal) = handshake.dangerous_into_kernel_connection()?;
+        let version = renewal.protocol_version();
+        let half = |(sequence, secrets)| Half::new(version, sequence, &secrets).ok_or_else(unknown);
+        let (seal, open) = (half(secrets.tx)?, half(secrets.rx)?);
+        let renewal = (version == ProtocolVersion::TLSv1_3).then(|| Box::new(renewal));
+        Ok(Self { seal, open, renewal, barren: 0 })
+    }
+
+    /// Seals data behind what is in `out`.
+    pub(super) fn seal(&mut self, text: &[u8], out: &mut Vec<u8>) -> Result<(), Fault> {
+        for text in text.chunks(TEXT_MAX) {
+            if self.seal.is_worn() {
+                self.renew_sealing(out)?;
+            }
+            self.seal.seal(kind::DATA, text, out)?;
+        }
+        Ok(())
+    }
+
+    /// Seals the good-bye.
+    pub(super) fn seal_close(&mut self, out: &mut Vec<u8>) {
+        // A key that is spent says nothing any more.
+        let _ = self.seal.seal(kind::ALERT, &[WARNING, CLOSE_NOTIFY], out);
+    }
+
+    /// Seals what tells the peer what is wrong.
+    pub(super) fn seal_alert(&mut self, fault: Fault, out: &mut Vec<u8>) {
+        let _ = self.seal.seal(kind::ALERT, &[FATAL, fault.alert()], out);
+    }
+
+    /// Opens all whole records at the beginning of `bytes` in place, and moves their text together. What has to be answered
+    /// is sealed behind what is in `out`.
+    pub(super) fn open(&mut self, bytes: &mut [u8], out: &mut Vec<u8>) -> Opened {
+        let mut opened = Opened { text: 0..0, consumed: 0, end: None };
+        while opened.end.is_none() {
+            let at = opened.consumed;
+            match record::length(&bytes[at..]) {
+                Ok(Some(len)) if len <= bytes.len() - at => {
+                    opened.consumed += len;
+                    match self.open.open(&mut bytes[at..at + len]) {
+                        Ok((kind::DATA, place)) => {
+                            self.data(bytes, at + place.start..at + place.end, &mut opened);
+                        }
+                        Ok((kind, place)) => opened.end = self.control(kind, &bytes[at..][place], out),
+                        Err(fault) => opened.end = Some(End::Fault(fault)),
+                    }
+                }
+                Ok(_) => break,
+                Err(fault) => opened.end = Some(End::Fault(fault)),
+            }
+        }
+        opened
+    }
+
+    fn data(&mut self, bytes: &mut [u8], place: Range<usize>, opened: &mut Opened) {
+        if place.is_empty() {
+            opened.end = self.barren();
+            return;
+        }
+        self.barren = 0;
+        if opened.text.is_empty() {
+            opened.text = place;
+        } else {
+            let len = place.len();
+            bytes.copy_within(place, opened.text.end);
+            opened.text.end += len;
+        }
+    }
+
+    /// Counts a record that brings nothing.
+    const fn barren(&mut self) -> Option<End> {
+        self.barren += 1;
+        if self.barren > BARREN_MAX { Some(End::Fault(Fault::Flood)) } else { None }
+    }
+
+    /// A record that is no data.
+    fn control(&mut self, kind: u8, text: &[u8], out: &mut Vec<u8>) -> Option<End> {
+        match (kind, text) {
+            (kind::ALERT, &[_, CLOSE_NOTIFY]) => Some(End::CloseNotify),
+            // In TLS 1.3 every other alert is fatal, whatever it says of itself (RFC 8446 section 6).
+            (kind::ALERT, &[_, USER_CANCELED]) => self.barren(),
+            (kind::ALERT, &[WARNING, _]) if self.renewal.is_none() => self.barren(),
+            (kind::ALERT, &[_, alert]) => Some(End::Alert(alert)),
+            (kind::HANDSHAKE, &[24, 0, 0, 1, asks @ 0..=1]) if self.renewal.is_some() => {
+                let renewed =
+                    self.renew_opening().and_then(|()| if asks == 1 { self.renew_sealing(out) } else { Ok(()) });
+                renewed.map_or_else(|fault| Some(End::Fault(fault)), |()| self.barren())
+            }
+            // Another handshake on this connection (RFC 5746 tells how it went wrong) is declined, not started.
+            (kind::HANDSHAKE, &[CLIENT_HELLO, ..]) if self.renewal.is_none() => {
+                let _ = self.seal.seal(kind::ALERT, &[WARNING, NO_RENEGOTIATION], out);
+                self.barren()
+            }
+            (kind::ALERT, _) => Some(End::Fault(Fault::Malformed)),
+            _ => Some(End::Fault(Fault::Unexpected)),
+        }
+    }
+
+    fn renew_opening(&mut self) -> Result<(), Fault> {
+        let renewal = self.renewal.as_mut().ok_or(Fault::Unexpected)?;
+        let (sequence, secrets) = renewal.update_rx_secret().map_err(|_| Fault::Spent)?;
+        self.open = Half::new(ProtocolVersion::TLSv1_3, sequence, &secrets).ok_or(Fault::Spent)?;
+        Ok(())
+    }
+
+    /// Says that another key follows, under the old one, and takes it.
+    fn renew_sealing(&mut self, out: &mut Vec<u8>) -> Result<(), Fault> {
+        let renewal = self.renewal.as_mut().ok_or(Fault::Spent)?;
+        let [a, b, c, d] = KEY_UPDATE;
+        self.seal.seal(kind::HANDSHAKE, &[a, b, c, d, 0], out)?;
+        let (sequence, secrets) = renewal.update_tx_secret().map_err(|_| Fault::Spent)?;
+        self.seal = Half::new(ProtocolVersion::TLSv1_3, sequence, &secrets).ok_or(Fault::Spent)?;
+        Ok(())
+    }
+}

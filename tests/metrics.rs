@@ -1,0 +1,142 @@
+//! What is said of metrics elsewhere, against what `/metrics` has: the list in docs, the Grafana dashboard, the alerts,
+//! the README. And what a scrape costs.
+
+#![allow(clippy::unwrap_used, missing_docs, reason = "a test that cannot go on has failed")]
+
+mod common;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use common::{Running, backends, config};
+use holdline::app::standard_routes;
+
+/// A running server's answer to a GET on its admin listener.
+fn get(running: &Running, path: &str) -> String {
+    let url = running.server.listening().pop().unwrap();
+    let address = url.trim_start_matches("http://").trim_end_matches('/').to_owned();
+    let mut stream = TcpStream::connect(&address).unwrap();
+    stream
+        .write_all(format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").as_bytes())
+        .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{path}: {answer}");
+    answer.split_once("\r\n\r\n").unwrap().1.to_owned()
+}
+
+fn start() -> Running {
+    let mut config = config(backends()[0], 2);
+    config.admin = Some("127.0.0.1:0".parse().unwrap());
+    Running::start(&config, standard_routes())
+}
+
+fn file(path: &str) -> String {
+    fs::read_to_string(format!("{}/{path}", env!("CARGO_MANIFEST_DIR"))).unwrap()
+}
+
+/// A family of metrics: its type, its meaning, the labels that it has.
+type Families = BTreeMap<String, (String, String, BTreeSet<String>)>;
+
+fn families(scrape: &str) -> Families {
+    let mut all = Families::new();
+    for line in scrape.lines() {
+        if let Some((name, help)) = line.strip_prefix("# HELP ").and_then(|rest| rest.split_once(' ')) {
+            assert!(
+                all.insert(name.to_owned(), (String::new(), help.to_owned(), BTreeSet::new())).is_none(),
+                "{name} twice"
+            );
+        } else if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' ')) {
+            kind.clone_into(&mut all.get_mut(name).unwrap().0);
+        } else if let Some((name, labels)) = line.split_once('{') {
+            let name = family_of(name, &all);
+            let labels = labels.rsplit_once('}').unwrap().0.split("\",").map(|label| label.split('=').next().unwrap());
+            all.get_mut(&name).unwrap().2.extend(labels.filter(|label| *label != "le").map(str::to_owned));
+        }
+    }
+    all
+}
+
+/// `holdline_turn_seconds` of `holdline_turn_seconds_bucket`.
+fn family_of(name: &str, all: &Families) -> String {
+    let parts = ["_bucket", "_sum", "_count"];
+    let stems = parts.iter().filter_map(|part| name.strip_suffix(part));
+    let mut histograms = stems.filter(|stem| all.get(*stem).is_some_and(|family| family.0 == "histogram"));
+    histograms.next().unwrap_or(name).to_owned()
+}
+
+/// Names of metrics in any text.
+fn names(text: &str) -> BTreeSet<String> {
+    let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+    words.filter(|word| word.starts_with("holdline_")).map(str::to_owned).collect()
+}
+
+#[test]
+fn dashboards_alerts_and_readme_name_metrics_that_are_there() {
+    let all = families(&get(&start(), "/metrics"));
+    for path in ["tuning/grafana-dashboard.json", "tuning/alerts.yml", "README.md"] {
+        let used = names(&file(path));
+        assert!(used.len() > 2, "{path} names some");
+        for name in used {
+            assert!(all.contains_key(&family_of(&name, &all)), "{path} names {name}, which /metrics does not have");
+        }
+    }
+}
+
+#[test]
+fn the_dashboard_is_one_that_grafana_takes() {
+    let dashboard: serde_json::Value = serde_json::from_str(&file("tuning/grafana-dashboard.json")).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap();
+    let rows: Vec<_> =
+        panels.iter().filter(|panel| panel["type"] == "row").map(|row| row["title"].as_str().unwrap()).collect();
+    assert_eq!(rows, ["Overview", "Latency", "Memory", "Errors and limits", "Shards"]);
+    let ids: BTreeSet<_> = panels.iter().map(|panel| panel["id"].as_u64().unwrap()).collect();
+    assert_eq!(ids.len(), panels.len());
+    for panel in panels.iter().filter(|panel| panel["type"] != "row") {
+        assert_eq!(panel["datasource"]["uid"], "${datasource}", "{}", panel["title"]);
+        assert!(!panel["targets"].as_array().unwrap().is_empty());
+    }
+    assert!(dashboard["schemaVersion"].as_u64().unwrap() >= 36);
+    assert_eq!(dashboard["templating"]["list"][0]["type"], "datasource");
+}
+
+/// With `HOLDLINE_BLESS=1` the list is written anew.
+#[test]
+fn the_list_in_docs_is_what_is_served() {
+    const PATH: &str = "docs/metrics.md";
+    let mut list =
+        "# Metrics\n\nAll that `/metrics` of the admin listener has. `tests/metrics.rs` makes this list.\n\n\
+        | name | type | labels | what it is |\n|---|---|---|---|\n"
+            .to_owned();
+    for (name, (kind, help, labels)) in families(&get(&start(), "/metrics")) {
+        let labels: Vec<_> = labels.into_iter().collect();
+        writeln!(list, "| `{name}` | {kind} | {} | {help} |", labels.join(", ")).unwrap();
+    }
+    if std::env::var_os("HOLDLINE_BLESS").is_some() {
+        fs::write(format!("{}/{PATH}", env!("CARGO_MANIFEST_DIR")), &list).unwrap();
+    }
+    assert!(file(PATH) == list, "{PATH} is old: HOLDLINE_BLESS=1 cargo test --test metrics");
+}
+
+/// It depends on shards and metrics, not on who is connected: what stands in topics and tables is never looked at.
+#[test]
+fn a_scrape_takes_little_time() {
+    let running = start();
+    let clients: Vec<_> = (0..200).map(|number| running.websocket(&format!("/topics/t{number}"))).collect();
+    get(&running, "/metrics");
+    let best = |path: &str| {
+        let times = (0..20).map(|_| {
+            let begin = Instant::now();
+            get(&running, path);
+            begin.elapsed()
+        });
+        times.min().unwrap()
+    };
+    let (metrics, overview) = (best("/metrics"), best("/api/overview"));
+    println!("{} connections: /metrics in {metrics:?}, /api/overview in {overview:?}", clients.len());
+    assert!(metrics < Duration::from_millis(20), "in a build without optimization: {metrics:?}");
+}
