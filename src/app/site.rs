@@ -168,7 +168,7 @@ pub trait Site: Send + Sync {
         None
     }
 
-    /// Whether what was sent to this host may have a route's stream, where everything is for operators.
+    /// Whether what was sent to this host may have a route's stream or a page of the API, where everything is for operators.
     ///
     /// # Errors
     /// A [`Refusal`] is the answer.

@@ -543,6 +543,12 @@ impl Requests<'_> {
 
     /// Writes a page, or that there is none.
     fn page(&mut self, head: &Head<'_>, reply: Reply<'_>) -> Answer {
+        if self.operators_only
+            && head.path().starts_with("/api/")
+            && let Err(refusal) = self.site.lets_in(head.host())
+        {
+            return self.refuse(&refusal, reply);
+        }
         let Some(page) = self.site.get(&PageRequest::of(head, self.now)) else {
             write_error(404, "not_found", "there is nothing at this path", &[], reply, self.out);
             return reply.into();
