@@ -168,6 +168,15 @@ pub trait Site: Send + Sync {
         None
     }
 
+    /// Whether what was sent to this host may have a route's stream or a page of the API, where everything is for operators.
+    ///
+    /// # Errors
+    /// A [`Refusal`] is the answer.
+    fn lets_in(&self, host: &[u8]) -> Result<(), Refusal> {
+        let _ = host;
+        Ok(())
+    }
+
     /// Takes a request whose answer comes later, from elsewhere.
     ///
     /// # Errors

@@ -147,6 +147,10 @@ impl Site for Admin {
         self.desk.as_ref().and_then(|_| Desk::methods(path))
     }
 
+    fn lets_in(&self, host: &[u8]) -> Result<(), Refusal> {
+        self.desk.as_ref().map_or(Ok(()), |desk| desk.lets_in(host))
+    }
+
     fn ask(&self, ask: Ask) -> Result<(), Refusal> {
         let nothing =
             || Refusal { status: 404, code: "not_found", message: "there is nothing at this path".to_owned() };

@@ -20,9 +20,10 @@ const CALL_FIELDS: [(&[u8], &[u8]); 2] =
     [(b"content-type", b"application/grpc"), (b"grpc-accept-encoding", Encoding::ACCEPTED.as_bytes())];
 
 impl Requests<'_> {
-    /// Whether a request is a gRPC call.
+    /// Whether a request is a gRPC call. What the site is asked is none, whatever its type says: a call is asked late who
+    /// it is, when its method is known.
     pub(super) fn is_call(&self, head: &Head<'_>) -> bool {
-        matches!(self.version, Some(Version::Http2(_))) && Call::is_meant(head)
+        matches!(self.version, Some(Version::Http2(_))) && Call::is_meant(head) && self.asks_site(head).is_none()
     }
 
     /// Begins a call, or says why there is none.

@@ -237,13 +237,12 @@ impl Core {
     /// # Errors
     /// The limit that is in its way.
     fn admit(&mut self, accepted: &Accepted) -> Result<ConnId, Limit> {
-        self.control.admit(self.now, &self.limits)?;
         let entrance = self.entrances.get(usize::from(accepted.listener.0));
         // A proxy is not counted, but the client that it speaks for, when that is known.
         let counted = accepted.peer.filter(|_| entrance.is_none_or(|entrance| !entrance.proxied));
-        let marks = self.count_in(counted).inspect_err(|_| {
-            self.control.release();
-        })?;
+        // Its address comes first: one that sends too many must not use up the rate that all have together.
+        let marks = self.count_in(counted)?;
+        self.control.admit(self.now, &self.limits).inspect_err(|_| self.uncount(counted, marks))?;
         let protocol = entrance.map(Entrance::protocol);
         let id = protocol.and_then(|protocol| self.table.insert(accepted.listener, protocol, self.tick));
         let Some(id) = id else {

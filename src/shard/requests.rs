@@ -257,7 +257,7 @@ impl Requests<'_> {
     }
 
     /// The methods of a path whose requests the site is asked.
-    fn asks_site(&self, head: &Head<'_>) -> Option<&'static str> {
+    pub(super) fn asks_site(&self, head: &Head<'_>) -> Option<&'static str> {
         self.site.methods(head.path()).filter(|_| self.route(head.path()).is_none())
     }
 
@@ -400,6 +400,11 @@ impl Requests<'_> {
 
     /// Reads a route, in the transport that the request asks for.
     fn read(&mut self, head: &Head<'_>, route: RouteId, param: &str, reply: Reply<'_>) -> Result<Answer, Violation> {
+        if self.operators_only
+            && let Err(refusal) = self.site.lets_in(head.host())
+        {
+            return Ok(self.refuse(&refusal, reply));
+        }
         let offers = self.offers(route);
         let reading = match reading(head, offers, self.limits) {
             Ok(reading) => reading,
@@ -538,6 +543,12 @@ impl Requests<'_> {
 
     /// Writes a page, or that there is none.
     fn page(&mut self, head: &Head<'_>, reply: Reply<'_>) -> Answer {
+        if self.operators_only
+            && head.path().starts_with("/api/")
+            && let Err(refusal) = self.site.lets_in(head.host())
+        {
+            return self.refuse(&refusal, reply);
+        }
         let Some(page) = self.site.get(&PageRequest::of(head, self.now)) else {
             write_error(404, "not_found", "there is nothing at this path", &[], reply, self.out);
             return reply.into();

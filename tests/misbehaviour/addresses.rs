@@ -159,3 +159,19 @@ fn who_sends_too_fast_is_closed_where_the_policy_says_so() {
         assert_eq!(refused(Limit::MessageBytesRate, running), 1);
     });
 }
+
+#[test]
+fn an_address_that_comes_too_often_uses_up_nothing_of_the_others() {
+    let adjust = |config: &mut Config| {
+        strict(config);
+        (config.limits.accept_rate, config.limits.accept_rate_per_address) = (60, 10);
+    };
+    beside_a_neighbour(adjust, |running, neighbour| {
+        let crowd: Vec<_> = (0..200).map(|_| from_crowd(running)).collect();
+        until("all are in or refused", || refused(Limit::AcceptRatePerAddress, running) + running.connections() == 201);
+        drop(running.websocket("/echo"));
+        neighbour.is_well();
+        assert_eq!(refused(Limit::AcceptRate, running), 0);
+        drop(crowd);
+    });
+}

@@ -23,16 +23,25 @@ impl Guard {
     /// # Errors
     /// When it must not be let in.
     pub(super) fn admit(self, ask: &Ask) -> Result<(), Refusal> {
-        if self.is_local && !is_local_host(&ask.host) {
-            let message = "this listener is local: ask it as localhost, or by its address";
-            return Err(refusal(403, "host", message));
-        }
+        self.lets_in(&ask.host)?;
         // Reading the configuration again does what an operator has written, whoever asks for it.
         let changes = !matches!(&*ask.method, "GET" | "HEAD") && *ask.path != *super::RELOAD;
         let is_json = ask.content_type.as_deref().is_some_and(is_json);
         if changes && !is_json && !ask.is_marked {
             let message = "send it with Content-Type: application/json, or with a field X-Holdline: 1";
             return Err(refusal(415, "unsupported_media_type", message));
+        }
+        Ok(())
+    }
+
+    /// Lets in what was sent to this host: whatever somebody watches live is read as well by a page of the same origin.
+    ///
+    /// # Errors
+    /// When it must not be let in.
+    pub(super) fn lets_in(self, host: &[u8]) -> Result<(), Refusal> {
+        if self.is_local && !is_local_host(host) {
+            let message = "this listener is local: ask it as localhost, or by its address";
+            return Err(refusal(403, "host", message));
         }
         Ok(())
     }
@@ -91,5 +100,7 @@ mod tests {
         let foreign = Ask { host: (*b"evil.example").into(), ..ask("GET", None, false) };
         assert_eq!(code(&foreign), Err("host"));
         assert_eq!(Guard { is_local: false }.admit(&foreign), Ok(()));
+        let watches = |is_local| Guard { is_local }.lets_in(b"evil.example:9090").is_ok();
+        assert_eq!((watches(true), watches(false), guard.lets_in(b"[::1]:9090")), (false, true, Ok(())));
     }
 }

@@ -100,6 +100,14 @@ impl Desk {
         wish::methods(path)
     }
 
+    /// Whether what was sent to this host may be answered at all.
+    ///
+    /// # Errors
+    /// When it must not be.
+    pub(super) fn lets_in(&self, host: &[u8]) -> Result<(), Refusal> {
+        self.guard.lets_in(host)
+    }
+
     /// Takes a request.
     ///
     /// # Errors

@@ -120,7 +120,7 @@ pub fn go_on<S: Service>(
     let (head, body) = kept.buf.split_at(head_bytes);
     let result = Head::parse(head, 0, limits, |head| {
         if is_dropped {
-            refusal(head, service, limits)?;
+            refusal(head, preflight, service, limits)?;
         }
         service.answer(head, Some(body))
     });
@@ -129,12 +129,21 @@ pub fn go_on<S: Service>(
     result.map(|answer| Progress::of(Some(answer)))
 }
 
-/// Why a request's body was dropped, if that was not its own to say.
-fn refusal<S: Service>(head: &Head<'_>, service: &mut S, limits: &crate::config::Limits) -> Result<(), Violation> {
+/// Why a request's body was dropped, if that was not its own to say. `before`: what was said of it then, `Now` also where it
+/// was refused.
+fn refusal<S: Service>(
+    head: &Head<'_>,
+    before: Preflight,
+    service: &mut S,
+    limits: &crate::config::Limits,
+) -> Result<(), Violation> {
     let preflight = service.preflight(head)?;
     expects_continue(head)?;
     match (preflight, head.body()) {
-        (Preflight::Now | Preflight::Call, _) => Ok(()),
+        (Preflight::Now, _) => Ok(()),
+        // Time has passed, and it would be taken now, but its body is gone.
+        _ if before == Preflight::Now => Err(Violation::TooManyRequests),
+        (Preflight::Call, _) => Ok(()),
         (preflight, Body::Length(length)) if length > preflight.bytes_max(limits) as u64 => {
             Err(preflight.too_large(limits))
         }

@@ -3,18 +3,22 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::*;
-use crate::app::site::{Body, Page, PageRequest, Site};
+use crate::access::{Access, ApiKeys, FromFile};
+use crate::app::Refusal;
+use crate::app::site::{Ask, Body, Page, PageRequest, Site};
 use crate::app::standard_routes;
 use crate::codec::grpc;
 use crate::codec::grpc::generated::edge::{ClientFrame, EchoMessage, Publish, Subscribe, client_frame, publish};
 use crate::codec::http2::frame::{self, HEADER_BYTES, Header, PREFACE, flag, kind};
 use crate::codec::http2::hpack::{self, Bounds, Decoder};
-use crate::config::Limits;
+use crate::config::{Limits, Networks};
 use crate::id::{ListenerId, ShardId};
 use crate::metrics::Metrics;
+use crate::shard::orders::{Filter, Order, Outcome, Search, What};
 use crate::shard::{Control, Entrance, EntranceKind, Live, Mail, Seed};
 use crate::sim::{Client, Config, ManualClock, Net, SimBackend};
 
@@ -30,6 +34,38 @@ impl Site for Pages {
         let bytes = request.path.trim_start_matches('/').parse().ok()?;
         Some(Page { status: 200, fields: Vec::new().into(), body: Body::Bytes(vec![b'x'; bytes].into()) })
     }
+}
+
+/// Of operators: how often it was asked something.
+#[derive(Default)]
+struct Desk(AtomicUsize);
+
+impl Site for Desk {
+    fn get(&self, _request: &PageRequest<'_>) -> Option<Page> {
+        None
+    }
+
+    fn methods(&self, path: &str) -> Option<&'static str> {
+        (path == "/api/kick").then_some("GET, HEAD, POST, DELETE, OPTIONS")
+    }
+
+    fn ask(&self, _ask: Ask) -> Result<(), Refusal> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn lets_in(&self, host: &[u8]) -> Result<(), Refusal> {
+        let message = "not here".to_owned();
+        if host == b"localhost" { Ok(()) } else { Err(Refusal { status: 403, code: "host", message }) }
+    }
+}
+
+/// Serves operators, one of whom has this key.
+fn guarded(key: &str) -> Live {
+    let keys = ApiKeys::from_toml(&format!("[[key]]\nname = \"ops\"\nkey = \"{key}\"\nadmin = true\n")).unwrap();
+    let access = Access { api_keys: FromFile { path: None, content: Arc::new(keys) }, ..Access::default() };
+    let limits = Arc::new(Limits { connections_max: 10, ..Limits::default() });
+    Live { limits, access: Arc::new(access), operators_only: true, ..Live::default() }
 }
 
 /// A shard on a simulated network with a client of HTTP/2.
@@ -54,17 +90,21 @@ impl Scene {
     }
 
     fn with(limits: Limits, stream_window: u32) -> Self {
-        let net = Net::new(1, Config::default());
-        let (limits, metrics) = (Arc::new(Limits { connections_max: 10, ..limits }), Metrics::new(1));
-        let kind = EntranceKind::Http { site: Arc::new(Pages), routes: true };
+        let live = Live { limits: Arc::new(Limits { connections_max: 10, ..limits }), ..Live::default() };
+        Self::of(live, Arc::new(Pages), stream_window)
+    }
+
+    fn of(live: Live, site: Arc<dyn Site>, stream_window: u32) -> Self {
+        let (net, metrics) = (Net::new(1, Config::default()), Metrics::new(1));
+        let kind = EntranceKind::Http { site, routes: true };
         let mut backend = net.backend();
         backend.open(ListenerId(0));
         let seed = Seed {
             id: ShardId(0),
             router: standard_routes(),
             entrances: [Entrance { url: String::new(), kind, proxied: false }].into(),
-            mail: Mail::mesh(1, limits.mailbox_capacity).remove(0),
-            control: Arc::new(Control::new(Live { limits, ..Live::default() })),
+            mail: Mail::mesh(1, live.limits.mailbox_capacity).remove(0),
+            control: Arc::new(Control::new(live)),
             metrics: metrics.clone(),
         };
         let shard = Shard::new(backend, seed);
@@ -468,4 +508,68 @@ fn a_subscription_too_many_is_told_and_the_call_goes_on() {
     // That of the first one, the error, and the place of the publication.
     assert_eq!(messages(body), 3);
     assert_eq!(scene.metrics.total(|shard| shard.struck(crate::rule::Limit::SubscriptionsMax)), 1);
+}
+
+#[test]
+fn what_operators_have_a_key_for_is_no_call_whatever_it_says_it_is() {
+    const KEY: &str = "an-operators-own-key";
+    let desk = Arc::new(Desk::default());
+    let mut scene = Scene::of(guarded(KEY), Arc::<Desk>::clone(&desk), 65_535);
+    let calls = [("content-type", "application/grpc"), ("x-holdline", "1")];
+    for (stream, method) in [(1, "GET"), (3, "POST"), (5, "DELETE")] {
+        scene.send(&[request(stream, flag::END_STREAM, method, "/api/kick", &calls)]);
+        assert_eq!(scene.seen(), [format!("{stream} fields 401"), format!("{stream} data end")], "{method}");
+    }
+    assert_eq!(desk.0.load(Ordering::Relaxed), 0);
+    let bearer = format!("Bearer {KEY}");
+    let known = [calls[0], ("authorization", &*bearer)];
+    scene.send(&[request(7, flag::END_STREAM, "POST", "/api/kick", &known)]);
+    assert_eq!((scene.seen().len(), desk.0.load(Ordering::Relaxed)), (0, 1), "it waits for the answer");
+    // Routes ask the same, and that they are called by a name of this machine.
+    let fields = [("accept", "text/event-stream")];
+    scene.send(&[request(9, flag::END_STREAM, "GET", "/topics/trace", &fields)]);
+    assert_eq!(scene.seen(), ["9 fields 401", "9 data end"]);
+    scene.send(&[request(11, flag::END_STREAM, "GET", "/topics/trace", &[fields[0], known[1]])]);
+    assert_eq!(scene.seen(), ["11 fields 403", "11 data end"]);
+    for (stream, path, status) in [(13, "/api/overview", 403), (15, "/metrics", 404)] {
+        scene.send(&[request(stream, flag::END_STREAM, "GET", path, &[known[1]])]);
+        assert_eq!(scene.seen(), [format!("{stream} fields {status}"), format!("{stream} data end")]);
+    }
+}
+
+#[test]
+fn operators_find_a_user_by_its_name() {
+    const KEY: &str = "a-key-of-a-client-s";
+    let mut scene = Scene::of(Live { operators_only: false, ..guarded(KEY) }, Arc::new(Pages), 65_535);
+    let bearer = format!("Bearer {KEY}");
+    let fields = [("content-type", "application/grpc"), ("te", "trailers"), ("authorization", &*bearer)];
+    scene.send(&[request(1, 0, "POST", CONNECT, &fields), request(3, 0, "POST", ECHO, &fields)]);
+    assert_eq!(scene.seen(), ["1 fields 200", "3 fields 200"]);
+    let (reports, reported) = crossbeam::channel::unbounded();
+    for (user, count) in [("ops", 2), ("op", 0), ("", 0)] {
+        let filter = Filter { user: Some(user.into()), ..Filter::default() };
+        let what = What::Connections(Search { filter, from: 0, limit: 10, top: false });
+        let order = Order { number: 1, what, reports: reports.clone() };
+        assert!(scene.shard.core.mail.postbox().order(ShardId(0), Box::new(order)).is_ok());
+        scene.rest();
+        let Outcome::Found(found, _) = reported.try_recv().unwrap().what else { panic!("a look finds some or none") };
+        assert_eq!(found.len(), count, "{user:?}");
+        assert!(found.iter().all(|item| String::from_utf8_lossy(&item.json).contains("\"user\":\"ops\"")));
+    }
+}
+
+#[test]
+fn what_was_refused_when_it_came_is_not_taken_without_its_body_later() {
+    let limits = Limits { request_rate_per_address: 1, exempt: Networks::default(), ..Limits::default() };
+    let mut scene = Scene::with(limits, 65_535);
+    scene.send(&[request(1, 0, "POST", "/topics/t", &[]), data(1, flag::END_STREAM, b"one")]);
+    assert_eq!(scene.seen()[0], "1 fields 200");
+    for (stream, method) in [(3, "/topics/t"), (5, "/holdline.v1.Edge/Publish")] {
+        let fields = if stream == 5 { &[("content-type", "application/grpc")][..] } else { &[] };
+        scene.send(&[request(stream, 0, "POST", method, fields)]);
+        scene.clock.advance(Duration::from_secs(2));
+        scene.send(&[data(stream, flag::END_STREAM, b"two")]);
+        assert_eq!(scene.seen()[0], format!("{stream} fields 429"));
+    }
+    assert_eq!(scene.metrics.total(|shard| shard.publications_total.get()), 1);
 }

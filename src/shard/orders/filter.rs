@@ -70,7 +70,7 @@ impl Core {
             return false;
         }
         if let Some(user) = user
-            && self.user_of(id) != Some(user)
+            && self.user(id) != Some(user)
         {
             return false;
         }

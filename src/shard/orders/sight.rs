@@ -67,11 +67,6 @@ const fn state_of(connection: &Connection) -> &'static str {
 }
 
 impl Core {
-    /// Who it is, where that is known.
-    pub(super) fn user_of(&self, _id: ConnId) -> Option<&str> {
-        None
-    }
-
     /// One connection.
     pub(super) fn write_connection(&self, id: ConnId, connection: &Connection) -> Vec<u8> {
         let mut out = Vec::with_capacity(384);
@@ -81,7 +76,7 @@ impl Core {
         string("state", state_of(connection), &mut out);
         let address = self.peer(id).map(|address| address.to_string());
         optional("address", address.as_deref(), &mut out);
-        optional("user", self.user_of(id), &mut out);
+        optional("user", self.user(id), &mut out);
         let entrance = self.entrances.get(usize::from(connection.listener().0));
         optional("listener", entrance.map(|entrance| entrance.url.as_str()), &mut out);
         self.write_subscriptions(connection, &mut out);
