@@ -46,7 +46,10 @@ fn bad_arguments_are_refused_in_one_line() {
         (&["serve", "--backend", "kqueue"], "write auto or epoll or uring"),
         (&["serve", "--log-format", "xml"], "write text or json"),
         (&["serve", "--admin", "9090"], "flag --admin: write HOST:PORT"),
-        (&["serve", "--listen", "https://127.0.0.1:0"], "https listeners are not there yet, flag --listen"),
+        (
+            &["serve", "--listen", "https://127.0.0.1:0"],
+            "listen speaks TLS, and there is no certificate, flag --listen",
+        ),
         (&["serve", "--listen", "tcp://127.0.0.1:0?frame=line"], "did you mean framing?"),
         (&["serve", "--listen", "http://127.0.0.1:0", "--listen", "htp://127.0.0.1:0"], "did you mean http://?"),
         (
