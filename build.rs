@@ -28,7 +28,7 @@ fn main() {
         ("PROFILE", if is_release { "release" } else { "debug" }),
         ("TARGET", &variable("TARGET")),
     ] {
-        println!("cargo::rustc-env=HOLDLINE_BUILD_{name}={}", value.replace('\n', " "));
+        println!("cargo::rustc-env=BUILT_WITH_{name}={}", value.replace('\n', " "));
     }
 }
 

@@ -8,11 +8,11 @@ use crate::metrics::text::{Format, Kind, Text};
 /// What is known of how this program was built, see `build.rs`.
 pub(super) const BUILD: [(&str, &str); 6] = [
     ("version", env!("CARGO_PKG_VERSION")),
-    ("commit", env!("HOLDLINE_BUILD_COMMIT")),
-    ("rustc", env!("HOLDLINE_BUILD_RUSTC")),
-    ("features", env!("HOLDLINE_BUILD_FEATURES")),
-    ("profile", env!("HOLDLINE_BUILD_PROFILE")),
-    ("target", env!("HOLDLINE_BUILD_TARGET")),
+    ("commit", env!("BUILT_WITH_COMMIT")),
+    ("rustc", env!("BUILT_WITH_RUSTC")),
+    ("features", env!("BUILT_WITH_FEATURES")),
+    ("profile", env!("BUILT_WITH_PROFILE")),
+    ("target", env!("BUILT_WITH_TARGET")),
 ];
 
 /// All of it.
