@@ -263,8 +263,9 @@ class Drain(unittest.TestCase):
             while data := one.socket.recv(65536):
                 said += data
             frames = list(parsed(said))
-            (goaway,) = [frame for frame in frames if isinstance(frame, hyperframe.frame.GoAwayFrame)]
-            self.assertEqual((goaway.error_code, goaway.last_stream_id >= 1), (0, True))
+            warning, goaway = [frame for frame in frames if isinstance(frame, hyperframe.frame.GoAwayFrame)]
+            self.assertEqual((warning.error_code, warning.last_stream_id), (0, 2**31 - 1), "RFC 9113 section 6.8")
+            self.assertEqual((goaway.error_code, goaway.last_stream_id), (0, 3))
             ends = [frame for frame in frames if frame.stream_id == 1 and "END_STREAM" in frame.flags]
             self.assertEqual(len(ends), 1, frames)
 
