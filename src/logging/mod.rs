@@ -1,8 +1,8 @@
 //! The log of the process: lines on standard error, as text or as JSON, filtered by levels that may change.
 //!
-//! Who logs never waits: lines go through a bounded queue to a thread that writes them, see [`writer`]. What peers can
+//! Who logs never waits: lines go through a bounded queue to a thread that writes them, see `writer`. What peers can
 //! cause is rationed where it is said (`shard::log`), so that the queue is only full when nobody reads standard error.
-//! Spans of traces go to a collector too, where one is named, whatever the level: see [`otlp`].
+//! Spans of traces go to a collector too, where one is named, whatever the level: see `otlp`.
 
 mod otlp;
 mod writer;

@@ -7,7 +7,7 @@
 //! - **Handshakes** are rustls' (its unbuffered API), and are rationed: what peers send waits until the open connections
 //!   have had what they brought, and then no more than [`Terms::ration`] of a turn is spent. A connection whose next step
 //!   waits is not read meanwhile.
-//! - **Records** are opened where the kernel put them and sealed where they are sent from ([`record`]). A lease brings the
+//! - **Records** are opened where the kernel put them and sealed where they are sent from (`record`). A lease brings the
 //!   text of all its whole records; the rest of one that is not whole is kept, and only that. An idle connection has its
 //!   keys and no buffer.
 //! - **Sends** are taken up to a bound, and what was sealed was taken: when the kernel takes less, the rest waits here,

@@ -63,7 +63,7 @@ impl Listener {
     }
 }
 
-/// Which slot of which ring, in [`Accepted::socket`].
+/// Which slot of which ring, in `Accepted::socket`.
 const fn socket(ring: usize, slot: u32) -> u64 {
     (ring as u64) << 32 | slot as u64
 }
