@@ -142,11 +142,23 @@ class Nic(TreeTest):
         self.host(cpus=2, rx=1, tx=1)
         for name in ("lo", "veth0"):
             self.tree.write(f"/sys/class/net/{name}/queues/rx-0/rps_cpus", "0\n")
-        self.assertIn("lo is no network card", self.nic("apply", "lo", status=1))
+        for arguments in ([], ["--virtual"], ["--cpus", "0"]):
+            self.assertIn("lo is no network card", self.nic("apply", "lo", *arguments, status=1))
         self.assertIn("veth0 is virtual", self.nic("apply", "veth0", status=1))
         self.assertIn("network cards here: eth0\n", self.nic("apply", "eth7", status=1))
         self.nic("apply", "veth0", "--virtual")
         self.assertEqual(self.tree.read("/sys/class/net/veth0/queues/rx-0/rps_cpus"), "3")
+
+    def test_loopback_is_received_on_the_servers_cpus(self):
+        self.host(cpus=4, rx=1, tx=1)
+        self.tree.write("/sys/class/net/lo/queues/rx-0/rps_cpus", "0\n")
+        before = self.tree.kernel_files()
+        self.nic("apply", "lo", "--virtual", "--cpus", "0,2")
+        changed = {path for path, value in self.tree.kernel_files().items() if before.get(path) != value}
+        self.assertEqual(changed, {"sys/class/net/lo/queues/rx-0/rps_cpus"})
+        self.assertEqual(self.tree.read("/sys/class/net/lo/queues/rx-0/rps_cpus"), "5")
+        self.nic("undo", "lo")
+        self.assertEqual(self.tree.kernel_files(), before)
 
     def test_bad_arguments_are_named_with_status_2(self):
         self.host(cpus=2, rx=1, tx=1)
