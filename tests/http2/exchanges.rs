@@ -162,6 +162,9 @@ fn s6_8_a_drain_says_goaway() {
     }
 }
 
+/// The last stream of a GOAWAY that names none yet.
+const STREAM_MAX: u32 = (1 << 31) - 1;
+
 fn drained(running: &Running, peer: &mut Peer) -> Verdict {
     peer.begin(&[])?;
     peer.say(&[get(1), post(3), data(3, 0, b"under way")]);
@@ -171,12 +174,22 @@ fn drained(running: &Running, peer: &mut Peer) -> Verdict {
     same("its code", goaway.number(4), NO_ERROR)?;
     same("its last stream is no smaller than those that are open", goaway.number(0) >= 3, true)?;
     peer.send(&data(3, END_STREAM, b" ends"));
-    // A request that was not whole is answered, or refused so that it may be sent again elsewhere.
-    let end = peer.until("the end of what was under way", |frame| {
-        frame.stream == 3 && (frame.kind == RST_STREAM || frame.ends_stream())
-    })?;
-    if end.kind == RST_STREAM {
-        same("the code", end.number(0), REFUSED_STREAM)?;
+    // A request that was not whole is answered, or refused so that it may be sent again elsewhere; and once the peer has shown
+    // that it knows, the last stream is named. Until then new streams are taken: they may have been on their way (6.8).
+    let (mut is_over, mut is_final) = (false, goaway.number(0) < STREAM_MAX);
+    while !(is_over && is_final) {
+        let frame = peer.until("the end of what was under way, and the last GOAWAY", |frame| {
+            frame.kind == GOAWAY || frame.stream == 3 && (frame.kind == RST_STREAM || frame.ends_stream())
+        })?;
+        if frame.kind == GOAWAY {
+            same("its code", frame.number(4), NO_ERROR)?;
+            is_final |= frame.number(0) < STREAM_MAX;
+        } else {
+            is_over = true;
+            if frame.kind == RST_STREAM {
+                same("the code", frame.number(0), REFUSED_STREAM)?;
+            }
+        }
     }
     peer.send(&get(5));
     while let Some(frame) = peer.frame()? {
