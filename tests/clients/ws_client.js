@@ -58,12 +58,16 @@ class Client {
   }
 }
 
-// Runs `holdline serve` until it is ready: { url, admin, stop() -> exit status }.
-async function startServer() {
+// Runs `holdline serve` until it is ready: { url, admin, stop() -> exit status }. Its listener speaks TLS with a
+// certificate ({ certificate, key }, files of it and of its key); more settings are HOLDLINE_... in its environment.
+async function startServer({ certificate, settings = {} } = {}) {
   const backend = process.env.TEST_BACKEND ?? 'epoll';
   const flags = ['--backend', backend, '--shards', '2', '--admin', '127.0.0.1:0', '--drain', '1s'];
-  const child = spawn(process.env.TEST_PROGRAM, ['serve', ...flags, '--listen', 'http://127.0.0.1:0'], {
-    env: Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('HOLDLINE_'))),
+  if (certificate) flags.push('--tls-certificate', certificate.certificate, '--tls-key', certificate.key);
+  flags.push('--listen', certificate ? 'https://127.0.0.1:0' : 'http://127.0.0.1:0');
+  const own = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('HOLDLINE_')));
+  const child = spawn(process.env.TEST_PROGRAM, ['serve', ...flags], {
+    env: { ...own, ...settings },
     stdio: ['ignore', 'pipe', 'inherit'],
   });
   process.on('exit', () => child.kill('SIGKILL'));
@@ -72,7 +76,7 @@ async function startServer() {
   let admin;
   const ready = new Promise((resolve, reject) => {
     createInterface({ input: child.stdout }).on('line', (line) => {
-      if (line.startsWith('listening on http://')) url ??= line.slice('listening on '.length).replace(/^http/, 'ws').replace(/\/$/, '');
+      if (/^listening on https?:/.test(line)) url ??= line.slice('listening on '.length).replace(/^http/, 'ws').replace(/\/$/, '');
       // The admin listener is told last.
       if (line.startsWith('listening on http://')) admin = line.slice('listening on '.length).replace(/\/$/, '');
       if (line === 'ready') resolve();
