@@ -1,11 +1,12 @@
 'use strict';
-// node grpc_member.js HOST:PORT TOPIC NAME COUNT TOTAL: joins, says `ready`, and when a line comes publishes COUNT messages;
+// node grpc_member.js HOST:PORT TOPIC NAME COUNT TOTAL [CA]: joins, over TLS where CA is the file of an authority, says `ready`, and when a line comes publishes COUNT messages;
 // prints the first TOTAL messages as JSON, then its acknowledgements' offsets.
 
+const fs = require('node:fs');
 const { edge } = require('./grpc_client.js');
 
-const [address, topic, name, count, total] = process.argv.slice(2);
-const call = edge(address).Connect();
+const [address, topic, name, count, total, ca] = process.argv.slice(2);
+const call = edge(address, {}, ca && fs.readFileSync(ca)).Connect();
 const [messages, places] = [[], []];
 call.on('error', (error) => {
   console.error(error);

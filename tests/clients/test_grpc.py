@@ -23,9 +23,11 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 
 
 def setUpModule():
-    global server, to
+    global server, to, at
     server = unittest.enterModuleContext(Server(listeners=(HTTP, LINE_TOPIC)))
     to = unittest.enterModuleContext(channel(server.http_port))
+    # Where grpc_member.js connects: host and port, and what it trusts over TLS.
+    at = [f"127.0.0.1:{server.http_port}"]
 
 
 def publish(topic, text, **more):
@@ -52,8 +54,8 @@ class Chat(Code):
         total = 4 * self.EACH
         python = Member(to)
         python.join("room")
-        where = f"127.0.0.1:{server.http_port}"
-        command = ["node", os.path.join(HERE, "grpc_member.js"), where, "room", "node", str(self.EACH), str(total)]
+        where, *trust = at
+        command = ["node", os.path.join(HERE, "grpc_member.js"), where, "room", "node", str(self.EACH), str(total), *trust]
         node = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.addCleanup(node.wait)
         self.addCleanup(node.kill)
