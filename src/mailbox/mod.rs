@@ -22,10 +22,11 @@ use crossbeam::utils::CachePadded;
 use self::sync::{AtomicBool, Ordering, fence};
 use crate::io::Wake;
 
+/// `tests/loom` compiles this file too, with atomics that take every turn that the memory model allows.
 mod sync {
-    #[cfg(all(loom, test))]
+    #[cfg(loom)]
     pub(super) use loom::sync::atomic::{AtomicBool, Ordering, fence};
-    #[cfg(not(all(loom, test)))]
+    #[cfg(not(loom))]
     pub(super) use std::sync::atomic::{AtomicBool, Ordering, fence};
 }
 
@@ -238,86 +239,6 @@ impl<T> Outlet<T> {
         self.sender.try_send(message)?;
         self.unrung = true;
         Ok(())
-    }
-}
-
-#[cfg(all(loom, test))]
-mod loom {
-    //! The doorbell under every interleaving that interrupts threads at most [`PREEMPTIONS`] times where they could
-    //! have run on (`RUSTFLAGS="--cfg loom" cargo test --lib mailbox::loom`, with `LOOM_MAX_PREEMPTIONS=N` for another
-    //! bound). That takes seconds; four times as long for each one more, and two producers without a bound do not end.
-    //! Without either fence of the doorbell both models fail.
-    //!
-    //! The queue is a counter with relaxed accesses: the doorbell alone has to order them. A lost wake-up is a deadlock.
-
-    use std::sync::Arc;
-
-    use loom::sync::Notify;
-    use loom::sync::atomic::{AtomicU32, Ordering};
-    use loom::thread;
-
-    use super::{Doorbell, Wake};
-
-    const PREEMPTIONS: usize = 4;
-
-    /// What an eventfd does.
-    struct Event {
-        notify: Notify,
-        total: AtomicU32,
-    }
-
-    impl Wake for Event {
-        fn wake(&self) {
-            self.total.fetch_add(1, Ordering::Relaxed);
-            self.notify.notify();
-        }
-    }
-
-    /// The owner takes all that `producers` push, `each` in so many rounds, and sleeps in between.
-    fn run(producers: u32, each: u32) {
-        let mut model = loom::model::Builder::new();
-        model.preemption_bound.get_or_insert(PREEMPTIONS);
-        model.check(move || {
-            let doorbell = Arc::new(Doorbell::new());
-            let event = Arc::new(Event { notify: Notify::new(), total: AtomicU32::new(0) });
-            doorbell.connect(Arc::clone(&event) as Arc<dyn Wake>);
-            let pushed = Arc::new(AtomicU32::new(0));
-            let threads: Vec<_> = (0..producers)
-                .map(|_| {
-                    let (doorbell, pushed) = (Arc::clone(&doorbell), Arc::clone(&pushed));
-                    thread::spawn(move || {
-                        for _ in 0..each {
-                            pushed.fetch_add(1, Ordering::Relaxed);
-                            doorbell.ring();
-                        }
-                    })
-                })
-                .collect();
-            let (mut taken, mut announced) = (0, 0);
-            while taken < producers * each {
-                doorbell.prepare_to_sleep();
-                announced += 1;
-                if pushed.load(Ordering::Relaxed) == taken {
-                    event.notify.wait();
-                }
-                doorbell.awake();
-                taken = pushed.load(Ordering::Relaxed);
-            }
-            for thread in threads {
-                thread.join().expect("no panics inside");
-            }
-            assert!(event.total.load(Ordering::Relaxed) <= announced, "one wake for each sleep at most");
-        });
-    }
-
-    #[test]
-    fn one_producer_loses_no_wake_up() {
-        run(1, 2);
-    }
-
-    #[test]
-    fn two_producers_lose_no_wake_up() {
-        run(2, 1);
     }
 }
 
