@@ -19,6 +19,8 @@ const LEFT = " left the chat";
 
 const $ = (id) => document.getElementById(id);
 const forced = new URLSearchParams(location.search).get("transport");
+// Where the server asks for one, it is in the page's own URL, and goes into that of everything that is asked for.
+const token = new URLSearchParams(location.search).get("token");
 const me = { name: "", room: "" };
 
 // What is known between joining a room and leaving it; null outside.
@@ -183,7 +185,11 @@ function missing() {
 
 // --- The connection ---
 
-const roomPath = () => `/chat/${encodeURIComponent(me.room)}?name=${encodeURIComponent(me.name)}`;
+const credentials = token ? `&token=${encodeURIComponent(token)}` : "";
+
+const roomPath = () => `/chat/${encodeURIComponent(me.room)}?name=${encodeURIComponent(me.name)}${credentials}`;
+
+const infoPath = () => `/topics/${encodeURIComponent(`chat/${me.room}`)}/info?${credentials.slice(1)}`;
 
 const streamPath = () => roomPath() + (session.cursor ? `&since=${session.cursor}` : `&history=${HISTORY}`);
 
@@ -197,17 +203,39 @@ async function connect() {
   show("wait", "Connecting…");
   const transport = await choose();
   if (session !== mine || mine.link) return;
+  if (transport.refusal) return shutOut(transport.refusal);
   mine.link = transport === "sse" ? overEvents() : overSocket();
 }
 
-// No WebSocket, but other requests pass: something between blocks it. When nothing passes, the server is away.
+// No WebSocket, but other requests pass: something between blocks it, or the server does not let us in. When nothing
+// passes, the server is away.
 async function choose() {
-  if (forced === "sse" || forced === "websocket") return forced;
   const mine = session;
-  if (mine.failures < FAILURES_MAX) return "websocket";
+  const kind = forced === "sse" ? "sse" : "websocket";
+  if (mine.failures < FAILURES_MAX) return kind;
+  const refusal = await refused();
+  if (refusal) return { refusal };
+  if (forced === "sse" || forced === "websocket") return kind;
   if (await answers()) return "sse";
   mine.failures = 0;
   return "websocket";
+}
+
+// Why the server does not let us in, where that is so: a WebSocket or a stream that fails cannot say.
+async function refused() {
+  try {
+    const signal = AbortSignal.timeout(OPEN_MS_MAX);
+    const answer = await fetch(infoPath(), { cache: "no-store", signal });
+    if (answer.status !== 401 && answer.status !== 403) return "";
+    return (await answer.json()).error.message;
+  } catch {
+    return "";
+  }
+}
+
+function shutOut(why) {
+  leave();
+  show("off", `Not let in: ${why}`);
 }
 
 async function answers() {
@@ -250,6 +278,7 @@ function overEvents() {
   source.onmessage = (event) => {
     if (!isCurrent(link)) return;
     session.cursor = event.lastEventId;
+    session.failures = 0;
     take({ text: event.data, time: session.catching ? 0 : Date.now() });
   };
   for (const kind of ["reset", "binary"]) {
@@ -260,7 +289,7 @@ function overEvents() {
     // The browser opens it again and names the last id; only an answer that is no stream ends it.
     if (source.readyState !== EventSource.CLOSED) return show("off", "Reconnecting…", link.kind);
     // Next a WebSocket, and if that fails once, events again.
-    session.failures = FAILURES_MAX - 1;
+    session.failures = forced ? session.failures + 1 : FAILURES_MAX - 1;
     lost("");
   };
   if (!forced) setTimeout(tryWebSocket, TRY_WEBSOCKET_AGAIN_MS, link);
@@ -319,7 +348,7 @@ function lost(reason) {
 // While events carry the room, an echo shows whether a WebSocket passes now, and nobody sees me leave for it.
 function tryWebSocket(link) {
   if (!isCurrent(link)) return;
-  const socket = new WebSocket(socketUrl("/echo"));
+  const socket = new WebSocket(socketUrl(`/echo?${credentials.slice(1)}`));
   let passes = false;
   socket.onopen = () => {
     passes = true;

@@ -7,8 +7,8 @@ const MS_MAX = 20_000;
 const FLAGS = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
   '--disable-component-update', '--disable-sync'];
 
-// Debian's Chromium, without a screen and with a profile of its own that goes with it.
-const startBrowser = () => chromium.launch({ executablePath: process.env.TEST_BROWSER, args: FLAGS });
+// Debian's Chromium, without a screen and with a profile of its own that goes with it, and what else it is to be told.
+const startBrowser = (...flags) => chromium.launch({ executablePath: process.env.TEST_BROWSER, args: [...FLAGS, ...flags] });
 
 // Waits until `value` resolves to something true, and returns it; `what` says what did not come.
 async function eventually(what, value) {
@@ -22,12 +22,14 @@ async function eventually(what, value) {
 }
 
 class Window {
-  // options: those of a Playwright context, and `clock` for a page whose clock the test can put forward.
-  static async open(browser, url, { clock = false, ...options } = {}) {
+  // options: those of a Playwright context, `clock` for a page whose clock the test can put forward, and `prepare`, which
+  // gets the page before it is opened.
+  static async open(browser, url, { clock = false, prepare = async () => {}, ...options } = {}) {
     const context = await browser.newContext({ locale: 'en-GB', ...options });
     context.setDefaultTimeout(MS_MAX);
     const window = new Window(await context.newPage());
     if (clock) await window.page.clock.install();
+    await prepare(window.page);
     await window.page.goto(url);
     return window;
   }
