@@ -197,7 +197,7 @@ fn idle(options: &Options, room: &Room) -> io::Result<bool> {
     let config = room.client(false)?;
     for backend in &options.backends {
         for secure in [false, true] {
-            let target = room.server(backend, options.connections * 2)?;
+            let target = room.server(backend, options.connections + 1_000)?;
             let config = secure.then_some(&config);
             // What a server makes once is made.
             let mut held = (0..100).map(|_| websocket(&target, config)).collect::<io::Result<Vec<_>>>()?;
