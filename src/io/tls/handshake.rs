@@ -6,6 +6,7 @@ use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, UnbufferedStatus};
 use rustls::{Error, HandshakeKind, ProtocolVersion, ServerConfig};
 
+use super::keys::Ready;
 use super::record;
 use super::traffic::Traffic;
 use crate::rule::TlsFailure;
@@ -43,7 +44,7 @@ impl Handshake {
 
     /// Goes as far as `input` leads, from whose front it takes what it has used. What is to be sent goes behind what is in
     /// `out`, an alert included. Records behind the end of the handshake are left in `input`.
-    pub(super) fn step(mut self, input: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<Progress, Error> {
+    pub(super) fn step(mut self, input: &mut Vec<u8>, ready: &mut Ready, out: &mut Vec<u8>) -> Result<Progress, Error> {
         loop {
             let UnbufferedStatus { discard, state, .. } = self.connection.process_tls_records(&mut input[..self.shown]);
             let goes_on = match state {
@@ -70,7 +71,7 @@ impl Handshake {
             }
         }
         if !self.connection.is_handshaking() {
-            return self.finish();
+            return self.finish(ready);
         }
         if input.len() > INPUT_MAX {
             return Err(Error::General("a handshake that leads nowhere".to_owned()));
@@ -91,10 +92,10 @@ impl Handshake {
         true
     }
 
-    fn finish(self) -> Result<Progress, Error> {
+    fn finish(self, ready: &mut Ready) -> Result<Progress, Error> {
         let version = self.connection.protocol_version().ok_or(Error::HandshakeNotComplete)?;
         let resumed = self.connection.handshake_kind() == Some(HandshakeKind::Resumed);
-        Ok(Progress::Done(Done { traffic: Traffic::new(self.connection)?, version, resumed }))
+        Ok(Progress::Done(Done { traffic: Traffic::new(self.connection, ready)?, version, resumed }))
     }
 
     /// Takes the alert out that rustls has for the peer after an error. It is not asked for more than it has: it would look for
@@ -177,11 +178,11 @@ mod tests {
         ] {
             // All at once, and in two parts.
             for cut in [0, HALF.len()] {
-                let (mut bytes, mut out) = (input[..cut].to_vec(), Vec::new());
-                let mut step = Handshake::new(Arc::clone(&config)).unwrap().step(&mut bytes, &mut out);
+                let (mut bytes, mut out, mut ready) = (input[..cut].to_vec(), Vec::new(), Ready::default());
+                let mut step = Handshake::new(Arc::clone(&config)).unwrap().step(&mut bytes, &mut ready, &mut out);
                 if let Ok(Progress::Waits(handshake)) = step {
                     bytes.extend_from_slice(&input[cut..]);
-                    step = handshake.step(&mut bytes, &mut out);
+                    step = handshake.step(&mut bytes, &mut ready, &mut out);
                 }
                 assert!(step.is_err(), "{input:?}");
             }
@@ -197,9 +198,9 @@ mod tests {
         let builder = builder.with_safe_default_protocol_versions().unwrap().with_root_certificates(roots);
         let name = ServerName::try_from("localhost").unwrap();
         let mut client = ClientConnection::new(Arc::new(builder.with_no_client_auth()), name).unwrap();
-        let (mut input, mut out) = (Vec::new(), Vec::new());
+        let (mut input, mut out, mut ready) = (Vec::new(), Vec::new(), Ready::default());
         client.write_tls(&mut input).unwrap();
-        let step = Handshake::new(config).unwrap().step(&mut input, &mut out).unwrap();
+        let step = Handshake::new(config).unwrap().step(&mut input, &mut ready, &mut out).unwrap();
         let Progress::Waits(handshake) = step else { panic!("it ends with its first message") };
         let mut answer = &out[..];
         while !answer.is_empty() {
@@ -214,13 +215,13 @@ mod tests {
         while client.wants_write() {
             client.write_tls(&mut input).unwrap();
         }
-        let Progress::Done(Done { mut traffic, .. }) = handshake.step(&mut input, &mut out).unwrap() else {
+        let Progress::Done(Done { mut traffic, .. }) = handshake.step(&mut input, &mut ready, &mut out).unwrap() else {
             panic!("it is not at its end");
         };
-        let opened = traffic.open(&mut input, &mut out);
+        let opened = traffic.open(&mut ready, &mut input, &mut out);
         assert_eq!((opened.end, opened.consumed), (None, input.len()));
         assert_eq!(&input[opened.text], b"onetwo");
-        traffic.seal(b"three", &mut out).unwrap();
+        traffic.seal(&mut ready, b"three", &mut out).unwrap();
         let mut answer = &out[..];
         while !answer.is_empty() {
             client.read_tls(&mut answer).unwrap();

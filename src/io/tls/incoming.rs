@@ -7,6 +7,7 @@ use std::time::Instant;
 use rustls::ProtocolVersion;
 
 use super::handshake::{Done, Handshake, Progress, cause};
+use super::keys::Ready;
 use super::record::{self, Fault, HEADER};
 use super::session::{Session, Stage};
 use super::terms::Terms;
@@ -34,7 +35,7 @@ enum Failure {
 
 impl Session {
     /// Takes the handshake as far as it goes.
-    fn greet(&mut self, terms: &Terms, out: &mut Vec<u8>) -> Result<Progress, Failure> {
+    fn greet(&mut self, terms: &Terms, ready: &mut Ready, out: &mut Vec<u8>) -> Result<Progress, Failure> {
         let handshake = match mem::replace(&mut self.stage, Stage::Broken) {
             Stage::Greeting(Some(handshake)) => *handshake,
             _ if self.http && self.input.first().is_some_and(u8::is_ascii_uppercase) => return Err(Failure::PlainHttp),
@@ -43,7 +44,7 @@ impl Session {
                 Handshake::new(config.clone()).map_err(Failure::Tls)?
             }
         };
-        let progress = handshake.step(&mut self.input, out).map_err(Failure::Tls)?;
+        let progress = handshake.step(&mut self.input, ready, out).map_err(Failure::Tls)?;
         if self.input.is_empty() {
             self.input = Vec::new();
         }
@@ -89,7 +90,7 @@ impl<B: Backend> Tls<B> {
         let session = self.sessions.get_mut(id)?;
         let Stage::Open(traffic) = &mut session.stage else { return None };
         let bytes = self.inner.bytes(&lease);
-        let opened = traffic.open(bytes, self.batch.bytes());
+        let opened = traffic.open(&mut self.ready, bytes, self.batch.bytes());
         if opened.end.is_none() {
             keep(&mut session.input, &bytes[opened.consumed..]);
         }
@@ -130,7 +131,7 @@ impl<B: Backend> Tls<B> {
         let start = self.batch.bytes().len();
         let session = self.sessions.get_mut(id)?;
         let Stage::Open(traffic) = &mut session.stage else { return None };
-        let opened = traffic.open(&mut self.own, self.batch.bytes());
+        let opened = traffic.open(&mut self.ready, &mut self.own, self.batch.bytes());
         if opened.end.is_none() {
             keep(&mut session.input, &self.own[opened.consumed..]);
         }
@@ -147,7 +148,7 @@ impl<B: Backend> Tls<B> {
             end = Some(End::Fault(Fault::Flood));
         }
         if let (Some(End::Fault(fault)), Stage::Open(traffic)) = (end, &mut session.stage) {
-            traffic.seal_alert(fault, self.batch.bytes());
+            traffic.seal_alert(&mut self.ready, fault, self.batch.bytes());
         }
         // Behind our good-bye nothing is said, and behind that of the transport nothing can be.
         if session.has(Session::NOTIFIED) {
@@ -248,7 +249,7 @@ impl<B: Backend> Tls<B> {
             return None;
         }
         let mut out = Vec::new();
-        match session.greet(terms, &mut out) {
+        match session.greet(terms, &mut self.ready, &mut out) {
             Ok(Progress::Waits(handshake)) => {
                 session.stage = Stage::Greeting(Some(Box::new(handshake)));
                 self.give_own(id, &out);

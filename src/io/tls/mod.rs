@@ -20,6 +20,7 @@
 
 mod handshake;
 mod incoming;
+mod keys;
 mod outgoing;
 mod record;
 mod session;
@@ -33,6 +34,7 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use self::keys::Ready;
 use self::outgoing::Batch;
 use self::session::{Session, Stage, Table};
 pub use self::terms::{Current, Setup, Speaks, Terms};
@@ -51,6 +53,7 @@ pub struct Tls<B> {
     version: u64,
     metrics: Arc<ShardMetrics>,
     sessions: Table,
+    ready: Ready,
     /// Completions of our own. Each connection has at most three in here: `Writable`, `PeerClosed` or `Failed`.
     done: VecDeque<Completion>,
     shorts: VecDeque<Short>,
@@ -104,6 +107,7 @@ impl<B> Tls<B> {
             version: 0,
             metrics,
             sessions: Table::default(),
+            ready: Ready::default(),
             done: VecDeque::new(),
             shorts: VecDeque::new(),
             batch: Batch::default(),
@@ -387,7 +391,8 @@ impl<B: Backend> Backend for Tls<B> {
     }
 
     fn memory(&self) -> usize {
-        self.inner.memory() + self.sessions.memory() + self.batch.memory() + self.own.capacity()
+        let own = self.sessions.memory() + self.ready.memory() + self.batch.memory() + self.own.capacity();
+        self.inner.memory() + own
     }
 
     fn quieten(&mut self, id: ConnId) {

@@ -88,7 +88,7 @@ impl<B: Backend> Tls<B> {
         let slice = text.len().min(most);
         let start = self.batch.bytes.len();
         let Stage::Open(traffic) = &mut session.stage else { return };
-        if let Err(fault) = traffic.seal(&text[..slice], &mut self.batch.bytes) {
+        if let Err(fault) = traffic.seal(&mut self.ready, &text[..slice], &mut self.batch.bytes) {
             self.batch.bytes.truncate(start);
             tracing::debug!(%id, %fault, "sealing");
             return self.shorts.push_back(Short { tag, sent: Err(ErrorKind::BrokenPipe) });
@@ -150,7 +150,7 @@ impl<B: Backend> Tls<B> {
             && !session.has(Session::NOTIFIED | Session::DEAD)
             && let Stage::Open(traffic) = &mut session.stage
         {
-            traffic.seal_close(&mut self.batch.bytes);
+            traffic.seal_close(&mut self.ready, &mut self.batch.bytes);
             session.set(Session::NOTIFIED);
         }
         self.give(id, start, None);

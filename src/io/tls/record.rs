@@ -8,8 +8,10 @@
 
 use std::ops::Range;
 
-use ring::aead::{self, AES_128_GCM, AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use ring::aead::{Aad, NONCE_LEN, Nonce};
 use rustls::{ConnectionTrafficSecrets, ProtocolVersion};
+
+use super::keys::{Cipher, Key, Ready};
 
 /// Bytes of a record's header: type, version, length.
 pub(super) const HEADER: usize = 5;
@@ -97,38 +99,38 @@ enum Form {
     Tls12ChaCha,
 }
 
-/// One direction's key.
+/// One direction's key, and how far it has come.
 pub(super) struct Half {
-    key: LessSafeKey,
+    key: Key,
     iv: [u8; NONCE_LEN],
     sequence: u64,
     form: Form,
 }
 
+// What an idle connection keeps, twice.
+const _: () = assert!(size_of::<Half>() <= 72);
+
 impl Half {
     /// From what the handshake agreed on; `None` for a cipher that is not spoken here.
-    pub(super) fn new(version: ProtocolVersion, sequence: u64, secrets: &ConnectionTrafficSecrets) -> Option<Self> {
-        let (algorithm, key, iv): (&'static aead::Algorithm, _, _) = match secrets {
-            ConnectionTrafficSecrets::Aes128Gcm { key, iv } => (&AES_128_GCM, key, iv),
-            ConnectionTrafficSecrets::Aes256Gcm { key, iv } => (&AES_256_GCM, key, iv),
-            ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv } => (&CHACHA20_POLY1305, key, iv),
-            _ => return None,
-        };
+    pub(super) fn new(
+        version: ProtocolVersion,
+        sequence: u64,
+        secrets: &ConnectionTrafficSecrets,
+        ready: &mut Ready,
+    ) -> Option<Self> {
+        let (key, iv) = ready.key(secrets)?;
         let form = match version {
             ProtocolVersion::TLSv1_3 => Form::Tls13,
-            ProtocolVersion::TLSv1_2 if *algorithm == CHACHA20_POLY1305 => Form::Tls12ChaCha,
+            ProtocolVersion::TLSv1_2 if key.cipher() == Cipher::ChaCha20Poly1305 => Form::Tls12ChaCha,
             ProtocolVersion::TLSv1_2 => Form::Tls12Gcm,
             _ => return None,
         };
-        // Secrets hold as many bytes of key as their cipher takes, so the rest of the space that they are given is cut off.
-        let key = UnboundKey::new(algorithm, key.as_ref().get(..algorithm.key_len())?).ok()?;
-        let iv = <[u8; NONCE_LEN]>::try_from(iv.as_ref()).ok()?;
-        Some(Self { key: LessSafeKey::new(key), iv, sequence, form })
+        Some(Self { key, iv: <[u8; NONCE_LEN]>::try_from(iv).ok()?, sequence, form })
     }
 
     /// Whether it is time for a new key.
     pub(super) fn is_worn(&self) -> bool {
-        self.form == Form::Tls13 && self.sequence >= RECORDS_WORN && *self.key.algorithm() != CHACHA20_POLY1305
+        self.form == Form::Tls13 && self.sequence >= RECORDS_WORN && self.key.cipher() != Cipher::ChaCha20Poly1305
     }
 
     /// The number of the record at hand, over the key's own bytes (RFC 8446 section 5.3, and RFC 7905 section 2). In TLS 1.2
@@ -149,12 +151,12 @@ impl Half {
     }
 
     /// Seals one record of at most [`TEXT_MAX`] bytes behind what is in `out`.
-    pub(super) fn seal(&mut self, kind: u8, text: &[u8], out: &mut Vec<u8>) -> Result<(), Fault> {
+    pub(super) fn seal(&mut self, ready: &mut Ready, kind: u8, text: &[u8], out: &mut Vec<u8>) -> Result<(), Fault> {
         debug_assert!(text.len() <= TEXT_MAX);
-        if self.sequence >= RECORDS_MAX && *self.key.algorithm() != CHACHA20_POLY1305 {
+        if self.sequence >= RECORDS_MAX && self.key.cipher() != Cipher::ChaCha20Poly1305 {
             return Err(Fault::Spent);
         }
-        let (nonce, begin) = (self.nonce(), out.len());
+        let (key, nonce, begin) = (ready.of(&self.key)?, self.nonce(), out.len());
         let (before, behind, shown) = match self.form {
             Form::Tls13 => (0, 1, kind::DATA),
             Form::Tls12Gcm => (EXPLICIT, 0, kind),
@@ -169,10 +171,10 @@ impl Half {
         let nonce = Nonce::assume_unique_for_key(nonce);
         let tag = if self.form == Form::Tls13 {
             out.push(kind);
-            self.key.seal_in_place_separate_tag(nonce, Aad::from(header), &mut out[start..])
+            key.seal_in_place_separate_tag(nonce, Aad::from(header), &mut out[start..])
         } else {
             let bound = self.bound(kind, text.len());
-            self.key.seal_in_place_separate_tag(nonce, Aad::from(bound), &mut out[start..])
+            key.seal_in_place_separate_tag(nonce, Aad::from(bound), &mut out[start..])
         };
         let Ok(tag) = tag else {
             out.truncate(begin);
@@ -184,7 +186,7 @@ impl Half {
     }
 
     /// Opens one whole record in place. Returns what it holds and where in `record` that is.
-    pub(super) fn open(&mut self, record: &mut [u8]) -> Result<(u8, Range<usize>), Fault> {
+    pub(super) fn open(&mut self, ready: &mut Ready, record: &mut [u8]) -> Result<(u8, Range<usize>), Fault> {
         let (head, body) = record.split_first_chunk_mut::<HEADER>().ok_or(Fault::Malformed)?;
         let (header, shown) = (*head, head[0]);
         let (mut nonce, mut before) = (self.nonce(), 0);
@@ -194,14 +196,14 @@ impl Half {
         }
         let sealed = &mut body[before..];
         let text = sealed.len().checked_sub(TAG).ok_or(Fault::BadMac)?;
-        let nonce = Nonce::assume_unique_for_key(nonce);
+        let (key, nonce) = (ready.of(&self.key)?, Nonce::assume_unique_for_key(nonce));
         let opened = if self.form == Form::Tls13 {
             if shown != kind::DATA {
                 return Err(Fault::Unexpected);
             }
-            self.key.open_in_place(nonce, Aad::from(header), sealed)
+            key.open_in_place(nonce, Aad::from(header), sealed)
         } else {
-            self.key.open_in_place(nonce, Aad::from(self.bound(shown, text)), sealed)
+            key.open_in_place(nonce, Aad::from(self.bound(shown, text)), sealed)
         };
         let opened = &*opened.map_err(|_| Fault::BadMac)?;
         self.sequence = self.sequence.checked_add(1).ok_or(Fault::Spent)?;
@@ -231,9 +233,11 @@ mod tests {
 
     type Secrets = fn(AeadKey, Iv) -> ConnectionTrafficSecrets;
 
-    fn halves(version: ProtocolVersion, secrets: Secrets) -> (Half, Half) {
+    fn halves(version: ProtocolVersion, secrets: Secrets) -> (Half, Half, Ready) {
         let secrets = || secrets(AeadKey::from([7; 32]), Iv::new([9; NONCE_LEN]));
-        (Half::new(version, 3, &secrets()).unwrap(), Half::new(version, 3, &secrets()).unwrap())
+        let mut ready = Ready::default();
+        let mut half = || Half::new(version, 3, &secrets(), &mut ready).unwrap();
+        (half(), half(), ready)
     }
 
     const FORMS: [(ProtocolVersion, Secrets); 4] = [
@@ -246,14 +250,14 @@ mod tests {
     #[test]
     fn what_is_sealed_opens_in_its_place() {
         for (version, secrets) in FORMS {
-            let (mut sealer, mut opener) = halves(version, secrets);
+            let (mut sealer, mut opener, mut ready) = halves(version, secrets);
             for text in [&b"first"[..], b"", &[42; TEXT_MAX]] {
                 let mut out = b"before".to_vec();
-                sealer.seal(kind::DATA, text, &mut out).unwrap();
+                sealer.seal(&mut ready, kind::DATA, text, &mut out).unwrap();
                 let record = &mut out[6..];
                 assert!(record.len() <= text.len() + OVERHEAD_MAX);
                 assert_eq!(length(record), Ok(Some(record.len())));
-                let (found, place) = opener.open(record).unwrap();
+                let (found, place) = opener.open(&mut ready, record).unwrap();
                 assert_eq!((found, &record[place]), (kind::DATA, text));
             }
         }
@@ -262,25 +266,48 @@ mod tests {
     #[test]
     fn a_record_opens_once_in_its_order_and_unchanged() {
         for (version, secrets) in FORMS {
-            let (mut sealer, mut opener) = halves(version, secrets);
+            let (mut sealer, mut opener, mut ready) = halves(version, secrets);
             let (mut first, mut second) = (Vec::new(), Vec::new());
-            sealer.seal(kind::DATA, b"first", &mut first).unwrap();
-            sealer.seal(kind::ALERT, &[1, 0], &mut second).unwrap();
+            sealer.seal(&mut ready, kind::DATA, b"first", &mut first).unwrap();
+            sealer.seal(&mut ready, kind::ALERT, &[1, 0], &mut second).unwrap();
             for byte in 1..first.len() {
                 let mut changed = first.clone();
                 changed[byte] ^= 1;
                 // The version and the length of TLS 1.2 headers are bound by value, not by their bytes.
-                let open = opener.open(&mut changed);
+                let open = opener.open(&mut ready, &mut changed);
                 if open.is_ok() {
                     assert!(version == ProtocolVersion::TLSv1_2 && byte < HEADER, "{byte} was changed, and it opens");
-                    (_, opener) = halves(version, secrets);
+                    opener = halves(version, secrets).1;
                 }
             }
-            assert_eq!(opener.open(&mut second.clone()), Err(Fault::BadMac), "a record is missing");
-            opener.open(&mut first.clone()).unwrap();
-            assert_eq!(opener.open(&mut first), Err(Fault::BadMac), "it comes again");
-            assert_eq!(opener.open(&mut second).unwrap().0, kind::ALERT);
+            assert_eq!(opener.open(&mut ready, &mut second.clone()), Err(Fault::BadMac), "a record is missing");
+            opener.open(&mut ready, &mut first.clone()).unwrap();
+            assert_eq!(opener.open(&mut ready, &mut first), Err(Fault::BadMac), "it comes again");
+            assert_eq!(opener.open(&mut ready, &mut second).unwrap().0, kind::ALERT);
         }
+    }
+
+    #[test]
+    fn keys_that_are_in_each_others_way_are_made_ready_again() {
+        let (version, secrets) = FORMS[0];
+        let mut ready = Ready::default();
+        let mut pair = || {
+            let secrets = secrets(AeadKey::from([7; 32]), Iv::new([9; NONCE_LEN]));
+            let mut half = || Half::new(version, 0, &secrets, &mut ready).unwrap();
+            (half(), half())
+        };
+        let mut pairs: Vec<_> = (0..2_000).map(|_| pair()).collect();
+        let empty = ready.memory();
+        for _ in 0..2 {
+            for (number, (sealer, opener)) in pairs.iter_mut().enumerate() {
+                let (mut out, text) = (Vec::new(), number.to_be_bytes());
+                sealer.seal(&mut ready, kind::DATA, &text, &mut out).unwrap();
+                let (_, place) = opener.open(&mut ready, &mut out).unwrap();
+                assert_eq!(out[place], text);
+            }
+        }
+        assert_eq!(empty, 0, "a server without TLS has none of it");
+        assert!(ready.memory() < 640 * 1024, "{}", ready.memory());
     }
 
     #[test]
@@ -289,10 +316,10 @@ mod tests {
         assert_eq!(length(b"GET / HTTP/1.1"), Err(Fault::Malformed));
         assert_eq!(length(&[23, 3, 3, 0xff, 0xff]), Err(Fault::TooLong));
         assert_eq!(length(&[22, 3, 1, 0, 5]), Ok(Some(10)));
-        let (_, mut opener) = halves(ProtocolVersion::TLSv1_3, FORMS[0].1);
-        assert_eq!(opener.open(&mut [23, 3, 3, 0, 1, 0]), Err(Fault::BadMac));
+        let (_, mut opener, mut ready) = halves(ProtocolVersion::TLSv1_3, FORMS[0].1);
+        assert_eq!(opener.open(&mut ready, &mut [23, 3, 3, 0, 1, 0]), Err(Fault::BadMac));
         assert_eq!(
-            opener.open(&mut [21, 3, 3, 0, 16, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
+            opener.open(&mut ready, &mut [21, 3, 3, 0, 16, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
             Err(Fault::Unexpected)
         );
     }
@@ -302,26 +329,27 @@ mod tests {
         for (len, expected) in
             [(TEXT_MAX + 1, Ok((kind::DATA, HEADER..HEADER + 1))), (TEXT_MAX + 2, Err(Fault::TooLong))]
         {
-            let (sealer, mut opener) = halves(ProtocolVersion::TLSv1_3, FORMS[0].1);
+            let (sealer, mut opener, mut ready) = halves(ProtocolVersion::TLSv1_3, FORMS[0].1);
             let mut sealed = vec![0; len];
             sealed[..2].copy_from_slice(&[b'x', kind::DATA]);
             let [.., high, low] = (len + TAG).to_be_bytes();
             let header = [kind::DATA, 3, 3, high, low];
             let nonce = Nonce::assume_unique_for_key(sealer.nonce());
-            let tag = sealer.key.seal_in_place_separate_tag(nonce, Aad::from(header), &mut sealed).unwrap();
+            let key = ready.of(&sealer.key).unwrap();
+            let tag = key.seal_in_place_separate_tag(nonce, Aad::from(header), &mut sealed).unwrap();
             let mut record = [&header[..], &sealed, tag.as_ref()].concat();
-            assert_eq!(opener.open(&mut record), expected);
+            assert_eq!(opener.open(&mut ready, &mut record), expected);
         }
     }
 
     #[test]
     fn a_key_is_not_used_beyond_its_bound() {
-        let (mut sealer, _) = halves(ProtocolVersion::TLSv1_2, FORMS[2].1);
+        let (mut sealer, _, mut ready) = halves(ProtocolVersion::TLSv1_2, FORMS[2].1);
         sealer.sequence = RECORDS_MAX;
         let mut out = Vec::new();
-        assert_eq!(sealer.seal(kind::DATA, b"x", &mut out), Err(Fault::Spent));
+        assert_eq!(sealer.seal(&mut ready, kind::DATA, b"x", &mut out), Err(Fault::Spent));
         assert!(out.is_empty());
-        let (mut sealer, _) = halves(ProtocolVersion::TLSv1_3, FORMS[0].1);
+        let (mut sealer, ..) = halves(ProtocolVersion::TLSv1_3, FORMS[0].1);
         assert!(!sealer.is_worn());
         sealer.sequence = RECORDS_WORN;
         assert!(sealer.is_worn());

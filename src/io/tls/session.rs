@@ -33,7 +33,7 @@ pub(super) struct Session {
     pub(super) pending: Vec<u8>,
 }
 
-// Beside it an idle connection has its keys: two of 544 bytes with ring, and what makes new ones.
+// Beside it an idle connection has its keys, two of 72 bytes, and what makes new ones.
 const _: () = assert!(size_of::<Session>() <= 96);
 
 impl Session {

@@ -6,6 +6,7 @@ use rustls::ProtocolVersion;
 use rustls::kernel::KernelConnection;
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 
+use super::keys::Ready;
 use super::record::{self, Fault, Half, TEXT_MAX, kind};
 
 /// Records in a row that bring no data. Nobody needs more than a few.
@@ -52,52 +53,52 @@ pub(super) struct Traffic {
 
 impl Traffic {
     /// Takes the keys of a finished handshake.
-    pub(super) fn new(handshake: UnbufferedServerConnection) -> Result<Self, rustls::Error> {
+    pub(super) fn new(handshake: UnbufferedServerConnection, ready: &mut Ready) -> Result<Self, rustls::Error> {
         let unknown = || rustls::Error::General("a cipher that is not spoken here".to_owned());
         let (secrets, renewal) = handshake.dangerous_into_kernel_connection()?;
         let version = renewal.protocol_version();
-        let half = |(sequence, secrets)| Half::new(version, sequence, &secrets).ok_or_else(unknown);
+        let mut half = |(sequence, secrets)| Half::new(version, sequence, &secrets, ready).ok_or_else(unknown);
         let (seal, open) = (half(secrets.tx)?, half(secrets.rx)?);
         let renewal = (version == ProtocolVersion::TLSv1_3).then(|| Box::new(renewal));
         Ok(Self { seal, open, renewal, barren: 0 })
     }
 
     /// Seals data behind what is in `out`.
-    pub(super) fn seal(&mut self, text: &[u8], out: &mut Vec<u8>) -> Result<(), Fault> {
+    pub(super) fn seal(&mut self, ready: &mut Ready, text: &[u8], out: &mut Vec<u8>) -> Result<(), Fault> {
         for text in text.chunks(TEXT_MAX) {
             if self.seal.is_worn() {
-                self.renew_sealing(out)?;
+                self.renew_sealing(ready, out)?;
             }
-            self.seal.seal(kind::DATA, text, out)?;
+            self.seal.seal(ready, kind::DATA, text, out)?;
         }
         Ok(())
     }
 
     /// Seals the good-bye.
-    pub(super) fn seal_close(&mut self, out: &mut Vec<u8>) {
+    pub(super) fn seal_close(&mut self, ready: &mut Ready, out: &mut Vec<u8>) {
         // A key that is spent says nothing any more.
-        let _ = self.seal.seal(kind::ALERT, &[WARNING, CLOSE_NOTIFY], out);
+        let _ = self.seal.seal(ready, kind::ALERT, &[WARNING, CLOSE_NOTIFY], out);
     }
 
     /// Seals what tells the peer what is wrong.
-    pub(super) fn seal_alert(&mut self, fault: Fault, out: &mut Vec<u8>) {
-        let _ = self.seal.seal(kind::ALERT, &[FATAL, fault.alert()], out);
+    pub(super) fn seal_alert(&mut self, ready: &mut Ready, fault: Fault, out: &mut Vec<u8>) {
+        let _ = self.seal.seal(ready, kind::ALERT, &[FATAL, fault.alert()], out);
     }
 
     /// Opens all whole records at the beginning of `bytes` in place, and moves their text together. What has to be answered
     /// is sealed behind what is in `out`.
-    pub(super) fn open(&mut self, bytes: &mut [u8], out: &mut Vec<u8>) -> Opened {
+    pub(super) fn open(&mut self, ready: &mut Ready, bytes: &mut [u8], out: &mut Vec<u8>) -> Opened {
         let mut opened = Opened { text: 0..0, consumed: 0, end: None };
         while opened.end.is_none() {
             let at = opened.consumed;
             match record::length(&bytes[at..]) {
                 Ok(Some(len)) if len <= bytes.len() - at => {
                     opened.consumed += len;
-                    match self.open.open(&mut bytes[at..at + len]) {
+                    match self.open.open(ready, &mut bytes[at..at + len]) {
                         Ok((kind::DATA, place)) => {
                             self.data(bytes, at + place.start..at + place.end, &mut opened);
                         }
-                        Ok((kind, place)) => opened.end = self.control(kind, &bytes[at..][place], out),
+                        Ok((kind, place)) => opened.end = self.control(ready, kind, &bytes[at..][place], out),
                         Err(fault) => opened.end = Some(End::Fault(fault)),
                     }
                 }
@@ -130,7 +131,7 @@ impl Traffic {
     }
 
     /// A record that is no data.
-    fn control(&mut self, kind: u8, text: &[u8], out: &mut Vec<u8>) -> Option<End> {
+    fn control(&mut self, ready: &mut Ready, kind: u8, text: &[u8], out: &mut Vec<u8>) -> Option<End> {
         match (kind, text) {
             (kind::ALERT, &[_, CLOSE_NOTIFY]) => Some(End::CloseNotify),
             // In TLS 1.3 every other alert is fatal, whatever it says of itself (RFC 8446 section 6).
@@ -138,13 +139,14 @@ impl Traffic {
             (kind::ALERT, &[WARNING, _]) if self.renewal.is_none() => self.barren(),
             (kind::ALERT, &[_, alert]) => Some(End::Alert(alert)),
             (kind::HANDSHAKE, &[24, 0, 0, 1, asks @ 0..=1]) if self.renewal.is_some() => {
-                let renewed =
-                    self.renew_opening().and_then(|()| if asks == 1 { self.renew_sealing(out) } else { Ok(()) });
+                let renewed = self
+                    .renew_opening(ready)
+                    .and_then(|()| if asks == 1 { self.renew_sealing(ready, out) } else { Ok(()) });
                 renewed.map_or_else(|fault| Some(End::Fault(fault)), |()| self.barren())
             }
             // Another handshake on this connection (RFC 5746 tells how it went wrong) is declined, not started.
             (kind::HANDSHAKE, &[CLIENT_HELLO, ..]) if self.renewal.is_none() => {
-                let _ = self.seal.seal(kind::ALERT, &[WARNING, NO_RENEGOTIATION], out);
+                let _ = self.seal.seal(ready, kind::ALERT, &[WARNING, NO_RENEGOTIATION], out);
                 self.barren()
             }
             (kind::ALERT, _) => Some(End::Fault(Fault::Malformed)),
@@ -152,20 +154,20 @@ impl Traffic {
         }
     }
 
-    fn renew_opening(&mut self) -> Result<(), Fault> {
+    fn renew_opening(&mut self, ready: &mut Ready) -> Result<(), Fault> {
         let renewal = self.renewal.as_mut().ok_or(Fault::Unexpected)?;
         let (sequence, secrets) = renewal.update_rx_secret().map_err(|_| Fault::Spent)?;
-        self.open = Half::new(ProtocolVersion::TLSv1_3, sequence, &secrets).ok_or(Fault::Spent)?;
+        self.open = Half::new(ProtocolVersion::TLSv1_3, sequence, &secrets, ready).ok_or(Fault::Spent)?;
         Ok(())
     }
 
     /// Says that another key follows, under the old one, and takes it.
-    fn renew_sealing(&mut self, out: &mut Vec<u8>) -> Result<(), Fault> {
+    fn renew_sealing(&mut self, ready: &mut Ready, out: &mut Vec<u8>) -> Result<(), Fault> {
         let renewal = self.renewal.as_mut().ok_or(Fault::Spent)?;
         let [a, b, c, d] = KEY_UPDATE;
-        self.seal.seal(kind::HANDSHAKE, &[a, b, c, d, 0], out)?;
+        self.seal.seal(ready, kind::HANDSHAKE, &[a, b, c, d, 0], out)?;
         let (sequence, secrets) = renewal.update_tx_secret().map_err(|_| Fault::Spent)?;
-        self.seal = Half::new(ProtocolVersion::TLSv1_3, sequence, &secrets).ok_or(Fault::Spent)?;
+        self.seal = Half::new(ProtocolVersion::TLSv1_3, sequence, &secrets, ready).ok_or(Fault::Spent)?;
         Ok(())
     }
 }
