@@ -60,7 +60,7 @@ fn bad_arguments_are_refused_in_one_line() {
         (&["serve", "--listen", "http://127.0.0.1:0\n\x1b[31m"], "is not a port"),
         (&["check-config"], "see `holdline check-config --help`"),
         (&["chat", "lobby"], "not a URL, lobby: write ws://"),
-        (&["chat", "wss://127.0.0.1:1"], "wss is not there yet"),
+        (&["chat", "tls://127.0.0.1"], "a tcp URL needs a port"),
         (
             &["chat", "grpc://127.0.0.1:1/chat/lobby"],
             "write ws://HOST:PORT/chat/ROOM, or grpc://HOST:PORT/topics/chat/ROOM",

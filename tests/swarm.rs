@@ -10,7 +10,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use holdline::swarm::live::{Live, Phase};
-use holdline::swarm::plan::{App, Broadcast, Churn, Echo, Idle, Plan, Protocol, Rate, Scenario, Share, Target, Via};
+use holdline::swarm::plan::{
+    App, Broadcast, Churn, Echo, Idle, Plan, Protocol, Rate, Scenario, Share, Target, Trust, Via,
+};
 use holdline::swarm::report::Report;
 use program::{Program, holdline};
 
@@ -43,6 +45,7 @@ impl Server {
         let is_http = protocol.greets();
         Target {
             protocol,
+            tls: false,
             address,
             host: address.to_string(),
             path: if is_http { path.to_owned() } else { String::new() },
@@ -54,6 +57,7 @@ impl Server {
     fn plan(&self, target: Target, scenario: Scenario) -> Plan {
         Plan {
             target,
+            trust: Trust::default(),
             via: Via::Loopback,
             connections: 300,
             rate: None,

@@ -74,7 +74,12 @@ fn bad_flags_are_refused_in_one_line() {
         (&[], "`holdline swarm` does not say what to do, on the command line: see `holdline swarm --help`"),
         (&["idel", "--target", ECHO], "'idle'"),
         (&["idle", "--target", "here"], "target is \"here\", not a URL, flag --target: write ws://HOST:PORT/echo"),
-        (&["idle", "--target", "https://127.0.0.1:1/echo"], "swarm does not speak yet, flag --target: load a ws://"),
+        (&["idle", "--target", "https://127.0.0.1:1/echo"], "over SSE a client only hears"),
+        (
+            &["idle", "--target", "wss://127.0.0.1:1/echo", "--ca", "/none"],
+            "/none, flag --ca: name a file of CA certificates",
+        ),
+        (&["idle", "--target", ECHO, "--ca", "a", "--insecure"], "--insecure"),
         (&["idle", "--target", "ws://127.0.0.1:1/chat/a"], "flag --target: write /topics/chat/a"),
         (&["idle", "--target", ECHO, "--connections", "0"], "connections is 0, below 1, flag --connections: write"),
         (&["idle", "--target", ECHO, "--connections", "-5"], "connections is \"-5\", flag --connections"),

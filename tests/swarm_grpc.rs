@@ -10,7 +10,9 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use holdline::swarm::live::Live;
-use holdline::swarm::plan::{App, Broadcast, Churn, Echo, Idle, Plan, Protocol, Rate, Scenario, Share, Target, Via};
+use holdline::swarm::plan::{
+    App, Broadcast, Churn, Echo, Idle, Plan, Protocol, Rate, Scenario, Share, Target, Trust, Via,
+};
 use holdline::swarm::report::Report;
 use program::{Program, holdline};
 
@@ -29,7 +31,8 @@ impl Server {
         let path = if app == App::Echo { "/echo" } else { "/topics/all" }.to_owned();
         let host = address.to_string();
         Plan {
-            target: Target { protocol: Protocol::Grpc, address, host, path, first_frame: None, app },
+            target: Target { protocol: Protocol::Grpc, tls: false, address, host, path, first_frame: None, app },
+            trust: Trust::default(),
             via: Via::Loopback,
             connections: 200,
             rate: None,

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use events::{Behaviour, Events};
 use holdline::swarm::live::Live;
-use holdline::swarm::plan::{App, Broadcast, Churn, Idle, Plan, Protocol, Rate, Scenario, Share, Target, Via};
+use holdline::swarm::plan::{App, Broadcast, Churn, Idle, Plan, Protocol, Rate, Scenario, Share, Target, Trust, Via};
 use holdline::swarm::report::Report;
 use program::holdline;
 use serde_json::Value;
@@ -21,7 +21,8 @@ fn plan(server: &Events, scenario: Scenario) -> Plan {
     let (address, host) = (server.address, server.address.to_string());
     let path = "/topics/t".to_owned();
     Plan {
-        target: Target { protocol: Protocol::Sse, address, host, path, first_frame: None, app: App::Topic },
+        target: Target { protocol: Protocol::Sse, tls: false, address, host, path, first_frame: None, app: App::Topic },
+        trust: Trust::default(),
         via: Via::Loopback,
         connections: 60,
         rate: Some(Rate::new(2000.0)),

@@ -12,6 +12,7 @@ mod panics;
 mod serve;
 mod setup;
 mod swarm;
+mod trust;
 mod upgrade;
 
 use std::ffi::OsString;

@@ -37,6 +37,8 @@ pub(super) enum Reason {
     Places,
     /// More waits to be sent than a connection may hold back.
     Stuck,
+    /// No agreement on keys, or a certificate that is not taken.
+    Tls,
     /// Something else that the kernel said.
     Other,
 }
@@ -58,9 +60,10 @@ impl Reason {
         Self::Descriptors,
         Self::Places,
         Self::Stuck,
+        Self::Tls,
         Self::Other,
     ];
-    pub(super) const COUNT: usize = 15;
+    pub(super) const COUNT: usize = 16;
 
     pub(super) fn of(kind: ErrorKind) -> Self {
         match kind {
@@ -71,6 +74,8 @@ impl Reason {
             ErrorKind::AddrNotAvailable | ErrorKind::AddrInUse => Self::Ports,
             ErrorKind::OutOfMemory | ErrorKind::StorageFull => Self::Memory,
             ErrorKind::QuotaExceeded => Self::Descriptors,
+            // The kernel has no such error: it is what TLS makes of what came.
+            ErrorKind::InvalidData => Self::Tls,
             _ => Self::Other,
         }
     }
@@ -92,6 +97,7 @@ impl Reason {
             Self::Descriptors => "descriptors",
             Self::Places => "places",
             Self::Stuck => "stuck",
+            Self::Tls => "tls",
             Self::Other => "other",
         }
     }
@@ -109,6 +115,7 @@ impl Reason {
             Self::Descriptors => "no descriptors",
             Self::Places => "no place for another guest",
             Self::Stuck => "server does not read",
+            Self::Tls => "TLS failed",
             _ => self.name(),
         }
     }
@@ -145,6 +152,7 @@ impl Reason {
             Self::Descriptors => "the lack of descriptors for another connection",
             Self::Places => "the lack of a place for another guest",
             Self::Stuck => "a server that does not read what it is sent",
+            Self::Tls => "a server whose TLS or certificate is not taken",
             Self::Other => "the kernel, which opens no more connections,",
         }
     }
@@ -169,6 +177,9 @@ impl Reason {
             Self::Descriptors => "raise ulimit -n",
             Self::Places => "lower --churn or --lifetime: the guests before it had not gone yet",
             Self::Stuck => "give the server more CPU, or send less",
+            Self::Tls => {
+                "name the authority of its certificate with --ca, or take any with --insecure; check that the port speaks TLS"
+            }
             Self::Other => "ask for fewer --connections, and see dmesg",
         }
     }

@@ -40,6 +40,7 @@ mod worker;
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher};
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -50,12 +51,13 @@ use self::live::{Live, Phase};
 use self::network::Network;
 use self::part::{Actor, Order};
 use self::peer::Client;
-use self::plan::{MESSAGE_BYTES_MIN, Plan, Scenario, Target};
+use self::plan::{MESSAGE_BYTES_MIN, Plan, Protocol, Scenario, Target};
 use self::report::{Connect, Report, Server};
 use self::stage::{Stage, share};
 use self::tally::Count;
 use self::worker::{Desk, Harvest, Worker};
-use crate::io::{tun, uring};
+use crate::io::tls::{Asks, Tls};
+use crate::io::{Dial, tun, uring};
 use crate::time::SystemClock;
 
 /// Handshakes in flight over all threads: half of what an accept backlog of 4,096 takes.
@@ -80,6 +82,9 @@ pub enum RunError {
     /// No thread.
     #[error("no thread for the swarm: {0}: raise ulimit -u")]
     Thread(#[source] io::Error),
+    /// No terms for TLS.
+    #[error("no TLS: {0}, when the swarm was set up: please report it")]
+    Tls(#[from] rustls::Error),
     /// A fault of ours.
     #[error("internal error in thread {0} of the swarm: please report it")]
     Panic(usize),
@@ -101,7 +106,7 @@ pub fn run(plan: &Plan, live: &Live, stop: &AtomicBool) -> Result<Report, RunErr
         let mut crew = Vec::with_capacity(desks.len());
         let number = random();
         for (index, desk) in desks.iter().enumerate() {
-            let worker = Worker { manner: manner(plan, index), desk, counts: live.thread(index), clock, stop };
+            let worker = Worker { manner: manner(plan, index)?, desk, counts: live.thread(index), clock, stop };
             let work = move || start(plan, network, index, worker, number);
             let thread = thread::Builder::new().name(format!("swarm-{index}"));
             crew.push(thread.spawn_scoped(scope, work).map_err(RunError::Thread)?);
@@ -155,27 +160,50 @@ fn start(plan: &Plan, network: &Network, index: usize, worker: Worker<'_>, run: 
     let _over = Over(&worker.desk.is_over);
     let actor = Actor::new(run, plan.message_bytes().max(MESSAGE_BYTES_MIN));
     let places = worker.manner.places;
+    let asks: Vec<Asks> = worker.manner.routes.iter().filter_map(|route| route.asks.clone()).collect();
     let result = match network {
-        Network::Loopback => worker.run(network::rings(places, index)?, actor),
-        Network::Tun { namespace, path, .. } => worker.run(network::device(namespace, path, places)?, actor),
+        Network::Loopback => over(asks, network::rings(places, index)?, worker, actor),
+        Network::Tun { namespace, path, .. } => over(asks, network::device(namespace, path, places)?, worker, actor),
     };
     result.map_err(|error| RunError::Io(error, index))
 }
 
-/// How the connections of one thread behave.
-fn manner(plan: &Plan, index: usize) -> Manner {
-    let threads = plan.threads;
-    let route = |target: &Target| {
-        let client = Client::new(target, random_bytes(), plan.message_bytes_max());
-        Route { client, address: target.address, greets: target.protocol.greets() }
+/// Works over TLS where anybody is asked for it.
+fn over<B: Dial>(asks: Vec<Asks>, backend: B, worker: Worker<'_>, actor: Actor) -> io::Result<Harvest> {
+    if asks.is_empty() {
+        return worker.run(backend, actor);
+    }
+    worker.run(Tls::calls(backend, asks, Arc::default()), actor)
+}
+
+/// Where the connections to a target go.
+fn route(plan: &Plan, target: &Target) -> Result<Route, rustls::Error> {
+    let client = Client::new(target, random_bytes(), plan.message_bytes_max());
+    let asks = target.tls.then(|| asks(plan, target, client.hello())).transpose()?;
+    Ok(Route { client, address: target.address, greets: target.protocol.greets(), asks })
+}
+
+/// How a target is asked for TLS.
+fn asks(plan: &Plan, target: &Target, hello: &Arc<[u8]>) -> Result<Asks, rustls::Error> {
+    let protocols: &[&str] = match target.protocol {
+        Protocol::WebSocket | Protocol::Sse => &["http/1.1"],
+        Protocol::Grpc => &["h2"],
+        Protocol::Line | Protocol::Length => &[],
     };
-    let (main, echo) = (route(&plan.target), route(plan.echo_target()));
+    let name = target.server_name().ok_or_else(|| rustls::Error::General("a host that has no name".to_owned()))?;
+    Ok(Asks { address: target.address, hello: Arc::clone(hello), config: plan.trust.config(protocols)?, name })
+}
+
+/// How the connections of one thread behave.
+fn manner(plan: &Plan, index: usize) -> Result<Manner, rustls::Error> {
+    let threads = plan.threads;
+    let (main, echo) = (route(plan, &plan.target)?, route(plan, plan.echo_target())?);
     let publisher = plan.target.publisher();
     let (publish, publishers) = match &publisher {
-        Some(target) => (route(target), Role::Publisher),
+        Some(target) => (route(plan, target)?, Role::Publisher),
         None => (main.clone(), Role::Holder),
     };
-    Manner {
+    Ok(Manner {
         // By role: holders, echo clients, guests, the publisher.
         routes: [main.clone(), echo, main, publish],
         publishers,
@@ -189,7 +217,7 @@ fn manner(plan: &Plan, index: usize) -> Manner {
         timeout: plan.connect_timeout,
         // A message may wait whole while another one is under way.
         backlog_bytes_max: BACKLOG_BYTES_MAX + 2 * plan.message_bytes(),
-    }
+    })
 }
 
 /// What a scenario measured, to be put together with what the threads found.

@@ -7,12 +7,15 @@ use std::time::Duration;
 
 pub use super::target::{App, Protocol, Target};
 use crate::config::{Wrong, quote};
+pub use crate::io::tls::Trust;
 
 /// A whole run.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// Whom to load.
     pub target: Target,
+    /// Whose certificates are taken where the target is spoken to over TLS.
+    pub trust: Trust,
     /// How to get there.
     pub via: Via,
     /// Connections to open; at least 1.

@@ -428,7 +428,7 @@ pub(super) const fn share(count: usize, threads: usize, index: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::swarm::plan::{Idle, Protocol, Rate, Scenario, Target, Via};
+    use crate::swarm::plan::{Idle, Protocol, Rate, Scenario, Target, Trust, Via};
 
     #[test]
     fn a_slow_rate_is_not_a_slow_server() {
@@ -436,12 +436,14 @@ mod tests {
         let plan = Plan {
             target: Target {
                 protocol: Protocol::Line,
+                tls: false,
                 address: std::net::SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, 1),
                 host: String::new(),
                 path: String::new(),
                 first_frame: None,
                 app: App::Echo,
             },
+            trust: Trust::default(),
             via: Via::Loopback,
             connections: 3,
             rate: Some(Rate::new(0.01)),

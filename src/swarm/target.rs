@@ -4,6 +4,8 @@ use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 
+use rustls::pki_types::ServerName;
+
 use crate::codec::http1::uri;
 use crate::config::{self, Framing, Transport, Wrong, quote};
 
@@ -12,6 +14,8 @@ use crate::config::{self, Framing, Transport, Wrong, quote};
 pub struct Target {
     /// What is spoken.
     pub protocol: Protocol,
+    /// Inside of TLS.
+    pub tls: bool,
     /// Where.
     pub address: SocketAddrV4,
     /// `HOST:PORT` as the URL has it, for the `Host` field.
@@ -92,7 +96,8 @@ const STREAM_PARAMETERS: [&str; 7] = ["echo", "format", "group", "history", "sin
 impl Target {
     /// Reads `ws://HOST:PORT/PATH?QUERY`, `http://HOST:PORT/PATH?QUERY` for SSE (`sse://` is the same),
     /// `grpc://HOST:PORT/echo`, `grpc://HOST:PORT/topics/NAME` or
-    /// `tcp://HOST:PORT?framing=line|length&app=echo|topic&topic=NAME`. `app` overrules what a path says.
+    /// `tcp://HOST:PORT?framing=line|length&app=echo|topic&topic=NAME`; over TLS they begin with `wss`, `https`, `grpcs` and
+    /// `tls`. `app` overrules what a path says.
     ///
     /// # Errors
     /// What is wrong, and how to mend it.
@@ -105,27 +110,35 @@ impl Target {
             url.split_once("://").ok_or_else(|| Wrong::new(format!("is {}, not a URL", quote(url)), MEND))?;
         let rest = rest.split('#').next().unwrap_or(rest);
         let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
-        match scheme {
-            "ws" => Self::http(Protocol::WebSocket, authority, path, app, resolve),
-            "http" | "sse" => {
+        let tls = matches!(scheme, "wss" | "https" | "grpcs" | "tls");
+        let target = match scheme {
+            "ws" | "wss" => Self::http((Protocol::WebSocket, tls), authority, path, app, resolve),
+            "http" | "sse" | "https" => {
                 only_hears(path, app)?;
-                Self::http(Protocol::Sse, authority, path, app, resolve)
+                Self::http((Protocol::Sse, tls), authority, path, app, resolve)
             }
-            "grpc" => {
+            "grpc" | "grpcs" => {
                 callable(path, app)?;
-                Self::http(Protocol::Grpc, authority, path, None, resolve)
+                Self::http((Protocol::Grpc, tls), authority, path, None, resolve)
             }
-            "tcp" => Self::tcp(authority, path, app, resolve),
-            "wss" | "https" | "grpcs" | "tls" => {
-                let mend = "load a ws://, http://, grpc:// or tcp:// listener of the same server";
-                Err(Wrong::new(format!("is {scheme}://, which swarm does not speak yet"), mend))
-            }
+            "tcp" | "tls" => Self::tcp(authority, path, app, resolve).map(|target| Self { tls, ..target }),
             _ => Err(Wrong::new(format!("has the unknown scheme {}", quote(scheme)), MEND)),
+        }?;
+        if tls && target.server_name().is_none() {
+            let what = format!("has the host {}, which no certificate can be for", quote(&target.host));
+            return Err(Wrong::new(what, "write a name of DNS or an address"));
         }
+        Ok(target)
+    }
+
+    /// Whose certificate the server has to show over TLS.
+    pub(super) fn server_name(&self) -> Option<ServerName<'static>> {
+        let (host, _) = uri::split_authority(&self.host)?;
+        ServerName::try_from(host.to_owned()).ok()
     }
 
     fn http(
-        protocol: Protocol,
+        (protocol, tls): (Protocol, bool),
         authority: &str,
         path: &str,
         app: Option<App>,
@@ -140,7 +153,8 @@ impl Target {
         };
         Ok(Self {
             protocol,
-            address: find(authority, Some(80), resolve)?,
+            tls,
+            address: find(authority, Some(if tls { 443 } else { 80 }), resolve)?,
             host: authority.to_owned(),
             path: if path.starts_with('/') { path.to_owned() } else { format!("/{path}") },
             first_frame: None,
@@ -164,7 +178,8 @@ impl Target {
         };
         let protocol = if framing == Framing::Line { Protocol::Line } else { Protocol::Length };
         let (address, host) = (find(authority, None, resolve)?, authority.to_owned());
-        Ok(Self { protocol, address, host, path: String::new(), first_frame: topic, app: app.unwrap_or(served) })
+        let (app, path) = (app.unwrap_or(served), String::new());
+        Ok(Self { protocol, tls: false, address, host, path, first_frame: topic, app })
     }
 
     /// Where to publish to those who only hear: a WebSocket to the same topic, which does not hear itself. `None` where
@@ -275,14 +290,16 @@ fn find(authority: &str, port: Option<u16>, resolve: Resolve<'_>) -> Result<Sock
 
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let secured = if self.tls { "s" } else { "" };
         let framing = match self.protocol {
-            Protocol::WebSocket => return write!(f, "ws://{}{}", self.host, self.path),
-            Protocol::Sse => return write!(f, "http://{}{}", self.host, self.path),
-            Protocol::Grpc => return write!(f, "grpc://{}{}", self.host, self.path),
+            Protocol::WebSocket => return write!(f, "ws{secured}://{}{}", self.host, self.path),
+            Protocol::Sse => return write!(f, "http{secured}://{}{}", self.host, self.path),
+            Protocol::Grpc => return write!(f, "grpc{secured}://{}{}", self.host, self.path),
             Protocol::Line => "line",
             Protocol::Length => "length",
         };
-        write!(f, "tcp://{}?framing={framing}&app={}", self.host, self.app.name())?;
+        let scheme = if self.tls { "tls" } else { "tcp" };
+        write!(f, "{scheme}://{}?framing={framing}&app={}", self.host, self.app.name())?;
         let Some(topic) = &self.first_frame else { return Ok(()) };
         let mut encoded = String::new();
         uri::encode_value(topic, &mut encoded);
@@ -313,6 +330,10 @@ mod tests {
             ("sse://localhost/topics/a", "http://localhost/topics/a", "127.0.0.1:80"),
             ("grpc://localhost:1/topics/a%20b", "grpc://localhost:1/topics/a%20b", "127.0.0.1:1"),
             ("grpc://localhost/echo", "grpc://localhost/echo", "127.0.0.1:80"),
+            ("wss://localhost/echo", "wss://localhost/echo", "127.0.0.1:443"),
+            ("https://127.0.0.1:8443/topics/a", "https://127.0.0.1:8443/topics/a", "127.0.0.1:8443"),
+            ("grpcs://localhost:1/topics/a", "grpcs://localhost:1/topics/a", "127.0.0.1:1"),
+            ("tls://127.0.0.1:7?app=topic", "tls://127.0.0.1:7?framing=line&app=topic", "127.0.0.1:7"),
             ("ws://both.example/echo#top", "ws://both.example/echo", "192.0.2.1:80"),
             ("tcp://127.0.0.1:7000", "tcp://127.0.0.1:7000?framing=line&app=echo", "127.0.0.1:7000"),
             (
@@ -344,6 +365,8 @@ mod tests {
             let publisher = parse(&format!("http://127.0.0.1:1/{path}")).unwrap().publisher().unwrap();
             assert_eq!(publisher, parse(&format!("ws://127.0.0.1:1/{expected}")).unwrap());
         }
+        let secured = parse("grpcs://127.0.0.1:1/topics/t").unwrap().publisher();
+        assert_eq!(secured, Some(parse("wss://127.0.0.1:1/topics/t?echo=0").unwrap()));
         let publisher = parse("grpc://127.0.0.1:1/topics/t").unwrap().publisher();
         assert_eq!(publisher, Some(parse("ws://127.0.0.1:1/topics/t?echo=0").unwrap()));
         for url in ["ws://127.0.0.1:1/topics/t", "tcp://127.0.0.1:7?app=topic", "grpc://127.0.0.1:1/echo"] {
@@ -360,9 +383,9 @@ mod tests {
         for (url, expected) in [
             ("", "is \"\", not a URL"),
             ("127.0.0.1:8080", "not a URL"),
-            ("wss://h:1/echo", "wss://, which swarm does not speak yet"),
-            ("https://h:1/echo", "https://, which swarm does not speak yet"),
-            ("tls://h:1", "does not speak yet"),
+            ("wss://127.0.0.1:1", "has no path"),
+            ("https://127.0.0.1:1/echo", "over SSE a client only hears"),
+            ("tls://127.0.0.1", "has no port"),
             ("ftp://h:1", "unknown scheme"),
             ("ws:///echo", "for host and port"),
             ("ws://:80/echo", "for host and port"),
@@ -381,7 +404,7 @@ mod tests {
             ("ws://127.0.0.1:1/a b", "has a space"),
             ("ws://127.0.0.1:1/\r\nX: y", "has a space, a control character"),
             ("ws://127.0.0.1:1/é", "a letter beyond ASCII"),
-            ("grpcs://h:1/echo", "does not speak yet"),
+            ("grpcs://127.0.0.1:1/chat/lobby", "chat room"),
             ("grpc://127.0.0.1:1/chat/lobby", "chat room"),
             ("grpc://127.0.0.1:1", "over gRPC there are an echo and topics"),
             ("grpc://127.0.0.1:1/topics/", "over gRPC there are an echo and topics"),

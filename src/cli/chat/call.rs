@@ -1,10 +1,10 @@
 //! A small blocking client of gRPC: what to call, and the call on a stream.
 
 use std::io::{self, Read, Write};
-use std::net::TcpStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::link::{Ending, Heard};
+use super::stream::Stream;
 use super::target::{Refused, Target};
 use crate::codec::grpc::client::{self, Cursor, Said, ServerFrame, Start, Subscription};
 use crate::codec::http1::response::phrase;
@@ -189,14 +189,14 @@ impl Caller {
 #[derive(Debug)]
 pub(super) struct Reader {
     hearing: Hearing,
-    stream: TcpStream,
+    stream: Stream,
     came: Vec<u8>,
 }
 
 /// Calls, and waits until the server takes it.
-pub(super) fn open(mut stream: TcpStream, target: &Target) -> Result<(Arc<Caller>, Reader), CallError> {
+pub(super) fn open(mut stream: Stream, target: &Target) -> Result<(Arc<Caller>, Reader), CallError> {
     let method = target.wish.method();
-    let hello = caller::hello(&method, &target.authority());
+    let hello = caller::hello(&method, &target.authority(), target.tls);
     stream.write_all(&hello)?;
     let mut speaking = Speaking::new();
     if matches!(method, Method::Connect(_)) {
@@ -272,12 +272,7 @@ impl Reader {
 }
 
 /// Takes an event, which may be the last.
-fn take(
-    event: Event<'_>,
-    caller: &Caller,
-    mut stream: &TcpStream,
-    hear: &impl Fn(Heard<'_>) -> bool,
-) -> Option<Ending> {
+fn take(event: Event<'_>, caller: &Caller, mut stream: &Stream, hear: &impl Fn(Heard<'_>) -> bool) -> Option<Ending> {
     let goes_on = match event {
         Event::Message(message) => match heard(message, caller) {
             Ok(Some(heard)) => hear(heard),

@@ -6,9 +6,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use rustls::pki_types::ServerName;
+
 use super::call::{self, CallError, Caller};
+use super::stream::Stream;
 use super::target::{Speech, Target};
 use super::websocket::{self, Event, Fault, HandshakeError, Opcode};
+use crate::io::tls::Trust;
 use crate::session::caller::Outcome;
 
 /// Why there is no connection.
@@ -20,6 +24,9 @@ pub(super) enum LinkError {
     /// Nobody there.
     #[error("cannot connect: {0}")]
     Connect(io::Error),
+    /// Somebody there, but no keys to talk under.
+    #[error("no TLS: {0}")]
+    Tls(io::Error),
     /// Somebody there, but not for us.
     #[error(transparent)]
     Handshake(#[from] HandshakeError),
@@ -40,6 +47,10 @@ impl LinkError {
                 "start `holdline serve`, or check the port".to_owned()
             }
             Self::Connect(_) => "check host and port".to_owned(),
+            Self::Tls(error) if is_distrust(error) => {
+                "name the authority of its certificate with --ca FILE, or take any with --insecure".to_owned()
+            }
+            Self::Tls(_) => "check that the port speaks TLS".to_owned(),
             Self::Handshake(HandshakeError::Status(status, _, said)) => {
                 let advice = match status {
                     401 | 403 => "you are not let in",
@@ -62,6 +73,7 @@ impl LinkError {
             Self::Handshake(HandshakeError::Status(status, ..)) => matches!(status, 429 | 500..),
             Self::Handshake(HandshakeError::Io(_)) => true,
             Self::Handshake(HandshakeError::Broken(_)) => false,
+            Self::Tls(error) => error.kind() != io::ErrorKind::InvalidData,
             Self::Call(error) => error.may_pass(),
         }
     }
@@ -91,7 +103,7 @@ pub(super) enum Heard<'a> {
     Missed,
 }
 
-type Shared = Arc<Mutex<TcpStream>>;
+type Shared = Arc<Mutex<Stream>>;
 
 /// The writing end.
 pub(super) struct Link {
@@ -107,10 +119,11 @@ impl Link {
     /// Connects and starts to read: `hear` gets everything and says whether to go on, `ended` is called once.
     pub(super) fn open(
         target: &Target,
+        trust: &Trust,
         hear: impl Fn(Heard<'_>) -> bool + Send + 'static,
         ended: impl FnOnce(Ending) + Send + 'static,
     ) -> Result<Self, LinkError> {
-        let mut stream = connect(target)?;
+        let mut stream = connect(target, trust)?;
         let reading = stream.try_clone().map_err(LinkError::Connect)?;
         let conversation = match target.speech {
             Speech::WebSocket => Conversation::WebSocket(websocket::handshake(&mut stream, target)?, reading),
@@ -165,8 +178,8 @@ impl Link {
 /// What the thread that reads has to do.
 enum Conversation {
     /// With what came behind the handshake.
-    WebSocket(Vec<u8>, TcpStream),
-    Lines(TcpStream),
+    WebSocket(Vec<u8>, Stream),
+    Lines(Stream),
     Call(Arc<Caller>, call::Reader),
 }
 
@@ -182,12 +195,12 @@ impl Drop for Link {
     }
 }
 
-fn lock(stream: &Shared) -> MutexGuard<'_, TcpStream> {
+fn lock(stream: &Shared) -> MutexGuard<'_, Stream> {
     stream.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The first address that answers.
-fn connect(target: &Target) -> Result<TcpStream, LinkError> {
+fn connect(target: &Target, trust: &Trust) -> Result<Stream, LinkError> {
     let addresses = (target.host.as_str(), target.port).to_socket_addrs().map_err(LinkError::Resolve)?;
     let mut last = io::Error::from(io::ErrorKind::NotFound);
     for address in addresses.take(8) {
@@ -197,7 +210,8 @@ fn connect(target: &Target) -> Result<TcpStream, LinkError> {
                     .set_nodelay(true)
                     .and_then(|()| stream.set_read_timeout(Some(Link::TIMEOUT)))
                     .and_then(|()| stream.set_write_timeout(Some(Link::TIMEOUT)));
-                return prepared.map(|()| stream).map_err(LinkError::Connect);
+                prepared.map_err(LinkError::Connect)?;
+                return if target.tls { secure(stream, target, trust) } else { Ok(Stream::plain(stream)) };
             }
             Err(error) => last = error,
         }
@@ -205,7 +219,26 @@ fn connect(target: &Target) -> Result<TcpStream, LinkError> {
     Err(LinkError::Connect(last))
 }
 
-fn read_messages(mut reader: websocket::Reader<TcpStream>, stream: &Shared, print: impl Fn(&[u8]) -> bool) -> Ending {
+/// Agrees on keys with the target's server.
+fn secure(stream: TcpStream, target: &Target, trust: &Trust) -> Result<Stream, LinkError> {
+    let protocols: &[&str] = match target.speech {
+        Speech::WebSocket => &["http/1.1"],
+        Speech::Call => &["h2"],
+        Speech::Lines => &[],
+    };
+    let failed = |error: io::Error| LinkError::Tls(error);
+    let name = ServerName::try_from(target.host.clone()).map_err(io::Error::other).map_err(failed)?;
+    let config = trust.config(protocols).map_err(io::Error::other).map_err(failed)?;
+    Stream::secured(stream, config, name).map_err(failed)
+}
+
+/// Whether it is the certificate that was not taken.
+fn is_distrust(error: &io::Error) -> bool {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    matches!(inner, Some(rustls::Error::InvalidCertificate(_)))
+}
+
+fn read_messages(mut reader: websocket::Reader<Stream>, stream: &Shared, print: impl Fn(&[u8]) -> bool) -> Ending {
     let send = |opcode, payload: &[u8]| websocket::write_frame(&mut *lock(stream), opcode, payload);
     loop {
         let go_on = match reader.next() {
@@ -229,7 +262,7 @@ fn read_messages(mut reader: websocket::Reader<TcpStream>, stream: &Shared, prin
     }
 }
 
-fn read_lines(mut reader: BufReader<TcpStream>, stream: &Shared, print: impl Fn(&[u8]) -> bool) -> Ending {
+fn read_lines(mut reader: BufReader<Stream>, stream: &Shared, print: impl Fn(&[u8]) -> bool) -> Ending {
     const LINE_BYTES_MAX: usize = 16 << 20;
     let mut line = Vec::new();
     loop {

@@ -5,6 +5,7 @@
 
 mod call;
 mod link;
+mod stream;
 mod target;
 mod websocket;
 
@@ -15,7 +16,9 @@ use std::time::{Duration, Instant};
 
 use self::link::{Ending, Heard, Link, LinkError};
 use self::target::Target;
+use super::trust::TrustArgs;
 use super::{Failure, one_line};
+use crate::io::tls::Trust;
 use crate::session::caller::Outcome as CallOutcome;
 
 const DEFAULT_URL: &str = "ws://127.0.0.1:8080/chat/lobby";
@@ -23,9 +26,11 @@ const DEFAULT_URL: &str = "ws://127.0.0.1:8080/chat/lobby";
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// ws://HOST:PORT/chat/ROOM?name=NAME (http:// is the same), grpc://HOST:PORT/topics/TOPIC?history=N or
-    /// tcp://HOST:PORT; without a name it is $USER's
+    /// tcp://HOST:PORT; over TLS wss://, https://, grpcs:// and tls://; without a name it is $USER's
     #[arg(default_value = DEFAULT_URL)]
     url: String,
+    #[command(flatten)]
+    trust: TrustArgs,
 }
 
 /// What the main thread waits for.
@@ -61,7 +66,8 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let target = Target::parse(&args.url, &user)
         .map_err(|(what, mend)| Failure::usage(format_args!("{what}, {}: {mend}", args.url)))?;
     let (happenings, inbox) = mpsc::sync_channel(64);
-    let mut chat = Chat { target, happenings, inbox, connections: 0, interactive: io::stdin().is_terminal() };
+    let trust = args.trust.read(target.tls)?;
+    let mut chat = Chat { target, trust, happenings, inbox, connections: 0, interactive: io::stdin().is_terminal() };
     let link = chat.connect().map_err(|error| chat.failure(&error))?;
     chat.read_input()?;
     chat.go(link)
@@ -69,6 +75,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
 
 struct Chat {
     target: Target,
+    trust: Trust,
     happenings: Happenings,
     inbox: Receiver<Happening>,
     /// Made so far; the number of the newest.
@@ -90,6 +97,7 @@ impl Chat {
         let printer = Printer { plain: !io::stdout().is_terminal(), happenings: happenings.clone() };
         let link = Link::open(
             &self.target,
+            &self.trust,
             move |heard| match heard {
                 Heard::Message(bytes) => printer.print(bytes),
                 Heard::NotTaken(why) => printer.tell(Happening::NotTaken(why)),

@@ -20,6 +20,8 @@ pub(super) enum Speech {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Target {
     pub(super) speech: Speech,
+    /// Inside of TLS.
+    pub(super) tls: bool,
     /// Without brackets.
     pub(super) host: String,
     pub(super) port: u16,
@@ -34,7 +36,7 @@ pub(super) type Refused = (String, &'static str);
 
 impl Target {
     /// Reads `ws://HOST:PORT/PATH?QUERY` (`http://` is the same), `grpc://HOST:PORT/topics/TOPIC?QUERY` or
-    /// `tcp://HOST:PORT`. Without a path `ws://` is the room `lobby`; a room without a name in the query is entered as `user`.
+    /// `tcp://HOST:PORT`, or over TLS `wss` and `https`, `grpcs` and `tls`. Without a path `ws://` is the room `lobby`; a room without a name in the query is entered as `user`.
     pub(super) fn parse(url: &str, user: &str) -> Result<Self, Refused> {
         const MEND: &str = "write ws://HOST:PORT/chat/ROOM?name=NAME, grpc://HOST:PORT/topics/TOPIC or tcp://HOST:PORT";
         if url.contains(|c: char| c.is_control() || c == ' ') || !url.is_ascii() {
@@ -45,15 +47,12 @@ impl Target {
         }
         let (scheme, rest) = url.split_once("://").ok_or_else(|| ("not a URL".to_owned(), MEND))?;
         let speech = match scheme {
-            "ws" | "http" => Speech::WebSocket,
-            "tcp" => Speech::Lines,
-            "grpc" => Speech::Call,
-            "wss" | "https" | "grpcs" | "tls" => {
-                let mend = "connect without TLS: ws://, http://, grpc:// or tcp://";
-                return Err((format!("{scheme} is not there yet"), mend));
-            }
+            "ws" | "http" | "wss" | "https" => Speech::WebSocket,
+            "tcp" | "tls" => Speech::Lines,
+            "grpc" | "grpcs" => Speech::Call,
             _ => return Err((format!("unknown scheme {scheme}"), MEND)),
         };
+        let tls = matches!(scheme, "wss" | "https" | "grpcs" | "tls");
         let rest = rest.split('#').next().unwrap_or(rest);
         let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
         let (host, port) = uri::split_authority(authority).ok_or_else(|| ("no host and port".to_owned(), MEND))?;
@@ -66,9 +65,9 @@ impl Target {
             }
         };
         let wish = if speech == Speech::Call { Wish::parse(&path)? } else { Wish::default() };
-        let port = port.or((speech != Speech::Lines).then_some(80));
+        let port = port.or((speech != Speech::Lines).then_some(if tls { 443 } else { 80 }));
         let port = port.ok_or_else(|| ("a tcp URL needs a port".to_owned(), MEND))?;
-        Ok(Self { speech, host: host.to_owned(), port, path, wish })
+        Ok(Self { speech, tls, host: host.to_owned(), port, path, wish })
     }
 
     /// Host and port as a header field and a resolver want them.
@@ -83,10 +82,13 @@ impl Target {
 
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let scheme = match self.speech {
-            Speech::WebSocket => "ws",
-            Speech::Lines => "tcp",
-            Speech::Call => "grpc",
+        let scheme = match (self.speech, self.tls) {
+            (Speech::WebSocket, false) => "ws",
+            (Speech::WebSocket, true) => "wss",
+            (Speech::Lines, false) => "tcp",
+            (Speech::Lines, true) => "tls",
+            (Speech::Call, false) => "grpc",
+            (Speech::Call, true) => "grpcs",
         };
         write!(f, "{scheme}://{}{}", self.authority(), self.path)
     }
@@ -120,6 +122,10 @@ mod tests {
             ("ws://h:1?name=a#top", "ws://h:1/chat/lobby?name=a"),
             ("tcp://127.0.0.1:7000/", "tcp://127.0.0.1:7000"),
             ("grpc://h/topics/a?history=3", "grpc://h:80/topics/a?history=3"),
+            ("wss://h/chat/a?name=x", "wss://h:443/chat/a?name=x"),
+            ("https://[::1]:9/echo", "wss://[::1]:9/echo"),
+            ("grpcs://h:1/echo", "grpcs://h:1/echo"),
+            ("tls://h:7000", "tls://h:7000"),
             ("grpc://[::1]:9/echo", "grpc://[::1]:9/echo"),
         ] {
             assert_eq!(Target::parse(url, "J D").map(|target| target.to_string()), Ok(expected.to_owned()));
@@ -131,7 +137,8 @@ mod tests {
         for url in [
             "",
             "lobby",
-            "wss://h:1",
+            "wss://h:0",
+            "tls://h",
             "ftp://h:1",
             "ws://",
             "ws://:80",
@@ -143,7 +150,7 @@ mod tests {
             "ws://a@h:1",
             "tcp://h",
             "tcp://h:1/x",
-            "grpcs://h:1/echo",
+            "grpcs://h:1",
             "grpc://h:1",
             "grpc://h:1/chat/lobby",
             "ws://h:1/a b",

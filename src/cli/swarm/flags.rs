@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::cli::Failure;
+use crate::cli::trust::TrustArgs;
 use crate::config::{Place, Wrong, parse_duration, parse_size, quote};
 use crate::io::tun::{DEVICES_MAX, SERVER};
 use crate::swarm::plan::{
@@ -18,9 +19,12 @@ use crate::swarm::plan::{
 pub(super) struct Common {
     /// ws://HOST:PORT/echo, ws://HOST:PORT/topics/NAME, http://HOST:PORT/topics/NAME for server-sent events (SSE),
     /// grpc://HOST:PORT/echo, grpc://HOST:PORT/topics/NAME, or
-    /// tcp://HOST:PORT?framing=line|length&app=echo|topic&topic=NAME, where topic= is what each connection sends first
+    /// tcp://HOST:PORT?framing=line|length&app=echo|topic&topic=NAME, where topic= is what each connection sends first;
+    /// over TLS wss://, https://, grpcs:// and tls://
     #[arg(long, value_name = "URL")]
     target: String,
+    #[command(flatten)]
+    trust: TrustArgs,
     /// What the target does with a message, for paths of your own: echo or topic [default: as the URL says]
     #[arg(long, value_name = "NAME")]
     app: Option<String>,
@@ -202,7 +206,9 @@ impl Common {
     fn plan(&self, scenario: Scenario) -> Result<Plan, Failure> {
         let target = self.target()?;
         let connections = parse_count(&self.connections, 1, CONNECTIONS_MAX).at("connections", "--connections")?;
+        let probe = if let Scenario::Churn(Churn { probe: Some(probe), .. }) = &scenario { probe.tls } else { false };
         let plan = Plan {
+            trust: self.trust.read(target.tls || probe)?,
             target,
             via: self.via()?,
             connections,

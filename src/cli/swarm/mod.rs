@@ -33,6 +33,7 @@ Examples:
   holdline swarm idle --target grpc://127.0.0.1:8080/topics/load --connections 20k --pid 4711
   holdline swarm echo --target ws://127.0.0.1:8080/echo --message-rate 50k/s --pid 4711
   holdline swarm churn --target ws://127.0.0.1:8080/topics/load --churn 500/s --abrupt 20%
+  holdline swarm idle --target wss://localhost:8443/echo --ca ca.pem --connections 10k --pid 4711
   holdline swarm idle --target ws://198.18.0.1:8080/echo --connections 1M --via tun --rtt 20ms \\
     -- holdline serve --insecure --listen http://198.18.0.1:8080 --max-connections 2000000
 
@@ -46,8 +47,11 @@ grows by less or nothing. Start it anew to measure that.
 A target http://HOST:PORT/topics/NAME is held over SSE, where clients only hear: one WebSocket to ws://HOST:PORT/topics/NAME \
 beside them publishes, and is not counted. A server cannot notice who goes mute there: --half-open tells, and is no fault.
 
-A target grpc://HOST:PORT/topics/NAME or /echo is one call of holdline.v1.Edge on each connection, over HTTP/2 without TLS. \
+A target grpc://HOST:PORT/topics/NAME or /echo is one call of holdline.v1.Edge on each connection, over HTTP/2. \
 Those who hold a topic hear, and the same WebSocket as with SSE publishes.
+
+A target wss://, https://, grpcs:// or tls:// is spoken to over TLS: each connection makes a handshake of its own, whose work \
+is much like the server's own, and keeps its keys but no buffer. A server with a certificate of its own needs --ca or --insecure.
 
 A target in 127.0.0.0/8 is reached from many source addresses, and the connections take no descriptors of this \
 process: millions fit. Start the server with a --max-connections above --connections.
@@ -244,7 +248,11 @@ mod tests {
         let topic = "--target ws://127.0.0.1:1/topics/t";
         for (line, expected) in [
             ("idle --target nowhere", "target is \"nowhere\", not a URL, flag --target: write ws://"),
-            ("idle --target https://h:1/echo", "https://, which swarm does not speak yet, flag --target: load a ws://"),
+            ("idle --target https://h:1/echo", "over SSE a client only hears"),
+            (
+                "idle --target wss://127.0.0.1:1/echo --ca /nowhere",
+                "/nowhere, flag --ca: name a file of CA certificates",
+            ),
             (&*format!("idle {echo} --connections 0"), "connections is 0, below 1, flag --connections"),
             (&*format!("idle {echo} --connections lots"), "connections is \"lots\", flag --connections"),
             (&*format!("idle {echo} --rate 0"), "rate is 0, which never begins, flag --rate"),

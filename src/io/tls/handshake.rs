@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use rustls::client::UnbufferedClientConnection;
+use rustls::pki_types::ServerName;
 use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, UnbufferedStatus};
-use rustls::{Error, HandshakeKind, ProtocolVersion, ServerConfig};
+use rustls::{ClientConfig, CommonState, Error, HandshakeKind, ProtocolVersion, ServerConfig};
 
 use super::keys::Ready;
 use super::record;
@@ -14,9 +16,32 @@ use crate::rule::TlsFailure;
 /// Bytes that may wait for the rest of a handshake's message: more than any list of certificates takes.
 pub(super) const INPUT_MAX: usize = 64 * 1024;
 
+/// Which end of it we are.
+pub(super) enum Side {
+    Server(UnbufferedServerConnection),
+    Client(UnbufferedClientConnection),
+}
+
+impl Side {
+    /// Has rustls look at `input`: what it has used up of it, and whether it goes on by itself.
+    fn process(&mut self, input: &mut [u8], out: &mut Vec<u8>) -> (usize, Result<bool, Error>) {
+        match self {
+            Self::Server(connection) => taken(connection.process_tls_records(input), out),
+            Self::Client(connection) => taken(connection.process_tls_records(input), out),
+        }
+    }
+
+    fn state(&self) -> &CommonState {
+        match self {
+            Self::Server(connection) => connection,
+            Self::Client(connection) => connection,
+        }
+    }
+}
+
 /// A handshake that has begun.
 pub(super) struct Handshake {
-    connection: UnbufferedServerConnection,
+    connection: Side,
     /// Bytes at the front of the input that rustls has been shown and still counts on.
     shown: usize,
 }
@@ -39,30 +64,27 @@ pub(super) struct Done {
 
 impl Handshake {
     pub(super) fn new(config: Arc<ServerConfig>) -> Result<Self, Error> {
-        UnbufferedServerConnection::new(config).map(|connection| Self { connection, shown: 0 })
+        let connection = UnbufferedServerConnection::new(config)?;
+        Ok(Self { connection: Side::Server(connection), shown: 0 })
+    }
+
+    /// One that asks a server of this name. Its first step needs no input.
+    pub(super) fn with(config: Arc<ClientConfig>, name: ServerName<'static>) -> Result<Self, Error> {
+        let connection = UnbufferedClientConnection::new(config, name)?;
+        Ok(Self { connection: Side::Client(connection), shown: 0 })
     }
 
     /// Goes as far as `input` leads, from whose front it takes what it has used. What is to be sent goes behind what is in
     /// `out`, an alert included. Records behind the end of the handshake are left in `input`.
     pub(super) fn step(mut self, input: &mut Vec<u8>, ready: &mut Ready, out: &mut Vec<u8>) -> Result<Progress, Error> {
         loop {
-            let UnbufferedStatus { discard, state, .. } = self.connection.process_tls_records(&mut input[..self.shown]);
-            let goes_on = match state {
-                Ok(ConnectionState::EncodeTlsData(data)) => encode(data, out).map(|()| true),
-                Ok(ConnectionState::TransmitTlsData(data)) => {
-                    data.done();
-                    Ok(true)
-                }
-                Ok(ConnectionState::BlockedHandshake | ConnectionState::WriteTraffic(_)) => Ok(false),
-                Ok(_) => Err(Error::General("data or an end within the handshake".to_owned())),
-                Err(error) => Err(error),
-            };
+            let (discard, goes_on) = self.connection.process(&mut input[..self.shown], out);
             let discard = discard.min(self.shown);
             input.drain(..discard);
             self.shown -= discard;
             match goes_on {
                 Ok(true) => {}
-                Ok(false) if self.connection.is_handshaking() && self.show(input) => {}
+                Ok(false) if self.connection.state().is_handshaking() && self.show(input) => {}
                 Ok(false) => break,
                 Err(error) => {
                     self.tell(out);
@@ -70,7 +92,7 @@ impl Handshake {
                 }
             }
         }
-        if !self.connection.is_handshaking() {
+        if !self.connection.state().is_handshaking() {
             return self.finish(ready);
         }
         if input.len() > INPUT_MAX {
@@ -93,23 +115,37 @@ impl Handshake {
     }
 
     fn finish(self, ready: &mut Ready) -> Result<Progress, Error> {
-        let version = self.connection.protocol_version().ok_or(Error::HandshakeNotComplete)?;
-        let resumed = self.connection.handshake_kind() == Some(HandshakeKind::Resumed);
+        let state = self.connection.state();
+        let version = state.protocol_version().ok_or(Error::HandshakeNotComplete)?;
+        let resumed = state.handshake_kind() == Some(HandshakeKind::Resumed);
         Ok(Progress::Done(Done { traffic: Traffic::new(self.connection, ready)?, version, resumed }))
     }
 
     /// Takes the alert out that rustls has for the peer after an error. It is not asked for more than it has: it would look for
     /// messages that it has seen the beginning of, and there is no input here.
     fn tell(&mut self, out: &mut Vec<u8>) {
-        while self.connection.wants_write() {
-            let Ok(ConnectionState::EncodeTlsData(data)) = self.connection.process_tls_records(&mut []).state else {
-                break;
-            };
-            if encode(data, out).is_err() {
+        while self.connection.state().wants_write() {
+            let len = out.len();
+            if self.connection.process(&mut [], out).1.is_err() || out.len() == len {
                 break;
             }
         }
     }
+}
+
+/// What rustls wants done, done.
+fn taken<Data>(status: UnbufferedStatus<'_, '_, Data>, out: &mut Vec<u8>) -> (usize, Result<bool, Error>) {
+    let goes_on = match status.state {
+        Ok(ConnectionState::EncodeTlsData(data)) => encode(data, out).map(|()| true),
+        Ok(ConnectionState::TransmitTlsData(data)) => {
+            data.done();
+            Ok(true)
+        }
+        Ok(ConnectionState::BlockedHandshake | ConnectionState::WriteTraffic(_)) => Ok(false),
+        Ok(_) => Err(Error::General("data or an end within the handshake".to_owned())),
+        Err(error) => Err(error),
+    };
+    (status.discard, goes_on)
 }
 
 fn encode<Data>(mut data: EncodeTlsData<'_, Data>, out: &mut Vec<u8>) -> Result<(), Error> {
@@ -185,6 +221,44 @@ mod tests {
                     step = handshake.step(&mut bytes, &mut ready, &mut out);
                 }
                 assert!(step.is_err(), "{input:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn both_ends_agree_in_both_versions_and_tickets_are_passed_over() {
+        let (config, certificate) = server();
+        for version in [&rustls::version::TLS13, &rustls::version::TLS12] {
+            let mut roots = RootCertStore::empty();
+            roots.add(certificate.clone()).unwrap();
+            let builder = ClientConfig::builder_with_provider(Arc::new(default_provider()));
+            let builder = builder.with_protocol_versions(&[version]).unwrap().with_root_certificates(roots);
+            let mut asks = builder.with_no_client_auth();
+            asks.enable_secret_extraction = true;
+            let name = ServerName::try_from("localhost").unwrap();
+            let mut client = Progress::Waits(Handshake::with(Arc::new(asks), name).unwrap());
+            let mut server = Progress::Waits(Handshake::new(Arc::clone(&config)).unwrap());
+            let (mut up, mut down, mut ready) = (Vec::new(), Vec::new(), Ready::default());
+            for _ in 0..4 {
+                if let Progress::Waits(handshake) = client {
+                    client = handshake.step(&mut down, &mut ready, &mut up).unwrap();
+                }
+                if let Progress::Waits(handshake) = server {
+                    server = handshake.step(&mut up, &mut ready, &mut down).unwrap();
+                }
+            }
+            let (Progress::Done(client), Progress::Done(server)) = (client, server) else {
+                panic!("no agreement on {version:?}");
+            };
+            let (mut client, mut server) = (client.traffic, server.traffic);
+            // Two tickets in TLS 1.3, and text behind them.
+            server.seal(&mut ready, b"down", &mut down).unwrap();
+            client.seal(&mut ready, b"up", &mut up).unwrap();
+            for (traffic, bytes, expected) in [(&mut client, &mut down, &b"down"[..]), (&mut server, &mut up, b"up")] {
+                let mut answer = Vec::new();
+                let opened = traffic.open(&mut ready, bytes, &mut answer);
+                assert_eq!((opened.end, opened.consumed, answer.len()), (None, bytes.len(), 0));
+                assert_eq!(&bytes[opened.text], expected);
             }
         }
     }

@@ -27,7 +27,7 @@ const PLAIN_HTTP: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: applicatio
 Connection: close\r\n\r\n{\"error\":{\"code\":\"bad_request\",\"message\":\"this port speaks TLS: use https or wss\"}}\n";
 
 /// Why a handshake ends without keys.
-enum Failure {
+pub(super) enum Failure {
     /// The peer speaks HTTP.
     PlainHttp,
     Tls(rustls::Error),
@@ -35,13 +35,14 @@ enum Failure {
 
 impl Session {
     /// Takes the handshake as far as it goes.
-    fn greet(&mut self, terms: &Terms, ready: &mut Ready, out: &mut Vec<u8>) -> Result<Progress, Failure> {
+    fn greet(&mut self, terms: Option<&Terms>, ready: &mut Ready, out: &mut Vec<u8>) -> Result<Progress, Failure> {
         let handshake = match mem::replace(&mut self.stage, Stage::Broken) {
             Stage::Greeting(Some(handshake)) => *handshake,
             _ if self.http && self.input.first().is_some_and(u8::is_ascii_uppercase) => return Err(Failure::PlainHttp),
             _ => {
-                let config = if self.http { &terms.http } else { &terms.raw };
-                Handshake::new(config.clone()).map_err(Failure::Tls)?
+                let config = terms.map(|terms| if self.http { &terms.http } else { &terms.raw });
+                let config = config.ok_or_else(|| rustls::Error::General("no terms".to_owned()));
+                config.and_then(|config| Handshake::new(config.clone())).map_err(Failure::Tls)?
             }
         };
         let progress = handshake.step(&mut self.input, ready, out).map_err(Failure::Tls)?;
@@ -63,7 +64,7 @@ impl<B: Backend> Tls<B> {
         match session.stage {
             Stage::Open(_) if session.input.is_empty() => self.open_in_place(id, lease),
             Stage::Open(_) => self.open_joined(id, lease),
-            Stage::Broken => {
+            Stage::Broken | Stage::Dialled => {
                 self.inner.release(lease);
                 None
             }
@@ -193,7 +194,7 @@ impl<B: Backend> Tls<B> {
             Stage::Open(_) => self.metrics.tls_truncations_total.add(1),
             Stage::Greeting(_) => self.metrics.count_tls_failure(TlsFailure::Cut),
             // Who only looks whether somebody listens has begun nothing.
-            Stage::Silent | Stage::Broken => {}
+            Stage::Silent | Stage::Broken | Stage::Dialled => {}
         }
         session.input = Vec::new();
         Some(Completion::PeerClosed(id))
@@ -243,7 +244,7 @@ impl<B: Backend> Tls<B> {
     }
 
     fn step(&mut self, id: ConnId) -> Option<Completion> {
-        let (session, terms) = (self.sessions.get_mut(id)?, self.terms.as_ref()?);
+        let (session, terms) = (self.sessions.get_mut(id)?, self.terms.as_deref());
         session.take(Session::QUEUED);
         if session.has(Session::CLOSING | Session::FAILED) {
             return None;
@@ -304,14 +305,15 @@ impl<B: Backend> Tls<B> {
                 self.inner.resume(id);
             }
         }
+        let is_dialled = session.asks != 0;
         if session.has(Session::WANTS_ROOM) {
             self.list(id);
         }
-        told
+        if !is_dialled { told } else { self.welcomed(id, told) }
     }
 
     /// There will be no keys. The peer is told in `out`.
-    fn not_greeted(&mut self, id: ConnId, failure: &Failure, out: &mut Vec<u8>) {
+    pub(super) fn not_greeted(&mut self, id: ConnId, failure: &Failure, out: &mut Vec<u8>) {
         let Some(session) = self.sessions.get_mut(id) else { return };
         session.input = Vec::new();
         session.set(Session::FAILED);

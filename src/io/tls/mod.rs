@@ -16,8 +16,12 @@
 //! - **Ends**: a peer's `close_notify` is its half close. A transport that ends without one is told as the same, and
 //!   counted, since protocols above know themselves whether something is missing (RFC 8446 section 6.1 leaves it to them).
 //!
+//! - **Dials** ([`Dial`]) are made over TLS to the servers that [`Tls::calls`] was told of: to the dialler it stands when the
+//!   handshake is done, and only then the hello follows (`dialling`).
+//!
 //! What is not here: early data (0-RTT), which can be replayed, and renegotiation; both are declined.
 
+mod dialling;
 mod handshake;
 mod incoming;
 mod keys;
@@ -26,6 +30,7 @@ mod record;
 mod session;
 mod terms;
 mod traffic;
+mod trust;
 
 use std::collections::VecDeque;
 use std::io;
@@ -34,10 +39,12 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+pub use self::dialling::Asks;
 use self::keys::Ready;
 use self::outgoing::Batch;
 use self::session::{Session, Stage, Table};
 pub use self::terms::{Current, Setup, Speaks, Terms};
+pub use self::trust::Trust;
 use super::{Accepted, Backend, Backlog, Completion, Ending, Lease, Out, Short, Wake};
 use crate::id::{ConnId, ListenerId};
 use crate::metrics::ShardMetrics;
@@ -48,6 +55,12 @@ pub struct Tls<B> {
     inner: B,
     listeners: Vec<Speaks>,
     current: Option<Arc<Current>>,
+    /// Servers that are dialled over TLS.
+    asks: Vec<Asks>,
+    /// What is said first below TLS by those who dial.
+    silence: Arc<[u8]>,
+    /// What follows the completion that was just told, at once.
+    next: Option<Completion>,
     /// The terms in force at the last wait, and their version.
     terms: Option<Arc<Terms>>,
     version: u64,
@@ -103,6 +116,9 @@ impl<B> Tls<B> {
             inner,
             listeners: Vec::new(),
             current: None,
+            asks: Vec::new(),
+            silence: Arc::from([]),
+            next: None,
             terms: None,
             version: 0,
             metrics,
@@ -174,7 +190,11 @@ impl<B: Backend> Tls<B> {
 
     /// Whether a completion of our own is still to be told.
     fn is_due(&mut self, completion: &Completion) -> bool {
-        let (Completion::Writable(id) | Completion::PeerClosed(id) | Completion::Failed(id, _)) = completion else {
+        let (Completion::Received(id, _)
+        | Completion::Writable(id)
+        | Completion::PeerClosed(id)
+        | Completion::Failed(id, _)) = completion
+        else {
             return true;
         };
         self.sessions.get_mut(*id).is_some_and(|session| !session.has(Session::CLOSING))
@@ -260,7 +280,7 @@ impl<B: Backend> Backend for Tls<B> {
     }
 
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
-        if self.current.is_none() {
+        if self.current.is_none() && self.asks.is_empty() {
             return self.inner.wait(timeout);
         }
         if !self.batch.is_empty() || !self.after.is_empty() {
@@ -268,14 +288,22 @@ impl<B: Backend> Backend for Tls<B> {
         }
         self.follow();
         let timeout = self.expire(timeout);
-        let ration = self.terms.as_ref().map_or(Duration::ZERO, |terms| terms.ration);
+        let ration = self.terms.as_ref().map_or(Self::RATION_OF_DIALS, |terms| terms.ration);
         self.overdue = !self.waiting.is_empty() && self.ration == ration;
         self.ration = ration;
-        let has_work = !self.waiting.is_empty() || !self.done.is_empty();
+        let has_work = !self.waiting.is_empty() || !self.done.is_empty() || self.next.is_some();
         self.inner.wait(if has_work { Some(Duration::ZERO) } else { timeout })
     }
 
     fn next(&mut self) -> Option<Completion> {
+        if let Some(completion) = self.next.take() {
+            if self.is_due(&completion) {
+                return Some(completion);
+            }
+            if let Completion::Received(_, lease) = completion {
+                self.release(lease);
+            }
+        }
         if mem::take(&mut self.overdue)
             && let Some(completion) = self.step_next()
         {

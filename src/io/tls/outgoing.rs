@@ -78,7 +78,7 @@ impl<B: Backend> Tls<B> {
         let refused = match &session.stage {
             _ if session.has(Session::DEAD | Session::NOTIFIED) => Some(Err(ErrorKind::BrokenPipe)),
             Stage::Broken => Some(Err(ErrorKind::BrokenPipe)),
-            Stage::Silent | Stage::Greeting(_) => Some(Ok(0)),
+            Stage::Dialled | Stage::Silent | Stage::Greeting(_) => Some(Ok(0)),
             Stage::Open(_) => session.has(Session::BLOCKED).then_some(Ok(0)),
         };
         if let Some(sent) = refused {
@@ -312,6 +312,9 @@ impl<B: Backend> Tls<B> {
     /// The kernel has room again: what is pending goes first.
     pub(super) fn room(&mut self, id: ConnId) -> Option<Completion> {
         let session = self.sessions.get_mut(id)?;
+        if matches!(session.stage, Stage::Dialled) {
+            return self.stands(id);
+        }
         if session.take(Session::BLOCKED) {
             self.list(id);
             // Now, so that the answer to it is the next thing that the shard hears of.

@@ -8,6 +8,8 @@ use crate::id::ConnId;
 
 /// How far a connection has come.
 pub(super) enum Stage {
+    /// It was dialled and does not stand yet.
+    Dialled,
     /// Nothing was received.
     Silent,
     /// The handshake is under way, or is to begin with what has been received.
@@ -23,6 +25,8 @@ pub(super) struct Session {
     pub(super) id: ConnId,
     /// HTTP is spoken inside.
     pub(super) http: bool,
+    /// Which of the servers that are asked over TLS was dialled, from 1; 0 for one that was accepted.
+    pub(super) asks: u8,
     pub(super) stage: Stage,
     flags: u16,
     /// The batch of its last send.
@@ -70,7 +74,12 @@ impl Session {
 
     pub(super) fn new(id: ConnId, http: bool) -> Self {
         let stage = Stage::Silent;
-        Self { id, http, stage, flags: 0, batch: 0, input: Vec::new(), pending: Vec::new() }
+        Self { id, http, asks: 0, stage, flags: 0, batch: 0, input: Vec::new(), pending: Vec::new() }
+    }
+
+    /// One that is dialled.
+    pub(super) fn dialled(id: ConnId, asks: u8) -> Self {
+        Self { asks, stage: Stage::Dialled, ..Self::new(id, false) }
     }
 
     /// Whether any of these flags is set.
@@ -90,7 +99,7 @@ impl Session {
     }
 
     pub(super) const fn is_greeting(&self) -> bool {
-        matches!(self.stage, Stage::Silent | Stage::Greeting(_))
+        matches!(self.stage, Stage::Dialled | Stage::Silent | Stage::Greeting(_))
     }
 }
 

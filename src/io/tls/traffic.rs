@@ -2,10 +2,12 @@
 
 use std::ops::Range;
 
-use rustls::ProtocolVersion;
+use rustls::client::ClientConnectionData;
 use rustls::kernel::KernelConnection;
-use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
+use rustls::server::ServerConnectionData;
+use rustls::{ConnectionTrafficSecrets, Error, ProtocolVersion};
 
+use super::handshake::Side;
 use super::keys::Ready;
 use super::record::{self, Fault, Half, TEXT_MAX, kind};
 
@@ -16,7 +18,9 @@ const USER_CANCELED: u8 = 90;
 const NO_RENEGOTIATION: u8 = 100;
 const WARNING: u8 = 1;
 const FATAL: u8 = 2;
+const HELLO_REQUEST: u8 = 0;
 const CLIENT_HELLO: u8 = 1;
+const NEW_SESSION_TICKET: u8 = 4;
 /// A whole KeyUpdate message (RFC 8446 section 4.6.3) but for its last byte, which asks for one in return or does not.
 const KEY_UPDATE: [u8; 4] = [24, 0, 0, 1];
 
@@ -42,25 +46,58 @@ pub(super) struct Opened {
     pub(super) end: Option<End>,
 }
 
+/// What makes new keys.
+enum Renewal {
+    Server(KernelConnection<ServerConnectionData>),
+    Client(KernelConnection<ClientConnectionData>),
+}
+
+impl Renewal {
+    fn next_to_seal(&mut self) -> Result<(u64, ConnectionTrafficSecrets), Error> {
+        match self {
+            Self::Server(kernel) => kernel.update_tx_secret(),
+            Self::Client(kernel) => kernel.update_tx_secret(),
+        }
+    }
+
+    fn next_to_open(&mut self) -> Result<(u64, ConnectionTrafficSecrets), Error> {
+        match self {
+            Self::Server(kernel) => kernel.update_rx_secret(),
+            Self::Client(kernel) => kernel.update_rx_secret(),
+        }
+    }
+}
+
 /// Both directions of a connection whose handshake is done.
 pub(super) struct Traffic {
     seal: Half,
     open: Half,
     /// Makes new keys in TLS 1.3; TLS 1.2 has none.
-    renewal: Option<Box<KernelConnection<ServerConnectionData>>>,
+    renewal: Option<Box<Renewal>>,
     barren: u8,
+    /// The peer is a server.
+    is_client: bool,
 }
 
 impl Traffic {
     /// Takes the keys of a finished handshake.
-    pub(super) fn new(handshake: UnbufferedServerConnection, ready: &mut Ready) -> Result<Self, rustls::Error> {
-        let unknown = || rustls::Error::General("a cipher that is not spoken here".to_owned());
-        let (secrets, renewal) = handshake.dangerous_into_kernel_connection()?;
-        let version = renewal.protocol_version();
+    pub(super) fn new(handshake: Side, ready: &mut Ready) -> Result<Self, Error> {
+        let unknown = || Error::General("a cipher that is not spoken here".to_owned());
+        let (secrets, version, renewal) = match handshake {
+            Side::Server(connection) => {
+                let (secrets, kernel) = connection.dangerous_into_kernel_connection()?;
+                (secrets, kernel.protocol_version(), Renewal::Server(kernel))
+            }
+            Side::Client(connection) => {
+                let (secrets, kernel) = connection.dangerous_into_kernel_connection()?;
+                (secrets, kernel.protocol_version(), Renewal::Client(kernel))
+            }
+        };
+        let is_client = matches!(renewal, Renewal::Client(_));
         let mut half = |(sequence, secrets)| Half::new(version, sequence, &secrets, ready).ok_or_else(unknown);
         let (seal, open) = (half(secrets.tx)?, half(secrets.rx)?);
         let renewal = (version == ProtocolVersion::TLSv1_3).then(|| Box::new(renewal));
-        Ok(Self { seal, open, renewal, barren: 0 })
+        Ok(Self { seal, open, renewal, barren: 0, is_client })
     }
 
     /// Seals data behind what is in `out`.
@@ -145,18 +182,25 @@ impl Traffic {
                 renewed.map_or_else(|fault| Some(End::Fault(fault)), |()| self.barren())
             }
             // Another handshake on this connection (RFC 5746 tells how it went wrong) is declined, not started.
-            (kind::HANDSHAKE, &[CLIENT_HELLO, ..]) if self.renewal.is_none() => {
+            (kind::HANDSHAKE, &[hello, ..]) if self.renewal.is_none() && hello == self.renegotiates() => {
                 let _ = self.seal.seal(ready, kind::ALERT, &[WARNING, NO_RENEGOTIATION], out);
                 self.barren()
             }
+            // Nothing is resumed from here.
+            (kind::HANDSHAKE, text) if self.is_client && self.renewal.is_some() && are_tickets(text) => self.barren(),
             (kind::ALERT, _) => Some(End::Fault(Fault::Malformed)),
             _ => Some(End::Fault(Fault::Unexpected)),
         }
     }
 
+    /// What a peer asks for another handshake with.
+    const fn renegotiates(&self) -> u8 {
+        if self.is_client { HELLO_REQUEST } else { CLIENT_HELLO }
+    }
+
     fn renew_opening(&mut self, ready: &mut Ready) -> Result<(), Fault> {
         let renewal = self.renewal.as_mut().ok_or(Fault::Unexpected)?;
-        let (sequence, secrets) = renewal.update_rx_secret().map_err(|_| Fault::Spent)?;
+        let (sequence, secrets) = renewal.next_to_open().map_err(|_| Fault::Spent)?;
         self.open = Half::new(ProtocolVersion::TLSv1_3, sequence, &secrets, ready).ok_or(Fault::Spent)?;
         Ok(())
     }
@@ -166,8 +210,37 @@ impl Traffic {
         let renewal = self.renewal.as_mut().ok_or(Fault::Spent)?;
         let [a, b, c, d] = KEY_UPDATE;
         self.seal.seal(ready, kind::HANDSHAKE, &[a, b, c, d, 0], out)?;
-        let (sequence, secrets) = renewal.update_tx_secret().map_err(|_| Fault::Spent)?;
+        let (sequence, secrets) = renewal.next_to_seal().map_err(|_| Fault::Spent)?;
         self.seal = Half::new(ProtocolVersion::TLSv1_3, sequence, &secrets, ready).ok_or(Fault::Spent)?;
         Ok(())
+    }
+}
+
+/// Whether these are whole NewSessionTicket messages (RFC 8446 section 4.6.1), one or more, and nothing else.
+fn are_tickets(mut text: &[u8]) -> bool {
+    while let [NEW_SESSION_TICKET, a, b, c, rest @ ..] = text {
+        let len = u32::from_be_bytes([0, *a, *b, *c]) as usize;
+        let Some(rest) = rest.get(len..) else { return false };
+        if rest.is_empty() {
+            return true;
+        }
+        text = rest;
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::are_tickets;
+
+    #[test]
+    fn only_whole_tickets_are_tickets() {
+        const TWO: &[u8] = &[4, 0, 0, 2, 1, 2, 4, 0, 0, 1, 3];
+        assert!(are_tickets(&TWO[..6]) && are_tickets(TWO));
+        for other in
+            [&[][..], &TWO[..5], &TWO[..8], &[24, 0, 0, 1, 0], &[4, 0, 0, 0, 24, 0, 0, 1, 0], &[4, 0xff, 0xff, 0xff]]
+        {
+            assert!(!are_tickets(other), "{other:?}");
+        }
     }
 }

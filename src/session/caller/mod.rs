@@ -46,18 +46,19 @@ impl Method<'_> {
 }
 
 /// What a connection says first: the preface, settings, the request's head and the subscription. `authority` (host and port)
-/// must not contain spaces or control characters.
+/// must not contain spaces or control characters. With `tls` it is said inside of TLS.
 ///
 /// Settings: no table of fields, no pushes, and windows of [`WINDOW`] bytes.
 #[must_use]
-pub fn hello(method: &Method<'_>, authority: &str) -> Vec<u8> {
+pub fn hello(method: &Method<'_>, authority: &str, tls: bool) -> Vec<u8> {
     let mut out = PREFACE.to_vec();
     let setting = |id: u16, value: u32| [id.to_be_bytes().as_slice(), &value.to_be_bytes()].concat();
     // HEADER_TABLE_SIZE, ENABLE_PUSH, INITIAL_WINDOW_SIZE (RFC 9113 section 6.5.2).
     let settings = [setting(1, 0), setting(2, 0), setting(4, WINDOW)].concat();
     frame::write(kind::SETTINGS, 0, StreamId::CONNECTION, &settings, &mut out);
     frame::write_window_update(StreamId::CONNECTION, WINDOW - WINDOW_AT_FIRST, &mut out);
-    let head = request::Request { method: "POST", scheme: "http", authority, path: method.path() };
+    let scheme = if tls { "https" } else { "http" };
+    let head = request::Request { method: "POST", scheme, authority, path: method.path() };
     let agent = concat!("holdline/", env!("CARGO_PKG_VERSION"));
     let fields: [(&[u8], &[u8]); 3] =
         [(b"content-type", b"application/grpc"), (b"te", b"trailers"), (b"user-agent", agent.as_bytes())];

@@ -282,7 +282,7 @@ fn a_hello_says_who_calls_what() {
         (Method::Echo, &b"/holdline.v1.Edge/Echo"[..], 0),
         (Method::Connect(subscription), b"/holdline.v1.Edge/Connect", 9 + 5 + 2 + 2 + 3),
     ] {
-        let bytes = hello(&method, "h:1");
+        let bytes = hello(&method, "h:1", false);
         let rest_of = bytes.strip_prefix(PREFACE).unwrap();
         let windows = [settings(&[(1, 0), (2, 0), (4, WINDOW)]), frame_of(8, 0, 0, &(WINDOW - 65_535).to_be_bytes())];
         let head = rest_of.strip_prefix(windows.concat().as_slice()).unwrap();

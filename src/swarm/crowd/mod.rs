@@ -33,6 +33,7 @@ use super::limits::{Cause, Reason};
 use super::peer::Client;
 use super::tally::{Count, Tally};
 use crate::id::ConnId;
+use crate::io::tls::Asks;
 use crate::io::{Completion, Dial};
 use crate::time::{Clock, Instant};
 
@@ -50,6 +51,8 @@ pub(super) struct Route {
     pub(super) address: SocketAddrV4,
     /// The server answers before the first message.
     pub(super) greets: bool,
+    /// How it is asked for TLS, where it is.
+    pub(super) asks: Option<Asks>,
 }
 
 /// How a crowd behaves.

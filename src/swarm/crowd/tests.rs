@@ -46,13 +46,13 @@ impl Part for Ear {
 fn target(protocol: Protocol) -> Target {
     let address = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 1);
     let (host, path) = (address.to_string(), "/topics/t".to_owned());
-    Target { protocol, address, host, path, first_frame: None, app: App::Topic }
+    Target { protocol, tls: false, address, host, path, first_frame: None, app: App::Topic }
 }
 
 pub(in crate::swarm) fn crowd(protocol: Protocol, places: usize) -> Crowd<Script> {
     let target = target(protocol);
     let client = crate::swarm::peer::Client::new(&target, [7; 16], 1000);
-    let route = Route { client, address: target.address, greets: protocol.greets() };
+    let route = Route { client, address: target.address, greets: protocol.greets(), asks: None };
     let routes = [route.clone(), route.clone(), route.clone(), route];
     let timeout = Duration::from_secs(1);
     let publishers = Role::Holder;

@@ -418,7 +418,7 @@ fn call_hello(target: &Target) -> Vec<u8> {
         App::Echo => Method::Echo,
         App::Topic => Method::Connect(Subscription { topic: &topic, ..Subscription::default() }),
     };
-    caller::hello(&method, &target.host)
+    caller::hello(&method, &target.host, target.tls)
 }
 
 /// A frame over raw TCP: an empty one is a heartbeat.

@@ -15,6 +15,7 @@ const CALLS: &str = "what is heard in a call is tested where it is heard";
 fn target(protocol: Protocol, topic: Option<&str>) -> Target {
     Target {
         protocol,
+        tls: false,
         address: "127.0.0.1:8080".parse().unwrap(),
         host: "127.0.0.1:8080".to_owned(),
         path: "/topics/load".to_owned(),
