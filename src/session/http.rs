@@ -184,10 +184,11 @@ impl Violation {
             Self::WebSocketVersion => {
                 &[("Sec-WebSocket-Version", "13"), ("Upgrade", "websocket"), ("Connection", "Upgrade, close")]
             }
-            Self::NoOperator(cause) if cause.status() == 401 => &[(
-                "WWW-Authenticate",
-                "Bearer realm=\"holdline\", Basic realm=\"holdline, with a key as the password\"",
-            )],
+            // A field for each: of one with both, browsers see the first alone, and ask for nothing.
+            Self::NoOperator(cause) if cause.status() == 401 => &[
+                ("WWW-Authenticate", "Basic realm=\"holdline, with a key as the password\""),
+                ("WWW-Authenticate", "Bearer realm=\"holdline\""),
+            ],
             Self::Unauthorized(cause) => challenge(cause),
             _ => &[],
         };

@@ -59,10 +59,11 @@ class Client {
 }
 
 // Runs `holdline serve` until it is ready: { url, admin, stop() -> exit status }. Its listener speaks TLS with a
-// certificate ({ certificate, key }, files of it and of its key); more settings are HOLDLINE_... in its environment.
-async function startServer({ certificate, settings = {} } = {}) {
+// certificate ({ certificate, key }, files of it and of its key); more settings are HOLDLINE_... in its environment, or `more`
+// flags.
+async function startServer({ certificate, settings = {}, more = [] } = {}) {
   const backend = process.env.TEST_BACKEND ?? 'epoll';
-  const flags = ['--backend', backend, '--shards', '2', '--admin', '127.0.0.1:0', '--drain', '1s'];
+  const flags = ['--backend', backend, '--shards', '2', '--admin', '127.0.0.1:0', '--drain', '1s', ...more];
   if (certificate) flags.push('--tls-certificate', certificate.certificate, '--tls-key', certificate.key);
   flags.push('--listen', certificate ? 'https://127.0.0.1:0' : 'http://127.0.0.1:0');
   const own = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('HOLDLINE_')));
