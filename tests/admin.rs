@@ -11,10 +11,11 @@ mod common;
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use holdline::app::standard_routes;
 use holdline::close::CloseReason;
-use holdline::config::BackendChoice;
+use holdline::config::{BackendChoice, Pattern, SlowConsumer, TopicSection};
 use serde_json::{Value, json};
 
 use common::operator::{Operator, id};
@@ -386,4 +387,47 @@ fn what_another_sites_page_can_send_does_nothing() {
     assert_eq!(running.closed(CloseReason::Kicked), 0);
     assert_eq!(status("X-Holdline: 1\r\n"), 200);
     assert_eq!(running.closed(CloseReason::Kicked), 1);
+}
+
+#[test]
+fn the_overview_names_who_reads_too_slowly_and_who_was_ended_for_it() {
+    for backend in backends() {
+        let mut config = config(backend, 2);
+        config.admin = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+        config.limits.queue_stall_timeout = Duration::from_secs(60);
+        let mut prices = TopicSection::new(Pattern::parse("prices/*").unwrap());
+        prices.slow_consumer = Some(SlowConsumer::DropOldest);
+        config.topics.push(prices);
+        let running = Running::start(&config, standard_routes());
+        let operator = Operator::of(&running);
+        let slow = |topic: &str| Client::with_small_window(running.at[0]).upgraded(&format!("/topics/{topic}"), "");
+        let (behind, ended) = (slow("prices/a"), slow("news"));
+        let _reader = running.websocket("/topics/other");
+        until("all are there", || running.count(|shard| shard.subscriptions.get()) == 3);
+        let told = |list: &str, client: &Client| {
+            let address = client.stream.local_addr().unwrap().to_string();
+            let overview = operator.get("/api/overview");
+            overview[list].as_array().unwrap().iter().find(|one| one["address"] == address).cloned()
+        };
+        let text = "x".repeat(500_000);
+        until("both are told", || {
+            for topic in ["prices/a", "news", "other"] {
+                operator
+                    .post("/api/publish", &json!({"topic": topic, "text": if topic == "other" { "" } else { &text }}));
+            }
+            told("slow", &behind).is_some() && told("slow_ended", &ended).is_some()
+        });
+        let one = told("slow", &behind).unwrap();
+        assert!(one["queued_bytes"].as_u64().unwrap() > 4096, "{one}");
+        assert_eq!((&one["protocol"], &one["user"]), (&json!("websocket"), &Value::Null));
+        let known = operator.get(&format!("/api/connections/{}", id(&one)));
+        assert_eq!((&known["address"], &known["topics"]), (&one["address"], &json!(["prices/a"])));
+        let one = told("slow_ended", &ended).unwrap();
+        assert!(one["ended_seconds"].as_f64().is_some_and(|age| (0.0..60.0).contains(&age)), "{one}");
+        assert!(one["queued_bytes"].as_u64().unwrap() > 0, "{one}");
+        assert_eq!(running.closed(CloseReason::SlowConsumer), 1);
+        assert_eq!(told("slow_ended", &behind), None);
+        until("it is over", || told("slow", &ended).is_none());
+        assert_eq!(operator.get("/api/overview")["slow_ended"].as_array().unwrap().len(), 1, "it is told once");
+    }
 }

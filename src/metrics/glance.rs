@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 /// A topic that its owner shard knows of.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,14 +20,25 @@ pub struct TopTopic {
 /// A connection, or a stream, that takes less than it is sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SlowConsumer {
-    /// `index.generation` on its shard, as logs have it.
-    pub connection: String,
+    /// `shard:index:generation`, as the API has it.
+    pub id: String,
     /// What it speaks.
     pub protocol: &'static str,
-    /// Whose it is, where it is known.
+    /// Where it comes from, if that is known.
     pub address: Option<SocketAddr>,
+    /// Whose it is, where clients show tokens.
+    pub user: Option<Box<str>>,
     /// Bytes in its outgoing queue.
     pub queued_bytes: u64,
+}
+
+/// A connection, or a stream, that was ended because it took less than it was sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LostConsumer {
+    /// As it was at its end.
+    pub consumer: SlowConsumer,
+    /// How long ago that was.
+    pub age: Duration,
 }
 
 /// What one shard has to show.
@@ -38,6 +50,8 @@ pub struct Glance {
     pub crowded: Vec<TopTopic>,
     /// Connections with the deepest queues, the deepest first.
     pub slow: Vec<SlowConsumer>,
+    /// Connections that were ended for it of late, the last first.
+    pub lost: Vec<LostConsumer>,
 }
 
 /// Where a shard puts it. It is locked a few times a second while somebody looks.

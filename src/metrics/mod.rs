@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use self::shard::{FAMILIES, Number};
 use self::text::{Kind, Text};
 
-pub use self::glance::{Glance, Pane, SlowConsumer, TopTopic};
+pub use self::glance::{Glance, LostConsumer, Pane, SlowConsumer, TopTopic};
 pub use self::histogram::{Histogram, Scale, Spread};
 pub use self::label::{Protocol, Purpose};
 pub use self::shard::ShardMetrics;

@@ -569,6 +569,9 @@ impl Core {
         if !self.flag(id, Flags::BORNE) {
             self.metrics.count_closed(reason);
         }
+        if reason == CloseReason::SlowConsumer {
+            self.note_lost(id);
+        }
         if self.log.hears_of(reason) {
             let (peer, user) = (self.peer(id), self.user(id).map(str::to_owned));
             self.log.closed(self.now, &self.metrics, &Ended { id, peer, user: user.as_deref(), reason, detail });

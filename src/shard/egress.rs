@@ -289,8 +289,9 @@ impl Core {
                 outbox.progress = tick;
             }
             outbox.waits = true;
-            let after = outbox.memory();
+            let (after, depth) = (outbox.memory(), outbox.bytes());
             self.count_queued(before, after);
+            self.tops.deep(id, depth);
             // A closing connection has its deadline.
             if !self.flag(id, Flags::CLOSING) {
                 self.arm_by(id, stall);

@@ -3,14 +3,17 @@
 //! Busy topics are found by a sketch that always has the most frequent ones ("space saving", Metwally, Agrawal and El Abbadi
 //! 2005): whoever is not in it takes the place of the rarest and its count. Of many publications it is shown one in
 //! [`Tops::SAMPLE`], so that it costs a publication next to nothing. Crowded topics are noted when their owner hears of
-//! subscribers, and deep queues when something is added to them.
+//! subscribers, and deep queues when something is added to them. A queue that fills up is there for a moment only: whoever
+//! was ended for it is remembered for a minute.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::connection::Flags;
 use super::core::Core;
 use crate::id::ConnId;
 use crate::message::Topic;
-use crate::metrics::{Glance, SlowConsumer, TopTopic};
+use crate::metrics::{Glance, LostConsumer, SlowConsumer, TopTopic};
 use crate::time::Instant;
 
 /// A topic in the sketch.
@@ -33,6 +36,8 @@ pub(super) struct Tops {
     halved: Instant,
     crowded: Vec<(Topic, u64)>,
     slow: Vec<(ConnId, usize)>,
+    /// Those who were ended for being slow, and when: the last ones.
+    lost: VecDeque<(SlowConsumer, Instant)>,
     /// A queue that is not deeper than this is not noted.
     slow_above: usize,
 }
@@ -50,6 +55,8 @@ impl Tops {
     const SLOW_BYTES: usize = 4 * 1024;
     /// How long counts stand before they are halved, so that they tell of late and not of ever.
     const HALF_LIFE: Duration = Duration::from_secs(4);
+    /// How long it is told who was ended for being slow.
+    const LOST_KEPT: Duration = Duration::from_secs(60);
 
     pub(super) fn new() -> Self {
         Self {
@@ -58,6 +65,7 @@ impl Tops {
             halved: Instant::ZERO,
             crowded: Vec::with_capacity(Self::FEW),
             slow: Vec::with_capacity(Self::FEW),
+            lost: VecDeque::with_capacity(Self::FEW),
             slow_above: Self::SLOW_BYTES,
         }
     }
@@ -120,6 +128,14 @@ impl Tops {
         }
     }
 
+    /// Notes that a consumer is ended for being slow.
+    fn lost(&mut self, consumer: SlowConsumer, now: Instant) {
+        if self.lost.len() == Self::FEW {
+            self.lost.pop_front();
+        }
+        self.lost.push_back((consumer, now));
+    }
+
     /// Forgets what is no more: half of the counts after a while, and queues that are short now.
     fn fade(&mut self, now: Instant, mut depth: impl FnMut(ConnId) -> usize) {
         self.published = 0;
@@ -134,6 +150,9 @@ impl Tops {
         });
         if self.slow.len() < Self::FEW {
             self.slow_above = Self::SLOW_BYTES;
+        }
+        while self.lost.front().is_some_and(|(_, at)| now.since(*at) >= Self::LOST_KEPT) {
+            self.lost.pop_front();
         }
     }
 
@@ -153,8 +172,9 @@ impl Core {
     pub(super) fn note_tops(&mut self) {
         let table = &self.table;
         self.tops.fade(self.now, |id| {
-            let outbox = table.get(id).and_then(|connection| connection.outbox.as_deref());
-            outbox.map_or(0, |outbox| outbox.bytes())
+            // Of who is ended, his last words may wait.
+            let connection = table.get(id).filter(|connection| !connection.flags.has(Flags::CLOSING));
+            connection.and_then(|connection| connection.outbox.as_deref()).map_or(0, |outbox| outbox.bytes())
         });
         if self.metrics.pane.is_wanted() {
             self.metrics.pane.show(self.glance());
@@ -165,6 +185,25 @@ impl Core {
     pub(super) fn note_crowd(&mut self, topic: &Topic) {
         let subscribers = self.topics.subscribers(topic);
         self.tops.crowd(topic, subscribers);
+    }
+
+    /// Notes that a connection is ended for being slow, while what it has queued is still there.
+    pub(super) fn note_lost(&mut self, id: ConnId) {
+        let outbox = self.table.get(id).and_then(|connection| connection.outbox.as_deref());
+        let bytes = outbox.map_or(0, |outbox| outbox.bytes());
+        if let Some(consumer) = self.slow_consumer_at(id, bytes) {
+            self.tops.lost(consumer, self.now);
+        }
+    }
+
+    fn slow_consumer_at(&self, id: ConnId, bytes: usize) -> Option<SlowConsumer> {
+        Some(SlowConsumer {
+            id: format!("{}:{}:{}", self.id.0, id.index(), id.generation()),
+            protocol: self.table.get(id)?.protocol.counted().label(),
+            address: self.peer(id),
+            user: self.user(id).map(Box::from),
+            queued_bytes: bytes as u64,
+        })
     }
 
     fn glance(&self) -> Glance {
@@ -181,18 +220,12 @@ impl Core {
         };
         let mut crowded: Vec<_> = tops.crowded.iter().map(|(name, count)| topic(name, rate_of(name), *count)).collect();
         crowded.sort_by_key(|topic| std::cmp::Reverse(topic.subscribers));
-        let slow = tops.slow.iter().filter_map(|(id, bytes)| {
-            let connection = self.table.get(*id)?;
-            Some(SlowConsumer {
-                connection: id.to_string(),
-                protocol: connection.protocol.counted().label(),
-                address: self.peer(*id),
-                queued_bytes: *bytes as u64,
-            })
-        });
+        let slow = tops.slow.iter().filter_map(|(id, bytes)| self.slow_consumer_at(*id, *bytes));
         let mut slow: Vec<_> = slow.collect();
         slow.sort_by_key(|consumer| std::cmp::Reverse(consumer.queued_bytes));
-        Glance { busy, crowded, slow }
+        let lost = tops.lost.iter().rev();
+        let lost = lost.map(|(consumer, at)| LostConsumer { consumer: consumer.clone(), age: self.now.since(*at) });
+        Glance { busy, crowded, slow, lost: lost.collect() }
     }
 }
 
@@ -263,5 +296,24 @@ mod tests {
         assert_eq!(tops.slow, [(id(99), 99_000)]);
         tops.deep(id(3), 5000);
         assert_eq!(tops.slow.len(), 2);
+    }
+
+    #[test]
+    fn who_was_too_slow_is_told_for_a_minute() {
+        let mut tops = Tops::new();
+        let consumer = |number: u64| SlowConsumer {
+            id: format!("0:{number}:1"),
+            protocol: "websocket",
+            address: None,
+            user: None,
+            queued_bytes: number,
+        };
+        (0..20).for_each(|second| tops.lost(consumer(second), Instant::from_millis(second * 1000)));
+        let told = |tops: &Tops| tops.lost.iter().map(|(lost, _)| lost.queued_bytes).collect::<Vec<_>>();
+        assert_eq!(told(&tops), (4..20).collect::<Vec<_>>(), "the last ones");
+        tops.fade(Instant::from_millis(70_000), |_| 0);
+        assert_eq!(told(&tops), (11..20).collect::<Vec<_>>());
+        tops.fade(Instant::from_millis(79_000), |_| 0);
+        assert!(tops.lost.is_empty());
     }
 }

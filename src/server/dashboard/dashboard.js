@@ -78,7 +78,9 @@
       this.big = make('div', { class: 'big' }, '–');
       this.under = make('div', { class: 'under' });
       this.svg = draw('svg', { viewBox: '0 0 100 100', preserveAspectRatio: 'none', role: 'img' });
-      this.svg.append(draw('line', { class: 'base', x1: 0, x2: 100, y1: 100, y2: 100 }));
+      this.area = draw('polygon', { class: 'area' });
+      this.cursor = draw('line', { class: 'cursor', x1: 0, x2: 0, y1: 0, y2: 100, visibility: 'hidden' });
+      this.svg.append(draw('rect', { class: 'ground', width: 100, height: 100 }), this.area, draw('line', { class: 'base', x1: 0, x2: 100, y1: 100, y2: 100 }), this.cursor);
       this.lines = names.map((name, place) => {
         const line = draw('polyline', { class: place === 1 ? 'second' : 'first' });
         this.svg.append(line);
@@ -91,10 +93,41 @@
       const card = make('section', { class: 'card', id }, make('h2', {}, title), this.big, this.under, this.svg,
         make('div', { class: 'scale' }, this.since, ...keys, this.most));
       this.title = title;
+      this.pointed = null;
+      this.svg.addEventListener('pointermove', (event) => {
+        const box = this.svg.getBoundingClientRect();
+        this.pointed = Math.min(1, Math.max(0, (event.clientX - box.left) / box.width));
+        this.point();
+      });
+      this.svg.addEventListener('pointerleave', () => {
+        this.pointed = null;
+        this.point();
+      });
       live.append(card);
     }
 
-    add(values, under) {
+    // How many values the width of the picture stands for.
+    get shown() {
+      return Math.max(SHOWN_MIN, this.series[0].length);
+    }
+
+    // Tells the value under the pointer, or else the largest.
+    point() {
+      const kept = this.series[0].length;
+      const ago = this.pointed === null ? kept : Math.round((1 - this.pointed) * (this.shown - 1));
+      const value = ago < kept ? this.series[0][kept - 1 - ago] : null;
+      if (known(value)) {
+        const x = (1 - ago / (this.shown - 1)) * 100;
+        for (const end of ['x1', 'x2']) this.cursor.setAttribute(end, x);
+        this.most.textContent = `${say(value, this.unit)}, ${ago * PERIOD / 1000} s ago`;
+      } else {
+        this.most.textContent = `most ${say(this.peak, this.unit)}`;
+      }
+      this.cursor.setAttribute('visibility', known(value) ? 'visible' : 'hidden');
+    }
+
+    // `isBad`: what stands below the number should be looked at.
+    add(values, under, isBad = false) {
       for (const [place, series] of this.series.entries()) {
         series.push(known(values[place]) ? values[place] : null);
         if (series.length > KEPT) series.shift();
@@ -102,18 +135,24 @@
       const [number, unit] = known(values[0]) ? units[this.unit](values[0]) : ['–', ''];
       this.big.replaceChildren(number, make('small', {}, unit === '' ? '' : ` ${unit}`));
       this.under.textContent = under;
+      this.under.classList.toggle('bad', isBad);
       const most = Math.max(...this.series.flat().filter(known), 0);
       for (const [place, series] of this.series.entries()) {
-        const shown = Math.max(SHOWN_MIN, series.length);
+        const shown = this.shown;
         const first = shown - series.length;
         const points = series.map((value, at) => [((first + at) / (shown - 1)) * 100, value])
           .filter(([, value]) => value !== null)
           .map(([x, value]) => `${x.toFixed(2)},${(100 - (most > 0 ? value / most : 0) * 96).toFixed(2)}`);
         this.lines[place].setAttribute('points', points.join(' '));
+        if (place === 0 && points.length > 0) {
+          const [begin, end] = [points[0].split(',')[0], points.at(-1).split(',')[0]];
+          this.area.setAttribute('points', [`${begin},100`, ...points, `${end},100`].join(' '));
+        }
       }
-      const span = Math.max(SHOWN_MIN, this.series[0].length) * PERIOD / 1000;
+      const span = this.shown * PERIOD / 1000;
       this.since.textContent = span < 120 ? `${span} s` : `${Math.round(span / 60)} min`;
-      this.most.textContent = `most ${say(most, this.unit)}`;
+      this.peak = most;
+      this.point();
       this.svg.setAttribute('aria-label', `${this.title}: now ${say(values[0], this.unit)}, most ${say(most, this.unit)}`);
     }
   }
@@ -129,9 +168,13 @@
       (wide === 'wide' ? live : aside).append(make('section', { class: `card ${wide}`, id }, make('h2', {}, title), this.table, this.none));
     }
 
-    show(rows) {
-      this.body.replaceChildren(...rows.map(([name, ...cells]) =>
-        make('tr', {}, make('th', { title: name }, name), ...cells.map((cell) => make('td', {}, cell)))));
+    // Each row has its name, then its cells. `shares`, 0 to 1: how long a bar lies behind each of them.
+    show(rows, shares = []) {
+      this.body.replaceChildren(...rows.map(([name, ...cells], place) => {
+        const row = make('tr', {}, make('th', { title: name }, name), ...cells.map((cell) => make('td', {}, cell)));
+        if (known(shares[place])) row.style.setProperty('--share', `${(shares[place] * 100).toFixed(1)}%`);
+        return row;
+      }));
       this.table.hidden = rows.length === 0;
       this.none.hidden = rows.length > 0;
     }
@@ -142,11 +185,11 @@
     accepts: new Card('accepts', 'Accepted', 'rate', ['accepted', 'refused']),
     received: new Card('received', 'Messages in', 'rate', ['in']),
     deliveries: new Card('deliveries', 'Deliveries', 'rate', ['delivered', 'dropped']),
-    bytes: new Card('bytes', 'Bytes out', 'byteRate', ['out', 'in']),
     delivery: new Card('delivery', 'Publish to last delivery, p99', 'time', ['p99', 'p50']),
     fanout: new Card('fanout', 'Fan-out, p99', 'time', ['p99', 'p50']),
     turn: new Card('turn', 'Turn of a shard, p99', 'time', ['p99', 'p50']),
     handshake: new Card('handshake', 'Handshake, p99', 'time', ['p99', 'p50']),
+    bytes: new Card('bytes', 'Bytes out', 'byteRate', ['out', 'in']),
     memory: new Card('memory', 'Memory of the process', 'bytes', ['resident']),
     queued: new Card('queued', 'Waiting in outgoing queues', 'bytes', ['queued']),
     cpu: new Card('cpu', 'Processor', 'percent', ['used']),
@@ -160,8 +203,8 @@
       'Nothing has been published lately.'),
     crowded: new Table('crowded', 'Topics with the most subscribers', ['topic', 'subscribers', 'publications'], 'half',
       'Nobody subscribes to anything.'),
-    slow: new Table('slow', 'Slowest consumers', ['connection', 'protocol', 'address', 'queued'], 'half',
-      'Nobody has more than 4 KiB waiting.'),
+    slow: new Table('slow', 'Slow consumers', ['connection', 'protocol', 'who', 'queued', ''], 'half',
+      'Nobody has more than 4 KiB waiting, nor was ended for it in the last minute.'),
     limits: new Table('limits', 'Limits that struck', ['limit', 'now', 'since the start'], 'half', 'None has struck.'),
     closed: new Table('closed', 'Connections ended', ['reason', 'now', 'since the start'], 'half', 'None has ended.'),
     purposes: new Table('purposes', 'Memory by purpose', ['purpose', 'bytes'], 'half', ''),
@@ -178,15 +221,18 @@
     phase.className = now.phase;
     const up = Math.floor(now.uptime_seconds);
     const two = (number) => String(number).padStart(2, '0');
+    document.title = `${say(total(now, 'connections'), 'count')} connected – Holdline`;
     document.getElementById('uptime').textContent = `${Math.floor(up / 3600)}:${two(Math.floor(up / 60) % 60)}:${two(up % 60)}`;
 
     const connections = total(now, 'connections');
     const each = connections > 0 && known(now.process.resident_bytes) ? now.process.resident_bytes / connections : null;
     cards.connections.add([connections],
       `${say(total(now, 'subscriptions'), 'count')} subscriptions to ${say(total(now, 'topics'), 'count')} topics`);
-    cards.accepts.add([rate('accepted'), rate('refused')], `refused ${say(rate('refused'), 'rate')}`);
+    cards.accepts.add([rate('accepted'), rate('refused')], `refused ${say(rate('refused'), 'rate')}`,
+      rate('refused') > 0);
     cards.received.add([rate('received')], `publications ${say(rate('publications'), 'rate')}`);
-    cards.deliveries.add([rate('deliveries'), rate('dropped')], `dropped ${say(rate('dropped'), 'rate')}`);
+    cards.deliveries.add([rate('deliveries'), rate('dropped')], `dropped ${say(rate('dropped'), 'rate')}`,
+      rate('dropped') > 0);
     cards.bytes.add([rate('bytes_out'), rate('bytes_in')], `in ${say(rate('bytes_in'), 'byteRate')}`);
     for (const name of ['delivery', 'fanout', 'turn', 'handshake']) {
       const [half, most] = [spread(name, 0.5), spread(name, 0.99)];
@@ -215,22 +261,33 @@
         say(each('received'), 'rate'), say(each('sent'), 'rate')];
     }));
     const topic = (one) => [say(one.publications, 'rate'), say(one.subscribers, 'count')];
-    tables.busy.show(now.topics.busy.map((one) => [one.name, ...topic(one)]));
-    tables.crowded.show(now.topics.crowded.map((one) => [one.name, ...topic(one).reverse()]));
-    tables.slow.show(now.slow.map((one) =>
-      [`${one.shard}:${one.connection}`, one.protocol, one.address ?? '–', say(one.queued_bytes, 'bytes')]));
+    const shares = (numbers) => numbers.map((number) => number / Math.max(...numbers));
+    tables.busy.show(now.topics.busy.map((one) => [one.name, ...topic(one)]),
+      shares(now.topics.busy.map((one) => one.publications)));
+    tables.crowded.show(now.topics.crowded.map((one) => [one.name, ...topic(one).reverse()]),
+      shares(now.topics.crowded.map((one) => one.subscribers)));
+    const consumer = (one, state) => [one.id, one.protocol, [one.user, one.address].filter((part) => part !== null).join(', ') || '–',
+      say(one.queued_bytes, 'bytes'), state];
+    tables.slow.show([...now.slow.map((one) => consumer(one, 'waits')),
+      ...now.slow_ended.map((one) => consumer(one, `ended ${Math.round(one.ended_seconds)} s ago`))]);
     for (const name of ['limits', 'closed']) {
       tables[name].show(Object.entries(now[name]).sort((one, other) => other[1] - one[1]).map(([reason, count]) =>
         [reason, say((count - (before[name][reason] ?? 0)) / seconds, 'rate'), say(count, 'count')]));
     }
-    tables.purposes.show(Object.entries(now.memory).sort((one, other) => other[1] - one[1])
-      .map(([purpose, bytes]) => [purpose, say(bytes, 'bytes')]));
+    const purposes = Object.entries(now.memory);
+    const rest = (now.process.resident_bytes ?? 0) - purposes.reduce((sum, [, bytes]) => sum + bytes, 0);
+    if (rest > 0) purposes.push(['all else', rest]);
+    purposes.sort((one, other) => other[1] - one[1]);
+    tables.purposes.show(purposes.map(([purpose, bytes]) => [purpose, say(bytes, 'bytes')]),
+      shares(purposes.map(([, bytes]) => bytes)));
   }
 
   let before = null;
   async function look() {
     try {
       const answer = await fetch('/api/overview', { cache: 'no-store', signal: AbortSignal.timeout(5000) });
+      // The key that the browser shows is none any more, or no operator's: it asks for another one.
+      if (answer.status === 401) return location.reload();
       if (!answer.ok) throw new Error(`status ${answer.status}`);
       const now = await answer.json();
       // A server that has been started anew counts from zero.

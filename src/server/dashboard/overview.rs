@@ -6,7 +6,7 @@ use super::super::admin::Surroundings;
 use super::super::scrape::BUILD;
 use crate::close::CloseReason;
 use crate::host::Process;
-use crate::metrics::{Glance, Metrics, Protocol, Purpose, ShardMetrics, Spread, TopTopic};
+use crate::metrics::{Glance, Metrics, Protocol, Purpose, ShardMetrics, SlowConsumer, Spread, TopTopic};
 use crate::rule::Limit;
 
 /// Topics and connections that are told.
@@ -46,6 +46,7 @@ pub(in crate::server) fn overview(metrics: &Metrics, around: &Surroundings<'_>) 
             "crowded": topics(&glances, |glance| &glance.crowded, |one, other| other.subscribers.cmp(&one.subscribers)),
         },
         "slow": slow(&glances),
+        "slow_ended": slow_ended(&glances),
     })
     .to_string()
 }
@@ -112,18 +113,29 @@ fn topics(
 }
 
 fn slow(glances: &[Glance]) -> Value {
-    let on_shards = glances.iter().enumerate();
-    let mut all: Vec<_> =
-        on_shards.flat_map(|(shard, glance)| glance.slow.iter().map(move |one| (shard, one))).collect();
-    all.sort_by_key(|(_, one)| std::cmp::Reverse(one.queued_bytes));
-    let told = all.into_iter().take(SHOWN).map(|(shard, one)| {
-        json!({
-            "shard": shard,
-            "connection": one.connection,
-            "protocol": one.protocol,
-            "address": one.address.map(|address| address.to_string()),
-            "queued_bytes": one.queued_bytes,
-        })
+    let mut all: Vec<_> = glances.iter().flat_map(|glance| &glance.slow).collect();
+    all.sort_by_key(|one| std::cmp::Reverse(one.queued_bytes));
+    Value::Array(all.into_iter().take(SHOWN).map(consumer).collect())
+}
+
+/// Who was ended for being slow of late, the last first.
+fn slow_ended(glances: &[Glance]) -> Value {
+    let mut all: Vec<_> = glances.iter().flat_map(|glance| &glance.lost).collect();
+    all.sort_by_key(|one| one.age);
+    let told = all.into_iter().take(SHOWN).map(|one| {
+        let mut told = consumer(&one.consumer);
+        told["ended_seconds"] = one.age.as_secs_f64().into();
+        told
     });
     Value::Array(told.collect())
+}
+
+fn consumer(one: &SlowConsumer) -> Value {
+    json!({
+        "id": one.id,
+        "protocol": one.protocol,
+        "address": one.address.map(|address| address.to_string()),
+        "user": one.user,
+        "queued_bytes": one.queued_bytes,
+    })
 }
