@@ -177,6 +177,11 @@ pub trait Site: Send + Sync {
         Ok(())
     }
 
+    /// Bytes of user memory that it keeps pages in.
+    fn memory(&self) -> usize {
+        0
+    }
+
     /// Takes a request whose answer comes later, from elsewhere.
     ///
     /// # Errors

@@ -202,6 +202,11 @@ pub trait Backend {
         0
     }
 
+    /// Bytes of user memory that connections take because they speak TLS, likewise.
+    fn tls_memory(&self) -> usize {
+        0
+    }
+
     /// A hint, given now and then (in the heartbeat pass), that this connection has been idle: the backend may take
     /// back what it spends on busy ones.
     fn quieten(&mut self, id: ConnId);

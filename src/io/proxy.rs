@@ -204,6 +204,10 @@ impl<B: Backend> Backend for Proxy<B> {
         self.inner.memory()
     }
 
+    fn tls_memory(&self) -> usize {
+        self.inner.tls_memory()
+    }
+
     fn quieten(&mut self, id: ConnId) {
         self.inner.quieten(id);
     }

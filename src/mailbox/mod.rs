@@ -157,6 +157,12 @@ pub struct Receiver<T> {
 }
 
 impl<T> Receiver<T> {
+    /// Bytes of its room.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        self.queue.capacity() * (size_of::<T>() + size_of::<usize>())
+    }
+
     /// The oldest message.
     pub fn try_recv(&mut self) -> Option<T> {
         self.queue.pop()

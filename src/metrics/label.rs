@@ -47,5 +47,13 @@ labelled! {
         Staged = "staged",
         /// Buffers of the kernel's interface: receive buffers, rings, lists of sockets.
         Backend = "backend",
+        /// Keys of connections that speak TLS, and what their records pass through.
+        Tls = "tls",
+        /// The timing wheel: its slots. Timers lie in the table.
+        Wheel = "wheel",
+        /// Queues between shards, as long as they can get, without what the messages in them share.
+        Mailboxes = "mailboxes",
+        /// Files that are kept to be served again. One cache is all shards'.
+        Files = "files",
     }
 }

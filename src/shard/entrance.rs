@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::core::Core;
 use crate::app::opening::Opening;
 use crate::app::site::Site;
 use crate::session::Protocol;
@@ -42,5 +43,16 @@ impl Entrance {
             Kind::Http { .. } => Protocol::Http,
             Kind::Tcp { protocol, .. } => *protocol,
         }
+    }
+}
+
+impl Core {
+    /// What files are kept in memory: all listeners of the server serve the same, and the first shard tells of it.
+    pub(super) fn files_memory(&self) -> usize {
+        let mut sites = self.entrances.iter().filter_map(|entrance| match &entrance.kind {
+            Kind::Http { site, .. } => Some(site),
+            Kind::Tcp { .. } => None,
+        });
+        sites.next().filter(|_| self.id.0 == 0).map_or(0, |site| site.memory())
     }
 }

@@ -120,6 +120,9 @@ impl Core {
             (Purpose::Subscriptions, self.members.memory()),
             (Purpose::Waiting, waiting),
             (Purpose::Staged, self.staged_bytes),
+            (Purpose::Wheel, self.wheel.memory()),
+            (Purpose::Mailboxes, self.mail.memory()),
+            (Purpose::Files, self.files_memory()),
         ] {
             self.metrics.set_memory(purpose, bytes);
         }

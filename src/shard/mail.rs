@@ -219,6 +219,11 @@ impl Mail {
     /// Orders that wait for a shard at most.
     const ORDERS_MAX: usize = 64;
 
+    /// Bytes of the queues that end here.
+    pub(super) fn memory(&self) -> usize {
+        self.requests.memory() + self.deliveries.memory() + self.orders.memory()
+    }
+
     /// The way for those outside of the mesh; the same from all of its shards.
     #[must_use]
     pub fn postbox(&self) -> Postbox {

@@ -118,6 +118,7 @@ impl<B: Backend> Shard<B> {
         let (begin, now) = self.wait(clock)?;
         if self.core.begin_turn(now, clock.unix_ms()) {
             self.core.metrics.set_memory(Purpose::Backend, self.backend.memory());
+            self.core.metrics.set_memory(Purpose::Tls, self.backend.tls_memory());
         }
         self.control();
         self.ingress(&mut Pace::new(clock, Part::INGRESS));

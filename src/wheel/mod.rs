@@ -153,6 +153,12 @@ impl Wheel {
     /// How many timers one [`Wheel::pop`] moves to a finer level at most, a few microseconds' work.
     pub const MOVES_PER_POP: u32 = 64;
 
+    /// Bytes of its slots.
+    #[must_use]
+    pub const fn memory(&self) -> usize {
+        size_of_val(&*self.first)
+    }
+
     /// An empty wheel that turns by `tick`, usually [`TICK`].
     #[must_use]
     pub fn new(tick: Duration) -> Self {

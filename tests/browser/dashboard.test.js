@@ -30,7 +30,7 @@ let crowd;
 before(async () => {
   folder = fs.mkdtempSync(path.join(os.tmpdir(), 'holdline-'));
   browser = await startBrowser();
-  server = await startServer(['--config', file('holdline.toml', CONFIG)]);
+  server = await startServer({ more: ['--config', file('holdline.toml', CONFIG)] });
   crowd = await Crowd.gather(server.url);
 });
 after(async () => {
@@ -108,7 +108,7 @@ test('without a script it is a table', async () => {
 test('where there are keys the browser asks for one, and the page works with it', async () => {
   const sha256 = createHash('sha256').update(KEY).digest('hex');
   const keys = file('keys.toml', `[[key]]\nname = "operator"\nsha256 = "${sha256}"\nadmin = true\n`);
-  const guarded = await startServer(['--config', file('guarded.toml', `auth.api_keys = "${keys}"\n`)]);
+  const guarded = await startServer({ more: ['--config', file('guarded.toml', `auth.api_keys = "${keys}"\n`)] });
   try {
     await assert.rejects(open(guarded.admin), /ERR_INVALID_AUTH_CREDENTIALS/, 'nobody answers the question');
     const { page, faults, status } = await open(guarded.admin, { httpCredentials: { username: 'me', password: KEY } });

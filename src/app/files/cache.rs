@@ -52,6 +52,11 @@ impl<T: Weigh> Cache<T> {
         Some(Arc::clone(&slot.value))
     }
 
+    /// Bytes of all values.
+    pub(super) fn bytes(&self) -> usize {
+        self.inside.read().unwrap_or_else(PoisonError::into_inner).bytes
+    }
+
     /// Keeps a value instead of the one before, if there is room at all.
     pub(super) fn put(&self, key: &str, value: Arc<T>) {
         let mut inside = self.inside.write().unwrap_or_else(PoisonError::into_inner);

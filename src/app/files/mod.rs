@@ -103,6 +103,10 @@ impl Site for Files {
         }
         self.load(key, request)
     }
+
+    fn memory(&self) -> usize {
+        self.cache.bytes()
+    }
 }
 
 /// To the directory's own path, with its slash: relative links in its page need it.

@@ -419,8 +419,11 @@ impl<B: Backend> Backend for Tls<B> {
     }
 
     fn memory(&self) -> usize {
-        let own = self.sessions.memory() + self.ready.memory() + self.batch.memory() + self.own.capacity();
-        self.inner.memory() + own
+        self.inner.memory()
+    }
+
+    fn tls_memory(&self) -> usize {
+        self.sessions.memory() + self.ready.memory() + self.batch.memory() + self.own.capacity()
     }
 
     fn quieten(&mut self, id: ConnId) {

@@ -106,30 +106,37 @@ impl Session {
 /// All sessions, by the index in the ids: eight bytes for each connection, whether it speaks TLS or not, and none in a
 /// server without TLS.
 #[derive(Default)]
-pub(super) struct Table(Vec<Option<Box<Session>>>);
+pub(super) struct Table {
+    places: Vec<Option<Box<Session>>>,
+    /// How many there are.
+    sessions: usize,
+}
 
 impl Table {
     pub(super) fn insert(&mut self, session: Session) {
         let index = session.id.index() as usize;
-        if index >= self.0.len() {
-            self.0.resize_with(index + 1, || None);
+        if index >= self.places.len() {
+            self.places.resize_with(index + 1, || None);
         }
-        self.0[index] = Some(Box::new(session));
+        let before = self.places[index].replace(Box::new(session));
+        self.sessions += usize::from(before.is_none());
     }
 
     /// The connection of that name, if it speaks TLS.
     #[inline]
     pub(super) fn get_mut(&mut self, id: ConnId) -> Option<&mut Session> {
-        self.0.get_mut(id.index() as usize)?.as_deref_mut().filter(|session| session.id == id)
+        self.places.get_mut(id.index() as usize)?.as_deref_mut().filter(|session| session.id == id)
     }
 
-    /// Bytes of the table; what connections keep for themselves is not looked at.
+    /// Bytes of the table and of its sessions, as if all were idle: with their keys, and no buffer.
     pub(super) const fn memory(&self) -> usize {
-        self.0.capacity() * size_of::<Option<Box<Session>>>()
+        let each = size_of::<Session>() + size_of::<Traffic>() + Traffic::RENEWAL_BYTES;
+        self.places.capacity() * size_of::<Option<Box<Session>>>() + self.sessions * each
     }
 
     pub(super) fn remove(&mut self, id: ConnId) -> Option<Box<Session>> {
         self.get_mut(id)?;
-        self.0.get_mut(id.index() as usize).and_then(mem::take)
+        self.sessions -= 1;
+        self.places.get_mut(id.index() as usize).and_then(mem::take)
     }
 }

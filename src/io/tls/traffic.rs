@@ -80,6 +80,9 @@ pub(super) struct Traffic {
 }
 
 impl Traffic {
+    /// What makes new keys, without what it points to.
+    pub(super) const RENEWAL_BYTES: usize = size_of::<KernelConnection<ServerConnectionData>>();
+
     /// Takes the keys of a finished handshake.
     pub(super) fn new(handshake: Side, ready: &mut Ready) -> Result<Self, Error> {
         let unknown = || Error::General("a cipher that is not spoken here".to_owned());
