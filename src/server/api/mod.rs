@@ -71,8 +71,39 @@ pub(super) struct Desk {
     realm: Realm,
     guard: Guard,
     events: Sender<Event>,
+    line: Line,
     traces: AtomicUsize,
     numbers: AtomicU64,
+}
+
+/// How many events wait for the worker. It is held up for a while when it reads the configuration again, and clients who do
+/// not wait for their answers must not fill the memory meanwhile.
+#[derive(Debug, Default)]
+struct Line(AtomicUsize);
+
+impl Line {
+    /// Events that wait at most; but that a trace has ended is always told, of which there are no more than of traces.
+    const EVENTS_MAX: usize = 256;
+
+    /// Takes a place.
+    ///
+    /// # Errors
+    /// When there is none.
+    fn enter(&self) -> Result<(), Refusal> {
+        let count = |waiting| (waiting < Self::EVENTS_MAX).then_some(waiting + 1);
+        let taken = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, count);
+        taken.map(drop).map_err(|_| refusal(503, "busy", "too many requests wait; try again later"))
+    }
+
+    /// Takes one although there may be none.
+    fn push_in(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Leaves it.
+    fn leave(&self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Desk {
@@ -83,7 +114,8 @@ impl Desk {
     pub(super) fn new(realm: Realm, is_local: bool) -> (Arc<Self>, Inbox) {
         let (events, inbox) = crossbeam::channel::unbounded();
         let (traces, numbers) = (AtomicUsize::new(0), AtomicU64::new(0));
-        (Arc::new(Self { realm, guard: Guard { is_local }, events, traces, numbers }), Inbox(inbox))
+        let (guard, line) = (Guard { is_local }, Line::default());
+        (Arc::new(Self { realm, guard, events, line, traces, numbers }), Inbox(inbox))
     }
 
     pub(super) const fn reloader(&self) -> &Arc<Reloader> {
@@ -115,6 +147,7 @@ impl Desk {
     pub(super) fn ask(&self, ask: &Ask) -> Result<(), Refusal> {
         self.guard.admit(ask)?;
         let wish = Wish::read(ask, &self.realm)?;
+        self.line.enter()?;
         self.tell(Event::Wish(ask.asker, Box::new(wish)));
         Ok(())
     }
@@ -124,17 +157,28 @@ impl Desk {
         let _ = self.events.send(event);
     }
 
-    /// A number for another trace, if there may be one.
-    fn begin_trace(&self, target: Target) -> Option<u64> {
+    /// A number for another trace.
+    ///
+    /// # Errors
+    /// When there may be none.
+    fn begin_trace(&self, target: Target) -> Result<u64, Refusal> {
         let count = |traces| (traces < Self::TRACES_MAX).then_some(traces + 1);
-        self.traces.fetch_update(Ordering::Relaxed, Ordering::Relaxed, count).ok()?;
+        if self.traces.fetch_update(Ordering::Relaxed, Ordering::Relaxed, count).is_err() {
+            let message = format!("there are {} traces already, which are as many as there may be", Self::TRACES_MAX);
+            return Err(refusal(503, "too_many_traces", message));
+        }
+        if let Err(busy) = self.line.enter() {
+            self.traces.fetch_sub(1, Ordering::Relaxed);
+            return Err(busy);
+        }
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
         self.tell(Event::Trace(number, target));
-        Some(number)
+        Ok(number)
     }
 
     fn end_trace(&self, number: u64) {
         self.traces.fetch_sub(1, Ordering::Relaxed);
+        self.line.push_in();
         self.tell(Event::Untrace(number));
     }
 }
@@ -147,7 +191,9 @@ impl Inbox {
     pub(super) fn start(self, desk: Arc<Desk>, admin: Postbox) -> std::io::Result<Thread> {
         let stop = desk.events.clone();
         let worker = Worker::new(desk, self.0, admin);
+        let desk = Arc::clone(&worker.desk);
         let stop = move || {
+            desk.line.push_in();
             let _ = stop.send(Event::Stop);
         };
         Thread::start(worker, stop)
@@ -157,4 +203,20 @@ impl Inbox {
 /// A refusal of a request.
 fn refusal(status: u16, code: &'static str, message: impl Into<String>) -> Refusal {
     Refusal { status, code, message: message.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_as_long_as_it_may_be_and_ends_are_told_all_the_same() {
+        let line = Line::default();
+        assert_eq!((0..1000).filter(|_| line.enter().is_ok()).count(), Line::EVENTS_MAX);
+        line.push_in();
+        line.leave();
+        assert!(line.enter().is_err(), "it is full still");
+        line.leave();
+        assert!(line.enter().is_ok() && line.enter().is_err(), "one has left");
+    }
 }

@@ -53,11 +53,7 @@ impl Handler for TraceRoute {
         context: &mut Context<'_>,
     ) -> Result<(), Refusal> {
         let target = self.target(request.query)?;
-        let busy = || {
-            let message = format!("there are {} traces already, which are as many as there may be", Desk::TRACES_MAX);
-            refusal(503, "too_many_traces", message)
-        };
-        let number = self.desk.begin_trace(target).ok_or_else(busy)?;
+        let number = self.desk.begin_trace(target)?;
         *state = Some(number);
         if let Some(topic) = topic_of(number) {
             context.subscribe(topic, Subscribe::default());

@@ -84,7 +84,10 @@ impl Worker {
     fn next(&mut self) -> Option<Option<Event>> {
         let timeout = self.timeout();
         crossbeam::channel::select! {
-            recv(self.events) -> event => Some(Some(event.ok()?)),
+            recv(self.events) -> event => {
+                self.desk.line.leave();
+                Some(Some(event.ok()?))
+            }
             recv(self.reports.1) -> report => {
                 if let Ok(report) = report {
                     self.take_report(report);
