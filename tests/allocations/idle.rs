@@ -1,7 +1,13 @@
 //! Memory of idle connections.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use holdline::access::Key;
 use holdline::app::standard_routes;
-use holdline::config::BackendChoice;
+use holdline::config::{BackendChoice, Config};
+use ring::hmac;
 
 use super::counting::Watch;
 use crate::common::{Client, Running, backends, config, listen, until};
@@ -10,15 +16,16 @@ use crate::common::{Client, Running, backends, config, listen, until};
 const BUDGET_BYTES: i64 = 128;
 /// What we aim at.
 const AIM_BYTES: i64 = 96;
+/// What one that has shown a token of its own, for three patterns, holds beyond one that need not.
+const GRANT_BUDGET_BYTES: i64 = 640;
 /// The same of a stream of server-sent events.
 const STREAM_BUDGET_BYTES: i64 = 256;
 
 const CONNECTIONS: usize = 4000;
 
 /// What the shard of a server with room for so many connections holds when they are all there.
-fn held_by(watch: &Watch, backend: BackendChoice, connections: usize, connect: &dyn Fn(&Running) -> Client) -> i64 {
+fn held_by(watch: &Watch, mut config: Config, connections: usize, connect: &dyn Fn(&Running) -> Client) -> i64 {
     let before = watch.live_bytes();
-    let mut config = config(backend, 1);
     config.listeners.push(listen("tcp://127.0.0.1:0?app=topic&topic=news"));
     config.limits.connections_max = connections;
     let running = Running::start(&config, standard_routes());
@@ -31,9 +38,15 @@ fn held_by(watch: &Watch, backend: BackendChoice, connections: usize, connect: &
 
 /// What each idle connection holds.
 fn idle_bytes(watch: &Watch, backend: BackendChoice, what: &str, connect: &dyn Fn(&Running) -> Client) -> i64 {
+    idle_bytes_with(watch, &config(backend, 1), what, connect)
+}
+
+/// The same with such a configuration.
+fn idle_bytes_with(watch: &Watch, config: &Config, what: &str, connect: &dyn Fn(&Running) -> Client) -> i64 {
+    let backend = config.backend;
     // What a server has anyway is in both.
-    let one = held_by(watch, backend, 1, connect);
-    let all = held_by(watch, backend, CONNECTIONS, connect);
+    let one = held_by(watch, config.clone(), 1, connect);
+    let all = held_by(watch, config.clone(), CONNECTIONS, connect);
     let each = (all - one) / (CONNECTIONS as i64 - 1);
     println!("{}, {what}: {each} bytes for each idle connection, {one} for a server with one", backend.name());
     each
@@ -73,6 +86,36 @@ fn an_idle_stream_of_events_is_cheap() {
     for backend in backends() {
         let each = idle_bytes(&watch, backend, "events", &connect);
         assert!(each <= STREAM_BUDGET_BYTES, "{}: {each} bytes", backend.name());
+    }
+}
+
+/// A token of a user of its own, who may read `news` and what is below it.
+fn token(secret: &[u8], user: usize) -> String {
+    let part = |text: &str| URL_SAFE_NO_PAD.encode(text);
+    let claims = format!(
+        r#"{{"sub":"user-{user}","exp":4000000000,"holdline":{{"subscribe":["news","news/*"],"publish":["news/{user}"]}}}}"#
+    );
+    let signed = format!("{}.{}", part(r#"{"alg":"HS256"}"#), part(&claims));
+    let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret), signed.as_bytes());
+    format!("{signed}.{}", URL_SAFE_NO_PAD.encode(tag))
+}
+
+#[test]
+fn an_idle_websocket_that_has_shown_a_token_is_little_dearer() {
+    const SECRET: &[u8] = b"a secret of at least thirty-two bytes";
+    let watch = Watch::new();
+    for backend in backends() {
+        let mut guarded = config(backend, 1);
+        guarded.access.secret = Some(Key::secret(SECRET).unwrap());
+        let user = AtomicUsize::new(0);
+        let connect = |running: &Running| {
+            let token = token(SECRET, user.fetch_add(1, Ordering::Relaxed));
+            Client::connect(running.at[0]).upgraded("/topics/news", &format!("Authorization: Bearer {token}\r\n"))
+        };
+        let plain = idle_bytes(&watch, backend, "without a token", &|running| running.websocket("/topics/news"));
+        let shown = idle_bytes_with(&watch, &guarded, "with a token of its own", &connect);
+        println!("{}: a token's grant takes {} bytes", backend.name(), shown - plain);
+        assert!(shown - plain <= GRANT_BUDGET_BYTES, "{}: {} bytes", backend.name(), shown - plain);
     }
 }
 
