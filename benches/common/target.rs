@@ -94,6 +94,13 @@ impl Target {
         authority.split(['/', '?']).next().unwrap_or_default().parse().map_err(|_| bad(authority))
     }
 
+    /// Where its pages for operators are: the server tells them last.
+    pub(crate) fn admin(&self) -> io::Result<std::net::SocketAddr> {
+        let authority = self.urls.iter().rev().find_map(|url| url.strip_prefix("http://"));
+        let authority = authority.ok_or_else(|| bad("no admin listener"))?.trim_end_matches('/');
+        authority.parse().map_err(|_| bad(authority))
+    }
+
     /// Its first listener of the scheme that a protocol wants.
     pub(crate) fn endpoint(&self, protocol: Protocol, path: &str) -> io::Result<Endpoint> {
         let scheme = match protocol {
