@@ -7,6 +7,8 @@
 
 #[path = "simulation/calls.rs"]
 mod calls;
+#[path = "simulation/operators.rs"]
+mod operators;
 #[path = "simulation/resuming.rs"]
 mod resuming;
 #[path = "simulation/scenes.rs"]

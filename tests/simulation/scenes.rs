@@ -13,32 +13,38 @@ use holdline::message::Topic;
 use holdline::metrics::Metrics;
 use holdline::rule::Limit;
 use holdline::session::Protocol;
-use holdline::shard::{Control, Entrance, EntranceKind, Live, Mail, Seed, Shard, Turn};
+use holdline::shard::{Control, Entrance, EntranceKind, Live, Mail, Postbox, Seed, Shard, Turn};
 use holdline::sim::{Client, Config, HurriedClock, ManualClock, Net, Peer, SimBackend};
 use holdline::time::{Clock, Instant};
 
-const LINES: ListenerId = ListenerId(0);
+pub(super) const LINES: ListenerId = ListenerId(0);
 pub(super) const WEB: ListenerId = ListenerId(1);
 
 pub(super) struct Scene {
-    net: Net,
+    pub(super) net: Net,
     pub(super) clock: ManualClock,
     control: Arc<Control>,
     metrics: Metrics,
     pub(super) shards: Vec<Shard<SimBackend>>,
     done: Vec<bool>,
+    /// The way for operators.
+    pub(super) postbox: Postbox,
 }
 
 impl Scene {
     pub(super) fn new(shards: u16, limits: Limits) -> Self {
-        let net = Net::new(1, Config::default());
+        let limits = Limits { connections_max: limits.connections_max.min(100), ..limits };
+        Self::with(shards, Live::new(limits), Net::new(1, Config::default()))
+    }
+
+    pub(super) fn with(shards: u16, live: Live, net: Net) -> Self {
         let lines = EntranceKind::Tcp { protocol: Protocol::Line, opening: Opening::new(App::Topic, None) };
         let web = EntranceKind::Http { site: Arc::new(DemoSite), routes: true };
         let entrances: Arc<[Entrance]> =
             [lines, web].map(|kind| Entrance { url: String::new(), kind, proxied: false }).into();
-        let limits = Limits { connections_max: limits.connections_max.min(100), ..limits };
-        let mails = Mail::mesh(shards, limits.mailbox_capacity);
-        let (control, metrics) = (Arc::new(Control::new(Live::new(limits))), Metrics::new(shards.into()));
+        let mails = Mail::mesh(shards, live.limits.mailbox_capacity);
+        let postbox = mails[0].postbox();
+        let (control, metrics) = (Arc::new(Control::new(live)), Metrics::new(shards.into()));
         let shards = (0..).zip(mails).map(|(number, mail)| {
             let mut backend = net.backend();
             backend.open(LINES);
@@ -54,7 +60,7 @@ impl Scene {
             Shard::new(backend, seed)
         });
         let shards: Vec<_> = shards.collect();
-        Self { done: vec![false; shards.len()], net, clock: ManualClock::new(), control, metrics, shards }
+        Self { done: vec![false; shards.len()], net, clock: ManualClock::new(), control, metrics, shards, postbox }
     }
 
     pub(super) fn turn(&mut self, shard: usize) {
