@@ -2,7 +2,7 @@
 //!
 //! A connection costs one table entry of eight bytes beside the kernel's socket, and all connections of a shard read into
 //! one scratch buffer, which is what a [`Lease`] lends. Sockets are watched edge-triggered. An edge is remembered as a
-//! flag in the entry, and the connection's id waits in one list, where [`Epoll::next`] serves it in turn: a bounded
+//! flag in the entry, and the connection's id waits in a [`Line`], where [`Epoll::next`] serves it in turn: a bounded
 //! number of reads for each, then the next one.
 //!
 //! How few system calls a message needs is the whole point of this file. An echo takes one `recv` and one `send`, and
@@ -19,6 +19,7 @@ mod accept;
 mod config;
 mod entry;
 mod limit;
+mod line;
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read};
@@ -37,6 +38,7 @@ use self::accept::{Listeners, key_of_listener};
 pub use self::config::{Config, SetupError};
 use self::entry::{Entry, Table};
 pub use self::limit::{DESCRIPTORS_RESERVED, check_descriptor_limit};
+use self::line::Line;
 use super::{Accepted, Backend, Backlog, Completion, Ending, Lease, Out, Short, Wake};
 use crate::id::{ConnId, ListenerId};
 
@@ -44,8 +46,6 @@ use crate::id::{ConnId, ListenerId};
 const READS_IN_A_ROW: u32 = 4;
 /// Reads that throw away what a closing peer sent, see [`Epoll::close`].
 const READS_TO_DISCARD: u32 = 4;
-/// Places in line that are kept when nobody is in it.
-const READY_KEPT: usize = 4096;
 /// The waker's token, which no listener and no connection has.
 const WAKER: Token = Token(usize::MAX);
 
@@ -66,12 +66,9 @@ pub struct Epoll {
     listeners: Listeners,
     /// Completions that need no system call any more. Each connection has at most two in here: `Failed` and `Closed`.
     done: VecDeque<Completion>,
-    /// Connections with an edge to serve. Each is in here once while its `QUEUED` flag is set; those that were closed
-    /// meanwhile are passed over.
-    ready: VecDeque<ConnId>,
-    /// How many of `ready` have their turn before the next wait.
-    turns: usize,
-    /// Reads of the first in `ready` in this turn.
+    /// Connections with an edge to serve. Each is in here once while its `QUEUED` flag is set.
+    line: Line,
+    /// Reads of the first in line in this turn.
     reads: u32,
     shorts: VecDeque<Short>,
     buffer: Box<[u8]>,
@@ -96,8 +93,7 @@ impl Epoll {
             table: Table::with_capacity(config.connections_max.saturating_add(RESERVED)),
             listeners: Listeners::new(config.accepts_max.max(1)),
             done: VecDeque::new(),
-            ready: VecDeque::new(),
-            turns: 0,
+            line: Line::default(),
             reads: 0,
             shorts: VecDeque::new(),
             // Zeroed pages: none is touched before the first bytes arrive.
@@ -131,11 +127,11 @@ impl Epoll {
             if event.is_error() && entry.has(Entry::PAUSED | Entry::ENDED) {
                 self.done.extend(broken(id, entry));
             }
-            enqueue(&mut self.ready, id, entry);
+            enqueue(&mut self.line, id, entry);
         }
     }
 
-    /// Serves the first in `ready`. `None`: it has nothing more, or has to wait for its next turn.
+    /// Serves the first in line. `None`: it has nothing more, or has to wait for its next turn.
     fn serve(&mut self, id: ConnId) -> Option<Completion> {
         let Some(entry) = self.table.get_mut(id) else {
             self.next_in_line();
@@ -152,7 +148,7 @@ impl Epoll {
         }
         if self.reads == READS_IN_A_ROW {
             self.next_in_line();
-            self.ready.push_back(id);
+            self.line.push(id);
             return None;
         }
         self.reads += 1;
@@ -162,7 +158,7 @@ impl Epoll {
     /// One `recv`, and what it means. Drained or ended, there is nothing to read before the next edge.
     fn read(&mut self, id: ConnId) -> Option<Completion> {
         let entry = self.table.get_mut(id)?;
-        let mut is_drained = true;
+        let (mut is_drained, mut is_much) = (true, false);
         let completion = match net::recv(entry.stream()?, &mut self.buffer[..], RecvFlags::empty()) {
             Ok((0, _)) => {
                 entry.set(Entry::ENDED);
@@ -170,6 +166,7 @@ impl Epoll {
             }
             Ok((read, _)) => {
                 is_drained = read < self.buffer.len() && !entry.has(Entry::HUNG_UP);
+                is_much = self.line.note(id, read);
                 self.lent = true;
                 let len = u32::try_from(read).unwrap_or(u32::MAX);
                 Some(Completion::Received(id, Lease { buffer: 0, start: 0, len, more: !is_drained }))
@@ -184,19 +181,21 @@ impl Epoll {
         if is_drained {
             entry.clear(Entry::READABLE | Entry::QUEUED);
             self.next_in_line();
+        } else if is_much {
+            self.next_in_line();
+            self.line.push(id);
         }
         completion
     }
 
-    /// The first in `ready` has had its turn.
+    /// The first in line has had its turn.
     fn next_in_line(&mut self) {
-        self.ready.pop_front();
-        self.turns = self.turns.saturating_sub(1);
+        self.line.pass();
         self.reads = 0;
     }
 
     fn has_work(&self) -> bool {
-        !self.done.is_empty() || !self.ready.is_empty() || self.listeners.has_work()
+        !self.done.is_empty() || !self.line.is_empty() || self.listeners.has_work()
     }
 }
 
@@ -232,6 +231,7 @@ impl Backend for Epoll {
         };
         let token = Token(index(id.bits()));
         let watched = self.poll.registry().register(&mut SourceFd(&stream.as_raw_fd()), token, Interest::READABLE);
+        self.line.forget(id);
         let entry = self.table.insert(id, stream);
         if let Err(error) = watched {
             entry.set(Entry::ENDED);
@@ -253,11 +253,7 @@ impl Backend for Epoll {
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
-        if self.ready.is_empty() {
-            // A crowd may have been in line.
-            self.ready.shrink_to(READY_KEPT);
-        }
-        self.turns = self.ready.len();
+        self.line.begin();
         self.reads = 0;
         Ok(())
     }
@@ -267,8 +263,7 @@ impl Backend for Epoll {
             return Some(completion);
         }
         debug_assert!(!self.lent, "a lease is out");
-        while self.turns > 0 {
-            let &id = self.ready.front()?;
+        while let Some(id) = self.line.first() {
             if let Some(completion) = self.serve(id) {
                 return Some(completion);
             }
@@ -330,7 +325,7 @@ impl Backend for Epoll {
                 self.done.push_back(Completion::Failed(id, error.kind()));
             }
         }
-        enqueue(&mut self.ready, id, entry);
+        enqueue(&mut self.line, id, entry);
     }
 
     fn pause(&mut self, id: ConnId) {
@@ -344,7 +339,7 @@ impl Backend for Epoll {
     fn resume(&mut self, id: ConnId) {
         let Some(entry) = self.table.get_mut(id) else { return };
         entry.clear(Entry::PAUSED);
-        enqueue(&mut self.ready, id, entry);
+        enqueue(&mut self.line, id, entry);
     }
 
     fn shutdown(&mut self, id: ConnId) {
@@ -368,7 +363,7 @@ impl Backend for Epoll {
     }
 
     fn memory(&self) -> usize {
-        self.table.memory() + self.buffer.len()
+        self.table.memory() + self.line.memory() + self.buffer.len()
     }
 
     fn quieten(&mut self, _id: ConnId) {}
@@ -386,10 +381,10 @@ impl Wake for Waker {
 }
 
 /// Puts a connection in line when it has something to be served, once.
-fn enqueue(ready: &mut VecDeque<ConnId>, id: ConnId, entry: &mut Entry) {
+fn enqueue(line: &mut Line, id: ConnId, entry: &mut Entry) {
     if entry.has_work() && !entry.has(Entry::QUEUED) {
         entry.set(Entry::QUEUED);
-        ready.push_back(id);
+        line.push(id);
     }
 }
 

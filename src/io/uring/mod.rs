@@ -61,7 +61,7 @@ pub use self::sources::Sources;
 use self::table::Table;
 use crate::id::{ConnId, ListenerId};
 use crate::io::sys::{self, Eventfd};
-use crate::io::{Accepted, Backend, Backlog, Completion, Ending, Lease, Out, Short, Wake};
+use crate::io::{Accepted, BULK_READS_MAX, Backend, Backlog, Completion, Ending, Lease, Out, Short, Wake};
 
 /// One shard's rings. It belongs to the thread that made it.
 pub struct Uring {
@@ -78,6 +78,10 @@ pub struct Uring {
     missed: Vec<(Kind, ConnId)>,
     /// Readable connections that wait for a scratch buffer.
     ready: VecDeque<ConnId>,
+    /// The same of those whose last receive brought much.
+    bulk: VecDeque<ConnId>,
+    /// How many of `bulk` have their turn before the next wait.
+    bulk_turns: usize,
     /// Rings with something to submit.
     listed: Vec<usize>,
     listeners: Vec<Listener>,
@@ -145,6 +149,8 @@ impl Uring {
             shorts: VecDeque::new(),
             missed: Vec::new(),
             ready: VecDeque::new(),
+            bulk: VecDeque::new(),
+            bulk_turns: 0,
             listed: Vec::new(),
             listeners: Vec::new(),
             first_listener: 0,
@@ -213,13 +219,14 @@ impl Backend for Uring {
     }
 
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        self.bulk_turns = BULK_READS_MAX;
         let mut news = self.work();
         if !news {
             let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
             let mut over = false;
             while !news && !over && self.broken.is_none() {
                 self.sleep(deadline)?;
-                over = self.ready.is_empty() && deadline.is_some_and(|deadline| deadline <= Instant::now());
+                over = !self.has_turns() && deadline.is_some_and(|deadline| deadline <= Instant::now());
                 news = self.work();
             }
         }

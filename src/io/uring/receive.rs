@@ -34,9 +34,12 @@ use std::io;
 
 use super::buffers::{BufferRing, Lent, Scratch};
 use super::request::{self, Done, Kind};
-use super::table::{CLOSING, DIAL, ENDED, HUNG_UP, MULTI, OUTSTANDING, PAUSED, POLL, POLL_OUT, QUEUED, READABLE, RECV};
+use super::table::{
+    BULK, CLOSING, DIAL, ENDED, HUNG_UP, MULTI, OUTSTANDING, PAUSED, POLL, POLL_OUT, QUEUED, READABLE, RECV,
+};
 use super::{Completion, Uring};
 use crate::id::ConnId;
+use crate::io::BULK_BYTES_MIN;
 
 /// Receives of up to this many bytes are better off with a multishot receive.
 const SMALL_BYTES_MAX: u32 = 1536;
@@ -101,7 +104,7 @@ impl Uring {
         let Some(entry) = self.table.open(id) else { return };
         if entry.has(READABLE) && !entry.has(QUEUED | RECV | MULTI | PAUSED | ENDED) {
             entry.set(QUEUED);
-            self.ready.push_back(id);
+            if entry.has(BULK) { self.bulk.push_back(id) } else { self.ready.push_back(id) }
         }
     }
 
@@ -110,12 +113,13 @@ impl Uring {
         self.dial_again();
         self.cancel_again();
         while self.scratch.has_free() {
-            let Some(id) = self.ready.pop_front() else { return };
+            let Some((id, is_bulk)) = self.next_in_line() else { return };
             let Some(entry) = self.table.open(id) else { continue };
             entry.clear(QUEUED);
             if !entry.has(READABLE) || entry.has(RECV | MULTI | PAUSED | ENDED) {
                 continue;
             }
+            self.bulk_turns -= usize::from(is_bulk);
             entry.clear(READABLE);
             entry.set(RECV);
             let (ring, slot) = (entry.ring(), entry.slot());
@@ -123,6 +127,18 @@ impl Uring {
                 self.push(ring, &request::recv(slot, start, Scratch::BYTES, buffer));
             }
         }
+    }
+
+    /// Who has a buffer next, and whether it sends much. Of those a few come between two waits: what they bring takes long,
+    /// and nobody with little should stand behind all of it. They get on in each turn, so nobody starves them.
+    fn next_in_line(&mut self) -> Option<(ConnId, bool)> {
+        let few = self.ready.pop_front().map(|id| (id, false));
+        few.or_else(|| (self.bulk_turns > 0).then(|| self.bulk.pop_front()).flatten().map(|id| (id, true)))
+    }
+
+    /// Whether somebody is in line who may be served before the next wait.
+    pub(super) fn has_turns(&self) -> bool {
+        !self.ready.is_empty() || self.bulk_turns > 0 && !self.bulk.is_empty()
     }
 
     pub(super) fn on_poll(&mut self, done: &Done) {
@@ -186,6 +202,11 @@ impl Uring {
         let entry = self.table.open(id).filter(|entry| !entry.has(ENDED));
         if let Some(entry) = entry.filter(|_| done.result > 0) {
             let len = done.result.unsigned_abs();
+            if len as usize >= BULK_BYTES_MIN {
+                entry.set(BULK)
+            } else {
+                entry.clear(BULK)
+            }
             if len <= SMALL_BYTES_MAX {
                 entry.work()
             } else {

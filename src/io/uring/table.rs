@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! place   ring, 12 bits | slot in that ring's table of direct descriptors, 20 bits
-//! state   generation, low 17 bits | flags, 15 bits
+//! state   generation, low 16 bits | flags, 16 bits
 //! ```
 //!
 //! The generation is a second check: an index is used again only after the last completion of its old connection has
@@ -42,7 +42,10 @@ const BUSY_SHIFT: u32 = 12;
 /// It is being opened: a chain of requests is out, or waits to be tried again.
 pub(super) const DIAL: u32 = 1 << 14;
 
-const FLAG_BITS: u32 = 15;
+/// Its last receive brought much.
+pub(super) const BULK: u32 = 1 << 15;
+
+const FLAG_BITS: u32 = 16;
 const SLOT_BITS: u32 = 20;
 const GENERATION_MASK: u32 = (1 << (32 - FLAG_BITS)) - 1;
 const VACANT: u32 = u32::MAX;

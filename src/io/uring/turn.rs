@@ -175,7 +175,7 @@ impl Uring {
     /// Receives for those who still stand in the line for a buffer: how much a shard can read in a turn must not depend on
     /// how often it waits. Whether that brought anything.
     pub(super) fn refill(&mut self) -> bool {
-        if self.ready.is_empty() || self.broken.is_some() {
+        if !self.has_turns() || self.broken.is_some() {
             return false;
         }
         self.service();
