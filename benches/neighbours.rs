@@ -1,7 +1,9 @@
 //! What hostile clients do to others: the latency of a well-behaved client's echoes, alone and beside each attack.
 //!
 //! ```text
-//! cargo bench --bench neighbours [-- ATTACK]
+//! cargo bench --bench neighbours
+//! cargo bench --bench neighbours -- "slow read" --backend epoll --rounds 9
+//! cargo bench --bench neighbours -- --assert --write docs/neighbours.md
 //! ```
 //!
 //! The server has one core; the neighbour and the attackers share the other one, with the neighbour before them. The
@@ -9,24 +11,33 @@
 //! the rounds, so that a machine's own noise is in both. Latencies include the neighbour's own wake-ups. "Turns over 10 ms"
 //! are the server's own, from `holdline_turn_seconds`. Without `--bench`, as cargo tests it, rounds are short and only
 //! what must hold anywhere is asserted: every echo comes, the memory is bounded, and the server is well afterwards.
+//! `--assert` also fails where the p99 of a neighbour is more than twice what it is alone.
 //! On a machine that has other work, that goes behind with `echo -15 > /proc/self/autogroup` in a session of the bench's own
 //! (`setsid`). `HOLDLINE_BENCH_SERVER` may name another program that takes the flags of `holdline`.
 
 #[path = "neighbours/attacks.rs"]
 mod attacks;
 mod common;
+#[path = "neighbours/http2.rs"]
+mod http2;
+#[path = "neighbours/tls.rs"]
+mod tls;
 
 use std::error::Error;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use std::{env, thread};
+use std::{env, fs, thread};
 
-use attacks::Attack;
+use clap::Parser;
+
+use attacks::{Aim, Attack};
 use common::report::{Table, median};
 use common::sys;
+use tls::Room;
 
 type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 
@@ -37,24 +48,51 @@ const MEMORY_MAX: u64 = 128 << 20;
 const PATIENCE: Duration = Duration::from_secs(10);
 const EVERY: Duration = Duration::from_millis(1);
 
-/// How long and how often.
-#[derive(Clone, Copy)]
-struct Plan {
-    round: Duration,
+/// A neighbour's p99 beside an attack, as a multiple of what it is alone.
+const RATIO_MAX: f64 = 2.0;
+
+#[derive(Parser, Debug)]
+#[command(name = "neighbours")]
+struct Options {
+    /// Attacks whose name has this in it; without it all.
+    attack: Option<String>,
+    /// The server's backends.
+    #[arg(long = "backend", value_delimiter = ',', default_value = "uring,epoll")]
+    backends: Vec<String>,
+    #[arg(long, default_value_t = 5)]
     rounds: usize,
+    /// Milliseconds of a round.
+    #[arg(long, default_value_t = 2000)]
+    round_ms: u64,
+    /// Fail when a neighbour waits more than twice as long as alone.
+    #[arg(long)]
+    assert: bool,
+    /// Write a page with the results.
+    #[arg(long, value_name = "FILE")]
+    write: Option<PathBuf>,
+    #[arg(long, hide = true)]
+    bench: bool,
+    #[arg(long, hide = true)]
+    test: bool,
+}
+
+impl Options {
+    const fn round(&self) -> Duration {
+        Duration::from_millis(self.round_ms)
+    }
 }
 
 /// `holdline serve` on the first core.
 struct Server {
     child: Child,
-    at: SocketAddr,
+    aim: Aim,
     admin: SocketAddr,
 }
 
 impl Server {
-    fn start(backend: &str) -> Outcome<Self> {
-        let arguments =
-            ["serve", "--listen", "http://127.0.0.1:0", "--admin", "127.0.0.1:0", "--shards", "1", "--backend"];
+    fn start(backend: &str, room: &Room) -> Outcome<Self> {
+        let listeners = ["serve", "--listen", "http://127.0.0.1:0", "--listen", "https://127.0.0.1:0"];
+        let others = ["--admin", "127.0.0.1:0", "--shards", "1", "--backend", backend];
         let program = env::var("HOLDLINE_BENCH_SERVER").unwrap_or_else(|_| PROGRAM.to_owned());
         let mut command = Command::new(program);
         // Settings of whoever runs this are not the server's.
@@ -62,23 +100,27 @@ impl Server {
             command.env_remove(name);
         }
         // Addresses of this machine are like any others.
-        command.args(arguments).arg(backend).env("HOLDLINE_LIMITS_EXEMPT", "127.0.0.1");
+        command.args(listeners).args(others);
+        command.arg("--tls-certificate").arg(&room.certificate).arg("--tls-key").arg(&room.key);
+        command.env("HOLDLINE_LIMITS_EXEMPT", "127.0.0.1");
         command.stdout(Stdio::piped()).stderr(Stdio::null());
         sys::die_with_parent(&mut command);
         sys::pin(0)?;
         let child = command.spawn();
         sys::unpin()?;
         let mut child = child?;
-        let mut urls = Vec::new();
+        let mut addresses = Vec::new();
         for line in BufReader::new(child.stdout.take().ok_or("no output")?).lines() {
             let line = line?;
-            match line.strip_prefix("listening on http://") {
-                Some(address) => urls.push(address.trim_end_matches('/').parse()?),
-                None => break,
-            }
+            let Some((_, address)) = line.strip_prefix("listening on ").and_then(|url| url.split_once("://")) else {
+                break;
+            };
+            addresses.push(address.trim_end_matches('/').parse()?);
         }
-        let [at, admin] = urls[..] else { return Err(format!("{backend}: the server does not start").into()) };
-        Ok(Self { child, at, admin })
+        let [plain, tls, admin] = addresses[..] else {
+            return Err(format!("{backend}: the server does not start").into());
+        };
+        Ok(Self { child, aim: Aim { plain, tls, hello: room.hello()? }, admin })
     }
 
     fn memory(&self) -> Outcome<u64> {
@@ -106,14 +148,24 @@ impl Drop for Server {
     }
 }
 
+/// A connection, over TLS or not.
+trait Wire: Read + Write {}
+
+impl<T: Read + Write> Wire for T {}
+
 /// The well-behaved client.
-struct Neighbour(TcpStream);
+struct Neighbour(Box<dyn Wire>);
 
 impl Neighbour {
-    fn new(to: SocketAddr) -> Outcome<Self> {
-        let mut stream = TcpStream::connect(to)?;
-        stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
+    /// One over TLS, if there is a room to trust in.
+    fn new(aim: &Aim, room: Option<&Room>) -> Outcome<Self> {
+        let socket = TcpStream::connect(if room.is_some() { aim.tls } else { aim.plain })?;
+        socket.set_nodelay(true)?;
+        socket.set_read_timeout(Some(PATIENCE))?;
+        let mut stream: Box<dyn Wire> = match room {
+            Some(room) => Box::new(room.wrap(socket)?),
+            None => Box::new(socket),
+        };
         stream.write_all(
             b"GET /echo HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
               Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
@@ -134,6 +186,7 @@ impl Neighbour {
         while begin.elapsed() < time {
             let sent = Instant::now();
             self.0.write_all(&said)?;
+            self.0.flush()?;
             self.0.read_exact(&mut back)?;
             if back[0] != 0x82 || back[2..] != [b'n'; 64] {
                 return Err("the echo is something else".into());
@@ -164,22 +217,23 @@ struct Found {
 }
 
 /// Runs one attack, in rounds with quiet between.
-fn measure(backend: &str, attack: Attack, plan: Plan) -> Outcome<Found> {
-    let server = Server::start(backend)?;
+fn measure(backend: &str, case: Case, room: &Room, options: &Options) -> Outcome<Found> {
+    let server = Server::start(backend, room)?;
     sys::pin(1)?;
-    let mut neighbour = Neighbour::new(server.at)?;
-    neighbour.listen(plan.round / 4)?;
+    let (attack, round) = (case.attack, options.round());
+    let mut neighbour = Neighbour::new(&server.aim, case.over_tls.then_some(room))?;
+    neighbour.listen(round / 4)?;
     let (before, mut found) = (server.memory()?, Found::default());
-    for _ in 0..plan.rounds {
-        found.idle.push(quantile(&neighbour.listen(plan.round)?, 99));
+    for _ in 0..options.rounds {
+        found.idle.push(quantile(&neighbour.listen(round)?, 99));
         let long_turns = server.long_turns()?;
         let (stop, done) = (AtomicBool::new(false), AtomicU64::new(0));
         let times = thread::scope(|scope| {
             scope.spawn(|| {
                 sys::raise_priority(19);
-                attack.run(server.at, &stop, &done);
+                attack.run(&server.aim, &stop, &done);
             });
-            let times = neighbour.listen(plan.round);
+            let times = neighbour.listen(round);
             found.grown = found.grown.max(server.memory().unwrap_or(0).saturating_sub(before));
             stop.store(true, Ordering::Relaxed);
             times
@@ -190,53 +244,122 @@ fn measure(backend: &str, attack: Attack, plan: Plan) -> Outcome<Found> {
         found.halves.push(quantile(&times, 50));
         found.worst = found.worst.max(quantile(&times, 100));
         // What the attackers left behind is taken away first.
-        thread::sleep(plan.round / 4);
+        thread::sleep(round / 4);
     }
     sys::unpin()?;
     Ok(found)
 }
 
+/// An attack, and who lives beside it.
+#[derive(Clone, Copy)]
+struct Case {
+    attack: Attack,
+    over_tls: bool,
+}
+
+impl Case {
+    fn all(options: &Options) -> Vec<Self> {
+        let is_wanted =
+            |attack: &Attack| options.attack.as_ref().is_none_or(|part| attack.name().contains(part.as_str()));
+        let wanted = Attack::ALL.into_iter().filter(is_wanted);
+        let both = |attack: Attack| {
+            let plain = Self { attack, over_tls: false };
+            [Some(plain), attack.is_tls().then_some(Self { over_tls: true, ..plain })]
+        };
+        wanted.flat_map(both).flatten().collect()
+    }
+}
+
+impl Found {
+    /// How much longer the neighbour waits than alone.
+    fn ratio(&self) -> f64 {
+        let ratios: Vec<f64> = self.attacked.iter().zip(&self.idle).map(|(under, alone)| under / alone).collect();
+        median(&ratios)
+    }
+
+    fn row(&self, case: Case, backend: &str, options: &Options) -> Vec<String> {
+        let seconds = options.round().as_secs_f64() * options.rounds as f64;
+        vec![
+            case.attack.name().to_owned(),
+            if case.over_tls { "wss" } else { "ws" }.to_owned(),
+            backend.to_owned(),
+            format!("{:.0}", median(&self.idle)),
+            format!("{:.0}", median(&self.halves)),
+            format!("{:.0}", median(&self.attacked)),
+            format!("{:.2}", self.ratio()),
+            format!("{:.0}", self.worst),
+            self.long_turns.to_string(),
+            format!("+{:.1} MiB", self.grown as f64 / f64::from(1 << 20)),
+            format!("{:.0}", self.done as f64 / seconds),
+        ]
+    }
+}
+
+/// The page that `--write` makes.
+fn page(machine: &str, table: &Table, options: &Options) -> String {
+    format!(
+        "# What hostile clients do to others\n\n\
+         Written by `cargo bench --bench neighbours -- --write FILE`; what it does is in `benches/neighbours.rs`.\n\n\
+         {machine}\n\n\
+         A neighbour says 64 bytes every millisecond and waits for the echo, in {} rounds of {} ms alone and as many beside\n\
+         each attack. Times are in microseconds, medians of the rounds; the ratio is that of the p99 beside the attack to the\n\
+         p99 alone, and should stay below {RATIO_MAX}. Memory is what the server grew by at most.\n\n{}",
+        options.rounds,
+        options.round_ms,
+        table.markdown()
+    )
+}
+
 fn main() -> Outcome {
-    let arguments: Vec<String> = env::args().skip(1).collect();
-    let is_bench = arguments.iter().any(|word| word == "--bench");
-    let short = Plan { round: Duration::from_millis(400), rounds: 1 };
-    let plan = if is_bench { Plan { round: Duration::from_secs(2), rounds: 5 } } else { short };
-    let wanted = arguments.iter().find(|word| !word.starts_with('-'));
+    let mut options = Options::parse();
+    if options.test || !options.bench {
+        (options.rounds, options.round_ms, options.assert) = (1, 150, false);
+    }
+    let room = Room::new()?;
     // The server and the neighbour before all else on this machine, where that is allowed; the attackers behind.
     sys::raise_priority(-15);
-    println!("{}", sys::machine());
-    println!("echoes of 64 bytes, one every millisecond; microseconds, medians of {} rounds\n", plan.rounds);
-    let head =
-        ["attack", "backend", "p99 alone", "p50", "p99", "ratio", "worst", "turns > 10 ms", "memory", "attempts/s"];
-    let mut table = Table::new(&head);
-    for attack in Attack::ALL {
-        if wanted.is_some_and(|wanted| !attack.name().contains(wanted.as_str())) {
-            continue;
-        }
-        for backend in ["uring", "epoll"] {
+    let machine = sys::machine();
+    println!("{machine}");
+    println!("echoes of 64 bytes, one every millisecond; microseconds, medians of {} rounds\n", options.rounds);
+    let head = [
+        "attack",
+        "neighbour",
+        "backend",
+        "p99 alone",
+        "p50",
+        "p99",
+        "ratio",
+        "worst",
+        "turns > 10 ms",
+        "memory",
+        "attempts/s",
+    ];
+    let (mut table, mut over) = (Table::new(&head), Vec::new());
+    for case in Case::all(&options) {
+        let name = case.attack.name();
+        for backend in &options.backends {
             if backend == "uring" && holdline::io::uring::probe().is_err() {
                 continue;
             }
-            let found = measure(backend, attack, plan)?;
+            let found =
+                measure(backend, case, &room, &options).map_err(|error| format!("{backend}, {name}: {error}"))?;
             if found.grown > MEMORY_MAX {
-                return Err(format!("{backend}, {}: it has grown by {} bytes", attack.name(), found.grown).into());
+                return Err(format!("{backend}, {name}: it has grown by {} bytes", found.grown).into());
             }
-            let ratios: Vec<f64> = found.attacked.iter().zip(&found.idle).map(|(under, alone)| under / alone).collect();
-            let seconds = plan.round.as_secs_f64() * plan.rounds as f64;
-            table.row(vec![
-                attack.name().to_owned(),
-                backend.to_owned(),
-                format!("{:.0}", median(&found.idle)),
-                format!("{:.0}", median(&found.halves)),
-                format!("{:.0}", median(&found.attacked)),
-                format!("{:.2}", median(&ratios)),
-                format!("{:.0}", found.worst),
-                found.long_turns.to_string(),
-                format!("+{:.1} MiB", found.grown as f64 / f64::from(1 << 20)),
-                format!("{:.0}", found.done as f64 / seconds),
-            ]);
+            if found.ratio() > RATIO_MAX {
+                over.push(format!("{name} on {backend}: {:.2}", found.ratio()));
+            }
+            table.row(found.row(case, backend, &options));
         }
     }
     table.print();
-    Ok(())
+    if let Some(file) = &options.write {
+        fs::write(file, page(&machine, &table, &options))?;
+    }
+    match over.is_empty() || !options.assert {
+        true => Ok(()),
+        false => {
+            Err(format!("neighbours wait more than {RATIO_MAX} times as long as alone: {}", over.join("; ")).into())
+        }
+    }
 }

@@ -25,6 +25,14 @@ impl Table {
         self.rows.push(cells);
     }
 
+    /// The same as Markdown.
+    pub(crate) fn markdown(&self) -> String {
+        let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
+        let Some((head, rows)) = self.rows.split_first() else { return String::new() };
+        let rule = format!("|---|{}\n", "--:|".repeat(head.len().saturating_sub(1)));
+        [line(head), rule].into_iter().chain(rows.iter().map(|row| line(row))).collect()
+    }
+
     pub(crate) fn print(&self) {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
         let width = |column: usize| {

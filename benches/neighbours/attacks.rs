@@ -10,6 +10,8 @@ use std::time::Duration;
 use flate2::{Compress, Compression, FlushCompress};
 use socket2::{Domain, Socket, Type};
 
+use super::http2::{self, Script};
+
 /// One kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Attack {
@@ -27,10 +29,37 @@ pub(crate) enum Attack {
     CompressionBomb,
     /// Request heads beyond the limit.
     OversizedHeaders,
+    /// TLS handshakes from one address, of which the server has to do its part.
+    TlsHandshakes,
+    /// The same from two hundred addresses.
+    TlsHandshakesOfMany,
+    /// A thousand clients that begin a TLS handshake and then say nothing.
+    TlsSilence,
+    /// HTTP/2: requests that are taken back at once.
+    RapidReset,
+    /// HTTP/2: heads without end.
+    ContinuationFlood,
+    /// HTTP/2: heads that are small until they are decoded.
+    HpackBomb,
+    /// HTTP/2: settings to be acknowledged.
+    SettingsFlood,
+    /// HTTP/2: pings, whose answers are not read.
+    Http2PingFlood,
+    /// HTTP/2: answers that are taken byte by byte.
+    Dribble,
+}
+
+/// Where it goes to.
+#[derive(Clone)]
+pub(crate) struct Aim {
+    pub(crate) plain: SocketAddr,
+    pub(crate) tls: SocketAddr,
+    /// The first message of a TLS client.
+    pub(crate) hello: Vec<u8>,
 }
 
 impl Attack {
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 16] = [
         Self::Slowloris,
         Self::SlowRead,
         Self::PingFlood,
@@ -38,6 +67,15 @@ impl Attack {
         Self::HandshakeFlood,
         Self::CompressionBomb,
         Self::OversizedHeaders,
+        Self::TlsHandshakes,
+        Self::TlsHandshakesOfMany,
+        Self::TlsSilence,
+        Self::RapidReset,
+        Self::ContinuationFlood,
+        Self::HpackBomb,
+        Self::SettingsFlood,
+        Self::Http2PingFlood,
+        Self::Dribble,
     ];
 
     pub(crate) const fn name(self) -> &'static str {
@@ -49,11 +87,26 @@ impl Attack {
             Self::HandshakeFlood => "handshake flood",
             Self::CompressionBomb => "compression bomb",
             Self::OversizedHeaders => "oversized headers",
+            Self::TlsHandshakes => "tls handshakes",
+            Self::TlsHandshakesOfMany => "tls handshakes of many",
+            Self::TlsSilence => "tls silence",
+            Self::RapidReset => "h2 rapid reset",
+            Self::ContinuationFlood => "h2 continuation flood",
+            Self::HpackBomb => "h2 hpack bomb",
+            Self::SettingsFlood => "h2 settings flood",
+            Self::Http2PingFlood => "h2 ping flood",
+            Self::Dribble => "h2 dribble",
         }
     }
 
+    /// Whether neighbours over TLS are looked at as well.
+    pub(crate) const fn is_tls(self) -> bool {
+        matches!(self, Self::TlsHandshakes | Self::TlsHandshakesOfMany | Self::TlsSilence)
+    }
+
     /// Runs it, and counts what it did in `done`.
-    pub(crate) fn run(self, to: SocketAddr, stop: &AtomicBool, done: &AtomicU64) {
+    pub(crate) fn run(self, aim: &Aim, stop: &AtomicBool, done: &AtomicU64) {
+        let to = aim.plain;
         let step = |did: bool| {
             if did {
                 done.fetch_add(1, Ordering::Relaxed);
@@ -61,19 +114,28 @@ impl Attack {
             !stop.load(Ordering::Relaxed)
         };
         match self {
-            Self::Slowloris => slowloris(to, step),
-            Self::SlowRead => crowd(to, 100, &slow_request(), step),
-            Self::PingFlood => {
-                crowd(to, 16, &[handshake(""), frame(0x89, b"are you there?").repeat(500)].concat(), step)
-            }
-            Self::ConnectionFlood => one_by_one(to, &[], step),
-            Self::HandshakeFlood => one_by_one(to, &handshake(""), step),
-            Self::CompressionBomb => one_by_one(to, &[handshake(OFFER), frame(0xc2, &bomb())].concat(), step),
-            Self::OversizedHeaders => one_by_one(to, &oversized(), step),
+            Self::Slowloris => half_requests(to, b"GET /echo HTTP/1.1\r\nHost: a\r\nX-Slow: ", b"y", step),
+            Self::SlowRead => crowd(to, 100, &after_handshake(frame(0x82, &[7; 60_000]).repeat(8)), step),
+            Self::PingFlood => crowd(to, 16, &after_handshake(frame(0x89, b"are you there?").repeat(500)), step),
+            Self::ConnectionFlood => one_by_one(to, 1, &[], step),
+            Self::HandshakeFlood => one_by_one(to, 1, &handshake(""), step),
+            Self::CompressionBomb => one_by_one(to, 1, &[handshake(OFFER), frame(0xc2, &bomb())].concat(), step),
+            Self::OversizedHeaders => one_by_one(to, 1, &oversized(), step),
+            Self::TlsHandshakes => one_by_one(aim.tls, 1, &aim.hello, step),
+            Self::TlsHandshakesOfMany => one_by_one(aim.tls, 200, &aim.hello, step),
+            Self::TlsSilence => half_requests(aim.tls, &aim.hello, b"", step),
+            Self::RapidReset => crowd(to, 16, &http2::rapid_reset(), step),
+            Self::ContinuationFlood => crowd(to, 16, &http2::continuation_flood(), step),
+            Self::HpackBomb => crowd(to, 16, &http2::hpack_bomb(), step),
+            Self::SettingsFlood => crowd(to, 16, &http2::settings_flood(), step),
+            Self::Http2PingFlood => crowd(to, 16, &http2::ping_flood(), step),
+            Self::Dribble => crowd(to, 16, &http2::dribble(), step),
         }
     }
 }
 
+/// Bytes that an attacker writes in one go.
+const WRITE_BYTES_MAX: usize = 16 * 1024;
 const OFFER: &str = "Sec-WebSocket-Extensions: permessage-deflate\r\n";
 /// Inflated bytes of a bomb, far over the limit of a message.
 const BOMB_BYTES: usize = 64 << 20;
@@ -104,9 +166,9 @@ fn bomb() -> Vec<u8> {
     out
 }
 
-/// Requests for a page, many of them, and messages that come back: more than a small window ever takes.
-fn slow_request() -> Vec<u8> {
-    [handshake(""), frame(0x82, &[7; 60_000]).repeat(8)].concat()
+/// A WebSocket on which this is said without end.
+fn after_handshake(again: Vec<u8>) -> Script {
+    Script { first: handshake(""), again }
 }
 
 fn oversized() -> Vec<u8> {
@@ -131,8 +193,8 @@ fn is_full(error: &io::Error) -> bool {
     error.kind() == ErrorKind::WouldBlock
 }
 
-/// A thousand half requests of ten addresses, each a byte longer every second or so.
-fn slowloris(to: SocketAddr, step: impl Fn(bool) -> bool) {
+/// A thousand beginnings of ten addresses, each longer by `more` every second or so.
+fn half_requests(to: SocketAddr, beginning: &[u8], more: &[u8], step: impl Fn(bool) -> bool) {
     const COUNT: usize = 1000;
     let mut half: Vec<Option<TcpStream>> = (0..COUNT).map(|_| None).collect();
     while step(false) {
@@ -140,15 +202,17 @@ fn slowloris(to: SocketAddr, step: impl Fn(bool) -> bool) {
             let Some(stream) = slot else {
                 *slot = connect(to, number % 10).ok();
                 if let Some(stream) = slot {
-                    let _ = stream.write_all(b"GET /echo HTTP/1.1\r\nHost: a\r\nX-Slow: ");
+                    let _ = stream.write_all(beginning);
                 }
                 if !step(slot.is_some()) {
                     return;
                 }
                 continue;
             };
-            let gone = stream.write(b"y").is_err_and(|error| !is_full(&error));
-            if gone || stream.read(&mut [0; 512]).is_ok() {
+            let gone = stream.write(more).is_err_and(|error| !is_full(&error));
+            // An answer to less than a whole is a refusal; one that is taken may go on.
+            let over = |read| read == 0 || !more.is_empty();
+            if gone || stream.read(&mut [0; 4096]).map_or_else(|error| !is_full(&error), over) {
                 *slot = None;
             }
             if number % 10 == 0 {
@@ -162,8 +226,8 @@ fn slowloris(to: SocketAddr, step: impl Fn(bool) -> bool) {
 }
 
 /// So many connections that send the same over and over, of which the handshake is the first, and read nothing.
-fn crowd(to: SocketAddr, count: usize, bytes: &[u8], step: impl Fn(bool) -> bool) {
-    let again = bytes.windows(4).position(|four| four == b"\r\n\r\n").map_or(0, |at| at + 4);
+fn crowd(to: SocketAddr, count: usize, script: &Script, step: impl Fn(bool) -> bool) {
+    let (bytes, again) = ([&script.first[..], &script.again].concat(), script.first.len());
     let mut all: Vec<Option<(TcpStream, usize)>> = (0..count).map(|_| None).collect();
     while step(false) {
         let mut idle = true;
@@ -176,7 +240,8 @@ fn crowd(to: SocketAddr, count: usize, bytes: &[u8], step: impl Fn(bool) -> bool
             if *at == again && stream.peek(&mut [0]).is_err() {
                 continue;
             }
-            let end = if *at < again { again } else { bytes.len() };
+            // Few at a time: the neighbour has this core as well, and would wait for the end of a long write.
+            let end = if *at < again { again } else { bytes.len().min(*at + WRITE_BYTES_MAX) };
             match stream.write(&bytes[*at..end]) {
                 Ok(taken) => {
                     idle = false;
@@ -199,15 +264,15 @@ fn crowd(to: SocketAddr, count: usize, bytes: &[u8], step: impl Fn(bool) -> bool
     }
 }
 
-/// Connects, says something, takes what comes for a moment, and does it again; a few at a time.
-fn one_by_one(to: SocketAddr, bytes: &[u8], step: impl Fn(bool) -> bool) {
+/// Connects from so many addresses, says something, takes what comes for a moment, and does it again; a few at a time.
+fn one_by_one(to: SocketAddr, addresses: usize, bytes: &[u8], step: impl Fn(bool) -> bool) {
     const AT_ONCE: usize = 32;
     let mut all: Vec<Option<(TcpStream, usize, u32)>> = (0..AT_ONCE).map(|_| None).collect();
+    let mut numbers = (0..addresses).cycle();
     while step(false) {
         for slot in &mut all {
             let Some((stream, at, rounds)) = slot else {
-                // Of one address.
-                *slot = connect(to, 0).ok().map(|stream| (stream, 0, 0));
+                *slot = connect(to, numbers.next().unwrap_or(0)).ok().map(|stream| (stream, 0, 0));
                 if !step(slot.is_some()) {
                     return;
                 }
