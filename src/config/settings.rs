@@ -236,6 +236,7 @@ settings! {
     /// Bytes that one connection may send in a second, likewise, once it is open; 0: no limit.
     "limits.message_bytes_rate" => limits.message_bytes_rate: Size, Within(0, 1024 * GIB);
     /// What happens to a connection that sends more: wait (it is not read until its time has come) or close (with 1008).
+    /// Requests that publish have their answer in either case, and the next ones wait.
     "limits.message_rate_policy" => limits.message_rate_policy: Word<OverRate>;
     /// Memory that must be left to the process, as the kernel and its control groups tell it. With less, connections are
     /// turned away until there is more; 0: never.

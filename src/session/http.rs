@@ -63,6 +63,9 @@ pub trait Service {
     /// When it is refused.
     fn preflight(&mut self, head: &Head<'_>) -> Result<Preflight, Violation>;
 
+    /// Looks again at a head that it has said all about, so as to answer it: nothing of it is counted or checked anew.
+    fn revisit(&mut self, _head: &Head<'_>) {}
+
     /// What a connection becomes that begins with HTTP/2's preface, where that is spoken.
     fn preface(&mut self) -> Option<Self::Answer> {
         None

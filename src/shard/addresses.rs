@@ -72,6 +72,8 @@ impl Marks {
     pub(super) const SHAKING: Self = Self(2);
     /// And among those of the process.
     pub(super) const OPENING: Self = Self(4);
+    /// It is in none of them: it is turned away because its address has too much.
+    pub(super) const CROWDED: Self = Self(8);
 
     /// Whether it is counted in one of these ways.
     pub(super) const fn has(self, mark: Self) -> bool {

@@ -202,7 +202,8 @@ impl Core {
         }
         let resting = connection.outbox.as_ref().is_none_or(|outbox| outbox.is_empty()) && !flags.has(Flags::CLOSING);
         let waits = flags.has(Flags::WAITING);
-        if resting && !waits && flags.has(Flags::PAUSED) && !self.resumable.contains(&id) {
+        let is_paced = self.paced_until(id).is_some() && connection.timer.is_armed();
+        if resting && !waits && !is_paced && flags.has(Flags::PAUSED) && !self.resumable.contains(&id) {
             return Err("it is paused and nothing will resume it".into());
         }
         if flags.has(Flags::STALLED) && !flags.has(Flags::CLOSING) && !self.stalled.contains(&id) {

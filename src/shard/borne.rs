@@ -180,7 +180,10 @@ impl Core {
             Answer::File(transfer) => self.begin_transfer(id, transfer),
             Answer::Waits(later, task) => {
                 self.wait(id, later);
+                let sent = task.sent();
                 self.begin_task(id, task);
+                // A request has a stream of its own: what it sends is counted for the connection.
+                self.posted = [self.posted, sent].into_iter().sum();
                 return Fed { stalled: self.blocked, ..Fed::default() };
             }
             Answer::Polls(opened, until, later) => {

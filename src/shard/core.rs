@@ -16,7 +16,7 @@ use super::log::{Ended, PeerLog};
 use super::mail::{Mail, OwnMail, Publication};
 use super::orders::Orders;
 use super::orders::trace::Tracer;
-use super::paces::Paces;
+use super::paces::{Paces, Spent};
 use super::peers::Peers;
 use super::permits::Rulings;
 use super::spans::Spans;
@@ -169,6 +169,8 @@ pub struct Core {
     pub(super) told: Vec<ConnId>,
     /// Messages for connections that send something of their own around each.
     pub(super) private: Vec<(ConnId, Message)>,
+    /// What the streams of the connection that is being read have published with requests.
+    pub(super) posted: Spent,
     /// Connections that must end, and why.
     pub(super) doomed: Vec<(ConnId, CloseReason, &'static str)>,
     /// Connections whose transport failed in a send.
@@ -315,6 +317,7 @@ impl Core {
             begun: VecDeque::new(),
             told: Vec::new(),
             private: Vec::new(),
+            posted: Spent::default(),
             doomed: Vec::new(),
             broken: Vec::new(),
             evicted: Vec::new(),

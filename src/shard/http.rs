@@ -10,6 +10,7 @@
 //! ```
 
 use super::Shard;
+use super::addresses::Marks;
 use super::connection::{Connection, Flags};
 use super::core::Core;
 use super::entrance::Kind;
@@ -135,9 +136,12 @@ impl Core {
                 }
                 Answer::Waits(later, task) => {
                     self.wait(id, later);
+                    let sent = task.sent();
                     self.begin_task(id, task);
-                    let stalled = self.blocked;
-                    return Fed { consumed, stalled, pressed: consumed < bytes.len(), ..Fed::default() };
+                    let (stalled, pressed) = (self.blocked, consumed < bytes.len());
+                    let mut fed = Fed { consumed, stalled, pressed, ..Fed::default() };
+                    self.charge_requests(id, sent, &mut fed);
+                    return fed;
                 }
                 Answer::Polls(opened, until, later) => {
                     self.wait(id, later);
@@ -195,6 +199,7 @@ impl Core {
             date: self.date,
             is_draining: self.drain.is_some(),
             is_shed: connection.flags.has(Flags::SHED),
+            is_crowded: self.peers.marks(id.index()).has(Marks::CROWDED),
             limited,
             addresses: self.control.addresses(),
             is_first: connection.state == 0 && !is_borne,

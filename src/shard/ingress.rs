@@ -9,6 +9,7 @@ use super::entrance::Entrance;
 use super::gate::token_in;
 use super::opening::Fed;
 use super::pace::Pace;
+use super::paces::Spent;
 use crate::app::{Context, Effect, Subject};
 use crate::close::CloseReason;
 use crate::codec::grpc::Encoding;
@@ -240,6 +241,9 @@ impl Core {
         let entrance = self.entrances.get(usize::from(accepted.listener.0));
         // A proxy is not counted, but the client that it speaks for, when that is known.
         let counted = accepted.peer.filter(|_| entrance.is_none_or(|entrance| !entrance.proxied));
+        if let Some(entrance) = entrance.filter(|entrance| !entrance.proxied && !entrance.url.starts_with("unix:")) {
+            self.log.came(counted.is_some(), &entrance.url);
+        }
         // Its address comes first: one that sends too many must not use up the rate that all have together.
         let marks = self.count_in(counted)?;
         self.control.admit(self.now, &self.limits).inspect_err(|_| self.uncount(counted, marks))?;
@@ -474,7 +478,7 @@ impl Core {
         }
         let is_unfinished = connection.partial.is_some();
         if listening {
-            self.charge(id, messages, &mut fed);
+            self.charge(id, Spent { messages, bytes: fed.consumed as u64 }, &mut fed);
         }
         let fed = self.part_if_asked(id, fed);
         if is_unfinished { self.note_unfinished(id, fed) } else { fed }

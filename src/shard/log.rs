@@ -36,6 +36,8 @@ pub(super) struct PeerLog {
     closed: [TokenBucket; CloseReason::ALL.len()],
     /// Left out since the last line.
     suppressed: u64,
+    /// Connections in a row without an address of the kernel's.
+    nameless: u32,
 }
 
 impl PeerLog {
@@ -45,7 +47,7 @@ impl PeerLog {
     /// The log of a shard.
     pub(super) const fn new(shard: ShardId) -> Self {
         let closed = [const { TokenBucket::new(Self::PER_SECOND, Self::BURST) }; CloseReason::ALL.len()];
-        Self { shard, bucket: TokenBucket::new(Self::PER_SECOND, Self::BURST), closed, suppressed: 0 }
+        Self { shard, bucket: TokenBucket::new(Self::PER_SECOND, Self::BURST), closed, suppressed: 0, nameless: 0 }
     }
 
     /// Whether it is of any use to tell of such an end.
@@ -74,6 +76,25 @@ impl PeerLog {
             let (shard, suppressed) = (self.shard.0, std::mem::take(&mut self.suppressed));
             let (peer, limit) = (peer.map(tracing::field::display), limit.label());
             tracing::info!(shard, peer, limit, suppressed, "connection refused");
+        }
+    }
+
+    /// Notes whether a client has come with its address, at a listener where it should. Some are gone before the kernel is
+    /// asked; when it is that for none, limits per address do nothing, which is said once.
+    pub(super) fn came(&mut self, has_address: bool, url: &str) {
+        const IN_A_ROW: u32 = 16;
+        self.nameless = match (has_address, self.nameless) {
+            // It has been said.
+            (_, u32::MAX) => u32::MAX,
+            (true, _) => 0,
+            (false, count) => count + 1,
+        };
+        if self.nameless == IN_A_ROW {
+            self.nameless = u32::MAX;
+            let shard = self.shard.0;
+            let what = "the kernel gives no addresses of the clients of this listener, so the limits per address hold for none \
+                        of them; use --backend epoll, or a proxy that sends the PROXY protocol";
+            tracing::warn!(shard, url, "{what}");
         }
     }
 

@@ -18,6 +18,22 @@ use crate::rate::Rate;
 use crate::rule::Limit;
 use crate::wheel::Tick;
 
+/// What a connection has sent.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Spent {
+    pub(super) messages: u64,
+    pub(super) bytes: u64,
+}
+
+impl std::iter::Sum for Spent {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::default(), |sum, one| Self {
+            messages: sum.messages + one.messages,
+            bytes: sum.bytes + one.bytes,
+        })
+    }
+}
+
 /// What is kept by index.
 #[derive(Clone, Copy, Debug, Default)]
 struct Paced {
@@ -60,26 +76,8 @@ impl Paces {
 
 impl Core {
     /// Counts what a connection has sent, and says in `fed` what comes of it when that was too much.
-    pub(super) fn charge(&mut self, id: ConnId, messages: u64, fed: &mut Fed) {
-        let (message_rate, bytes_rate) = (self.limits.message_rate, self.limits.message_bytes_rate);
-        if message_rate == 0 && bytes_rate == 0 {
-            return;
-        }
-        let (now, paced) = (self.now, self.paces.of(id));
-        let mut owed = Duration::ZERO;
-        let mut limit = Limit::MessageRate;
-        if message_rate > 0 {
-            owed = paced.messages.spend(now, messages, u64::from(message_rate));
-        }
-        if bytes_rate > 0 {
-            let of_bytes = paced.bytes.spend(now, fed.consumed as u64, bytes_rate as u64);
-            if of_bytes > owed {
-                (owed, limit) = (of_bytes, Limit::MessageBytesRate);
-            }
-        }
-        if owed.is_zero() || fed.close.is_some() {
-            return;
-        }
+    pub(super) fn charge(&mut self, id: ConnId, sent: Spent, fed: &mut Fed) {
+        let Some((owed, limit)) = self.spend(id, sent).filter(|_| fed.close.is_none()) else { return };
         self.metrics.strike(limit);
         match self.limits.message_rate_policy {
             OverRate::Wait => fed.owed = Some(self.after(owed)),
@@ -87,6 +85,37 @@ impl Core {
                 fed.close = Some((CloseReason::Policy, format!("it sends more than limits.{} allows", limit.label())));
             }
         }
+    }
+
+    /// The same of what it has published with requests: those are under way and have an answer, and the next ones wait.
+    pub(super) fn charge_requests(&mut self, id: ConnId, sent: Spent, fed: &mut Fed) {
+        if sent.messages == 0 {
+            return;
+        }
+        if let Some((owed, limit)) = self.spend(id, sent).filter(|_| fed.close.is_none()) {
+            self.metrics.strike(limit);
+            fed.owed = Some(self.after(owed));
+        }
+    }
+
+    /// How long a connection has to wait for what it has sent, and for which limit.
+    fn spend(&mut self, id: ConnId, sent: Spent) -> Option<(Duration, Limit)> {
+        let (message_rate, bytes_rate) = (self.limits.message_rate, self.limits.message_bytes_rate);
+        if message_rate == 0 && bytes_rate == 0 {
+            return None;
+        }
+        let (now, paced) = (self.now, self.paces.of(id));
+        let (mut owed, mut limit) = (Duration::ZERO, Limit::MessageRate);
+        if message_rate > 0 {
+            owed = paced.messages.spend(now, sent.messages, u64::from(message_rate));
+        }
+        if bytes_rate > 0 {
+            let of_bytes = paced.bytes.spend(now, sent.bytes, bytes_rate as u64);
+            if of_bytes > owed {
+                (owed, limit) = (of_bytes, Limit::MessageBytesRate);
+            }
+        }
+        (!owed.is_zero()).then_some((owed, limit))
     }
 
     /// Until when a connection is not read for what it has sent already.

@@ -20,6 +20,7 @@ use super::gate::Gate;
 use super::http::{Answer, Later};
 use super::mail::About;
 use super::opening::{Opened, fault_reason};
+use super::paces::Spent;
 use super::shedding::{write_shed, write_shed_http2};
 use super::visits::{Visit, status_of};
 use super::wishes::{Reading, asks, key_of, kind_of, reading};
@@ -69,6 +70,18 @@ pub(super) enum Task {
     Site,
 }
 
+impl Task {
+    /// Messages that it publishes, and their bytes.
+    pub(super) fn sent(&self) -> Spent {
+        let of = |message: &Message| Spent { messages: 1, bytes: message.payload().len() as u64 };
+        match self {
+            Self::Publish(message, _) => of(message),
+            Self::Batch(_, publications) => publications.iter().map(|(_, message, _)| of(message)).sum(),
+            Self::Ask(..) | Self::Site => Spent::default(),
+        }
+    }
+}
+
 /// What answers the requests of a connection.
 pub(super) struct Requests<'a> {
     pub(super) id: ConnId,
@@ -79,6 +92,8 @@ pub(super) struct Requests<'a> {
     pub(super) is_draining: bool,
     /// The connection has no place, and only hears that.
     pub(super) is_shed: bool,
+    /// And that because its address has too many.
+    pub(super) is_crowded: bool,
     /// The address that has a rate of requests, if there is one.
     pub(super) limited: Option<IpAddr>,
     pub(super) addresses: &'a Addresses,
@@ -128,10 +143,16 @@ impl Service for Requests<'_> {
             return None;
         }
         if self.is_shed {
-            write_shed_http2(self.out);
+            write_shed_http2(self.is_crowded, self.out);
             return Some(Answer::Refused(CloseReason::TryAgainLater, String::new()));
         }
         Some(Answer::Http2)
+    }
+
+    fn revisit(&mut self, head: &Head<'_>) {
+        let caller = http::caller(head, &self.policy.origins);
+        self.later = Later::of(self.reply_to(head, caller));
+        self.note_visit(head);
     }
 
     fn preflight(&mut self, head: &Head<'_>) -> Result<Preflight, Violation> {
@@ -144,8 +165,7 @@ impl Service for Requests<'_> {
             return Err(Violation::TooManyRequests);
         }
         let caller = http::caller(head, &self.policy.origins);
-        self.later = Later::of(self.reply_to(head, caller));
-        self.note_visit(head);
+        self.revisit(head);
         let is_page = matches!(head.method(), "GET" | "HEAD") && self.route(head.path()).is_none();
         if caller == Caller::Foreign && !is_page {
             return Err(Violation::Origin);
@@ -184,7 +204,7 @@ impl Service for Requests<'_> {
 
     fn answer(&mut self, head: &Head<'_>, body: Option<&[u8]>) -> Result<Answer, Violation> {
         if self.is_shed {
-            write_shed(self.id, self.date, self.out);
+            write_shed(self.id, self.is_crowded, self.date, self.out);
             return Ok(Answer::Refused(CloseReason::TryAgainLater, String::new()));
         }
         self.note_visit(head);

@@ -1,7 +1,8 @@
 //! Connections that are turned away while the server is at a limit, and how they hear of it.
 //!
 //! A reset says nothing, and a client that gets one comes back at once. So a bounded number of them at a time has a place
-//! for a moment, beyond `connections_max`: an HTTP client is answered with 503 and when to come back, a raw TCP client
+//! for a moment, beyond `connections_max`: an HTTP client is answered with when to come back and 503, or 429
+//! where it is its address that has too much, a raw TCP client
 //! gets a clean end. Their request is read first, since the kernel answers unread bytes with a reset that destroys
 //! what was sent. When those places are taken too the rest is reset: a storm costs an accept and a close for each.
 
@@ -60,7 +61,8 @@ impl Core {
             self.control.release_shed();
             return None;
         };
-        self.peers.set(id.index(), accepted.peer, Marks::default());
+        let marks = if limit.is_of_an_address() { Marks::CROWDED } else { Marks::default() };
+        self.peers.set(id.index(), accepted.peer, marks);
         self.set(id, Flags::SHED);
         let deadline = self.after(super::Control::SHED_TIME);
         self.arm(id, deadline);
@@ -69,22 +71,32 @@ impl Core {
 
     /// Writes the answer. Clients are spread over some seconds, so that they do not all come back at once.
     pub(super) fn write_shed(&mut self, id: ConnId) {
-        write_shed(id, self.date, &mut self.out);
+        let is_crowded = self.peers.marks(id.index()).has(Marks::CROWDED);
+        write_shed(id, is_crowded, self.date, &mut self.out);
         self.metrics.http_errors_total.add(1);
     }
 }
 
-/// Tells a client of HTTP/2 that there is no place.
-pub(super) fn write_shed_http2(out: &mut Vec<u8>) {
+/// Tells a client of HTTP/2 that there is no place. `is_crowded`: for its address.
+pub(super) fn write_shed_http2(is_crowded: bool, out: &mut Vec<u8>) {
     frame::write(frame::kind::SETTINGS, 0, StreamId::CONNECTION, &[], out);
-    let message = "no more connections are taken in now; come back later";
-    frame::write_go_away(StreamId::CONNECTION, ErrorCode::NoError, message, out);
+    let (code, message) = if is_crowded {
+        (ErrorCode::EnhanceYourCalm, "too many connections come from this address; come back later")
+    } else {
+        (ErrorCode::NoError, "no more connections are taken in now; come back later")
+    };
+    frame::write_go_away(StreamId::CONNECTION, code, message, out);
 }
 
-/// Writes that there is no place, and when to come back.
-pub(super) fn write_shed(id: ConnId, date: Date, out: &mut Vec<u8>) {
+/// Writes that there is no place, and when to come back. `is_crowded`: for its address.
+pub(super) fn write_shed(id: ConnId, is_crowded: bool, date: Date, out: &mut Vec<u8>) {
     const SECONDS: [&str; 5] = ["1", "2", "3", "4", "5"];
     let seconds = SECONDS[usize::try_from(spread(id.bits(), SECONDS.len() as u64)).unwrap_or(0)];
-    let message = "no more connections are taken in now; come back after the time in Retry-After";
-    write_error(503, "unavailable", message, &[("Retry-After", seconds)], Reply::last(date), out);
+    let (status, code, message) = if is_crowded {
+        let message = "too many connections come from this address; come back after the time in Retry-After";
+        (429, "too_many_connections", message)
+    } else {
+        (503, "unavailable", "no more connections are taken in now; come back after the time in Retry-After")
+    };
+    write_error(status, code, message, &[("Retry-After", seconds)], Reply::last(date), out);
 }

@@ -38,7 +38,7 @@ fn an_address_has_so_many_connections_and_no_more() {
             let mut late = from_crowd(running);
             late.send_raw(handshake("/echo", "").as_bytes());
             let answer = late.answer();
-            assert_eq!(answer.status, 503, "{}", answer.head);
+            assert_eq!(answer.status, 429, "{}", answer.head);
             assert!(answer.head.contains("Retry-After: "), "{}", answer.head);
             neighbour.is_well();
         }
@@ -112,6 +112,24 @@ fn requests_beyond_the_rate_are_answered_with_429() {
         assert_eq!(&statuses[..3], [200; 3], "a second's worth at once");
         assert!(statuses.contains(&429) && statuses.iter().all(|status| [200, 429].contains(status)), "{statuses:?}");
         assert!(refused(Limit::RequestRatePerAddress, running) > 0);
+    });
+}
+
+#[test]
+fn who_publishes_with_requests_too_fast_is_read_later_and_answered_all_the_same() {
+    let adjust = |config: &mut Config| {
+        config.limits.message_rate = 20;
+        config.limits.message_rate_policy = OverRate::Close;
+    };
+    beside_a_neighbour(adjust, |running, neighbour| {
+        let mut client = running.connect(0);
+        for number in 1..=30 {
+            client.send_raw(b"POST /topics/news HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi");
+            let answer = client.answer();
+            assert_eq!(answer.status, 200, "{number}: {}", answer.head);
+        }
+        assert!(refused(Limit::MessageRate, running) > 0);
+        neighbour.is_well();
     });
 }
 

@@ -58,6 +58,8 @@ pub struct Assembly {
     pub(super) head: usize,
     pub(super) rest: Rest,
     pub(super) preflight: Preflight,
+    /// Why the request is refused, once its body is out of the way.
+    pub(super) refused: Option<Violation>,
     /// When the body began; the caller's to set.
     pub began: Tick,
     /// When its last byte came; the caller's to set.

@@ -49,21 +49,22 @@ pub fn begin<S: Service>(
             Ok(_) if ends => service.answer(head, Some(&[])).map(Step::Answered),
             Err(violation) if waits => Err(violation),
             Ok(Preflight::Now) if waits => service.answer(head, None).map(Step::Answered),
-            Ok(Preflight::Now) | Err(_) => Ok(Step::More(Rest::Dropped(DROPPED_BYTES_MAX), Preflight::Now, false)),
+            Ok(Preflight::Now) => Ok(Step::More(Rest::Dropped(DROPPED_BYTES_MAX), Preflight::Now, None, false)),
+            Err(violation) => Ok(Step::More(Rest::Dropped(DROPPED_BYTES_MAX), Preflight::Now, Some(violation), false)),
             Ok(preflight) => {
                 let bytes_max = preflight.bytes_max(limits);
                 let fits = !matches!(head.body(), Body::Length(length) if length > bytes_max as u64);
                 match expects {
-                    Ok(expects) if fits => Ok(Step::More(Rest::Stream(bytes_max), preflight, expects)),
+                    Ok(expects) if fits => Ok(Step::More(Rest::Stream(bytes_max), preflight, None, expects)),
                     Ok(true) => Err(preflight.too_large(limits)),
-                    _ => Ok(Step::More(Rest::Dropped(DROPPED_BYTES_MAX), preflight, false)),
+                    _ => Ok(Step::More(Rest::Dropped(DROPPED_BYTES_MAX), preflight, None, false)),
                 }
             }
         }
     });
     let result = match step {
-        Ok(Ok(Step::More(rest, preflight, expects))) => {
-            kept.http = Assembly { head: head_bytes, rest, preflight, ..Assembly::default() };
+        Ok(Ok(Step::More(rest, preflight, refused, expects))) => {
+            kept.http = Assembly { head: head_bytes, rest, preflight, refused, ..Assembly::default() };
             *partial = Some(kept);
             return Ok(Progress { outcome: None, expects });
         }
@@ -78,8 +79,8 @@ pub fn begin<S: Service>(
 /// What a whole head came to.
 enum Step<T> {
     Answered(T),
-    /// Its body is to come; and whether the client waits to be told so.
-    More(Rest, Preflight, bool),
+    /// Its body is to come; why it is refused then; and whether the client waits to be told to send it.
+    More(Rest, Preflight, Option<Violation>, bool),
 }
 
 /// Takes more of a request's body. `ends`: these are the last bytes.
@@ -96,7 +97,7 @@ pub fn go_on<S: Service>(
     let limits = env.limits;
     let Some(mut kept) = partial.take() else { return Ok(Progress::of(None)) };
     let preflight = kept.http.preflight;
-    let (head_bytes, is_over) = (kept.http.head, bytes.len());
+    let (head_bytes, is_over, refused) = (kept.http.head, bytes.len(), kept.http.refused);
     let is_whole = match &mut kept.http.rest {
         Rest::Stream(left) if is_over <= *left => {
             *left -= bytes.len();
@@ -120,7 +121,8 @@ pub fn go_on<S: Service>(
     let (head, body) = kept.buf.split_at(head_bytes);
     let result = Head::parse(head, 0, limits, |head| {
         if is_dropped {
-            refusal(head, preflight, service, limits)?;
+            service.revisit(head);
+            refused.map_or_else(|| refusal(head, preflight, limits), Err)?;
         }
         service.answer(head, Some(body))
     });
@@ -129,21 +131,11 @@ pub fn go_on<S: Service>(
     result.map(|answer| Progress::of(Some(answer)))
 }
 
-/// Why a request's body was dropped, if that was not its own to say. `before`: what was said of it then, `Now` also where it
-/// was refused.
-fn refusal<S: Service>(
-    head: &Head<'_>,
-    before: Preflight,
-    service: &mut S,
-    limits: &crate::config::Limits,
-) -> Result<(), Violation> {
-    let preflight = service.preflight(head)?;
+/// Why a request's body was dropped, if that was not its own to say. `preflight`: what was said of its head.
+fn refusal(head: &Head<'_>, preflight: Preflight, limits: &crate::config::Limits) -> Result<(), Violation> {
     expects_continue(head)?;
     match (preflight, head.body()) {
-        (Preflight::Now, _) => Ok(()),
-        // Time has passed, and it would be taken now, but its body is gone.
-        _ if before == Preflight::Now => Err(Violation::TooManyRequests),
-        (Preflight::Call, _) => Ok(()),
+        (Preflight::Now | Preflight::Call, _) => Ok(()),
         (preflight, Body::Length(length)) if length > preflight.bytes_max(limits) as u64 => {
             Err(preflight.too_large(limits))
         }

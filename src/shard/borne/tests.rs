@@ -17,7 +17,8 @@ use crate::codec::http2::frame::{self, HEADER_BYTES, Header, PREFACE, flag, kind
 use crate::codec::http2::hpack::{self, Bounds, Decoder};
 use crate::config::{Limits, Networks};
 use crate::id::{ListenerId, ShardId};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, ShardMetrics};
+use crate::rule::{AuthRefusal, Limit};
 use crate::shard::orders::{Filter, Order, Outcome, Search, What};
 use crate::shard::{Control, Entrance, EntranceKind, Live, Mail, Seed};
 use crate::sim::{Client, Config, ManualClock, Net, SimBackend};
@@ -562,14 +563,44 @@ fn operators_find_a_user_by_its_name() {
 fn what_was_refused_when_it_came_is_not_taken_without_its_body_later() {
     let limits = Limits { request_rate_per_address: 1, exempt: Networks::default(), ..Limits::default() };
     let mut scene = Scene::with(limits, 65_535);
-    scene.send(&[request(1, 0, "POST", "/topics/t", &[]), data(1, flag::END_STREAM, b"one")]);
-    assert_eq!(scene.seen()[0], "1 fields 200");
-    for (stream, method) in [(3, "/topics/t"), (5, "/holdline.v1.Edge/Publish")] {
-        let fields = if stream == 5 { &[("content-type", "application/grpc")][..] } else { &[] };
+    for (stream, method) in [(3, "/topics/t"), (7, "/holdline.v1.Edge/Publish")] {
+        let first = stream - 2;
+        scene.send(&[request(first, 0, "POST", "/topics/t", &[]), data(first, flag::END_STREAM, b"one")]);
+        assert_eq!(scene.seen()[0], format!("{first} fields 200"));
+        let fields = if stream == 7 { &[("content-type", "application/grpc")][..] } else { &[] };
         scene.send(&[request(stream, 0, "POST", method, fields)]);
         scene.clock.advance(Duration::from_secs(2));
         scene.send(&[data(stream, flag::END_STREAM, b"two")]);
         assert_eq!(scene.seen()[0], format!("{stream} fields 429"));
     }
-    assert_eq!(scene.metrics.total(|shard| shard.publications_total.get()), 1);
+    assert_eq!(scene.metrics.total(|shard| shard.publications_total.get()), 2);
+}
+
+#[test]
+fn a_request_that_is_refused_before_its_body_is_refused_once() {
+    let mut scene =
+        Scene::of(Live { operators_only: false, ..guarded("a-key-of-a-client-s") }, Arc::new(Pages), 65_535);
+    scene.send(&[request(1, 0, "POST", "/topics/t", &[("authorization", "Bearer another-key")])]);
+    scene.send(&[data(1, 0, b"one"), data(1, flag::END_STREAM, b"two")]);
+    assert_eq!(scene.seen()[0], "1 fields 401");
+    let refused = |shard: &ShardMetrics| AuthRefusal::ALL.iter().map(|cause| shard.refused(*cause)).sum();
+    assert_eq!(scene.metrics.total(refused), 1);
+}
+
+#[test]
+fn what_requests_publish_is_paid_for_by_the_connection_of_their_streams() {
+    let mut scene = Scene::with(Limits { message_rate: 2, ..Limits::default() }, 65_535);
+    let mut answered = 0;
+    for stream in [1, 3, 5, 7, 9] {
+        scene.send(&[request(stream, 0, "POST", "/topics/t", &[]), data(stream, flag::END_STREAM, b"one")]);
+        answered += scene.seen().iter().filter(|line| line.ends_with("fields 200")).count();
+    }
+    assert!(answered < 5, "those beyond the rate wait");
+    assert!(scene.metrics.total(|shard| shard.struck(Limit::MessageRate)) > 0);
+    for _ in 0..10 {
+        scene.clock.advance(Duration::from_secs(1));
+        scene.rest();
+        answered += scene.seen().iter().filter(|line| line.ends_with("fields 200")).count();
+    }
+    assert_eq!(answered, 5, "and are answered when it is their time");
 }
