@@ -79,7 +79,7 @@ impl<B: crate::io::Backend> Tls<B> {
         let begun = Handshake::with(Arc::clone(&asks.config), asks.name.clone());
         match begun.and_then(|handshake| handshake.step(&mut session.input, &mut self.ready, &mut out)) {
             Ok(Progress::Waits(handshake)) => {
-                session.stage = Stage::Greeting(Some(Box::new(handshake)));
+                session.stage = Stage::Greeting(Some(handshake));
                 self.give_own(id, &out);
             }
             Ok(Progress::Done(_)) => {}

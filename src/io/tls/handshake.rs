@@ -49,7 +49,7 @@ pub(super) struct Handshake {
 /// How far a handshake has come.
 pub(super) enum Progress {
     /// The peer's next.
-    Waits(Handshake),
+    Waits(Box<Handshake>),
     /// Both sides have their keys.
     Done(Done),
 }
@@ -63,20 +63,25 @@ pub(super) struct Done {
 }
 
 impl Handshake {
-    pub(super) fn new(config: Arc<ServerConfig>) -> Result<Self, Error> {
+    pub(super) fn new(config: Arc<ServerConfig>) -> Result<Box<Self>, Error> {
         let connection = UnbufferedServerConnection::new(config)?;
-        Ok(Self { connection: Side::Server(connection), shown: 0 })
+        Ok(Box::new(Self { connection: Side::Server(connection), shown: 0 }))
     }
 
     /// One that asks a server of this name. Its first step needs no input.
-    pub(super) fn with(config: Arc<ClientConfig>, name: ServerName<'static>) -> Result<Self, Error> {
+    pub(super) fn with(config: Arc<ClientConfig>, name: ServerName<'static>) -> Result<Box<Self>, Error> {
         let connection = UnbufferedClientConnection::new(config, name)?;
-        Ok(Self { connection: Side::Client(connection), shown: 0 })
+        Ok(Box::new(Self { connection: Side::Client(connection), shown: 0 }))
     }
 
     /// Goes as far as `input` leads, from whose front it takes what it has used. What is to be sent goes behind what is in
     /// `out`, an alert included. Records behind the end of the handshake are left in `input`.
-    pub(super) fn step(mut self, input: &mut Vec<u8>, ready: &mut Ready, out: &mut Vec<u8>) -> Result<Progress, Error> {
+    pub(super) fn step(
+        mut self: Box<Self>,
+        input: &mut Vec<u8>,
+        ready: &mut Ready,
+        out: &mut Vec<u8>,
+    ) -> Result<Progress, Error> {
         loop {
             let (discard, goes_on) = self.connection.process(&mut input[..self.shown], out);
             let discard = discard.min(self.shown);
@@ -114,7 +119,7 @@ impl Handshake {
         true
     }
 
-    fn finish(self, ready: &mut Ready) -> Result<Progress, Error> {
+    fn finish(self: Box<Self>, ready: &mut Ready) -> Result<Progress, Error> {
         let state = self.connection.state();
         let version = state.protocol_version().ok_or(Error::HandshakeNotComplete)?;
         let resumed = state.handshake_kind() == Some(HandshakeKind::Resumed);

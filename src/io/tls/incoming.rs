@@ -37,7 +37,7 @@ impl Session {
     /// Takes the handshake as far as it goes.
     fn greet(&mut self, terms: Option<&Terms>, ready: &mut Ready, out: &mut Vec<u8>) -> Result<Progress, Failure> {
         let handshake = match mem::replace(&mut self.stage, Stage::Broken) {
-            Stage::Greeting(Some(handshake)) => *handshake,
+            Stage::Greeting(Some(handshake)) => handshake,
             _ if self.http && self.input.first().is_some_and(u8::is_ascii_uppercase) => return Err(Failure::PlainHttp),
             _ => {
                 let config = terms.map(|terms| if self.http { &terms.http } else { &terms.raw });
@@ -252,7 +252,7 @@ impl<B: Backend> Tls<B> {
         let mut out = Vec::new();
         match session.greet(terms, &mut self.ready, &mut out) {
             Ok(Progress::Waits(handshake)) => {
-                session.stage = Stage::Greeting(Some(Box::new(handshake)));
+                session.stage = Stage::Greeting(Some(handshake));
                 self.give_own(id, &out);
                 self.greeting_waits(id)
             }
