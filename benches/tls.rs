@@ -9,10 +9,12 @@
 //! `idle` opens WebSockets to the echo, over TLS and without, and compares the server's anonymous memory before and after.
 //! The clients' keys are forgotten: they keep a socket each, and hear nothing, so heartbeats are off.
 //!
-//! `handshakes` makes connections one after the other, each with a handshake (TLS 1.3, ECDSA P-256 certificate, X25519), one
-//! small request and its answer, and an end. `full` begins anew, `resumed` goes on from the connection before by its ticket.
-//! nginx has the same certificate, one worker and tickets. The server has core 0, the clients core 1; the figure is the
-//! server's CPU time per connection, kernel included. `cargo test --benches` runs everything once, tiny.
+//! `handshakes` makes connections one after the other, each with a handshake (TLS 1.3 and 1.2, ECDSA P-256 certificate,
+//! X25519, AES-128-GCM: the client offers nothing else, and looks at what came of it), one small request and its answer, and
+//! an end. `full` begins anew, `resumed` goes on from the connection before by its ticket. nginx has the same certificate, one
+//! worker and tickets. The server has core 0, the clients core 1; the figure is the server's CPU time per connection, kernel
+//! included. What ring takes of a full one, for a signature and for X25519, stands below: the rest is everybody's own.
+//! `cargo test --benches` runs everything once, tiny, and says so loudly where nginx is missing.
 
 mod common;
 
@@ -22,12 +24,19 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::{Parser, ValueEnum};
+use ring::agreement::{self, EphemeralPrivateKey, UnparsedPublicKey, X25519};
+use ring::rand::SystemRandom;
+use ring::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair};
 use rustls::client::Resumption;
+use rustls::crypto::ring::{cipher_suite, default_provider, kx_group};
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::version::{TLS12, TLS13};
+use rustls::{
+    CipherSuite, ClientConfig, ClientConnection, HandshakeKind, RootCertStore, StreamOwned, SupportedProtocolVersion,
+};
 
 use common::nginx;
 use common::report::{Table, median};
@@ -99,9 +108,13 @@ impl Room {
         Target::server(SERVER, backend, connections, &[&flags[..], &["--heartbeat-interval", "0"]].concat())
     }
 
-    fn client(&self, resumes: bool) -> io::Result<Arc<ClientConfig>> {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    fn client(&self, version: &'static SupportedProtocolVersion, resumes: bool) -> io::Result<Arc<ClientConfig>> {
+        let mut provider = default_provider();
+        provider.cipher_suites =
+            vec![cipher_suite::TLS13_AES_128_GCM_SHA256, cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256];
+        // The second is the certificate's own: OpenSSL wants to see it with TLS 1.2 (RFC 8422 section 5.1).
+        provider.kx_groups = vec![kx_group::X25519, kx_group::SECP256R1];
+        let builder = ClientConfig::builder_with_provider(Arc::new(provider)).with_protocol_versions(&[version]);
         let builder = builder.map_err(io::Error::other)?;
         let mut config = builder.with_root_certificates(Arc::clone(&self.roots)).with_no_client_auth();
         config.resumption = if resumes { Resumption::in_memory_sessions(32) } else { Resumption::disabled() };
@@ -194,7 +207,7 @@ fn websocket(target: &Target, config: Option<&Arc<ClientConfig>>) -> io::Result<
 /// User memory of the server for each of many idle WebSockets.
 fn idle(options: &Options, room: &Room) -> io::Result<bool> {
     let (mut table, mut good) = (Table::new(&["idle", "connections", "user memory each"]), true);
-    let config = room.client(false)?;
+    let config = room.client(&TLS13, false)?;
     for backend in &options.backends {
         for secure in [false, true] {
             let target = room.server(backend, options.connections + 1_000)?;
@@ -224,42 +237,96 @@ fn handshakes(options: &Options, room: &Room) -> io::Result<()> {
     for backend in &options.backends {
         targets.push((format!("server {backend}"), room.server(backend, 1000)?));
     }
-    if !options.without_nginx {
+    if options.without_nginx {
+        let line = "=".repeat(70);
+        eprintln!("{line}\nNOTHING TO COMPARE WITH: handshakes without nginx. Install it: {}\n{line}", nginx::INSTALL);
+    } else {
         let started = nginx::start_tls(&room.own.join("nginx"), &room.certificate, &room.key);
         let started = started.map_err(|error| io::Error::other(format!("{error}: {}", nginx::INSTALL)))?;
         targets.push((nginx::version().unwrap_or_default(), started));
     }
-    let mut table = Table::new(&["handshakes", "kind", "CPU each", "per second and core"]);
-    for resumes in [false, true] {
+    let mut table = Table::new(&["handshakes", "version", "kind", "CPU each", "per second and core"]);
+    for (version, name, resumes) in
+        [(&TLS13, "1.3", false), (&TLS13, "1.3", true), (&TLS12, "1.2", false), (&TLS12, "1.2", true)]
+    {
         let mut rounds = vec![Vec::new(); targets.len()];
         for _ in 0..options.rounds {
             for ((_, target), rounds) in targets.iter().zip(&mut rounds) {
-                let config = room.client(resumes)?;
+                let config = room.client(version, resumes)?;
                 one(target, &config)?;
                 let watch = Stopwatch::start(target.pid())?;
                 for _ in 0..options.handshakes {
-                    one(target, &config)?;
+                    let (kind, suite) = one(target, &config)?;
+                    expect(kind, suite, version, resumes)?;
                 }
                 rounds.push(watch.stop()?.cpu.as_secs_f64() * 1e6 / options.handshakes as f64);
             }
         }
-        for ((name, _), rounds) in targets.iter().zip(&rounds) {
+        for ((target, _), rounds) in targets.iter().zip(&rounds) {
             let micros = median(rounds);
             let kind = if resumes { "resumed" } else { "full" };
-            let cells = [name.clone(), kind.to_owned(), format!("{micros:.1} µs"), format!("{:.0}", 1e6 / micros)];
-            table.row(cells.to_vec());
+            let cells = [target.as_str(), name, kind, &format!("{micros:.1} µs"), &format!("{:.0}", 1e6 / micros)];
+            table.row(cells.map(str::to_owned).to_vec());
         }
     }
     table.print();
+    let (signature, exchange) = cryptography(options.handshakes)?;
+    println!("of a full one ring takes {signature:.1} µs for the signature and {exchange:.1} µs for X25519\n");
     Ok(())
 }
 
+/// What is measured is what it is called.
+fn expect(
+    kind: Option<HandshakeKind>,
+    suite: Option<CipherSuite>,
+    version: &SupportedProtocolVersion,
+    resumes: bool,
+) -> io::Result<()> {
+    let wanted = if resumes { HandshakeKind::Resumed } else { HandshakeKind::Full };
+    let cipher = if *version == TLS13 {
+        CipherSuite::TLS13_AES_128_GCM_SHA256
+    } else {
+        CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256
+    };
+    if (kind, suite) == (Some(wanted), Some(cipher)) {
+        return Ok(());
+    }
+    Err(io::Error::other(format!("a handshake {kind:?} with {suite:?} instead of {wanted:?} with {cipher:?}")))
+}
+
+/// Microseconds for a signature, and for a key of X25519 and what it agrees on, each on the clients' core.
+fn cryptography(times: usize) -> io::Result<(f64, f64)> {
+    let failed = |error: &dyn std::fmt::Display| io::Error::other(error.to_string());
+    let random = SystemRandom::new();
+    let document =
+        EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &random).map_err(|error| failed(&error))?;
+    let key = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, document.as_ref(), &random);
+    let key = key.map_err(|error| failed(&error))?;
+    let each = |began: Instant| began.elapsed().as_secs_f64() * 1e6 / times as f64;
+    let began = Instant::now();
+    for _ in 0..times {
+        std::hint::black_box(key.sign(&random, &[7; 130]).map_err(|error| failed(&error))?);
+    }
+    let signature = each(began);
+    let peer = EphemeralPrivateKey::generate(&X25519, &random).and_then(|key| key.compute_public_key());
+    let peer = peer.map_err(|error| failed(&error))?;
+    let began = Instant::now();
+    for _ in 0..times {
+        let own = EphemeralPrivateKey::generate(&X25519, &random).map_err(|error| failed(&error))?;
+        std::hint::black_box(own.compute_public_key().map_err(|error| failed(&error))?);
+        let agreed = agreement::agree_ephemeral(own, &UnparsedPublicKey::new(&X25519, &peer), |secret| secret[0]);
+        std::hint::black_box(agreed.map_err(|error| failed(&error))?);
+    }
+    Ok((signature, each(began)))
+}
+
 /// A connection with one request, which brings the ticket for the next.
-fn one(target: &Target, config: &Arc<ClientConfig>) -> io::Result<()> {
+fn one(target: &Target, config: &Arc<ClientConfig>) -> io::Result<(Option<HandshakeKind>, Option<CipherSuite>)> {
     let mut stream = secured(target.address("https")?, config)?;
     ask(&mut stream, b"GET /none HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
     let mut rest = Vec::new();
     // Not every server says good-bye.
     let _ = stream.read_to_end(&mut rest);
-    Ok(())
+    let suite = stream.conn.negotiated_cipher_suite().map(|suite| suite.suite());
+    Ok((stream.conn.handshake_kind(), suite))
 }
