@@ -13,8 +13,9 @@ use super::record;
 use super::traffic::Traffic;
 use crate::rule::TlsFailure;
 
-/// Bytes that may wait for the rest of a handshake's message: more than any list of certificates takes.
-pub(super) const INPUT_MAX: usize = 64 * 1024;
+/// Bytes that may wait for the rest of a handshake's message: a whole record and a part of the next. Hellos have 2 KiB with
+/// post-quantum keys, and clients' certificates some more.
+pub(super) const INPUT_MAX: usize = 20 * 1024;
 
 /// Which end of it we are.
 pub(super) enum Side {
@@ -63,6 +64,10 @@ pub(super) struct Done {
 }
 
 impl Handshake {
+    /// What a handshake keeps while it waits for its peer, beside its input: itself, and about as much behind it (secrets, a
+    /// transcript, what the hello said).
+    pub(super) const BYTES: usize = size_of::<Self>() + 3072;
+
     pub(super) fn new(config: Arc<ServerConfig>) -> Result<Box<Self>, Error> {
         let connection = UnbufferedServerConnection::new(config)?;
         Ok(Box::new(Self { connection: Side::Server(connection), shown: 0 }))
@@ -179,7 +184,7 @@ pub(super) const fn cause(error: &Error) -> TlsFailure {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
     use std::io::{Read, Write};
@@ -190,7 +195,7 @@ mod tests {
 
     use super::*;
 
-    fn server() -> (Arc<ServerConfig>, CertificateDer<'static>) {
+    pub(in super::super) fn server() -> (Arc<ServerConfig>, CertificateDer<'static>) {
         let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
         let certificate = made.cert.der().clone();

@@ -25,10 +25,13 @@ const TAG: usize = 16;
 #[cfg(test)]
 const OVERHEAD_MAX: usize = HEADER + EXPLICIT + 1 + TAG;
 
-/// Records that one AES-GCM key may seal: 2^24 is the bound of RFC 8446 section 5.5, rounded down.
-const RECORDS_MAX: u64 = 1 << 24;
+/// Records that one AES-GCM key may seal: 2^24 is the bound of RFC 8446 section 5.5, rounded down. Tests would take their
+/// time.
+pub(super) const RECORDS_MAX: u64 = if cfg!(test) { 1 << 8 } else { 1 << 24 };
 /// When to look for a new key.
-const RECORDS_WORN: u64 = 1 << 23;
+pub(super) const RECORDS_WORN: u64 = RECORDS_MAX / 2;
+/// Records of them that are for last words: an alert and a good-bye.
+const RECORDS_LAST: u64 = 2;
 
 /// What a record holds.
 pub(super) mod kind {
@@ -53,6 +56,9 @@ pub(super) enum Fault {
     /// There is nothing to be said like this now.
     #[error("a record out of place")]
     Unexpected,
+    /// A field has a value that it cannot have.
+    #[error("a record with a value that is none")]
+    Illegal,
     /// Too many records in a row without any data.
     #[error("too many records without data")]
     Flood,
@@ -67,6 +73,7 @@ impl Fault {
         match self {
             Self::BadMac => 20,
             Self::TooLong => 22,
+            Self::Illegal => 47,
             Self::Malformed => 50,
             Self::Unexpected | Self::Flood => 10,
             Self::Spent => 80,
@@ -150,8 +157,31 @@ impl Half {
         bound
     }
 
+    /// Records that the key may still seal before the last ones.
+    pub(super) fn left(&self) -> u64 {
+        match self.key.cipher() {
+            // It wears with bytes, and not within any lifetime (RFC 8446 section 5.5).
+            Cipher::ChaCha20Poly1305 => u64::MAX - self.sequence,
+            _ => (RECORDS_MAX - RECORDS_LAST).saturating_sub(self.sequence),
+        }
+    }
+
     /// Seals one record of at most [`TEXT_MAX`] bytes behind what is in `out`.
     pub(super) fn seal(&mut self, ready: &mut Ready, kind: u8, text: &[u8], out: &mut Vec<u8>) -> Result<(), Fault> {
+        if self.left() == 0 {
+            return Err(Fault::Spent);
+        }
+        self.seal_last(ready, kind, text, out)
+    }
+
+    /// The same for last words, for which a key always has something left.
+    pub(super) fn seal_last(
+        &mut self,
+        ready: &mut Ready,
+        kind: u8,
+        text: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<(), Fault> {
         debug_assert!(text.len() <= TEXT_MAX);
         if self.sequence >= RECORDS_MAX && self.key.cipher() != Cipher::ChaCha20Poly1305 {
             return Err(Fault::Spent);
@@ -345,10 +375,16 @@ mod tests {
     #[test]
     fn a_key_is_not_used_beyond_its_bound() {
         let (mut sealer, _, mut ready) = halves(ProtocolVersion::TLSv1_2, FORMS[2].1);
-        sealer.sequence = RECORDS_MAX;
+        sealer.sequence = RECORDS_MAX - RECORDS_LAST;
         let mut out = Vec::new();
         assert_eq!(sealer.seal(&mut ready, kind::DATA, b"x", &mut out), Err(Fault::Spent));
         assert!(out.is_empty());
+        for _ in 0..RECORDS_LAST {
+            sealer.seal_last(&mut ready, kind::ALERT, &[1, 0], &mut out).unwrap();
+        }
+        let said = out.len();
+        assert_eq!(sealer.seal_last(&mut ready, kind::ALERT, &[1, 0], &mut out), Err(Fault::Spent));
+        assert_eq!(out.len(), said);
         let (mut sealer, ..) = halves(ProtocolVersion::TLSv1_3, FORMS[0].1);
         assert!(!sealer.is_worn());
         sealer.sequence = RECORDS_WORN;

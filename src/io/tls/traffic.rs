@@ -21,7 +21,7 @@ const FATAL: u8 = 2;
 const HELLO_REQUEST: u8 = 0;
 const CLIENT_HELLO: u8 = 1;
 const NEW_SESSION_TICKET: u8 = 4;
-/// A whole KeyUpdate message (RFC 8446 section 4.6.3) but for its last byte, which asks for one in return or does not.
+/// A whole KeyUpdate message (RFC 8446 section 4.6.3) but for its last byte, which asks for one in return (1) or does not (0).
 const KEY_UPDATE: [u8; 4] = [24, 0, 0, 1];
 
 /// Why a peer's data end.
@@ -77,6 +77,8 @@ pub(super) struct Traffic {
     barren: u8,
     /// The peer is a server.
     is_client: bool,
+    /// Bytes of a KeyUpdate whose rest has not come.
+    begun: u8,
 }
 
 impl Traffic {
@@ -100,11 +102,14 @@ impl Traffic {
         let mut half = |(sequence, secrets)| Half::new(version, sequence, &secrets, ready).ok_or_else(unknown);
         let (seal, open) = (half(secrets.tx)?, half(secrets.rx)?);
         let renewal = (version == ProtocolVersion::TLSv1_3).then(|| Box::new(renewal));
-        Ok(Self { seal, open, renewal, barren: 0, is_client })
+        Ok(Self { seal, open, renewal, barren: 0, begun: 0, is_client })
     }
 
-    /// Seals data behind what is in `out`.
+    /// Seals data behind what is in `out`. What a key that cannot be renewed has no records for is not begun.
     pub(super) fn seal(&mut self, ready: &mut Ready, text: &[u8], out: &mut Vec<u8>) -> Result<(), Fault> {
+        if self.renewal.is_none() && self.seal.left() < text.len().div_ceil(TEXT_MAX) as u64 {
+            return Err(Fault::Spent);
+        }
         for text in text.chunks(TEXT_MAX) {
             if self.seal.is_worn() {
                 self.renew_sealing(ready, out)?;
@@ -116,13 +121,13 @@ impl Traffic {
 
     /// Seals the good-bye.
     pub(super) fn seal_close(&mut self, ready: &mut Ready, out: &mut Vec<u8>) {
-        // A key that is spent says nothing any more.
-        let _ = self.seal.seal(ready, kind::ALERT, &[WARNING, CLOSE_NOTIFY], out);
+        // Once each for a good-bye and an alert: there is room for them.
+        let _ = self.seal.seal_last(ready, kind::ALERT, &[WARNING, CLOSE_NOTIFY], out);
     }
 
     /// Seals what tells the peer what is wrong.
     pub(super) fn seal_alert(&mut self, ready: &mut Ready, fault: Fault, out: &mut Vec<u8>) {
-        let _ = self.seal.seal(ready, kind::ALERT, &[FATAL, fault.alert()], out);
+        let _ = self.seal.seal_last(ready, kind::ALERT, &[FATAL, fault.alert()], out);
     }
 
     /// Opens all whole records at the beginning of `bytes` in place, and moves their text together. What has to be answered
@@ -135,7 +140,7 @@ impl Traffic {
                 Ok(Some(len)) if len <= bytes.len() - at => {
                     opened.consumed += len;
                     match self.open.open(ready, &mut bytes[at..at + len]) {
-                        Ok((kind::DATA, place)) => {
+                        Ok((kind::DATA, place)) if self.begun == 0 => {
                             self.data(bytes, at + place.start..at + place.end, &mut opened);
                         }
                         Ok((kind, place)) => opened.end = self.control(ready, kind, &bytes[at..][place], out),
@@ -173,24 +178,28 @@ impl Traffic {
     /// A record that is no data.
     fn control(&mut self, ready: &mut Ready, kind: u8, text: &[u8], out: &mut Vec<u8>) -> Option<End> {
         match (kind, text) {
+            // Nothing comes between the parts of a message (RFC 8446 section 5.1).
+            (kind::ALERT | kind::DATA, _) if self.begun > 0 => Some(End::Fault(Fault::Unexpected)),
             (kind::ALERT, &[_, CLOSE_NOTIFY]) => Some(End::CloseNotify),
             // In TLS 1.3 every other alert is fatal, whatever it says of itself (RFC 8446 section 6).
             (kind::ALERT, &[_, USER_CANCELED]) => self.barren(),
             (kind::ALERT, &[WARNING, _]) if self.renewal.is_none() => self.barren(),
             (kind::ALERT, &[_, alert]) => Some(End::Alert(alert)),
-            (kind::HANDSHAKE, &[24, 0, 0, 1, asks @ 0..=1]) if self.renewal.is_some() => {
-                let renewed = self
-                    .renew_opening(ready)
-                    .and_then(|()| if asks == 1 { self.renew_sealing(ready, out) } else { Ok(()) });
-                renewed.map_or_else(|fault| Some(End::Fault(fault)), |()| self.barren())
+            // Nothing is resumed from here.
+            (kind::HANDSHAKE, text)
+                if self.is_client && self.renewal.is_some() && self.begun == 0 && are_tickets(text) =>
+            {
+                self.barren()
             }
+            (kind::HANDSHAKE, text) if self.renewal.is_some() => match self.key_update(ready, text, out) {
+                Ok(()) => self.barren(),
+                Err(fault) => Some(End::Fault(fault)),
+            },
             // Another handshake on this connection (RFC 5746 tells how it went wrong) is declined, not started.
             (kind::HANDSHAKE, &[hello, ..]) if self.renewal.is_none() && hello == self.renegotiates() => {
                 let _ = self.seal.seal(ready, kind::ALERT, &[WARNING, NO_RENEGOTIATION], out);
                 self.barren()
             }
-            // Nothing is resumed from here.
-            (kind::HANDSHAKE, text) if self.is_client && self.renewal.is_some() && are_tickets(text) => self.barren(),
             (kind::ALERT, _) => Some(End::Fault(Fault::Malformed)),
             _ => Some(End::Fault(Fault::Unexpected)),
         }
@@ -199,6 +208,31 @@ impl Traffic {
     /// What a peer asks for another handshake with.
     const fn renegotiates(&self) -> u8 {
         if self.is_client { HELLO_REQUEST } else { CLIENT_HELLO }
+    }
+
+    /// A record of handshake messages in TLS 1.3: a KeyUpdate, or a part of one. All others are for clients, or asked for by
+    /// servers (RFC 8446 section 4.6).
+    fn key_update(&mut self, ready: &mut Ready, text: &[u8], out: &mut Vec<u8>) -> Result<(), Fault> {
+        let rest = &KEY_UPDATE[usize::from(self.begun)..];
+        // Its record ends with it (section 5.1), and none is empty (section 5.4).
+        if text.is_empty() || text.len() > rest.len() + 1 {
+            return Err(Fault::Unexpected);
+        }
+        let known = text.len().min(rest.len());
+        if text[..known] != rest[..known] {
+            let is_another = self.begun == 0 && text[0] != KEY_UPDATE[0];
+            return Err(if is_another { Fault::Unexpected } else { Fault::Malformed });
+        }
+        let Some(&asks) = text.get(rest.len()) else {
+            self.begun += u8::try_from(known).unwrap_or(0);
+            return Ok(());
+        };
+        self.begun = 0;
+        if asks > 1 {
+            return Err(Fault::Illegal);
+        }
+        self.renew_opening(ready)?;
+        if asks == 1 { self.renew_sealing(ready, out) } else { Ok(()) }
     }
 
     fn renew_opening(&mut self, ready: &mut Ready) -> Result<(), Fault> {
@@ -234,7 +268,156 @@ fn are_tickets(mut text: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::are_tickets;
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use std::io::Read;
+    use std::sync::Arc;
+
+    use rustls::crypto::ring::default_provider;
+    use rustls::pki_types::ServerName;
+    use rustls::version::{TLS12, TLS13};
+    use rustls::{ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVersion};
+
+    use super::super::handshake::tests::server;
+    use super::super::handshake::{Done, Handshake, Progress};
+    use super::super::record::{RECORDS_MAX, RECORDS_WORN};
+    use super::*;
+
+    /// Both sides of a connection whose handshake is done.
+    fn open(version: &'static SupportedProtocolVersion, ready: &mut Ready) -> (Traffic, ClientConnection) {
+        let (config, certificate) = server();
+        let mut roots = RootCertStore::empty();
+        roots.add(certificate).unwrap();
+        let builder = ClientConfig::builder_with_provider(Arc::new(default_provider()));
+        let builder = builder.with_protocol_versions(&[version]).unwrap().with_root_certificates(roots);
+        let mut trust = builder.with_no_client_auth();
+        trust.enable_secret_extraction = true;
+        let name = ServerName::try_from("localhost").unwrap();
+        let mut client = ClientConnection::new(Arc::new(trust), name).unwrap();
+        let mut handshake = Handshake::new(config).unwrap();
+        let mut input = Vec::new();
+        loop {
+            while client.wants_write() {
+                client.write_tls(&mut input).unwrap();
+            }
+            let mut out = Vec::new();
+            let step = handshake.step(&mut input, ready, &mut out).unwrap();
+            read(&mut client, &out);
+            match step {
+                Progress::Waits(more) => handshake = more,
+                Progress::Done(Done { traffic, .. }) => return (traffic, client),
+            }
+        }
+    }
+
+    /// What a client makes of bytes, and whether they end in a good-bye.
+    fn read(client: &mut ClientConnection, mut bytes: &[u8]) -> (Vec<u8>, bool) {
+        let (mut text, mut closed) = (Vec::new(), false);
+        while !bytes.is_empty() {
+            client.read_tls(&mut bytes).unwrap();
+            closed = client.process_new_packets().unwrap().peer_has_closed();
+            let _ = client.reader().read_to_end(&mut text);
+        }
+        (text, closed)
+    }
+
+    /// The client's way to seal, and so to say what no client says.
+    fn words_of(client: ClientConnection, ready: &mut Ready) -> Half {
+        let (sequence, secrets) = client.dangerous_extract_secrets().unwrap().tx;
+        Half::new(ProtocolVersion::TLSv1_3, sequence, &secrets, ready).unwrap()
+    }
+
+    #[test]
+    fn a_worn_key_is_renewed_before_it_is_spent() {
+        let mut ready = Ready::default();
+        let (mut traffic, mut client) = open(&TLS13, &mut ready);
+        let (mut out, times) = (Vec::new(), 3 * RECORDS_MAX);
+        for _ in 0..times {
+            traffic.seal(&mut ready, b"x", &mut out).unwrap();
+        }
+        assert!(traffic.seal.left() > RECORDS_MAX - RECORDS_WORN - 3);
+        traffic.seal_close(&mut ready, &mut out);
+        let (text, closed) = read(&mut client, &out);
+        assert_eq!((text.len() as u64, closed), (times, true));
+    }
+
+    #[test]
+    fn a_spent_key_of_tls_1_2_has_a_goodbye_left() {
+        let mut ready = Ready::default();
+        let (mut traffic, mut client) = open(&TLS12, &mut ready);
+        let (mut out, mut times) = (Vec::new(), 0);
+        while traffic.seal(&mut ready, b"x", &mut out).is_ok() {
+            times += 1;
+        }
+        // Its Finished was the first record under this key; two are for last words.
+        assert_eq!(times, RECORDS_MAX - 3);
+        traffic.seal_close(&mut ready, &mut out);
+        let (text, closed) = read(&mut client, &out);
+        assert_eq!((text.len() as u64, closed), (times, true));
+    }
+
+    #[test]
+    fn text_for_which_a_key_has_too_few_records_is_not_begun() {
+        let mut ready = Ready::default();
+        let (mut traffic, mut client) = open(&TLS12, &mut ready);
+        let mut out = Vec::new();
+        while traffic.seal.left() > 1 {
+            traffic.seal(&mut ready, b"x", &mut out).unwrap();
+        }
+        let said = out.len();
+        assert_eq!(traffic.seal(&mut ready, &[0; TEXT_MAX + 1], &mut out), Err(Fault::Spent));
+        assert_eq!(out.len(), said);
+        traffic.seal_close(&mut ready, &mut out);
+        assert!(read(&mut client, &out).1);
+    }
+
+    #[test]
+    fn a_key_update_may_come_in_parts() {
+        for parts in [&[&[24, 0, 0, 1, 1][..]][..], &[&[24], &[0, 0, 1, 1]], &[&[24, 0], &[0], &[1], &[1]]] {
+            let mut ready = Ready::default();
+            let (mut traffic, client) = open(&TLS13, &mut ready);
+            let mut words = words_of(client, &mut ready);
+            let (mut bytes, mut out) = (Vec::new(), Vec::new());
+            for part in parts {
+                assert!(out.is_empty(), "half of it changes nothing");
+                bytes.clear();
+                words.seal(&mut ready, kind::HANDSHAKE, part, &mut bytes).unwrap();
+                assert_eq!(traffic.open(&mut ready, &mut bytes, &mut out).end, None, "{parts:?}");
+            }
+            assert!(!out.is_empty(), "it asked for one in return");
+            // The old key is none any more.
+            bytes.clear();
+            words.seal(&mut ready, kind::DATA, b"x", &mut bytes).unwrap();
+            let end = traffic.open(&mut ready, &mut bytes, &mut out).end;
+            assert_eq!(end, Some(End::Fault(Fault::BadMac)));
+        }
+    }
+
+    #[test]
+    fn what_is_no_key_update_ends_with_the_alert_for_it() {
+        let update: (u8, &[u8]) = (kind::HANDSHAKE, &[24, 0, 0, 1, 0]);
+        for (records, fault) in [
+            (&[(kind::HANDSHAKE, &[24, 0, 0, 1, 2][..])][..], Fault::Illegal),
+            (&[(kind::HANDSHAKE, &[24, 0, 0, 2])], Fault::Malformed),
+            (&[(kind::HANDSHAKE, &[24]), (kind::HANDSHAKE, &[1])], Fault::Malformed),
+            (&[(kind::HANDSHAKE, &[24, 0, 0, 1, 0, 24])], Fault::Unexpected),
+            (&[(kind::HANDSHAKE, &[11, 0, 0, 0])], Fault::Unexpected),
+            (&[(kind::HANDSHAKE, &[])], Fault::Unexpected),
+            (&[(kind::HANDSHAKE, &[24]), (kind::DATA, b"x")], Fault::Unexpected),
+            (&[(kind::HANDSHAKE, &[24]), (kind::ALERT, &[1, 0])], Fault::Unexpected),
+            (&[(kind::HANDSHAKE, &[24]), update], Fault::Unexpected),
+        ] {
+            let mut ready = Ready::default();
+            let (mut traffic, client) = open(&TLS13, &mut ready);
+            let mut words = words_of(client, &mut ready);
+            let (mut bytes, mut out) = (Vec::new(), Vec::new());
+            for (kind, text) in records {
+                words.seal(&mut ready, *kind, text, &mut bytes).unwrap();
+            }
+            let end = traffic.open(&mut ready, &mut bytes, &mut out).end;
+            assert_eq!(end, Some(End::Fault(fault)), "{records:?}");
+        }
+    }
 
     #[test]
     fn only_whole_tickets_are_tickets() {
