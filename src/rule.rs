@@ -237,6 +237,8 @@ labelled! {
         Misbehaved = "misbehaved",
         /// It took too long.
         Timeout = "timeout",
+        /// Handshakes under way kept too much memory.
+        Crowded = "crowded",
         /// The client left, or its transport broke.
         Cut = "cut",
         /// Anything else.

@@ -34,6 +34,7 @@ macro_rules! suite {
             cases::a_reset_reaches_who_was_paused,
             cases::a_peers_half_close_leaves_sending,
             cases::our_half_close_leaves_receiving,
+            cases::a_half_close_at_once_leaves_receiving,
             cases::a_graceful_close_delivers_what_was_taken,
             cases::a_reset_shows_as_one,
             cases::a_refused_connection_is_reset,

@@ -10,8 +10,10 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
 
-use common::{Running, backends, config};
+use common::{Running, backends, config, listen};
 use holdline::app::standard_routes;
 
 /// A running server's answer to a GET on its admin listener.
@@ -31,7 +33,23 @@ fn get(running: &Running, path: &str) -> String {
 fn start() -> Running {
     let mut config = config(backends()[0], 2);
     config.admin = Some("127.0.0.1:0".parse().unwrap());
-    Running::start(&config, standard_routes())
+    // What is told of TLS is in the list too.
+    config.listeners.push(listen("https://127.0.0.1:0"));
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let mut file = tempfile();
+    write!(file.1, "{}{}", made.cert.pem(), made.signing_key.serialize_pem()).unwrap();
+    config.tls.certificates.push(file.0.clone());
+    let running = Running::start(&config, standard_routes());
+    fs::remove_file(file.0).unwrap();
+    running
+}
+
+/// A file that no other test has.
+fn tempfile() -> (PathBuf, fs::File) {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let path = std::env::temp_dir().join(format!("holdline-metrics-{}-{number}.pem", std::process::id()));
+    (path.clone(), fs::File::create(path).unwrap())
 }
 
 fn file(path: &str) -> String {

@@ -14,7 +14,7 @@ use crate::config::{Config, Loader, Problem};
 use crate::logging;
 use crate::server::handover::Inherited;
 use crate::server::service::Service;
-use crate::server::{Server, StartError};
+use crate::server::{Prepared, Server, StartError};
 
 /// What `--help` ends with.
 const AFTER_HELP: &str = "\
@@ -164,8 +164,10 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         .map_err(|error| Failure::runtime(format_args!("cannot handle signals: {error}, at the start: try again")))?;
     let service = Arc::new(Service::from_environment());
     let upgrades = upgrade::socket(&config, std::env::var_os("RUNTIME_DIRECTORY"));
+    // A server that could not start anyway asks nobody to make room.
+    let prepared = Prepared::new(&config).map_err(not_started)?;
     let predecessor = upgrade::call(args.upgrade, upgrades.as_deref(), &mut inherited)?;
-    let started = Server::start_with(&config, standard_routes(), inherited, predecessor.as_ref());
+    let started = prepared.start(standard_routes(), inherited, predecessor.as_ref());
     let server = Arc::new(started.map_err(not_started)?);
     let source = args.clone();
     server.reloader().read_from(Box::new(move || source.configuration(Reading::Again)));

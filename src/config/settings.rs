@@ -132,6 +132,9 @@ settings! {
     "tls.tickets" => tls.tickets: Switch;
     /// Time that an event loop spends on handshakes before it looks at open connections' messages again.
     "tls.handshake_ration" => tls.handshake_ration: Period, Within(ms(0), hours(1));
+    /// Memory of an event loop for handshakes that are under way. Beyond that those are ended whose clients have been waited
+    /// for longest.
+    "tls.handshake_bytes_max" => tls.handshake_bytes_max: Size, Within(64 * KIB, 64 * GIB);
 
     /// Where spans of recorded traces are sent, as OpenTelemetry has it: OTLP over HTTP as JSON, to a collector such as
     /// http://127.0.0.1:4318. Empty: nowhere. A publication's traceparent says whether it is recorded.

@@ -21,6 +21,8 @@ pub struct TlsConfig {
     pub tickets: bool,
     /// Time that a shard spends on handshakes before it looks at other connections' messages again.
     pub handshake_ration: Duration,
+    /// Bytes that the handshakes of a shard may keep while they are under way.
+    pub handshake_bytes_max: usize,
 }
 
 impl Default for TlsConfig {
@@ -33,6 +35,7 @@ impl Default for TlsConfig {
             version_min: TlsVersion::default(),
             tickets: true,
             handshake_ration: Duration::from_millis(1),
+            handshake_bytes_max: 64 << 20,
         }
     }
 }

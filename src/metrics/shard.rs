@@ -110,6 +110,8 @@ shard_metrics! {
         tls_faults_total: Counter,
         /// Connections whose peers ended the transport without TLS's good-bye.
         tls_truncations_total: Counter,
+        /// Bytes that TLS handshakes keep while they are under way, about.
+        tls_handshake_bytes: Gauge,
         /// Sealed bytes that the kernel has not taken yet.
         tls_pending_bytes: Gauge,
         /// Connections accepted.

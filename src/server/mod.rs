@@ -52,6 +52,7 @@ mod dashboard;
 mod drainer;
 pub mod handover;
 mod launch;
+mod prepared;
 mod publisher;
 pub mod reload;
 mod scrape;
@@ -65,15 +66,10 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::app::Router;
-use crate::app::files::Files;
-use crate::app::opening::Opening;
-use crate::app::site::{DemoSite, Site};
-use crate::config::{BackendChoice, Config, Framing, History, Limits, Listen, Transport};
+use crate::config::{BackendChoice, Config, History, Limits, Listen};
 use crate::io::{epoll, uring};
 use crate::mailbox::Doorbell;
-use crate::message::Topic;
 use crate::metrics::Metrics;
-use crate::session::Protocol;
 use crate::shard::{Control, Entrance, EntranceKind, Live};
 
 use self::admin::{Admin, Phase, PhaseCell};
@@ -85,6 +81,7 @@ use self::launch::{Group, Launch, Waiting};
 use self::reload::Reloader;
 use self::watch::Watch;
 
+pub use self::prepared::Prepared;
 pub use self::publisher::{PublishError, Publisher};
 pub use self::tls::TlsError;
 
@@ -192,22 +189,30 @@ impl Server {
         inherited: Inherited,
         predecessor: Option<&Predecessor>,
     ) -> Result<Self, StartError> {
-        let shards = shard_count(config)?;
-        let backend = choose_backend(config)?;
+        Prepared::new(config)?.start(router, inherited, predecessor)
+    }
+
+    /// Starts what has been prepared.
+    fn start_prepared(
+        prepared: Prepared,
+        router: Router,
+        inherited: Inherited,
+        predecessor: Option<&Predecessor>,
+    ) -> Result<Self, StartError> {
+        let Prepared { config, shards, backend, keeper, kinds, live } = prepared;
+        let config = &config;
         let metrics = Metrics::new(usize::from(shards));
         let phase = Arc::new(PhaseCell::default());
         let held = bind_all(config, usize::from(shards), inherited)?;
         let clients = config.listeners.len();
         let listening: Vec<String> = held[..clients].iter().map(|held| held.url.clone()).collect();
-        let site = site(config)?;
-        let keeper = tls::Keeper::new(config)?;
-        let entrances = config
-            .listeners
-            .iter()
-            .zip(&listening)
-            .map(|(listen, url)| entrance(config, listen, url, &site))
-            .collect::<Result<Vec<_>, _>>()?;
-        let control = Arc::new(Control::new(live(config)?));
+        let entrance = |((listen, url), kind): ((&Listen, &String), EntranceKind)| Entrance {
+            url: url.clone(),
+            kind,
+            proxied: listen.proxy,
+        };
+        let entrances: Vec<_> = config.listeners.iter().zip(&listening).zip(kinds).map(entrance).collect();
+        let control = Arc::new(Control::new(live));
         let serving = Launch {
             backend,
             entrances: entrances.into(),
@@ -336,56 +341,6 @@ impl Drop for Server {
         self.abort();
         let _ = self.wait();
     }
-}
-
-fn shard_count(config: &Config) -> Result<u16, StartError> {
-    let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let shards = if config.shards == 0 { cores() } else { config.shards };
-    if config.listeners.len() > usize::from(u8::MAX) {
-        return Err(StartError::TooMany("there are more than 255 listeners: configure fewer".to_owned()));
-    }
-    u16::try_from(shards)
-        .ok()
-        .filter(|&shards| shards <= 1024)
-        .ok_or_else(|| StartError::TooMany(format!("{shards} shards are too many: configure one for each core")))
-}
-
-/// io_uring or epoll, after a look at the kernel.
-fn choose_backend(config: &Config) -> Result<BackendChoice, StartError> {
-    let epoll = || epoll::check_descriptor_limit(config.limits.connections_max).map(|()| BackendChoice::Epoll);
-    match (config.backend, uring::probe()) {
-        (BackendChoice::Epoll, _) => Ok(epoll()?),
-        (_, Ok(())) => Ok(BackendChoice::Uring),
-        (BackendChoice::Uring, Err(missing)) => Err(StartError::NoUring(missing)),
-        (BackendChoice::Auto, Err(missing)) => {
-            tracing::warn!(%missing, "io_uring is not good enough here; serving with epoll");
-            Ok(epoll()?)
-        }
-    }
-}
-
-/// The pages beside the routes.
-fn site(config: &Config) -> Result<Arc<dyn Site>, StartError> {
-    let Some(path) = &config.public else { return Ok(Arc::new(DemoSite)) };
-    let files = Files::open(path).map_err(|error| StartError::Public { path: path.display().to_string(), error })?;
-    Ok(Arc::new(files))
-}
-
-fn entrance(config: &Config, listen: &Listen, url: &str, site: &Arc<dyn Site>) -> Result<Entrance, StartError> {
-    let kind = match &listen.transport {
-        Transport::Http => EntranceKind::Http { site: Arc::clone(site), routes: true },
-        Transport::Tcp { framing, app, topic, group } => {
-            let parse = |name: &String| Topic::parse(name.as_bytes(), config.limits.topic_bytes_max);
-            let topic = topic.as_ref().map(parse).transpose();
-            let topic = topic.map_err(|error| StartError::Topic { url: url.to_owned(), error })?;
-            let protocol = match framing {
-                Framing::Line => Protocol::Line,
-                Framing::Length => Protocol::Length,
-            };
-            EntranceKind::Tcp { protocol, opening: Opening::new(*app, topic.as_ref()).in_group(group.as_deref()) }
-        }
-    };
-    Ok(Entrance { url: url.to_owned(), kind, proxied: listen.proxy })
 }
 
 /// What can be replaced while the server runs.

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::tls::Keeper;
+use super::validity::{self, Validity};
 use super::{StartError, admin_live, live, lock, ring_all};
 use crate::config::{Config, Difference, Problem};
 use crate::logging;
@@ -56,6 +57,8 @@ pub struct Reloader {
     source: Mutex<Option<Source>>,
     /// Where listeners speak TLS.
     tls: Mutex<Option<Keeper>>,
+    /// Of their certificates. A scrape does not wait while files are read.
+    validities: Mutex<Arc<[Validity]>>,
     control: Arc<Control>,
     doorbells: Arc<[Arc<Doorbell>]>,
     /// Reloads that went well, and that did not.
@@ -76,8 +79,9 @@ impl Reloader {
     ) -> Self {
         let running = Mutex::new(Arc::new(config.clone()));
         let (well, badly, since) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(unix_seconds()));
+        let validities = tls.as_ref().map_or_else(Arc::default, |keeper| Arc::clone(&keeper.validities)).into();
         let (source, admin, tls) = (Mutex::default(), Mutex::default(), Mutex::new(tls));
-        Self { running, source, tls, control, doorbells, well, badly, since, admin }
+        Self { running, source, tls, validities, control, doorbells, well, badly, since, admin }
     }
 
     /// The configuration that runs.
@@ -130,6 +134,8 @@ impl Reloader {
         }
         let help = "Unix time at which the configuration that runs was read.";
         text.one("config_since_seconds", Kind::Gauge, help, since);
+        let validities = Arc::clone(&lock(&self.validities));
+        validity::write_metrics(&validities, text);
     }
 
     /// Errors that the log hears of at most.
@@ -146,6 +152,7 @@ impl Reloader {
         // Certificates are read again whether their names have changed or not: connections that are there keep theirs.
         if let Some(keeper) = lock(&self.tls).as_mut() {
             keeper.reload(&config)?;
+            *lock(&self.validities) = Arc::clone(&keeper.validities);
         }
         self.control.replace(live);
         ring_all(&self.doorbells);
@@ -185,7 +192,7 @@ mod tests {
     use crate::config::Loader;
 
     /// Applied by the server itself, or looked at only while a configuration is checked.
-    const NOT_OF_SHARDS: [&str; 10] = [
+    const NOT_OF_SHARDS: [&str; 11] = [
         "drain_delay",
         "insecure",
         "log.level",
@@ -197,6 +204,7 @@ mod tests {
         "tls.version_min",
         "tls.tickets",
         "tls.handshake_ration",
+        "tls.handshake_bytes_max",
     ];
 
     fn load(text: &str) -> Result<Config, Vec<Problem>> {

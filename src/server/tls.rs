@@ -16,7 +16,7 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{RootCertStore, ServerConfig};
 
 use super::StartError;
-use super::validity::expiry;
+use super::validity::Validity;
 use crate::config::{ClientCertificates, Config, TlsConfig, TlsVersion};
 use crate::io::tls::{Current, Speaks, Terms};
 
@@ -52,6 +52,8 @@ pub(super) fn speaks(config: &Config) -> Vec<Speaks> {
 #[derive(Clone)]
 pub(super) struct Keeper {
     pub(super) current: Arc<Current>,
+    /// Until when its certificates are valid.
+    pub(super) validities: Arc<[Validity]>,
     tickets: Tickets,
 }
 
@@ -69,8 +71,8 @@ impl Keeper {
             return Ok(None);
         }
         let tickets = Tickets::new(&config.tls)?;
-        let current = Arc::new(Current::new(terms(config, &tickets.producer)?));
-        Ok(Some(Self { current, tickets }))
+        let (terms, validities) = terms(config, &tickets.producer)?;
+        Ok(Some(Self { current: Arc::new(Current::new(terms)), validities, tickets }))
     }
 
     /// Reads it again: handshakes that begin from now on are made on the new terms. On an error the old ones stay.
@@ -79,7 +81,9 @@ impl Keeper {
             && self.tickets.config.client_certificates == config.tls.client_certificates
             && config.tls.client_certificates == ClientCertificates::Off;
         let tickets = if same_clients { self.tickets.clone() } else { Tickets::new(&config.tls)? };
-        self.current.replace(terms(config, &tickets.producer)?);
+        let (terms, validities) = terms(config, &tickets.producer)?;
+        self.current.replace(terms);
+        self.validities = validities;
         self.tickets = tickets;
         Ok(())
     }
@@ -92,7 +96,7 @@ impl Tickets {
     }
 }
 
-fn terms(config: &Config, tickets: &Arc<dyn ProducesTickets>) -> Result<Terms, StartError> {
+fn terms(config: &Config, tickets: &Arc<dyn ProducesTickets>) -> Result<(Terms, Arc<[Validity]>), StartError> {
     let tls = &config.tls;
     let provider = Arc::new(ring::default_provider());
     let versions: &[_] = match tls.version_min {
@@ -100,6 +104,7 @@ fn terms(config: &Config, tickets: &Arc<dyn ProducesTickets>) -> Result<Terms, S
         TlsVersion::Tls13 => &[&TLS13],
     };
     let certificates = Arc::new(Certificates::read(tls, &provider)?);
+    let validities = certificates.validities(tls).collect();
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider)).with_protocol_versions(versions);
     let builder = builder.map_err(StartError::Crypto)?;
     let builder = match (tls.client_certificates, &tls.client_ca) {
@@ -125,12 +130,14 @@ fn terms(config: &Config, tickets: &Arc<dyn ProducesTickets>) -> Result<Terms, S
     }
     let mut http = raw.clone();
     http.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(Terms {
+    let terms = Terms {
         http: Arc::new(http),
         raw: Arc::new(raw),
         timeout: config.limits.handshake_timeout,
         ration: tls.handshake_ration,
-    })
+        handshake_bytes_max: tls.handshake_bytes_max,
+    };
+    Ok((terms, validities))
 }
 
 fn roots(path: &Path) -> Result<RootCertStore, TlsError> {
@@ -170,6 +177,11 @@ impl Certificates {
         let read = |(index, path): (usize, &PathBuf)| certified(path, tls.keys.get(index).unwrap_or(path), provider);
         pairs.map(|pair| read(pair).map(Arc::new)).collect::<Result<_, _>>().map(Self)
     }
+
+    fn validities<'a>(&'a self, tls: &'a TlsConfig) -> impl Iterator<Item = Validity> + 'a {
+        let of = |(key, path): (&Arc<CertifiedKey>, &PathBuf)| Validity::of(key.end_entity_cert().ok()?, path);
+        self.0.iter().zip(&tls.certificates).filter_map(of)
+    }
 }
 
 fn certified(path: &Path, key_path: &Path, provider: &CryptoProvider) -> Result<CertifiedKey, TlsError> {
@@ -191,15 +203,16 @@ fn certified(path: &Path, key_path: &Path, provider: &CryptoProvider) -> Result<
 
 /// Says that a certificate is of no use any more, or soon will be. Clients decide, so it is served all the same.
 fn warn_of_age(certificate: &CertificateDer<'_>, path: &Path) {
-    const SOON: i64 = 7 * 24 * 3600;
+    const SOON: i64 = 14 * 24 * 3600;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let Some(expiry) = expiry(certificate) else { return };
-    let left = expiry - i64::try_from(now).unwrap_or(i64::MAX);
+    let Some(Validity { not_after, .. }) = Validity::of(certificate, path) else { return };
+    let left = not_after - i64::try_from(now).unwrap_or(i64::MAX);
     let path = path.display();
     if left < 0 {
         tracing::warn!(%path, "the certificate has expired {} hours ago: renew it and reload", -left / 3600);
     } else if left < SOON {
-        tracing::warn!(%path, "the certificate expires in {} hours: renew it and reload", left / 3600);
+        let (days, hours) = (left / 86_400, left / 3600 % 24);
+        tracing::warn!(%path, "the certificate expires in {days} days and {hours} hours: renew it and reload");
     }
 }
 

@@ -1,5 +1,37 @@
-//! Until when a certificate is valid (RFC 5280 section 4.1.2.5): the one thing that a server wants to know of its own
-//! certificate and its TLS library does not tell.
+//! Until when a certificate is valid (RFC 5280 section 4.1.2.5), and for whom (section 4.2.1.6): what a server wants to know
+//! of its own certificates and its TLS library does not tell.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use crate::metrics::text::{Kind, Text};
+
+/// What operators are told of a certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Validity {
+    file: PathBuf,
+    /// The first that it names; empty for none.
+    host: String,
+    /// Unix time.
+    pub(super) not_after: i64,
+}
+
+impl Validity {
+    /// `None` for what is no certificate.
+    pub(super) fn of(certificate: &[u8], file: &Path) -> Option<Self> {
+        let host = host(certificate).unwrap_or_default();
+        expiry(certificate).map(|not_after| Self { file: file.to_owned(), host, not_after })
+    }
+}
+
+/// What Prometheus is told.
+pub(super) fn write_metrics(all: &[Validity], text: &mut Text) {
+    const NAME: &str = "tls_certificate_not_after_timestamp_seconds";
+    text.family(NAME, Kind::Gauge, "Unix time at which a certificate of TLS listeners expires.");
+    for Validity { file, host, not_after } in all {
+        text.sample(NAME, &[("file", &file.to_string_lossy()), ("host", host)], not_after);
+    }
+}
 
 /// A tag and length, its contents, and what follows (X.690 sections 8.1 and 10.1).
 fn element(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
@@ -19,7 +51,15 @@ fn element(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
 }
 
 /// Seconds since 1970 at which a certificate in DER expires; `None` for what is none.
-pub(super) fn expiry(certificate: &[u8]) -> Option<i64> {
+fn expiry(certificate: &[u8]) -> Option<i64> {
+    let (_, validity, _) = element(from_validity(certificate)?)?;
+    let (_, _, after) = element(validity)?;
+    let (tag, text, _) = element(after)?;
+    seconds(tag, text)
+}
+
+/// The fields from the validity on.
+fn from_validity(certificate: &[u8]) -> Option<&[u8]> {
     const VERSION: u8 = 0xa0;
     let (_, certificate, _) = element(certificate)?;
     let (_, mut fields, _) = element(certificate)?;
@@ -30,10 +70,42 @@ pub(super) fn expiry(certificate: &[u8]) -> Option<i64> {
     for _ in 0..3 {
         fields = element(fields)?.2;
     }
-    let (_, validity, _) = element(fields)?;
-    let (_, _, after) = element(validity)?;
-    let (tag, text, _) = element(after)?;
-    seconds(tag, text)
+    Some(fields)
+}
+
+/// The first host that a certificate in DER names: a name, or else an address.
+fn host(certificate: &[u8]) -> Option<String> {
+    const EXTENSIONS: u8 = 0xa3;
+    /// `id-ce-subjectAltName`, 2.5.29.17.
+    const ALTERNATIVE_NAMES: [u8; 3] = [0x55, 0x1d, 0x11];
+    const OCTETS: u8 = 0x04;
+    let mut fields = elements(from_validity(certificate)?);
+    let (_, extensions) = fields.find(|&(tag, _)| tag == EXTENSIONS)?;
+    let mut extensions = elements(element(extensions)?.1);
+    let (_, names) = extensions.find(|(_, extension)| elements(extension).any(|(_, id)| id == ALTERNATIVE_NAMES))?;
+    let (_, names) = elements(names).find(|&(tag, _)| tag == OCTETS)?;
+    first_host(element(names)?.1)
+}
+
+fn first_host(names: &[u8]) -> Option<String> {
+    const NAME: u8 = 0x82;
+    const ADDRESS: u8 = 0x87;
+    let named = elements(names).find(|&(tag, _)| tag == NAME);
+    if let Some((_, name)) = named {
+        return std::str::from_utf8(name).ok().map(str::to_owned);
+    }
+    let (_, address) = elements(names).find(|&(tag, _)| tag == ADDRESS)?;
+    let v4 = <[u8; 4]>::try_from(address).map(IpAddr::from);
+    v4.or_else(|_| <[u8; 16]>::try_from(address).map(IpAddr::from)).ok().map(|address| address.to_string())
+}
+
+/// Tags and contents of all elements in a row.
+fn elements(mut bytes: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
+    std::iter::from_fn(move || {
+        let (tag, contents, rest) = element(bytes)?;
+        bytes = rest;
+        Some((tag, contents))
+    })
 }
 
 /// `YYMMDDHHMMSSZ` (UTCTime) or `YYYYMMDDHHMMSSZ` (GeneralizedTime).
@@ -93,5 +165,37 @@ mod tests {
         for end in 0..60 {
             assert_eq!(expiry(&der[..end]), None);
         }
+    }
+
+    #[test]
+    fn a_certificate_tells_the_first_host_that_it_names() {
+        for (names, expected) in [
+            (&["a.example", "b.example"][..], Some("a.example")),
+            (&["192.0.2.1", "a.example"], Some("a.example")),
+            (&["192.0.2.1"], Some("192.0.2.1")),
+            (&["2001:db8::1"], Some("2001:db8::1")),
+            (&[], None),
+        ] {
+            let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+            let made = rcgen::generate_simple_self_signed(names).unwrap();
+            let der = made.cert.der();
+            assert_eq!(host(der).as_deref(), expected);
+            // Whatever a piece of it has, it is not another's.
+            for end in 0..der.len() {
+                assert!(host(&der[..end]).is_none_or(|host| Some(host.as_str()) == expected));
+            }
+        }
+    }
+
+    #[test]
+    fn prometheus_is_told_until_when_certificates_are_valid() {
+        let made = rcgen::generate_simple_self_signed(vec!["a.example".to_owned()]).unwrap();
+        let validity = Validity::of(made.cert.der(), Path::new("/etc/a.pem")).unwrap();
+        let mut text = Text::new(crate::metrics::text::Format::Prometheus);
+        write_metrics(&[validity], &mut text);
+        let said = text.finish();
+        let sample = "holdline_tls_certificate_not_after_timestamp_seconds{file=\"/etc/a.pem\",host=\"a.example\"} ";
+        assert!(said.contains(sample), "{said}");
+        assert_eq!(Validity::of(b"no certificate", Path::new("a")), None);
     }
 }

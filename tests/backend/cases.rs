@@ -115,6 +115,20 @@ pub fn our_half_close_leaves_receiving<H: Harness>() {
     world.close_and_wait(id, Ending::Graceful);
 }
 
+/// Whatever both sides have to agree on first: it is done, then comes the end.
+pub fn a_half_close_at_once_leaves_receiving<H: Harness>() {
+    let mut world = World::<H>::new(Setup::default());
+    let mut client = world.try_connect();
+    let id = world.accepted();
+    world.backend().shutdown(id);
+    world.write_all(&mut client, b"not from here");
+    world.received(id, b"not from here");
+    assert_eq!(world.reads_until(&mut client, Peer::Finished), b"");
+    client.close();
+    world.until("its end", |world| world.known(id).peer_closed || world.known(id).failed);
+    world.close_and_wait(id, Ending::Graceful);
+}
+
 pub fn a_graceful_close_delivers_what_was_taken<H: Harness>() {
     let mut world = World::<H>::new(Setup { small_buffers: true, ..Setup::default() });
     let bytes = noise(1 << 20, 4);

@@ -92,6 +92,11 @@ impl<H: Harness> World<H> {
         (id, client)
     }
 
+    /// A client that may still have to agree with the server.
+    pub fn try_connect(&mut self) -> H::Client {
+        self.harness.try_connect().expect("the listener is there")
+    }
+
     /// The next connection that is accepted.
     pub fn accepted(&mut self) -> ConnId {
         let seen = self.log.len();

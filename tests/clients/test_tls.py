@@ -310,6 +310,31 @@ class BadPeers(unittest.TestCase):
         socket.socket(fileno=secured.detach()).close()
         soon(lambda: metric("tls_truncations_total") == before + 1)
 
+    def test_half_handshakes_keep_no_more_than_they_may(self):
+        def hello():
+            sent = ssl.MemoryBIO()
+            with self.assertRaises(ssl.SSLWantReadError):
+                context().wrap_bio(ssl.MemoryBIO(), sent, server_hostname="localhost").do_handshake()
+            return sent.read()
+
+        flags = ("--tls-certificate", str(certificate), "--tls-key", str(key))
+        settings = {"HOLDLINE_TLS_HANDSHAKE_BYTES_MAX": "256KiB", "HOLDLINE_LIMITS_HANDSHAKES_PER_ADDRESS_MAX": "0"}
+        with Server(*flags, listeners=(HTTPS,), shards=1, **settings) as small:
+            # Those that wait for their peers after their hellos, and those whose hellos are long and do not end.
+            for said in (hello(), b"\x16\x03\x01\x40\x00\x01\x00\x3f\xfc\x03\x03" + b"x" * 15_000):
+                before, crowd = metric("tls_handshakes_failed_total", small), []
+                for _ in range(200):
+                    crowd.append(socket.create_connection(("127.0.0.1", small.ports[HTTPS]), timeout=SECONDS_MAX))
+                    crowd[-1].sendall(said)
+                soon(lambda: metric("tls_handshakes_failed_total", small) > before + 20, SECONDS_MAX)
+                self.assertGreater(metric("tls_handshake_bytes", small), 0)
+                self.assertLessEqual(metric("tls_handshake_bytes", small), 256 * 1024)
+                # Somebody who means it comes through.
+                self.assertIn('"subscribers"', curl("/topics/a/info", at=small))
+                for peer in crowd:
+                    peer.close()
+                soon(lambda: metric("tls_handshake_bytes", small) == 0, SECONDS_MAX)
+
     def test_half_a_handshake_takes_its_time_and_no_more(self):
         flags = ("--tls-certificate", str(certificate), "--tls-key", str(key))
         with Server(*flags, listeners=(HTTPS, TLS_ECHO), HOLDLINE_LIMITS_HANDSHAKE_TIMEOUT="1s") as hasty:
@@ -397,6 +422,14 @@ class Startup(unittest.TestCase):
         with Server("--tls-certificate", str(expired[0]), "--tls-key", str(expired[1]), listeners=(HTTPS,)) as stale:
             soon(lambda: any("has expired" in line for line in stale.errors))
             self.assertIn("certificate has expired", s_client(status=None, at=stale))
+
+    def test_operators_hear_when_a_certificate_expires(self):
+        for days, is_soon in ((13, True), (15, False)):
+            paths = ca.issue(f"of-{days}-days", "soon.example", days=days)
+            with Server("--tls-certificate", str(paths[0]), "--tls-key", str(paths[1]), listeners=(HTTPS,)) as told:
+                left = metric("tls_certificate_not_after_timestamp_seconds", told) - time.time()
+                self.assertAlmostEqual(left, days * 86_400, delta=600)
+                self.assertEqual(any("the certificate expires in" in line for line in told.errors), is_soon)
 
 
 class Storm(unittest.TestCase):

@@ -46,8 +46,8 @@ impl Session {
             }
         };
         let progress = handshake.step(&mut self.input, ready, out).map_err(Failure::Tls)?;
-        if self.input.is_empty() {
-            self.input = Vec::new();
+        if self.input.capacity() > 2 * self.input.len() {
+            self.input.shrink_to_fit();
         }
         Ok(progress)
     }
@@ -80,6 +80,8 @@ impl<B: Backend> Tls<B> {
                     self.inner.pause(id);
                     self.waiting.push_back(id);
                 }
+                self.weigh(id);
+                self.make_room(id);
                 None
             }
         }
@@ -197,6 +199,7 @@ impl<B: Backend> Tls<B> {
             Stage::Silent | Stage::Broken | Stage::Dialled => {}
         }
         session.input = Vec::new();
+        self.weigh(id);
         Some(Completion::PeerClosed(id))
     }
 
@@ -217,18 +220,58 @@ impl<B: Backend> Tls<B> {
             self.metrics.count_tls_failure(TlsFailure::Cut);
         }
         session.stage = Stage::Broken;
+        self.weigh(id);
         Some(Completion::Failed(id, kind))
     }
 
-    /// The handshake of a connection has not come to its end in its time.
-    pub(super) fn too_slow(&mut self, id: ConnId) {
+    /// Counts anew what a connection's handshake keeps.
+    pub(super) fn weigh(&mut self, id: ConnId) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        let weight = session.handshake_bytes();
+        let before = mem::replace(&mut session.weight, weight);
+        self.weight = self.weight + weight as usize - before as usize;
+        self.metrics.tls_handshake_bytes.set(self.weight as u64);
+    }
+
+    /// Ends handshakes while they keep too much together: those that have waited longest for their peers, of which most will
+    /// never be done when somebody attacks. What waits for us is served in its turn, but nobody else is let in beside it.
+    fn make_room(&mut self, newest: ConnId) {
+        // Whoever dials has begun them all.
+        let most = self.terms.as_ref().map_or(usize::MAX, |terms| terms.handshake_bytes_max);
+        while self.weight > most {
+            let id = self.halves.pop_front().unwrap_or(newest);
+            self.give_up(id, TlsFailure::Crowded, ErrorKind::QuotaExceeded);
+            if id == newest {
+                break;
+            }
+        }
+    }
+
+    /// Puts a handshake at the end of those that have waited for their peers, once, and those away that wait no more.
+    fn waits_for_peer(&mut self, id: ConnId) {
+        while let Some(&first) = self.halves.front()
+            && self.sessions.get_mut(first).is_none_or(|session| !session.is_greeting())
+        {
+            self.halves.pop_front();
+        }
+        if let Some(session) = self.sessions.get_mut(id)
+            && !session.has(Session::HALF)
+        {
+            session.set(Session::HALF);
+            self.halves.push_back(id);
+        }
+    }
+
+    /// Ends a handshake that has not come to its end.
+    pub(super) fn give_up(&mut self, id: ConnId, cause: TlsFailure, kind: ErrorKind) {
         let Some(session) = self.sessions.get_mut(id) else { return };
         if session.is_greeting() && !session.has(Session::CLOSING | Session::FAILED) {
             session.stage = Stage::Broken;
             session.input = Vec::new();
             session.set(Session::FAILED);
-            self.metrics.count_tls_failure(TlsFailure::Timeout);
-            self.done.push_back(Completion::Failed(id, ErrorKind::TimedOut));
+            self.metrics.count_tls_failure(cause);
+            self.done.push_back(Completion::Failed(id, kind));
+            self.weigh(id);
         }
     }
 
@@ -254,14 +297,21 @@ impl<B: Backend> Tls<B> {
             Ok(Progress::Waits(handshake)) => {
                 session.stage = Stage::Greeting(Some(handshake));
                 self.give_own(id, &out);
-                self.greeting_waits(id)
+                self.weigh(id);
+                self.waits_for_peer(id);
+                let told = self.greeting_waits(id);
+                self.make_room(id);
+                told
             }
             Ok(Progress::Done(done)) => {
                 self.give_own(id, &out);
-                self.greeted(id, done)
+                let told = self.greeted(id, done);
+                self.weigh(id);
+                told
             }
             Err(failure) => {
                 self.not_greeted(id, &failure, &mut out);
+                self.weigh(id);
                 self.give_own(id, &out);
                 None
             }
@@ -306,7 +356,11 @@ impl<B: Backend> Tls<B> {
             }
         }
         let is_dialled = session.asks != 0;
-        if session.has(Session::WANTS_ROOM) {
+        let (wants_room, shut) = (session.has(Session::WANTS_ROOM), session.has(Session::SHUT));
+        if shut {
+            self.say_goodbye(id);
+        }
+        if wants_room || shut {
             self.list(id);
         }
         if !is_dialled { told } else { self.welcomed(id, told) }
@@ -337,7 +391,7 @@ impl<B: Backend> Tls<B> {
     }
 
     /// Whether a line that a peer brought about may be written now; counts it if not.
-    fn may_log(&mut self) -> bool {
+    pub(super) fn may_log(&mut self) -> bool {
         let nanos = u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX);
         let permitted = self.log.take(time::Instant::from_nanos(nanos));
         self.metrics.log_lines_suppressed_total.add(u64::from(!permitted));

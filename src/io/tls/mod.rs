@@ -49,6 +49,7 @@ use super::{Accepted, Backend, Backlog, Completion, Ending, Lease, Out, Short, W
 use crate::id::{ConnId, ListenerId};
 use crate::metrics::ShardMetrics;
 use crate::rate::TokenBucket;
+use crate::rule::TlsFailure;
 
 /// A backend whose connections may speak TLS.
 pub struct Tls<B> {
@@ -75,11 +76,15 @@ pub struct Tls<B> {
     after: VecDeque<ConnId>,
     /// Handshakes whose next step waits: each is in here once while its `QUEUED` flag is set.
     waiting: VecDeque<ConnId>,
+    /// Handshakes that have waited for their peers, those that did so first in front.
+    halves: VecDeque<ConnId>,
+    /// Bytes that handshakes keep.
+    weight: usize,
     /// What handshakes may still take before the next wait.
     ration: Duration,
     /// No handshake has had its turn since the last wait but one.
     overdue: bool,
-    /// When handshakes must be done, and when closing connections must be gone.
+    /// Since when handshakes are under way, and when closing connections must be gone.
     greeting: VecDeque<(Instant, ConnId)>,
     lingering: VecDeque<(Instant, ConnId)>,
     /// What of a lease is the inner backend's, to be given back.
@@ -129,6 +134,8 @@ impl<B> Tls<B> {
             batch: Batch::default(),
             after: VecDeque::new(),
             waiting: VecDeque::new(),
+            halves: VecDeque::new(),
+            weight: 0,
             ration: Duration::ZERO,
             overdue: false,
             greeting: VecDeque::new(),
@@ -157,14 +164,19 @@ impl<B: Backend> Tls<B> {
             return timeout;
         }
         let now = Instant::now();
-        while let Some(id) = due(&mut self.greeting, now) {
-            self.too_slow(id);
+        // They have come in this order, and a timeout that was changed is that of all of them.
+        let patience = self.terms.as_ref().map_or(Duration::ZERO, |terms| terms.timeout);
+        while let Some(id) = due(&mut self.greeting, patience, now) {
+            self.give_up(id, TlsFailure::Timeout, io::ErrorKind::TimedOut);
         }
-        while let Some(id) = due(&mut self.lingering, now) {
+        while let Some(id) = due(&mut self.lingering, Duration::ZERO, now) {
             self.sever(id);
         }
-        let nexts = [self.greeting.front(), self.lingering.front()];
-        let left = nexts.into_iter().flatten().map(|(at, _)| at.saturating_duration_since(now)).min();
+        let nexts = [(&self.greeting, patience), (&self.lingering, Duration::ZERO)];
+        let left = nexts
+            .into_iter()
+            .filter_map(|(line, patience)| line.front().map(|&(at, _)| (at + patience).saturating_duration_since(now)));
+        let left = left.min();
         left.map_or(timeout, |left| Some(timeout.map_or(left, |timeout| timeout.min(left))))
     }
 
@@ -184,6 +196,8 @@ impl<B: Backend> Tls<B> {
     fn forget(&mut self, id: ConnId) {
         if let Some(mut session) = self.sessions.remove(id) {
             drop_pending(&mut session, &self.metrics);
+            self.weight -= session.weight as usize;
+            self.metrics.tls_handshake_bytes.set(self.weight as u64);
             self.metrics.tls_connections.sub(1);
         }
     }
@@ -228,10 +242,10 @@ impl<B: Backend> Tls<B> {
     }
 }
 
-/// Takes the first whose time has come.
-fn due(line: &mut VecDeque<(Instant, ConnId)>, now: Instant) -> Option<ConnId> {
+/// Takes the first whose time has come: so long after what is noted.
+fn due(line: &mut VecDeque<(Instant, ConnId)>, patience: Duration, now: Instant) -> Option<ConnId> {
     let &(at, id) = line.front()?;
-    (at <= now).then(|| line.pop_front()).map(|_| id)
+    (at + patience <= now).then(|| line.pop_front()).map(|_| id)
 }
 
 /// Forgets what was not taken.
@@ -267,8 +281,8 @@ impl<B: Backend> Backend for Tls<B> {
 
     fn attach(&mut self, accepted: Accepted, id: ConnId) {
         let speaks = self.listeners.get(usize::from(accepted.listener.0)).copied().unwrap_or(Speaks::Plain);
-        if let (Speaks::Https | Speaks::Tls, Some(terms)) = (speaks, &self.terms) {
-            self.greeting.push_back((Instant::now() + terms.timeout, id));
+        if speaks != Speaks::Plain && self.terms.is_some() {
+            self.greeting.push_back((Instant::now(), id));
             self.sessions.insert(Session::new(id, speaks == Speaks::Https));
             self.metrics.tls_connections.add(1);
         }
@@ -404,6 +418,7 @@ impl<B: Backend> Backend for Tls<B> {
         if self.sessions.get_mut(id).is_none() {
             return self.inner.shutdown(id);
         }
+        // Within the handshake it is said when that is done.
         self.say_goodbye(id);
         if let Some(session) = self.sessions.get_mut(id) {
             session.set(Session::SHUT);
@@ -423,7 +438,7 @@ impl<B: Backend> Backend for Tls<B> {
     }
 
     fn tls_memory(&self) -> usize {
-        self.sessions.memory() + self.ready.memory() + self.batch.memory() + self.own.capacity()
+        self.weight + self.sessions.memory() + self.ready.memory() + self.batch.memory() + self.own.capacity()
     }
 
     fn quieten(&mut self, id: ConnId) {

@@ -4,6 +4,7 @@ use std::io::ErrorKind;
 use std::mem;
 use std::time::Instant;
 
+use super::record::Fault;
 use super::session::{Session, Stage};
 use super::{Tls, drop_pending};
 use crate::id::ConnId;
@@ -90,10 +91,22 @@ impl<B: Backend> Tls<B> {
         let Stage::Open(traffic) = &mut session.stage else { return };
         if let Err(fault) = traffic.seal(&mut self.ready, &text[..slice], &mut self.batch.bytes) {
             self.batch.bytes.truncate(start);
-            tracing::debug!(%id, %fault, "sealing");
-            return self.shorts.push_back(Short { tag, sent: Err(ErrorKind::BrokenPipe) });
+            return self.spent(id, tag, fault);
         }
         self.give(id, start, Some((tag, (slice < text.len()).then_some(slice))));
+    }
+
+    /// Data cannot be sealed any more: with TLS 1.2 an AES key wears out, and there is no other. The peer is told that this is
+    /// the end, and may come again.
+    fn spent(&mut self, id: ConnId, tag: u32, fault: Fault) {
+        self.shorts.push_back(Short { tag, sent: Err(ErrorKind::BrokenPipe) });
+        self.say_goodbye(id);
+        if let Some(session) = self.sessions.get_mut(id) {
+            session.stage = Stage::Broken;
+        }
+        if self.may_log() {
+            tracing::info!(connection = %id, %fault, "TLS ended: the client has to connect again");
+        }
     }
 
     /// Gives what has been sealed behind `start` to the inner backend, if this connection has sent nothing in this batch;
@@ -164,6 +177,11 @@ impl<B: Backend> Tls<B> {
         }
         session.set(Session::CLOSING);
         session.input = Vec::new();
+        if matches!(session.stage, Stage::Greeting(_)) {
+            session.stage = Stage::Silent;
+            self.weigh(id);
+        }
+        let Some(session) = self.sessions.get_mut(id) else { return };
         // A broken connection's peer is told why, though the shard has nothing to say.
         let has_words = ending == Ending::Graceful || matches!(session.stage, Stage::Broken);
         if session.has(Session::DEAD) || !has_words {
@@ -300,7 +318,8 @@ impl<B: Backend> Tls<B> {
             session.set(Session::CLOSED);
             self.inner.close(id, Ending::Graceful);
         } else {
-            if session.take(Session::SHUT) {
+            // A handshake goes on first: without it there is no good-bye.
+            if !session.is_greeting() && session.take(Session::SHUT) {
                 self.inner.shutdown(id);
             }
             if !session.is_greeting() && session.take(Session::WANTS_ROOM) {

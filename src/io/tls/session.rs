@@ -31,6 +31,8 @@ pub(super) struct Session {
     flags: u16,
     /// The batch of its last send.
     pub(super) batch: u32,
+    /// Bytes that its handshake was last counted with.
+    pub(super) weight: u32,
     /// Received: records that are not whole yet.
     pub(super) input: Vec<u8>,
     /// Sealed, and not taken by the kernel.
@@ -71,10 +73,12 @@ impl Session {
     pub(super) const FAILED: u16 = 1 << 13;
     /// In line of those whose farewell may not take for ever.
     pub(super) const LINGERS: u16 = 1 << 14;
+    /// Its handshake has waited for the peer: it is in the list of those.
+    pub(super) const HALF: u16 = 1 << 15;
 
     pub(super) fn new(id: ConnId, http: bool) -> Self {
         let stage = Stage::Silent;
-        Self { id, http, asks: 0, stage, flags: 0, batch: 0, input: Vec::new(), pending: Vec::new() }
+        Self { id, http, asks: 0, stage, flags: 0, batch: 0, weight: 0, input: Vec::new(), pending: Vec::new() }
     }
 
     /// One that is dialled.
@@ -96,6 +100,16 @@ impl Session {
         let was = self.has(flags);
         self.flags &= !flags;
         was
+    }
+
+    /// Bytes that its handshake keeps, about: nothing once it is done.
+    pub(super) fn handshake_bytes(&self) -> u32 {
+        let state = match self.stage {
+            Stage::Greeting(Some(_)) => Handshake::BYTES,
+            Stage::Dialled | Stage::Silent | Stage::Greeting(None) => 0,
+            Stage::Open(_) | Stage::Broken => return 0,
+        };
+        u32::try_from(state + self.input.capacity()).unwrap_or(u32::MAX)
     }
 
     pub(super) const fn is_greeting(&self) -> bool {

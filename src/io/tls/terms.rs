@@ -31,6 +31,9 @@ pub struct Terms {
     /// Time that a shard spends on handshakes before it looks at what open connections have brought. The step at which that
     /// ends is finished.
     pub ration: Duration,
+    /// Bytes that the handshakes of a shard may keep while they are under way. Beyond, those that have waited longest for their
+    /// peers are ended, and where none has, newcomers are.
+    pub handshake_bytes_max: usize,
 }
 
 /// The terms in force, which may be replaced while shards run. Handshakes that have begun keep theirs, and so do open
