@@ -9,50 +9,40 @@
 //! | `GET` with `?wait=` | a long poll |
 //! | `GET` of anything that is no route | a page |
 
+mod posts;
+mod reads;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::addresses::Addresses;
-use super::admitting::user_of;
-use super::answers::{JSON_LINES, NO_STORE};
 use super::control::Control;
 use super::gate::Gate;
 use super::http::{Answer, Later};
 use super::mail::About;
-use super::opening::{Opened, fault_reason};
 use super::paces::Spent;
 use super::shedding::{write_shed, write_shed_http2};
 use super::visits::{Visit, status_of};
-use super::wishes::{Reading, asks, key_of, kind_of, reading};
 use crate::access::{Access, Grant, Verified};
-use crate::app::batch::{self, Item};
 use crate::app::files::Transfer;
 use crate::app::router::{Fault, Request};
 use crate::app::site::{Ask, Body, PageRequest, SECURITY_FIELDS, Site};
-use crate::app::{Context, Effect, Offers, Publication, Refusal, RouteId, Router, Subject, parameters};
+use crate::app::{Effect, Offers, Refusal, RouteId, Router, Subject};
 use crate::close::CloseReason;
-use crate::codec::json;
-use crate::codec::trace::{OwnTrace, Trace};
+use crate::codec::trace::Trace;
 use crate::codec::websocket::deflate::Deflater;
 use crate::config::Limits;
 use crate::id::{ConnId, ShardId};
-use crate::message::{Message, Publisher, Topic, Wire};
+use crate::message::{Message, Topic};
 use crate::metrics::ShardMetrics;
 use crate::rule::{AuthRefusal, Limit};
 use crate::session::http::{
     self, Caller, Date, Head, Preflight, Reply, Service, UpgradePolicy, Version, Violation, write_error, write_head,
     write_page, write_prepared,
 };
-use crate::session::{Encoder, Protocol, websocket};
+use crate::session::{Encoder, Protocol};
 use crate::time::Instant;
 use crate::wheel::Wheel;
-
-/// What a route offers that can be read as a stream, to those who ask for nothing of it.
-const ELSE: &str = ", for events with Accept: text/event-stream, or for lines of JSON with ?stream=1";
-
-/// The same where there are long polls too.
-const ELSE_POLLS: &str =
-    ", for events with Accept: text/event-stream, for lines of JSON with ?stream=1, or for a long poll with ?wait=30s";
 
 /// The methods of a path that only takes batches.
 const BATCH_METHODS: &str = "POST, OPTIONS";
@@ -366,182 +356,6 @@ impl Requests<'_> {
         }
     }
 
-    /// Publishes what was posted.
-    fn publish(&mut self, head: &Head<'_>, body: &[u8], reply: Reply<'_>) -> Answer {
-        let Some((route, param)) = self.route(head.path()) else { return reply.into() };
-        if self.offers(route).batches {
-            return self.publish_batch(head, body, reply);
-        }
-        let grant = self.grant.clone();
-        let request = Request { user: user_of(&grant), ..self.request(head, param) };
-        let posted = kind_of(head, body).and_then(|kind| {
-            let key = key_of(head)?;
-            let posted = self.router.post(route, &request, kind, body);
-            posted.map(|posted| (posted, key)).map_err(|fault| self.refusal(fault))
-        });
-        match posted {
-            Ok((publication, key)) => {
-                let message = self.message(&publication, request.trace);
-                Answer::Waits(Later::of(reply), Task::Publish(message, key.map(Box::from)))
-            }
-            Err(refusal) => self.refuse(&refusal, reply),
-        }
-    }
-
-    fn publish_batch(&mut self, head: &Head<'_>, body: &[u8], reply: Reply<'_>) -> Answer {
-        let (mut lines, mut publications, whole) = (Vec::new(), Vec::new(), trace_of(head));
-        for (number, line) in (0..).zip(batch::lines(body, self.limits.topic_bytes_max)) {
-            if lines.len() == batch::LINES_MAX {
-                let message = format!("a batch has at most {} lines", batch::LINES_MAX);
-                return self.refuse(&Refusal { status: 413, code: "too_many_lines", message }, reply);
-            }
-            let mut answer = Vec::new();
-            match line {
-                Ok(Item { publication, key, trace }) => {
-                    let message = self.message(&publication, trace.as_ref().map(OwnTrace::as_trace).or(whole));
-                    publications.push((number, message, key.as_deref().map(Box::from)));
-                }
-                Err(refusal) => json::write_error(refusal.code, &refusal.message, &mut answer),
-            }
-            lines.push(answer);
-        }
-        if !publications.is_empty() {
-            return Answer::Waits(Later::of(reply), Task::Batch(lines, publications));
-        }
-        write_page(200, JSON_LINES, &lines.concat(), &[], reply, self.out);
-        reply.into()
-    }
-
-    fn message(&self, publication: &Publication<'_>, trace: Option<Trace<'_>>) -> Message {
-        let publisher = Publisher { shard: self.shard, connection: self.id };
-        let Publication { topic, kind, payload } = publication;
-        Message::traced(topic.clone(), *kind, payload, Some(publisher), trace)
-    }
-
-    /// Reads a route, in the transport that the request asks for.
-    fn read(&mut self, head: &Head<'_>, route: RouteId, param: &str, reply: Reply<'_>) -> Result<Answer, Violation> {
-        if self.operators_only
-            && let Err(refusal) = self.site.lets_in(head.host())
-        {
-            return Ok(self.refuse(&refusal, reply));
-        }
-        let offers = self.offers(route);
-        let reading = match reading(head, offers, self.limits) {
-            Ok(reading) => reading,
-            Err(refusal) => return Ok(self.refuse(&refusal, reply)),
-        };
-        match reading {
-            None if offers.queries && asks(param).is_some() => Ok(self.ask(head, param, reply)),
-            None if offers.batches => Err(Violation::MethodNotAllowed(self.methods(head))),
-            None if offers.streams => Err(Violation::UpgradeRequired(if offers.polls { ELSE_POLLS } else { ELSE })),
-            None | Some(Reading::WebSocket) => self.open(head, route, param, Reading::WebSocket, reply),
-            Some(_) if !head.is_modern() && reading == Some(Reading::Lines) => {
-                let message = "a stream in chunks needs HTTP/1.1".to_owned();
-                Ok(self.refuse(&Refusal { status: 505, code: "bad_version", message }, reply))
-            }
-            Some(reading) => self.open(head, route, param, reading, reply),
-        }
-    }
-
-    /// Asks a topic's owner for its state or its history.
-    fn ask(&mut self, head: &Head<'_>, param: &str, reply: Reply<'_>) -> Answer {
-        let query = head.query();
-        let Some((name, is_history)) = asks(param) else { return reply.into() };
-        let question = Topic::parse(name.as_bytes(), self.limits.topic_bytes_max)
-            .map_err(Refusal::from)
-            .and_then(|topic| self.may_read(topic))
-            .and_then(|topic| Ok((topic, if is_history { parameters::page(&query)? } else { (None, 0) })));
-        match question {
-            Ok((topic, (since, limit))) => {
-                let about = if is_history { About::Page { since, limit } } else { About::Info };
-                Answer::Waits(Later::of(reply), Task::Ask(topic, about))
-            }
-            Err(refusal) => self.refuse(&refusal, reply),
-        }
-    }
-
-    /// Makes of the connection what the request asks for.
-    fn open(
-        &mut self,
-        head: &Head<'_>,
-        route: RouteId,
-        param: &str,
-        reading: Reading,
-        reply: Reply<'_>,
-    ) -> Result<Answer, Violation> {
-        let start = self.out.len();
-        if reading == Reading::WebSocket {
-            match parameters::is_set(&head.query(), "renew") {
-                Ok(renews) => self.renews = renews,
-                Err(refusal) => return Ok(self.refuse(&refusal, reply)),
-            }
-        }
-        let (websocket, encoder, protocol) = match reading {
-            Reading::WebSocket => match self.switch(head)? {
-                Ok((websocket, encoder)) => (websocket, encoder, Protocol::WebSocket),
-                Err(refusal) => return Ok(self.refuse(&refusal, reply)),
-            },
-            Reading::Events => (websocket::State::default(), bare(Wire::Sse), Protocol::Sse),
-            Reading::Lines if self.version.is_some() => {
-                (websocket::State::default(), bare(Wire::JsonLines), Protocol::JsonLines)
-            }
-            Reading::Lines => (websocket::State::default(), bare(Wire::JsonStream), Protocol::JsonStream),
-            Reading::Poll(_) => (websocket::State::default(), bare(Wire::Json), Protocol::Poll),
-        };
-        if protocol.is_stream() {
-            write_stream_head(protocol, reply, self.out);
-            if reply.head_only {
-                return Ok(Answer::Last);
-            }
-        }
-        let grant = self.grant.clone();
-        let request = Request { user: user_of(&grant), ..self.request(head, param) };
-        let subject = self.subject(protocol, encoder, grant.as_deref());
-        let mut context = Context::new(subject, self.deflater, self.out, self.effects);
-        let opened = self.router.open(route, &request, &mut context);
-        let fault = match opened.and_then(|state| self.allowed(route, state)) {
-            Ok(state) => {
-                let opened = Opened { route, state, websocket, protocol };
-                let Reading::Poll(wait) = reading else { return Ok(Answer::Opened(opened)) };
-                return Ok(Answer::Polls(opened, self.wheel.tick_of(self.now + wait), Later::of(reply)));
-            }
-            Err(fault) => fault,
-        };
-        self.effects.clear();
-        self.out.truncate(start);
-        refuse(&fault, reply, self.out);
-        let (reason, detail) = fault_reason(fault, self.metrics);
-        Ok(Answer::Refused(reason, detail))
-    }
-
-    /// Writes the answer that turns the connection into a WebSocket.
-    fn switch(&mut self, head: &Head<'_>) -> Result<Result<(websocket::State, Encoder), Refusal>, Violation> {
-        let upgrade = match self.version {
-            Some(_) => http::upgrade_stream(head, self.policy)?,
-            None => http::upgrade(head, self.policy)?,
-        };
-        let is_json = match head.query().get("format").as_deref() {
-            None | Some("" | "payload") => false,
-            Some("json") => true,
-            Some(_) => {
-                let message = "format is json, or payload for bare messages".to_owned();
-                return Ok(Err(Refusal { status: 400, code: "bad_parameter", message }));
-            }
-        };
-        match self.version {
-            Some(Version::Http2(stream)) => http::write_accepted(stream, &upgrade, self.out),
-            _ => http::write_switching_protocols(&upgrade, self.out),
-        }
-        let window_bits = upgrade.deflate.map_or(0, |agreement| agreement.window_bits);
-        let state = websocket::State::open(window_bits);
-        Ok(Ok(if is_json {
-            (state.as_json(), Encoder { wire: Wire::WebSocketJson, window_bits })
-        } else {
-            let wire = if window_bits == 15 { Wire::WebSocketDeflate } else { Wire::WebSocket };
-            (state, Encoder { wire, window_bits })
-        }))
-    }
-
     /// Writes that a request cannot be served as it is; others may follow.
     pub(super) fn refuse(&mut self, refusal: &Refusal, reply: Reply<'_>) -> Answer {
         self.metrics.http_errors_total.add(1);
@@ -609,43 +423,11 @@ fn trace_of<'h>(head: &'h Head<'_>) -> Option<Trace<'h>> {
     Trace::parse(parent, state)
 }
 
-/// How messages are encoded where nothing is compressed.
-const fn bare(wire: Wire) -> Encoder {
-    Encoder { wire, window_bits: 0 }
-}
-
-/// Appends the head of a response that goes on and on. Events end with the connection, as HTTP/1.0 has it too; lines are
-/// chunks.
-fn write_stream_head(protocol: Protocol, reply: Reply<'_>, out: &mut Vec<u8>) {
-    let is_lines = matches!(protocol, Protocol::JsonStream | Protocol::JsonLines);
-    let content_type = if is_lines { JSON_LINES } else { "text/event-stream" };
-    let fields = [
-        ("Content-Type", content_type),
-        NO_STORE,
-        // A proxy of this kind must hand on what comes at once.
-        ("X-Accel-Buffering", "no"),
-        ("Transfer-Encoding", "chunked"),
-    ];
-    let fields = if is_lines { &fields[..] } else { &fields[..3] };
-    write_head(200, fields, Reply { keep_alive: false, ..reply }, out);
-}
-
 /// The fields beside an error that has to do with permissions.
 const fn challenge_of(status: u16) -> &'static [(&'static str, &'static str)] {
     match status {
         401 => http::challenge(AuthRefusal::Missing),
         403 => http::challenge(AuthRefusal::Forbidden),
         _ => &[],
-    }
-}
-
-/// Writes why there is no connection, the last answer of it.
-fn refuse(fault: &Fault, reply: Reply<'_>, out: &mut Vec<u8>) {
-    let reply = Reply { keep_alive: false, ..reply };
-    match fault {
-        Fault::Refused(Refusal { status, code, message }) => {
-            write_error(*status, code, message, challenge_of(*status), reply, out);
-        }
-        Fault::Panicked => write_error(500, "internal", "the handler failed", &[], reply, out),
     }
 }
