@@ -11,6 +11,8 @@ pub struct Seen {
     used: HashMap<[u8; 16], u64>,
     /// Not before this second it is worth looking for what has expired: the room is full of what has not.
     sweep_from: u64,
+    /// Another process goes on with them: a token that is used here now could be used there again.
+    left: bool,
 }
 
 impl Seen {
@@ -22,6 +24,9 @@ impl Seen {
     /// # Errors
     /// When it was used before, or there is no room.
     pub fn take(&mut self, (number, until): ([u8; 16], u64), now: u64) -> Result<(), AuthRefusal> {
+        if self.left {
+            return Err(AuthRefusal::ReplaysFull);
+        }
         if self.used.len() >= Self::TOKENS_MAX && now >= self.sweep_from {
             self.used.retain(|_, until| *until > now);
             // To look again at once would find little, and takes milliseconds.
@@ -40,5 +45,22 @@ impl Seen {
                 Ok(())
             }
         }
+    }
+    /// All of them with the seconds until which they are good, for another process. No more are taken until
+    /// [`Seen::go_on`].
+    pub fn leave(&mut self) -> Vec<([u8; 16], u64)> {
+        self.left = true;
+        self.used.iter().map(|(number, until)| (*number, *until)).collect()
+    }
+
+    /// The other process has not come to it.
+    pub const fn go_on(&mut self) {
+        self.left = false;
+    }
+
+    /// Adds those of another process, as far as there is room.
+    pub fn adopt(&mut self, used: impl IntoIterator<Item = ([u8; 16], u64)>) {
+        let room = Self::TOKENS_MAX.saturating_sub(self.used.len());
+        self.used.extend(used.into_iter().take(room));
     }
 }

@@ -270,6 +270,8 @@ pub enum NotPublished {
     NoRoom,
     /// More were published to the topic within a second than it takes.
     TooFast,
+    /// Another process has taken the topics over: a connection that comes back is one to it.
+    Moved,
     /// This connection may not publish there.
     Forbidden,
     /// This connection has not said whose it is, and would have to.
@@ -281,7 +283,7 @@ impl NotPublished {
     #[must_use]
     pub const fn status(self) -> u16 {
         match self {
-            Self::NoRoom => 503,
+            Self::NoRoom | Self::Moved => 503,
             Self::TooFast => 429,
             Self::Forbidden => 403,
             Self::Unauthenticated => 401,
@@ -294,6 +296,7 @@ impl NotPublished {
         match self {
             Self::NoRoom => Limit::TopicsMax.label(),
             Self::TooFast => Limit::TopicRate.label(),
+            Self::Moved => CloseReason::GoingAway.label(),
             Self::Forbidden => Rule::PublishNotAllowed.label(),
             Self::Unauthenticated => "unauthenticated",
         }
@@ -304,6 +307,7 @@ impl NotPublished {
     pub const fn message(self) -> &'static str {
         match self {
             Self::NoRoom => "there is no room for another topic; try again later",
+            Self::Moved => "the server is being replaced; connect again",
             Self::TooFast => "the topic takes no more messages this second; try again later",
             Self::Forbidden => "you may not publish to this topic",
             Self::Unauthenticated => "say who you are to publish to this topic",

@@ -45,6 +45,8 @@ pub struct History {
 struct Kept {
     message: Message,
     at: Tick,
+    /// How old it was then, in ticks: where it has been kept by another process before.
+    aged: u32,
     key: Option<Arc<str>>,
 }
 
@@ -67,11 +69,17 @@ impl History {
     /// Adds the topic's newest message. A message that is over the bounds by itself is not kept, nor any before it. Where the
     /// bounds have become narrower it makes some room, and [`History::trim`] the rest.
     pub fn push(&mut self, message: Message, key: Option<&str>, now: Tick, bounds: &Bounds) {
+        if !bounds.is_off() {
+            self.push_aged(message, key.map(Into::into), (now, 0), bounds);
+        }
+    }
+
+    /// The same with a message that is so many ticks old by now.
+    pub fn push_aged(&mut self, message: Message, key: Option<Arc<str>>, (at, aged): (Tick, u32), bounds: &Bounds) {
         if bounds.is_off() {
             return;
         }
-        let key: Option<Arc<str>> = key.map(Into::into);
-        let kept = Kept { message, at: now, key };
+        let kept = Kept { message, at, aged, key };
         let bytes = kept.memory();
         // Room is made first, so that a full history never grows its list.
         let mut left = if self.is_over(bounds) { Self::DROPPED_AT_ONCE } else { usize::MAX };
@@ -151,7 +159,7 @@ impl History {
     /// When the oldest message is over its age.
     #[must_use]
     pub fn expiry(&self, bounds: &Bounds) -> Option<Tick> {
-        self.kept.front().map(|kept| kept.at.later(bounds.age_ticks))
+        self.kept.front().map(|kept| kept.at.later(bounds.age_ticks.saturating_sub(kept.aged)))
     }
 
     /// The message that was published with this key.
@@ -190,6 +198,12 @@ impl History {
     pub fn since(&self, offset: Offset, last: Offset) -> Option<impl ExactSizeIterator<Item = &Message>> {
         let missed = usize::try_from(last.0.checked_sub(offset.0)?).ok()?;
         (missed <= self.len()).then(|| self.last(missed))
+    }
+
+    /// All messages with their ages in ticks and their keys.
+    pub fn aged(&self, now: Tick) -> impl ExactSizeIterator<Item = (&Message, u32, Option<&Arc<str>>)> {
+        let age = move |kept: &Kept| now.0.saturating_sub(kept.at.0).saturating_add(kept.aged);
+        self.kept.iter().map(move |kept| (&kept.message, age(kept), kept.key.as_ref()))
     }
 
     /// Encodes the last `n` messages for those who read these formats, so that it is done once for all of them.

@@ -6,6 +6,7 @@
 //! Timers are lazy: a topic's is set when it has none and needs one, and looks at the topic when it fires. So
 //! publishing does not touch the wheel.
 
+mod legacy;
 mod sight;
 
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use hashbrown::HashMap;
 use slab::Slab;
 
 use self::following::Walk;
+pub use self::legacy::{Left, Legacy};
 pub use self::sight::Sight;
 use super::Group;
 use super::audience::Audience;
@@ -388,9 +390,14 @@ impl Topics {
             return Err(NoRoom);
         }
         self.epoch = Epoch(now.unix_ms.max(self.epoch.0 + 1));
+        Ok(self.create(topic, Cursor { epoch: self.epoch, offset: Offset(0) }, now))
+    }
+
+    /// A topic that stands there, where there is room for it.
+    fn create(&mut self, topic: &Topic, cursor: Cursor, now: Now) -> u32 {
         let key = u32::try_from(self.topics.0.insert(Owned {
             name: topic.clone(),
-            cursor: Cursor { epoch: self.epoch, offset: Offset(0) },
+            cursor,
             used: now.tick,
             timer: Timer::new(),
             keeper: 0,
@@ -403,7 +410,7 @@ impl Topics {
         let key = key.expect("topics_max is a key");
         self.keys.insert(topic.clone(), key);
         self.arm(key);
-        Ok(key)
+        key
     }
 
     /// Makes room: forgets a topic that nobody subscribes to, if one is among the next few. So topics that were merely
@@ -436,6 +443,16 @@ impl Topics {
     fn arm(&mut self, key: u32) {
         if !self.owned(key).timer.is_armed()
             && let Some(deadline) = self.deadline(key)
+        {
+            self.wheel.arm(&mut self.topics, key, deadline);
+        }
+    }
+
+    /// Sets a topic's timer to an earlier time, where it must be looked at earlier than that says.
+    fn hasten(&mut self, key: u32) {
+        let armed = self.owned(key).timer.deadline();
+        if let (Some(armed), Some(deadline)) = (armed, self.deadline(key))
+            && deadline < armed
         {
             self.wheel.arm(&mut self.topics, key, deadline);
         }

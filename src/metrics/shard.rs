@@ -134,6 +134,8 @@ shard_metrics! {
         bytes_sent_total: Counter,
         /// Messages that got an offset here.
         publications_total: Counter,
+        /// Publications refused because the process that follows has the topics.
+        moved_total: Counter,
         /// Messages handed to subscribers.
         deliveries_total: Counter,
         /// Messages that could not be delivered because the subscriber was too slow.

@@ -87,6 +87,26 @@ impl Drainer {
         true
     }
 
+    /// Holds publications back. Returns the tokens that were used.
+    pub(super) fn hold(&self) -> Vec<([u8; 16], u64)> {
+        let serving = &self.0.serving;
+        serving.control.hold();
+        serving.wake();
+        serving.control.leave_seen()
+    }
+
+    /// Has publications go on.
+    pub(super) fn go_on(&self) {
+        self.0.serving.control.go_on();
+        self.0.serving.wake();
+    }
+
+    /// Refuses publications from now on: another process has the topics. To be said before the listeners are handed over.
+    pub(super) fn give_topics_away(&self) {
+        self.0.serving.control.give_topics_away();
+        self.0.serving.wake();
+    }
+
     /// Gives up the server's own descriptors.
     pub(super) fn close(&self) {
         *lock(&self.0.held) = None;

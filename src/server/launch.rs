@@ -11,11 +11,13 @@ use super::publisher::Publisher;
 use super::{Joins, RunError, StartError, lock, ring_all};
 use crate::app::Router;
 use crate::config::BackendChoice;
+use crate::hub::topics::Legacy;
 use crate::id::{ListenerId, ShardId};
 use crate::io::proxy::Proxy;
 use crate::io::tls::{Current, Setup, Speaks, Tls};
 use crate::io::{Backend, epoll, uring};
 use crate::mailbox::Doorbell;
+use crate::message::Epoch;
 use crate::metrics::{Metrics, ShardMetrics};
 use crate::shard::{Control, Entrance, Mail, Postbox, Seed, Shard, Turn};
 use crate::time::SystemClock;
@@ -43,10 +45,13 @@ pub(super) struct Group {
     threads: Joins,
 }
 
+/// What a shard begins with: the newest epoch of the process before, and the topics that it is to own.
+type Heritage = (Epoch, Vec<Legacy>);
+
 /// Shards that wait for the word to listen. Without it they end.
 pub(super) struct Waiting {
     group: Group,
-    words: Vec<mpsc::Sender<()>>,
+    words: Vec<mpsc::Sender<Heritage>>,
     reports: mpsc::Receiver<Result<(), StartError>>,
 }
 
@@ -56,11 +61,16 @@ impl Waiting {
         &self.group
     }
 
-    /// Lets them listen; all of them accept when it returns.
-    pub(super) fn listen(self) -> Result<Group, StartError> {
+    /// Lets them listen and go on with these topics; all of them accept when it returns.
+    pub(super) fn listen(self, epoch: Epoch, topics: Vec<Legacy>) -> Result<Group, StartError> {
         let Self { group, words, reports } = self;
-        for word in &words {
-            let _ = word.send(());
+        let shards = u16::try_from(words.len()).unwrap_or(u16::MAX);
+        let mut parts: Vec<_> = words.iter().map(|_| Vec::new()).collect();
+        for legacy in topics {
+            parts[usize::from(legacy.topic.owner(shards).0)].push(legacy);
+        }
+        for (word, part) in words.iter().zip(parts) {
+            let _ = word.send((epoch, part));
         }
         reports.iter().take(words.len()).try_for_each(|started| started.map_err(|error| group.fail(error)))?;
         Ok(group)
@@ -192,6 +202,11 @@ pub(super) struct Gate {
 impl Gate {
     pub(super) fn drain(&self, period: Duration) {
         self.control.drain(period);
+        self.wake();
+    }
+
+    /// Has each shard take a turn.
+    pub(super) fn wake(&self) {
         ring_all(&self.doorbells);
     }
 }
@@ -215,7 +230,7 @@ impl Drop for Alarm {
 }
 
 type Report = mpsc::Sender<Result<(), StartError>>;
-type Word = mpsc::Receiver<()>;
+type Word = mpsc::Receiver<Heritage>;
 
 /// A shard's thread. The backend is made here, since a ring belongs to the thread that made it.
 fn run(
@@ -270,8 +285,10 @@ fn serve<B: Backend>(
     let backend = around(backend, tls, metrics);
     let mut shard = Shard::new(backend, seed);
     let _ = report.send(Ok(()));
-    if word.recv().is_err() {
-        return Ok(());
+    let Ok((epoch, topics)) = word.recv() else { return Ok(()) };
+    let (count, adopted) = (topics.len(), shard.adopt(epoch, topics, &clock));
+    if adopted < count {
+        tracing::warn!("{} topics of the server before have no room here; raise limits.topics_max", count - adopted);
     }
     for (listener, socket) in sockets {
         let listening = rustix::net::listen(&socket, BACKLOG_MAX).map_err(std::io::Error::from);
@@ -361,7 +378,7 @@ mod tests {
             tls: None,
             name: "test",
         };
-        let group = launch.start().unwrap().listen().unwrap();
+        let group = launch.start().unwrap().listen(Epoch::default(), Vec::new()).unwrap();
         let mut client = TcpStream::connect(address).unwrap();
         client.write_all(b"GET / HTTP/1.1\r\nHost: here\r\n\r\n").unwrap();
         assert!(matches!(group.join(), Err(RunError::Panic(_))), "it ends, and says why");

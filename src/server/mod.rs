@@ -69,6 +69,7 @@ use crate::app::Router;
 use crate::config::{BackendChoice, Config, History, Limits, Listen};
 use crate::io::{epoll, uring};
 use crate::mailbox::Doorbell;
+use crate::message::Epoch;
 use crate::metrics::Metrics;
 use crate::shard::{Control, Entrance, EntranceKind, Live};
 
@@ -76,7 +77,7 @@ use self::admin::{Admin, Phase, PhaseCell};
 use self::api::{Desk, Realm};
 use self::bind::Held;
 use self::drainer::Drainer;
-use self::handover::{Inherited, Predecessor};
+use self::handover::{Estate, Inherited, Predecessor};
 use self::launch::{Group, Launch, Waiting};
 use self::reload::Reloader;
 use self::watch::Watch;
@@ -378,13 +379,17 @@ fn open(
     held: &[Held],
 ) -> Result<(Group, Option<Group>), StartError> {
     let taken = held.iter().filter_map(|held| held.number).collect();
-    if let Err(error) = predecessor.map_or(Ok(()), |predecessor| predecessor.ready(taken)) {
-        serving.give_up();
-        admin.into_iter().for_each(Waiting::give_up);
-        return Err(error.into());
-    }
-    let serving = serving.listen()?;
-    match admin.map(Waiting::listen).transpose() {
+    let estate = match predecessor.map_or(Ok(Estate::default()), |predecessor| predecessor.ready(taken)) {
+        Ok(estate) => estate,
+        Err(error) => {
+            serving.give_up();
+            admin.into_iter().for_each(Waiting::give_up);
+            return Err(error.into());
+        }
+    };
+    serving.group().gate().control.adopt_seen(estate.used);
+    let serving = serving.listen(estate.epoch, estate.topics)?;
+    match admin.map(|admin| admin.listen(Epoch::default(), Vec::new())).transpose() {
         Ok(admin) => Ok((serving, admin)),
         Err(error) => {
             serving.end();

@@ -26,10 +26,23 @@ pub enum Phase {
     Ending = 2,
 }
 
+/// What becomes of publications.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Publishing {
+    /// They are published.
+    Open = 0,
+    /// They wait where they are, while another process takes the topics over.
+    Held = 1,
+    /// It has them: they are refused, and whoever publishes comes back to it.
+    Moved = 2,
+}
+
 /// Shared by the server and its shards.
 #[derive(Debug)]
 pub struct Control {
     phase: AtomicU8,
+    publishing: AtomicU8,
     drain_ms: AtomicU64,
     /// Time for which listeners stay open in a drain.
     grace_ms: AtomicU64,
@@ -68,6 +81,7 @@ impl Control {
         let limits = Arc::clone(&live.limits);
         Self {
             phase: AtomicU8::new(Phase::Running as u8),
+            publishing: AtomicU8::new(Publishing::Open as u8),
             drain_ms: AtomicU64::new(0),
             grace_ms: AtomicU64::new(0),
             handed_over: Default::default(),
@@ -89,6 +103,17 @@ impl Control {
     /// Tokens that were used.
     pub(super) fn seen(&self) -> MutexGuard<'_, Seen> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The used tokens, for the process that follows. No more are taken until [`Control::go_on`].
+    #[must_use]
+    pub fn leave_seen(&self) -> Vec<([u8; 16], u64)> {
+        self.seen().leave()
+    }
+
+    /// Goes on with the used tokens of the process before.
+    pub fn adopt_seen(&self, used: impl IntoIterator<Item = ([u8; 16], u64)>) {
+        self.seen().adopt(used);
     }
 
     /// What may be replaced, as it is now.
@@ -124,6 +149,33 @@ impl Control {
             1 => Phase::Draining,
             _ => Phase::Ending,
         }
+    }
+
+    /// What becomes of publications.
+    #[must_use]
+    pub fn publishing(&self) -> Publishing {
+        match self.publishing.load(Ordering::Acquire) {
+            0 => Publishing::Open,
+            1 => Publishing::Held,
+            _ => Publishing::Moved,
+        }
+    }
+
+    /// Has all shards hold publications back: what has a place already is delivered, nothing else gets one. Ring the
+    /// doorbells afterwards.
+    pub fn hold(&self) {
+        self.publishing.store(Publishing::Held as u8, Ordering::Release);
+    }
+
+    /// Has them go on. Ring the doorbells afterwards.
+    pub fn go_on(&self) {
+        self.seen().go_on();
+        self.publishing.store(Publishing::Open as u8, Ordering::Release);
+    }
+
+    /// Has them refuse publications for good: another process has the topics. Ring the doorbells afterwards.
+    pub fn give_topics_away(&self) {
+        self.publishing.store(Publishing::Moved as u8, Ordering::Release);
     }
 
     /// Begins to drain; all connections are told to leave within `period`. Ring the doorbells afterwards.

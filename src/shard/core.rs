@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::carrier::Aftermath;
 use super::connection::{Connection, Flags};
-use super::control::{Control, Phase};
+use super::control::{Control, Phase, Publishing};
 use super::entrance::Entrance;
 use super::gate::Gate;
 use super::groups::Share;
@@ -104,6 +104,7 @@ pub struct Core {
     /// When all that had come was last read: whoever is silent since then has not merely waited for us.
     pub(super) listened: Tick,
     pub(super) phase: Phase,
+    pub(super) publishing: Publishing,
     pub(super) drain: Option<Drain>,
     /// Connections may still come in.
     pub(super) listening: bool,
@@ -284,6 +285,7 @@ impl Core {
             date: Date::from_unix(0),
             listened: Tick::default(),
             phase: Phase::Running,
+            publishing: Publishing::Open,
             drain: None,
             listening: true,
             hurry: None,
@@ -400,6 +402,7 @@ impl Core {
             || !self.doomed.is_empty()
             || self.has_orders()
             || self.phase != self.control.phase()
+            || self.publishing != self.control.publishing()
             || self.is_done()
     }
 

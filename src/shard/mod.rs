@@ -60,15 +60,17 @@ use std::io;
 use std::time::Duration;
 
 use self::pace::{Pace, Part};
+use crate::hub::topics::Legacy;
 use crate::id::ListenerId;
 use crate::io::{Backend, Backlog};
+use crate::message::Epoch;
 use crate::metrics::Purpose;
 use crate::time::{Clock, Instant};
 use crate::wheel::Tick;
 
 pub use self::core::{Core, Seed};
 pub use audit::Audit;
-pub use control::{Control, Phase};
+pub use control::{Control, Phase, Publishing};
 pub use entrance::{Entrance, Kind as EntranceKind};
 pub use live::Live;
 pub use mail::{About, Ack, Answer, Answered, Asker, Delivery, Mail, Postbox, Publication, Question, Request, Terms};
@@ -103,6 +105,15 @@ impl<B: Backend> Shard<B> {
     /// The backend, to give it its listeners.
     pub fn backend(&mut self) -> &mut B {
         &mut self.backend
+    }
+
+    /// Goes on with topics where the process before has left them. Before the first turn. Returns how many found room.
+    pub fn adopt(&mut self, epoch: Epoch, legacies: impl IntoIterator<Item = Legacy>, clock: &impl Clock) -> usize {
+        self.core.begin_turn(clock.now(), clock.unix_ms());
+        let now = self.core.time();
+        let topics = &mut self.core.topics;
+        topics.begin_after(epoch);
+        legacies.into_iter().map(|legacy| usize::from(topics.adopt(legacy, now))).sum()
     }
 
     /// What is not I/O.
@@ -170,6 +181,7 @@ impl<B: Backend> Shard<B> {
     /// Follows the server: takes over what was replaced, and stops accepting when the drain begins.
     fn control(&mut self) {
         self.core.follow_live();
+        self.core.follow_publishing();
         if self.core.follow_phase() {
             self.close_listeners(Backlog::Leave);
         }

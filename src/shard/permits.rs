@@ -125,15 +125,19 @@ impl Core {
     /// As a publisher's shard: ends a connection that has no other way to hear that it was refused. Who finds no room for
     /// its topic is not to blame.
     pub(super) fn take_refusal(&mut self, id: ConnId, why: NotPublished) {
-        if why != NotPublished::NoRoom {
-            self.doomed.push((id, CloseReason::Policy, why.message()));
-        }
+        let reason = match why {
+            NotPublished::NoRoom => return,
+            NotPublished::Moved => CloseReason::GoingAway,
+            NotPublished::TooFast | NotPublished::Forbidden | NotPublished::Unauthenticated => CloseReason::Policy,
+        };
+        self.doomed.push((id, reason, why.message()));
     }
 
     fn count_refused(&self, why: NotPublished) {
         match why {
             NotPublished::NoRoom => self.metrics.strike(Limit::TopicsMax),
             NotPublished::TooFast => self.metrics.strike(Limit::TopicRate),
+            NotPublished::Moved => self.metrics.moved_total.add(1),
             NotPublished::Forbidden | NotPublished::Unauthenticated => {
                 self.metrics.count_violation(Rule::PublishNotAllowed);
             }

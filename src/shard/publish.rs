@@ -1,5 +1,6 @@
 //! Publications on their way: publisher's shard, owner shard, interested shards.
 
+use super::control::Publishing;
 use super::core::Core;
 use super::mail::{Ack, Delivery, OwnMail, Publication, Request};
 use super::pace::Pace;
@@ -41,7 +42,7 @@ impl Core {
                 None => break,
             }
         }
-        while !self.mail.deliveries_wait && !self.is_congested() && pace.more() {
+        while !self.mail.deliveries_wait && !self.is_held() && !self.is_congested() && pace.more() {
             match self.mail.requests.try_recv() {
                 Some(request) => {
                     let is_long = matches!(&request, Request::Publish(one) if one.message.memory() > Self::LONG_BYTES);
@@ -58,7 +59,8 @@ impl Core {
     /// Whether there is mail that may be taken now. What must wait for others' room is no reason not to sleep.
     pub(super) fn has_mail(&self) -> bool {
         let mail = &self.mail;
-        let some = !mail.deliveries.is_empty() || (!mail.requests.is_empty() && !mail.deliveries_wait);
+        let some =
+            !mail.deliveries.is_empty() || (!mail.requests.is_empty() && !mail.deliveries_wait && !self.is_held());
         some && !self.is_congested()
     }
 
@@ -83,7 +85,7 @@ impl Core {
         self.begin_streams();
         let was_blocked = self.blocked;
         self.blocked = self.is_blocked();
-        if self.blocked && !was_blocked && !self.is_congested() {
+        if self.blocked && !was_blocked && !self.is_congested() && !self.is_held() {
             self.metrics.strike(Limit::MailboxCapacity);
         }
     }
@@ -127,9 +129,14 @@ impl Core {
         self.staged_bytes > Self::STAGED_BYTES_MAX
     }
 
-    /// Whether publications must wait: some mailbox is full, or too much waits here.
+    /// Whether publications must wait: some mailbox is full, or too much waits here, or another process takes over.
     pub(super) fn is_blocked(&self) -> bool {
-        self.mail.requests_wait || self.mail.deliveries_wait || self.is_congested()
+        self.mail.requests_wait || self.mail.deliveries_wait || self.is_congested() || self.is_held()
+    }
+
+    /// Whether nothing may be published while another process takes the topics over.
+    fn is_held(&self) -> bool {
+        self.publishing == Publishing::Held
     }
 
     pub(super) fn take_request(&mut self, request: Request) {
@@ -162,6 +169,9 @@ impl Core {
 
     /// Gives a publication its place and sends it to all shards that want it.
     fn own(&mut self, publication: Publication) {
+        if self.publishing == Publishing::Moved {
+            return self.refuse_publication(publication, NotPublished::Moved);
+        }
         let Publication { mut message, terms, is_said } = publication;
         if message.taken.is_none() {
             // From outside of the shards.

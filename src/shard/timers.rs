@@ -351,6 +351,11 @@ impl Core {
         begins
     }
 
+    /// Takes over what becomes of publications.
+    pub(super) fn follow_publishing(&mut self) {
+        self.publishing = self.control.publishing();
+    }
+
     /// Whether the time has come to close the listeners, once.
     pub(super) fn shuts_now(&mut self) -> bool {
         let now = self.tick;

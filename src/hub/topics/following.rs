@@ -47,12 +47,7 @@ impl Topics {
             let off = self.change(key, std::mem::take);
             self.walk.waste.push(off);
         }
-        let armed = self.owned(key).timer.deadline();
-        if let (Some(armed), Some(deadline)) = (armed, self.deadline(key))
-            && deadline < armed
-        {
-            self.wheel.arm(&mut self.topics, key, deadline);
-        }
+        self.hasten(key);
     }
 
     /// Goes on with the walk as long as `more` says that there is time. Returns whether it is over.

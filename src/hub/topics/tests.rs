@@ -15,18 +15,22 @@ const HISTORY: History =
 
 const AGE_TICKS: u32 = 100;
 
-fn topics(topics_max: usize) -> Topics {
+pub(super) fn topics(topics_max: usize) -> Topics {
     with_history(topics_max, HISTORY, usize::MAX)
 }
 
-fn with_history(topics_max: usize, history: History, bytes_total_max: usize) -> Topics {
+pub(super) fn with_history(topics_max: usize, history: History, bytes_total_max: usize) -> Topics {
     let limits =
         Limits { topics_max, history: History { bytes_total_max, ..history }, groups_max: 2, ..Limits::default() };
     let rules = TopicRules::new(&Config { limits: limits.clone(), ..Config::default() });
     Topics::new(&Arc::new(rules), &limits, 1)
 }
 
-fn at(tick: u32) -> Now {
+pub(super) fn history_of(messages_max: usize) -> History {
+    History { messages_max, ..HISTORY }
+}
+
+pub(super) fn at(tick: u32) -> Now {
     Now { tick: Tick(tick), unix_ms: 1_000_000 + u64::from(tick) * 100 }
 }
 
@@ -35,7 +39,7 @@ fn interested(shard: u16, group: Option<Group>, members: u32) -> Interested {
     Interested { shard: ShardId(shard), group, wants, stay: Stay(1), members }
 }
 
-fn publish(topics: &mut Topics, name: &str, key: Option<&str>, now: Now) -> Result<(Cursor, bool), Refused> {
+pub(super) fn publish(topics: &mut Topics, name: &str, key: Option<&str>, now: Now) -> Result<(Cursor, bool), Refused> {
     let mut message = message(name, 0, b"hi");
     let published = topics.publish(&mut message, key, &mut Deflater::default(), now)?;
     let (cursor, duplicate) = (published.cursor, published.duplicate);
@@ -43,11 +47,11 @@ fn publish(topics: &mut Topics, name: &str, key: Option<&str>, now: Now) -> Resu
     Ok((cursor, duplicate))
 }
 
-fn offsets(messages: &[Message]) -> Vec<u64> {
+pub(super) fn offsets(messages: &[Message]) -> Vec<u64> {
     messages.iter().map(|message| message.offset.0).collect()
 }
 
-fn expire(topics: &mut Topics, now: u32) {
+pub(super) fn expire(topics: &mut Topics, now: u32) {
     let mut steps = 0;
     while topics.next_expiry().is_some_and(|next| next <= Tick(now)) {
         topics.expire(Tick(now), || {

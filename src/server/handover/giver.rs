@@ -10,13 +10,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use super::heir::Will;
 use super::wire::{self, DESCRIPTORS_MAX, Kind, Nothing, Offer, Refused, Taken};
 use super::{HandoverError, PATIENCE, START_PATIENCE};
 use crate::server::Server;
 use crate::server::bind::Held;
 use crate::server::drainer::Drainer;
+use crate::shard::Postbox;
 
 /// What is done when a new process is ready; it is given its PID.
 type OnReady = Box<dyn Fn(u32) + Send>;
@@ -55,11 +57,12 @@ impl Giver {
             on_ready(pid);
         };
         let (drainer, on_ready): (_, OnReady) = (server.drainer.clone(), Box::new(on_ready));
+        let shards = server.serving.postbox();
         let run = move || {
             for stream in listener.incoming() {
                 match stream {
                     Ok(stream) => {
-                        if give(&stream, &drainer, period, &on_ready) {
+                        if give(&stream, &drainer, &shards, period, &on_ready) {
                             return;
                         }
                     }
@@ -111,10 +114,13 @@ fn listen(path: &Path, follows: bool) -> Result<UnixListener, HandoverError> {
 }
 
 /// Gives one caller all sockets and waits until it is ready. Whether the server is its own from then on.
-fn give(stream: &UnixStream, drainer: &Drainer, period: Duration, on_ready: &OnReady) -> bool {
-    match offer(stream, drainer) {
+fn give(stream: &UnixStream, drainer: &Drainer, shards: &Postbox, period: Duration, on_ready: &OnReady) -> bool {
+    let offered = offer(stream, drainer);
+    let given = offered.and_then(|(pid, taken)| bequeath(stream, drainer, shards).map(|()| (pid, taken)));
+    match given {
         Ok((pid, taken)) => {
             on_ready(pid);
+            drainer.give_topics_away();
             drainer.hand_over(&taken, period);
             let _ = wire::send(stream, Kind::Yours, &Nothing {}, &[]);
             true
@@ -127,14 +133,32 @@ fn give(stream: &UnixStream, drainer: &Drainer, period: Duration, on_ready: &OnR
     }
 }
 
-fn offer(stream: &UnixStream, drainer: &Drainer) -> Result<(u32, Vec<usize>), String> {
-    let failed = |error: std::io::Error| match error.kind() {
+fn failed(error: std::io::Error) -> String {
+    match error.kind() {
         ErrorKind::WouldBlock | ErrorKind::TimedOut => "the new process does not get on".to_owned(),
         ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => {
             "the new process has gone".to_owned()
         }
         _ => error.to_string(),
-    };
+    }
+}
+
+/// Gives a caller that is ready what the topics leave. Publications wait from then on, but where that comes to nothing they
+/// go on as before.
+fn bequeath(stream: &UnixStream, drainer: &Drainer, shards: &Postbox) -> Result<(), String> {
+    stream.set_read_timeout(Some(PATIENCE)).map_err(failed)?;
+    let (began, mut will) = (Instant::now(), Will::new(stream));
+    let used = drainer.hold();
+    let sent = will.used(used).and_then(|()| will.topics(shards)).and_then(|()| will.end());
+    if let Err(error) = sent {
+        drainer.go_on();
+        return Err(failed(error));
+    }
+    tracing::info!(topics = will.topics, messages = will.messages, took = ?began.elapsed(), "the topics go over");
+    Ok(())
+}
+
+fn offer(stream: &UnixStream, drainer: &Drainer) -> Result<(u32, Vec<usize>), String> {
     stream.set_read_timeout(Some(PATIENCE)).map_err(failed)?;
     stream.set_write_timeout(Some(PATIENCE)).map_err(failed)?;
     let pid = wire::known_peer(stream).map_err(failed)?;

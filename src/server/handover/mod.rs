@@ -8,7 +8,9 @@
 //!    |  hello  ---------------------------> |   is it this user, this version?
 //!    |  <------------------- offer, sockets |
 //!   binds what else it needs, starts        |   serves
-//!    |  ready, which it takes ------------> |   takes nobody in any more
+//!    |  ready, which it takes ------------> |   holds publications back
+//!    |  <----------------------------- estate
+//!    |  adopted --------------------------> |   takes nobody in any more, refuses publications
 //!    |  <----------------------------- yours|
 //!   takes them in                           |   drains
 //! ```
@@ -16,8 +18,14 @@
 //! Until it is ready the new one takes nobody in, and sockets of its own do not listen: if it fails before, nothing has
 //! happened. All sockets of a listener go over, also when the new process has fewer shards: closing one that others can
 //! reach by SO_REUSEPORT would reset those who wait in its queue.
+//!
+//! The [`estate`] is where the topics stand and what is kept of them. Between its first byte and its last nothing is
+//! published; what was published before is in it, and what comes afterwards is published by the new process. So there is
+//! one order of each topic across both, and who resumes at the new process goes on where the old one ended.
 
+mod estate;
 mod giver;
+mod heir;
 mod inherited;
 mod taker;
 mod wire;
@@ -25,6 +33,7 @@ mod wire;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub(super) use estate::Estate;
 pub use giver::Giver;
 pub(super) use inherited::Passed;
 pub use inherited::{ActivationError, Inherited};

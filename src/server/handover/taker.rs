@@ -1,10 +1,12 @@
 //! The new process's side.
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
+use super::estate::Estate;
+use super::heir;
 use super::inherited::{Inherited, Passed};
 use super::wire::{self, Frame, Kind, Nothing, Offer, Refused, Taken};
 use super::{HandoverError, PATIENCE, START_PATIENCE};
@@ -35,23 +37,30 @@ impl Predecessor {
     }
 
     /// Says that this process is ready to serve what it took of the offer, and waits until the other one takes nobody in
-    /// any more.
+    /// any more. Returns what that one leaves.
     ///
     /// # Errors
     /// When the other one does not want that any more.
-    pub(in crate::server) fn ready(&self, taken: Vec<usize>) -> Result<(), HandoverError> {
-        let answer =
-            wire::send(&self.stream, Kind::Ready, &Taken { taken }, &[]).and_then(|()| wire::receive(&self.stream));
-        match answer {
-            Ok(frame) if frame.kind == Kind::Yours => Ok(()),
-            Ok(frame) => Err(HandoverError::refused(&self.path, refusal(&frame))),
+    pub(in crate::server) fn ready(&self, taken: Vec<usize>) -> Result<Estate, HandoverError> {
+        let mut estate = Estate::default();
+        match self.take(taken, &mut estate) {
+            Ok(()) => Ok(estate),
             // It has gone, and what it had is ours alone.
-            Err(error) if matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset) => {
+            Err(error) if is_end(&error) => {
                 tracing::warn!("the server before this one ended while it handed over");
-                Ok(())
+                Ok(estate)
             }
             Err(error) => Err(HandoverError::refused(&self.path, error)),
         }
+    }
+
+    fn take(&self, taken: Vec<usize>, estate: &mut Estate) -> io::Result<()> {
+        wire::send(&self.stream, Kind::Ready, &Taken { taken }, &[])?;
+        let (left, came) = heir::inherit(&self.stream);
+        *estate = left;
+        came?;
+        let frame = wire::receive(&self.stream)?;
+        if frame.kind == Kind::Yours { Ok(()) } else { Err(wire::strange(&refusal(&frame))) }
     }
 }
 
@@ -91,7 +100,12 @@ fn ask(stream: &UnixStream) -> Result<Vec<Passed>, String> {
     offer.listeners.into_iter().enumerate().map(passed).collect()
 }
 
-fn refusal(frame: &Frame) -> String {
+/// Whether the other side has gone.
+fn is_end(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe)
+}
+
+pub(super) fn refusal(frame: &Frame) -> String {
     match frame.kind {
         Kind::Refused => frame.read().map_or_else(|error| error.to_string(), |Refused { reason }| reason),
         kind => format!("it says {kind:?}, which was not its turn"),

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  8 bytes        2 bytes    2 bytes    4 bytes        length bytes
-//!  "holdline"     version    kind       length         JSON
+//!  "holdline"     version    kind       length         JSON, or a part of the estate
 //! ```
 //!
 //! Numbers are big-endian. Descriptors come with the first byte of their frame (unix(7), SCM_RIGHTS).
@@ -21,11 +21,11 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 /// Of this protocol. Another one is refused.
-pub(super) const VERSION: u16 = 1;
+pub(super) const VERSION: u16 = 2;
 const MAGIC: [u8; 8] = *b"holdline";
 const HEADER_BYTES: usize = 16;
-/// Bytes of one frame's JSON: more than 64 listeners need.
-const PAYLOAD_BYTES_MAX: usize = 256 * 1024;
+/// Bytes of one frame: more than 64 listeners need.
+pub(super) const PAYLOAD_BYTES_MAX: usize = 256 * 1024;
 /// Descriptors of one frame; the kernel takes 253.
 pub(super) const DESCRIPTORS_MAX: usize = 64;
 
@@ -45,10 +45,26 @@ pub(super) enum Kind {
     Yours = 5,
     /// From the old one: it will not, and why.
     Refused = 6,
+    /// From the old one, after [`Kind::Ready`]: a part of what topics leave, bytes of an [`estate`](super::estate).
+    Estate = 7,
+    /// From the old one: that was all of it.
+    EstateEnd = 8,
+    /// From the new process: it has it.
+    Adopted = 9,
 }
 
 impl Kind {
-    const ALL: [Self; 6] = [Self::Hello, Self::Offer, Self::Sockets, Self::Ready, Self::Yours, Self::Refused];
+    const ALL: [Self; 9] = [
+        Self::Hello,
+        Self::Offer,
+        Self::Sockets,
+        Self::Ready,
+        Self::Yours,
+        Self::Refused,
+        Self::Estate,
+        Self::EstateEnd,
+        Self::Adopted,
+    ];
 }
 
 /// What the old process has.
@@ -92,7 +108,7 @@ pub(super) struct Nothing {}
 #[derive(Debug)]
 pub(super) struct Frame {
     pub(super) kind: Kind,
-    payload: Vec<u8>,
+    pub(super) payload: Vec<u8>,
     pub(super) descriptors: Vec<OwnedFd>,
 }
 
@@ -104,25 +120,34 @@ impl Frame {
     }
 }
 
-fn strange(what: &str) -> io::Error {
+pub(super) fn strange(what: &str) -> io::Error {
     io::Error::new(ErrorKind::InvalidData, what)
 }
 
-/// Sends one frame.
+/// Sends one frame of JSON.
 pub(super) fn send<T: Serialize>(
     stream: &UnixStream,
     kind: Kind,
     what: &T,
     descriptors: &[BorrowedFd<'_>],
 ) -> io::Result<()> {
-    let payload = serde_json::to_vec(what)?;
+    send_bytes(stream, kind, &serde_json::to_vec(what)?, descriptors)
+}
+
+/// Sends one frame.
+pub(super) fn send_bytes(
+    stream: &UnixStream,
+    kind: Kind,
+    payload: &[u8],
+    descriptors: &[BorrowedFd<'_>],
+) -> io::Result<()> {
     let length = u32::try_from(payload.len()).map_err(|_| strange("a frame is too long"))?;
     let mut bytes = Vec::with_capacity(HEADER_BYTES + payload.len());
     bytes.extend_from_slice(&MAGIC);
     bytes.extend_from_slice(&VERSION.to_be_bytes());
     bytes.extend_from_slice(&(kind as u16).to_be_bytes());
     bytes.extend_from_slice(&length.to_be_bytes());
-    bytes.extend_from_slice(&payload);
+    bytes.extend_from_slice(payload);
     let mut room = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
     let mut control = SendAncillaryBuffer::new(&mut room);
     if !descriptors.is_empty() && !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
@@ -219,9 +244,9 @@ mod tests {
     fn strangers_are_refused() {
         for (said, expected) in [
             (&b"GET / HTTP/1.1\r\n\r\n"[..], "it is no Holdline"),
-            (b"holdline\0\x02\0\x01\0\0\0\0", "it speaks version 2 of the hand-over, this is 1"),
-            (b"holdline\0\x01\0\x09\0\0\0\0", "it says what is unknown here, 9"),
-            (b"holdline\0\x01\0\x01\xff\xff\xff\xff", "it says 4294967295 bytes at once, 262144 are the most"),
+            (b"holdline\0\x01\0\x01\0\0\0\0", "it speaks version 1 of the hand-over, this is 2"),
+            (b"holdline\0\x02\0\x0a\0\0\0\0", "it says what is unknown here, 10"),
+            (b"holdline\0\x02\0\x01\xff\xff\xff\xff", "it says 4294967295 bytes at once, 262144 are the most"),
         ] {
             let (mut ours, theirs) = UnixStream::pair().unwrap();
             ours.write_all(said).unwrap();

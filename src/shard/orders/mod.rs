@@ -6,6 +6,7 @@
 //!
 //! Orders that run at the same time take turns, step by step.
 
+mod bequest;
 mod filter;
 mod parting;
 mod scan;
@@ -20,6 +21,7 @@ use std::sync::atomic::AtomicU64;
 use self::work::Work;
 use crate::app::NotPublished;
 use crate::hub::Group;
+use crate::hub::topics::Legacy;
 use crate::id::{ConnId, ShardId};
 use crate::message::{Cursor, Epoch, Message, Topic};
 
@@ -65,6 +67,9 @@ pub enum What {
     Untrace(u64),
     /// To have a request of a connection here answered.
     Respond(Box<Response>),
+    /// To have what the topics owned here leave, from this place on. Nothing is published meanwhile, as
+    /// [`Control::hold`](crate::shard::Control::hold) says.
+    Legacies(u32),
 }
 
 /// A look at some of many.
@@ -133,6 +138,15 @@ pub enum Outcome {
     Ended(Option<(Epoch, Vec<Group>)>),
     /// The message's place, and how many subscribers there were.
     Published(Result<(Cursor, u64), NotPublished>),
+    /// What some topics leave.
+    Legacies {
+        /// They, in no order.
+        legacies: Vec<Legacy>,
+        /// The place where the next look begins, if these are not the last ones.
+        next: Option<u32>,
+        /// The newest epoch of any topic there was.
+        epoch: Epoch,
+    },
     /// It was done.
     Done,
 }

@@ -61,7 +61,7 @@ impl<F> Scan<F> {
 
 impl Core {
     /// Places that are looked at in one step: some microseconds, where their entries are not in the cache.
-    const PLACES_PER_STEP: u32 = 64;
+    pub(super) const PLACES_PER_STEP: u32 = 64;
 
     /// The next connection that is meant, of those from `next` on that one step looks at.
     pub(super) fn next_meant(&mut self, next: &mut u32, end: u32, filter: &Filter) -> Option<ConnId> {

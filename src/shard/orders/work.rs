@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 
+use super::bequest::Bequest;
 use super::scan::Scan;
 use super::{Filter, Order, Orders, Outcome, Parting, Progress, Report, Reports, Response, What};
 use crate::app::NotPublished;
@@ -14,6 +15,7 @@ use crate::message::{Message, Topic};
 use crate::shard::Shard;
 use crate::shard::answers::JSON;
 use crate::shard::answers::NO_STORE;
+use crate::shard::control::Publishing;
 use crate::shard::core::Core;
 use crate::shard::mail::Request;
 use crate::shard::pace::Pace;
@@ -32,6 +34,7 @@ enum Task {
     Connections(Scan<Filter>),
     Topics(Scan<Box<str>>),
     Kick(Filter, Closing),
+    Legacies(Bequest),
     /// Members of these, from this place on.
     Close(VecDeque<TopicKey>, usize, Closing),
 }
@@ -86,6 +89,7 @@ impl<B: Backend> Shard<B> {
         match task {
             Task::Connections(scan) => self.core.look_at_connections(scan),
             Task::Topics(scan) => self.core.look_at_topics(scan),
+            Task::Legacies(bequest) => self.core.look_at_legacies(bequest),
             Task::Kick(filter, closing) => {
                 if let Some(id) = self.core.next_meant(&mut closing.next, closing.end, filter)
                     && self.kick(id, &closing.parting)
@@ -155,6 +159,11 @@ impl Core {
         let task = match what {
             What::Connections(search) => Task::Connections(Scan::new(search)),
             What::Topics(search) => Task::Topics(Scan::new(search)),
+            What::Legacies(from) => {
+                // Whoever asks has said that nothing is published before.
+                self.follow_publishing();
+                Task::Legacies(Bequest::new(from))
+            }
             What::Kick(filter, parting, progress) => Task::Kick(filter, Closing::new(parting, progress, end)),
             What::CloseTopic(topic, groups, parting, progress) => {
                 Task::Close(self.retire(&topic, &groups), 0, Closing::new(parting, progress, end))
@@ -194,11 +203,16 @@ impl Core {
                 Outcome::Done
             }
             // These take their time.
-            What::Connections(_) | What::Topics(_) | What::Kick(..) | What::CloseTopic(..) => Outcome::Done,
+            What::Connections(_) | What::Topics(_) | What::Legacies(_) | What::Kick(..) | What::CloseTopic(..) => {
+                Outcome::Done
+            }
         }
     }
 
     fn publish_for_operator(&mut self, message: Message) -> Outcome {
+        if self.publishing != Publishing::Open {
+            return Outcome::Published(Err(NotPublished::Moved));
+        }
         let topic = message.topic.clone();
         let before = self.topics.sight(&topic).map(|sight| sight.cursor);
         self.take_request(Request::Publish(message.into()));
