@@ -28,11 +28,15 @@ fn backends() -> Vec<&'static str> {
 /// A server whose topics keep so many messages.
 fn serve(backend: &str, urls: &[String], admin: &str, kept: &str, arguments: &[&str]) -> Program {
     let mut command = holdline(&["serve", "--admin", admin, "--backend", backend, "--drain", "300ms"]);
-    urls.iter().for_each(|url| drop(command.args(["--listen", url])));
+    for url in urls {
+        command.args(["--listen", url]);
+    }
     command.args(arguments).stderr(Stdio::inherit());
     // Subscribers of a slow machine are none to be closed.
     let settings = [("MESSAGES_MAX", kept), ("BYTES_MAX", "64MiB")];
-    settings.iter().for_each(|(key, value)| drop(command.env(format!("HOLDLINE_HISTORY_{key}"), value)));
+    for (key, value) in settings {
+        command.env(format!("HOLDLINE_HISTORY_{key}"), value);
+    }
     command.env("HOLDLINE_LIMITS_QUEUE_BYTES_MAX", "16MiB").env("HOLDLINE_LOG", "warn");
     Program::start(command)
 }

@@ -46,7 +46,8 @@ pub(crate) fn hpack_bomb() -> Script {
     const LENGTH: usize = 3900;
     // Into the table: a name of one byte, and a length of more than one (RFC 7541, section 5.1).
     let rest = LENGTH - 127;
-    let mut long = vec![0x40, 1, b'x', 0x7f, (rest & 0x7f) as u8 | 0x80, (rest >> 7) as u8];
+    let [low, high] = [rest & 0x7f | 0x80, rest >> 7].map(|bits| u8::try_from(bits).unwrap_or(u8::MAX));
+    let mut long = vec![0x40, 1, b'x', 0x7f, low, high];
     long.extend([b'y'; LENGTH]);
     let first = frame(HEADERS, END_STREAM | END_HEADERS, 1, &[&GET[..], &long].concat());
     let bomb = [&GET[..], &[0xbe; 16_000]].concat();
