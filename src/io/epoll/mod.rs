@@ -2,7 +2,7 @@
 //!
 //! A connection costs one table entry of eight bytes beside the kernel's socket, and all connections of a shard read into
 //! one scratch buffer, which is what a [`Lease`] lends. Sockets are watched edge-triggered. An edge is remembered as a
-//! flag in the entry, and the connection's id waits in a [`Line`], where [`Epoll::next`] serves it in turn: a bounded
+//! flag in the entry, and the connection's id waits in a line, where [`Epoll::next`] serves it in turn: a bounded
 //! number of reads for each, then the next one.
 //!
 //! How few system calls a message needs is the whole point of this file. An echo takes one `recv` and one `send`, and

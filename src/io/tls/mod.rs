@@ -16,8 +16,8 @@
 //! - **Ends**: a peer's `close_notify` is its half close. A transport that ends without one is told as the same, and
 //!   counted, since protocols above know themselves whether something is missing (RFC 8446 section 6.1 leaves it to them).
 //!
-//! - **Dials** ([`Dial`]) are made over TLS to the servers that [`Tls::calls`] was told of: to the dialler it stands when the
-//!   handshake is done, and only then the hello follows (`dialling`).
+//! - **Dials** ([`Dial`](super::Dial)) are made over TLS to the servers that [`Tls::calls`] was told of: to the dialler it
+//!   stands when the handshake is done, and only then the hello follows (`dialling`).
 //!
 //! What is not here: early data (0-RTT), which can be replayed, and renegotiation; both are declined.
 

@@ -19,7 +19,7 @@
 //! happened. All sockets of a listener go over, also when the new process has fewer shards: closing one that others can
 //! reach by SO_REUSEPORT would reset those who wait in its queue.
 //!
-//! The [`estate`] is where the topics stand and what is kept of them. Between its first byte and its last nothing is
+//! The estate is where the topics stand and what is kept of them. Between its first byte and its last nothing is
 //! published; what was published before is in it, and what comes afterwards is published by the new process. So there is
 //! one order of each topic across both, and who resumes at the new process goes on where the old one ended.
 
