@@ -42,7 +42,7 @@ pub(super) struct Args {
     config: Option<PathBuf>,
     /// Where clients connect, instead of the default http://127.0.0.1:8080 and tcp://127.0.0.1:7000; again for more:
     /// http://HOST:PORT or tcp://HOST:PORT?framing=line|length&app=echo|chat|topic&topic=NAME; https:// and tls:// likewise
-    /// over TLS
+    /// over TLS; unix:///PATH?mode=0660 is HTTP at a Unix socket
     #[arg(long, value_name = "URL")]
     listen: Vec<String>,
     /// A certificate for https:// and tls:// listeners (PEM, with its chain); again for more, the first is for clients that

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use super::listen_at::{ListenAt, parse_mode, parse_path};
 use super::nearest::nearest;
 use super::problem::quote;
 
@@ -10,13 +11,15 @@ use super::problem::quote;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listen {
     /// Port 0 picks a free one.
-    pub address: SocketAddr,
+    pub address: ListenAt,
     /// What is spoken.
     pub transport: Transport,
     /// Whether it is spoken over TLS.
     pub tls: bool,
     /// Whether every connection begins with a header that says who the client is (the PROXY protocol).
     pub proxy: bool,
+    /// Permission bits of a Unix socket's file, [`Listen::MODE`] if not given.
+    pub mode: Option<u32>,
 }
 
 /// What is spoken at a listener.
@@ -71,44 +74,56 @@ pub struct ListenError {
     pub mend: String,
 }
 
-fn wrong<T>(what: impl Into<String>, mend: impl Into<String>) -> Result<T, ListenError> {
+pub(super) fn wrong<T>(what: impl Into<String>, mend: impl Into<String>) -> Result<T, ListenError> {
     Err(ListenError { what: what.into(), mend: mend.into() })
 }
 
 impl Listen {
-    const SCHEMES: [&str; 4] = ["http", "https", "tcp", "tls"];
+    const SCHEMES: [&str; 5] = ["http", "https", "tcp", "tls", "unix"];
     const QUERY_KEYS: [&str; 5] = ["framing", "app", "topic", "group", "proxy"];
+
+    /// Who may connect to a Unix socket unless its URL says it: the server's user and group.
+    pub const MODE: u32 = 0o660;
 
     /// HTTP at this address.
     #[must_use]
     pub const fn http(address: SocketAddr) -> Self {
-        Self { address, transport: Transport::Http, tls: false, proxy: false }
+        Self::at_place(ListenAt::Ip(address), Transport::Http)
+    }
+
+    const fn at_place(address: ListenAt, transport: Transport) -> Self {
+        Self { address, transport, tls: false, proxy: false, mode: None }
     }
 
     /// Raw TCP at this address as `tcp://` without a query has it: lines that are echoed.
     #[must_use]
     pub const fn tcp(address: SocketAddr) -> Self {
         let transport = Transport::Tcp { framing: Framing::Line, app: App::Echo, topic: None, group: None };
-        Self { address, transport, tls: false, proxy: false }
+        Self::at_place(ListenAt::Ip(address), transport)
     }
 
     /// The same at another address, for one whose port was 0.
     #[must_use]
-    pub fn at(&self, address: SocketAddr) -> Self {
-        Self { address, ..self.clone() }
+    pub fn at(&self, address: impl Into<ListenAt>) -> Self {
+        Self { address: address.into(), ..self.clone() }
     }
 
     /// Reads `http://HOST:PORT` or `tcp://HOST:PORT?framing=line|length&app=echo|chat|topic&topic=NAME&group=NAME`, or
-    /// `https://` and `tls://`, which are the same over TLS; each with `proxy=on` in its query.
+    /// `https://` and `tls://`, which are the same over TLS, or `unix:///PATH?mode=0660`; each with `proxy=on` in its query.
     ///
     /// # Errors
     /// When it is something else.
     pub fn parse(url: &str) -> Result<Self, ListenError> {
         let Some((scheme, rest)) = url.split_once("://") else {
-            return wrong(format!("{} is not a URL", quote(url)), "write http://HOST:PORT or tcp://HOST:PORT");
+            let mend = if url.starts_with("unix:") || url.starts_with('/') {
+                "write unix:///PATH"
+            } else {
+                "write http://HOST:PORT, tcp://HOST:PORT or unix:///PATH"
+            };
+            return wrong(format!("{} is not a URL", quote(url)), mend);
         };
         let (authority, query) = rest.split_once('?').map_or((rest, None), |(head, query)| (head, Some(query)));
-        let authority = authority.strip_suffix('/').unwrap_or(authority);
+        let (path, authority) = (authority, authority.strip_suffix('/').unwrap_or(authority));
         let (proxy, query) = take_proxy(query.unwrap_or_default())?;
         match scheme {
             "http" | "https" => {
@@ -120,7 +135,12 @@ impl Listen {
             }
             "tcp" | "tls" => {
                 let (address, transport) = (parse_address(authority)?, parse_query(&query)?);
-                Ok(Self { address, transport, tls: scheme == "tls", proxy })
+                let address = ListenAt::Ip(address);
+                Ok(Self { tls: scheme == "tls", proxy, ..Self::at_place(address, transport) })
+            }
+            "unix" => {
+                let (address, mode) = (parse_path(path)?, parse_mode(&query)?);
+                Ok(Self { proxy, mode, ..Self::at_place(address, Transport::Http) })
             }
             "wss" | "grpcs" | "h2" => {
                 wrong(format!("{scheme} is served by https listeners"), format!("write https://{authority}"))
@@ -128,7 +148,6 @@ impl Listen {
             "ws" | "sse" | "grpc" | "h2c" => {
                 wrong(format!("{scheme} is served by http listeners"), format!("write http://{authority}"))
             }
-            "unix" => wrong("unix listeners are not there yet", "listen on http://127.0.0.1:PORT"),
             _ => wrong(
                 format!("unknown scheme {}", quote(scheme)),
                 format!("did you mean {}://?", nearest(scheme, Self::SCHEMES).unwrap_or("http")),
@@ -145,7 +164,10 @@ impl fmt::Display for Listen {
             write!(f, "{before}{key}={value}")
         };
         match &self.transport {
-            Transport::Http => write!(f, "{}://{}", if self.tls { "https" } else { "http" }, self.address)?,
+            Transport::Http => match &self.address {
+                ListenAt::Ip(address) => write!(f, "{}://{address}", if self.tls { "https" } else { "http" })?,
+                ListenAt::Unix(path) => write!(f, "unix://{}", percent_encode(&path.to_string_lossy()))?,
+            },
             Transport::Tcp { framing, app, topic, group } => {
                 write!(f, "{}://{}", if self.tls { "tls" } else { "tcp" }, self.address)?;
                 if *framing != Framing::default() {
@@ -158,6 +180,9 @@ impl fmt::Display for Listen {
                     name.as_ref().map_or(Ok(()), |name| pair(f, key, &percent_encode(name)))?;
                 }
             }
+        }
+        if let Some(mode) = self.mode {
+            pair(f, "mode", &format!("{mode:04o}"))?;
         }
         if self.proxy { pair(f, "proxy", "on") } else { Ok(()) }
     }
@@ -242,7 +267,7 @@ pub(crate) fn parse_query(query: &str) -> Result<Transport, ListenError> {
     Ok(Transport::Tcp { framing, app, topic, group })
 }
 
-fn once<T>(slot: &mut Option<T>, key: &str, value: T) -> Result<(), ListenError> {
+pub(super) fn once<T>(slot: &mut Option<T>, key: &str, value: T) -> Result<(), ListenError> {
     match slot.replace(value) {
         None => Ok(()),
         Some(_) => wrong(format!("{key} is there twice"), "leave one out"),
@@ -263,7 +288,7 @@ fn parse_name(key: &str, encoded: &str) -> Result<String, ListenError> {
     if fits { Ok(topic) } else { wrong(format!("{} cannot be a {key}", quote(&topic)), mend) }
 }
 
-fn percent_decode(text: &str) -> Option<String> {
+pub(super) fn percent_decode(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let [first, tail @ ..] = rest {
@@ -314,6 +339,8 @@ mod tests {
             "tcp://127.0.0.1:7000?app=topic&group=workers&proxy=on",
             "tcp://127.0.0.1:7000?proxy=on",
             "http://0.0.0.0:80?proxy=on",
+            "unix:///run/holdline/edge.sock",
+            "unix:///run/a%20b%3F%25.sock?mode=0600&proxy=on",
         ] {
             assert_eq!(Listen::parse(url).unwrap().to_string(), url);
         }
@@ -329,7 +356,17 @@ mod tests {
             ("wss://127.0.0.1:1", "write https://127.0.0.1:1"),
             ("tlss://127.0.0.1:1", "did you mean tls://?"),
             ("https://127.0.0.1:1?app=echo", "an https listener takes no query"),
-            ("unix:///run/holdline", "unix listeners are not there yet"),
+            ("unix://run/holdline", "is not an absolute path: write unix:///run/holdline"),
+            ("unix:/run/holdline", "write unix:///PATH"),
+            ("/run/holdline", "write unix:///PATH"),
+            ("unix://", "the path is missing"),
+            ("unix:///run/", "is a directory"),
+            ("unix:///run/%zz", "is not percent-encoded"),
+            ("unix:///run/a%00b", "control characters"),
+            ("unix:///a?mode=66g", "write permission bits in octal, such as 0660"),
+            ("unix:///a?mode=1777", "write permission bits in octal"),
+            ("unix:///a?mode=0660&mode=0600", "mode is there twice"),
+            ("unix:///a?moed=0660", "takes mode=0660 and proxy=on, not \"moed=0660\""),
             ("http://127.0.0.1", "has no port"),
             ("http://[::1]", "has no port"),
             ("http://::1:80", "in brackets"),

@@ -386,6 +386,13 @@ mod tests {
         assert!(problems[0].contains("h.toml line 3: did you mean http://?"), "{problems:?}");
         let problems = from_file("listen = [\n  \"http://127.0.0.1:1\",\n  \"tcp://127.0.0.1:1\",\n]\n").unwrap_err();
         assert_eq!(problems, ["listen has 127.0.0.1:1 twice, h.toml line 3: give each listener its own port"]);
+        let problems =
+            from_file("listen = [\"unix:///a\", \"unix:///a?mode=0600\"]\nupgrade.socket = \"/a\"\n").unwrap_err();
+        assert!(problems[0].ends_with("give each listener its own path"), "{problems:?}");
+        assert!(problems[1].starts_with("upgrade.socket is /a, where clients connect"), "{problems:?}");
+        // Other machines cannot come there, and the file says who may.
+        let config = from_file("listen = [\"unix:///run/edge.sock?proxy=on\"]").unwrap();
+        assert_eq!(config.listeners[0].to_string(), "unix:///run/edge.sock?proxy=on");
         assert!(from_file("listen = [1]").unwrap_err()[0].contains("something else than text"));
     }
 

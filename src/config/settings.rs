@@ -1,6 +1,7 @@
 //! The table of all settings.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use super::credentials::{ApiKeyFile, Claim, Jwks, Names, Patterns, PublicKeys, Secret};
@@ -85,7 +86,8 @@ macro_rules! settings {
 settings! {
     /// Where clients connect: http://HOST:PORT (HTTP and WebSocket), or raw TCP as
     /// tcp://HOST:PORT?framing=line|length&app=echo|chat|topic&topic=NAME; https:// and tls:// likewise over TLS, see [tls].
-    /// Port 0 picks a free one.
+    /// Port 0 picks a free one. unix:///PATH?mode=0660 is HTTP at a Unix socket, for a proxy on the same machine; the bits of
+    /// mode say who may connect, by default the server's user and group.
     "listen" => listeners: Listeners;
     /// Where /metrics, /healthz, /readyz and a page for people are served, or off. Keep it off the open network.
     "admin" => admin: Address;
@@ -375,19 +377,26 @@ pub(super) fn check(config: &Config) -> Vec<(&'static str, Wrong)> {
     wrongs.extend(exposed(config));
     wrongs.extend(check_tls(config));
     for (index, listen) in config.listeners.iter().enumerate() {
-        if listen.proxy && config.proxies.0.is_empty() {
+        if listen.proxy && config.proxies.0.is_empty() && listen.address.path().is_none() {
             let wrong = Wrong::new("has proxy=on, and no proxy is trusted", "name their networks in proxy.trusted");
             wrongs.push(("listen", wrong.of_item(index)));
         }
         let taken = config.listeners[..index].iter().any(|other| other.address == listen.address);
-        if taken && listen.address.port() != 0 {
-            let wrong = Wrong::new(format!("has {} twice", listen.address), "give each listener its own port");
+        if taken && !listen.address.is_any_port() {
+            let its_own = if listen.address.path().is_some() { "path" } else { "port" };
+            let wrong =
+                Wrong::new(format!("has {} twice", listen.address), format!("give each listener its own {its_own}"));
             wrongs.push(("listen", wrong.of_item(index)));
         }
-        if Some(listen.address) == config.admin && listen.address.port() != 0 {
+        if config.admin.is_some() && listen.address.ip() == config.admin && !listen.address.is_any_port() {
             let what = format!("is {}, where clients connect", listen.address);
             wrongs.push(("admin", Wrong::new(what, "give it its own port, or off")));
         }
+    }
+    let is_upgrade = |path: &&Path| config.listeners.iter().any(|listen| listen.address.path() == Some(*path));
+    if let Some(path) = config.upgrade_socket.as_deref().filter(is_upgrade) {
+        let what = format!("is {}, where clients connect", path.display());
+        wrongs.push(("upgrade.socket", Wrong::new(what, "give it its own path")));
     }
     wrongs
 }
@@ -423,13 +432,15 @@ fn exposed(config: &Config) -> Vec<(&'static str, Wrong)> {
     if config.insecure {
         return Vec::new();
     }
-    let what = |address| format!("is {address}, open to other machines, and no authentication is configured");
+    let what = |address: &dyn std::fmt::Display| {
+        format!("is {address}, open to other machines, and no authentication is configured")
+    };
     let mut wrongs = Vec::new();
     let clients_are_asked = config.access.is_on();
     for (index, listen) in config.listeners.iter().enumerate() {
-        if !listen.address.ip().is_loopback() && !clients_are_asked {
+        if listen.address.is_remote() && !clients_are_asked {
             let mend = "configure [auth], listen on 127.0.0.1, or say --insecure (insecure = true) if all may come";
-            wrongs.push(("listen", Wrong::new(what(listen.address), mend).of_item(index)));
+            wrongs.push(("listen", Wrong::new(what(&listen.address), mend).of_item(index)));
         }
     }
     let is_exposed = |address: &SocketAddr| !address.ip().is_loopback() && !config.access.guards_admin();

@@ -1,7 +1,6 @@
 //! What an operator looks at while it is there: the busiest topics, the slowest consumers. A shard makes it when somebody
 //! has asked for it since the last time, and never otherwise.
 
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -24,8 +23,8 @@ pub struct SlowConsumer {
     pub id: String,
     /// What it speaks.
     pub protocol: &'static str,
-    /// Where it comes from, if that is known.
-    pub address: Option<SocketAddr>,
+    /// Where it comes from, if that is known: its address, or `unix`.
+    pub address: Option<Box<str>>,
     /// Whose it is, where clients show tokens.
     pub user: Option<Box<str>>,
     /// Bytes in its outgoing queue.

@@ -3,13 +3,15 @@
 
 use std::io::{Error, ErrorKind};
 use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
 
 use super::StartError;
 use super::handover::{Offered, Passed};
-use crate::config::{Limits, Listen};
+use super::socket_file::{self, SocketFile};
+use crate::config::{Limits, Listen, ListenAt};
 use crate::host::BACKLOG;
 use crate::id::ListenerId;
 
@@ -26,8 +28,10 @@ pub(super) struct Held {
     /// `admin`, or the listener's scheme.
     name: String,
     /// As configured.
-    asked: SocketAddr,
-    address: SocketAddr,
+    asked: ListenAt,
+    address: ListenAt,
+    /// Of a Unix socket that no service manager made.
+    file: Option<SocketFile>,
     /// A service manager has them too.
     pub(super) activated: bool,
     /// Where they stood in the offer of the process before.
@@ -51,8 +55,12 @@ impl Held {
         shards: usize,
         silence: Option<Duration>,
     ) -> Result<Self, StartError> {
+        let ip = match &listen.address {
+            ListenAt::Ip(address) => *address,
+            ListenAt::Unix(path) => return Self::new_unix(name, listen, path, passed),
+        };
         let failed = |error: Error| StartError::Bind { url: listen.to_string(), mend: mend(&error), error };
-        let (name, asked) = (name.to_owned(), listen.address);
+        let (name, asked) = (name.to_owned(), listen.address.clone());
         if let Some(Passed { address, activated, number, mut sockets, .. }) = passed {
             for socket in &sockets {
                 SockRef::from(socket).set_tcp_user_timeout(silence).map_err(failed)?;
@@ -60,19 +68,41 @@ impl Held {
                 SockRef::from(socket).set_tcp_notsent_lowat(Self::UNSENT_BYTES).map_err(failed)?;
             }
             // Where others may not bind beside them, shards share what there is.
-            let more = (sockets.len()..shards).map_while(|_| waiting(address, silence).ok());
+            let more = (sockets.len()..shards).map_while(|_| waiting(address.ip()?, silence).ok());
             let more: Vec<_> = if activated { Vec::new() } else { more.collect() };
             sockets.extend(more);
-            return Ok(Self { url: listen.at(address).to_string(), name, asked, address, activated, number, sockets });
+            let url = listen.at(address.clone()).to_string();
+            return Ok(Self { url, name, asked, address, file: None, activated, number, sockets });
         }
         // A socket that shares with nobody finds out whether anybody else is there, another Holdline included.
-        let probe = patiently(|| bound(listen.address, false)).map_err(failed)?;
+        let probe = patiently(|| bound(ip, false)).map_err(failed)?;
         probe.listen(1).map_err(failed)?;
-        let address = probe.local_addr().map_err(failed)?.as_socket().unwrap_or(listen.address);
+        let address = probe.local_addr().map_err(failed)?.as_socket().unwrap_or(ip);
         drop(probe);
         let sockets = (0..shards).map(|_| waiting(address, silence)).collect::<Result<_, _>>().map_err(failed)?;
         let (activated, number, url) = (false, None, listen.at(address).to_string());
-        Ok(Self { url, name, asked, address, activated, number, sockets })
+        Ok(Self { url, name, asked, address: address.into(), file: None, activated, number, sockets })
+    }
+
+    /// The same at a file. There is one socket, which all shards have: SO_REUSEPORT spreads nothing here.
+    fn new_unix(name: &str, listen: &Listen, path: &Path, passed: Option<Passed>) -> Result<Self, StartError> {
+        let failed =
+            |error: Error| StartError::Bind { url: listen.to_string(), mend: socket_file::mend(&error), error };
+        let (name, asked, mode) = (name.to_owned(), listen.address.clone(), listen.mode.unwrap_or(Listen::MODE));
+        let mut made = None;
+        if let Some(passed) = passed {
+            let file = if passed.activated { None } else { SocketFile::adopt(path, mode).map_err(failed)? };
+            // A socket whose file is gone is nobody's to reach.
+            made = (passed.activated || file.is_some()).then_some((passed, file));
+        }
+        if let Some((Passed { address, activated, number, sockets, .. }, file)) = made {
+            let url = listen.at(address.clone()).to_string();
+            return Ok(Self { url, name, asked, address, file, activated, number, sockets });
+        }
+        let (socket, file) = patiently(|| SocketFile::bind(path, mode)).map_err(failed)?;
+        let (url, address) = (listen.to_string(), asked.clone());
+        let (file, sockets) = (Some(file), vec![socket]);
+        Ok(Self { url, name, asked, address, file, activated: false, number: None, sockets })
     }
 
     /// What the process that follows is told.
@@ -83,11 +113,22 @@ impl Held {
 
     /// Whether clients come from elsewhere, so that a handshake takes time.
     pub(super) const fn is_remote(&self) -> bool {
-        !self.address.ip().is_loopback()
+        self.address.is_remote()
+    }
+
+    /// The process before has made room: what it had is ours.
+    pub(super) fn own(&self) {
+        self.file.iter().for_each(SocketFile::own);
+    }
+
+    /// Leaves the sockets to the process that follows, and the file with them.
+    pub(super) fn leave(&self) {
+        self.file.iter().for_each(SocketFile::leave);
     }
 
     /// Lets no handshake begin any more, so that all who have begun one can be taken before the sockets close. A SYN gets no
     /// answer; its client tries again a second later, and finds out then what is there. The sockets must not be anybody else's.
+    /// Whoever looks for a Unix socket finds none.
     pub(super) fn lock_out(&self) {
         /// Instructions of the classic BPF (Documentation/networking/filter.rst): the flags of the header are in its byte 13;
         /// a SYN without an ACK has no bytes let through.
@@ -98,6 +139,9 @@ impl Held {
             SockFilter::new(0x06, 0, 0, 0),
             SockFilter::new(0x06, 0, 0, u32::MAX),
         ];
+        if self.address.path().is_some() {
+            return self.file.iter().for_each(SocketFile::remove);
+        }
         for socket in &self.sockets {
             if let Err(error) = SockRef::from(socket).attach_filter(&SYN_ONLY) {
                 tracing::debug!(%error, "connections that come while the listener closes may be reset");
@@ -212,10 +256,11 @@ mod tests {
         let listen = Listen::http(SocketAddr::from(([127, 0, 0, 1], 0)));
         let held = Held::new("http", &listen, None, 1, None).expect("a free port");
         SockRef::from(&held.sockets[0]).listen(16).expect("it is bound");
-        let _client = std::net::TcpStream::connect(held.address).expect("it listens");
+        let _client = std::net::TcpStream::connect(held.address.ip().expect("an address")).expect("it listens");
         held.lock_out();
         let short = Duration::from_millis(100);
-        let late = std::net::TcpStream::connect_timeout(&held.address, short).expect_err("it is locked out");
+        let late = std::net::TcpStream::connect_timeout(&held.address.ip().expect("an address"), short)
+            .expect_err("it is locked out");
         assert_eq!(late.kind(), ErrorKind::TimedOut);
         assert!(held.sockets[0].accept().is_ok());
         assert_eq!(held.sockets[0].accept().expect_err("there was one").kind(), ErrorKind::WouldBlock);

@@ -71,6 +71,7 @@ impl Drainer {
         let (mut grace, is_left) = (Duration::ZERO, |number| taken.contains(&number));
         for (number, held) in held.iter().enumerate().take(*clients) {
             if is_left(number) || held.activated {
+                held.leave();
                 serving.control.hand_over(ListenerId(u8::try_from(number).unwrap_or(u8::MAX)));
             } else {
                 held.lock_out();

@@ -315,7 +315,9 @@ struct Ears {
 impl Ears {
     fn new(sockets: &[Numbered], control: &Arc<Control>) -> Self {
         // Without room for another descriptor what the start has set stays.
-        let sockets = sockets.iter().filter_map(|(_, socket)| socket.try_clone().ok()).map(Socket::from).collect();
+        // Those of files have no such options, nor addresses.
+        let of_tcp = sockets.iter().filter(|(_, socket)| socket.local_addr().is_ok());
+        let sockets = of_tcp.filter_map(|(_, socket)| socket.try_clone().ok()).map(Socket::from).collect();
         Self { sockets, control: Arc::clone(control), version: control.live_version() }
     }
 

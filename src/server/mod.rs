@@ -57,6 +57,7 @@ mod publisher;
 pub mod reload;
 mod scrape;
 pub mod service;
+mod socket_file;
 mod tls;
 mod validity;
 mod watch;
@@ -66,7 +67,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::app::Router;
-use crate::config::{BackendChoice, Config, History, Limits, Listen};
+use crate::config::{BackendChoice, Config, History, Limits, Listen, ListenAt};
 use crate::io::{epoll, uring};
 use crate::mailbox::Doorbell;
 use crate::message::Epoch;
@@ -356,8 +357,8 @@ const ADMIN: &str = "admin";
 fn bind_all(config: &Config, shards: usize, mut inherited: Inherited) -> Result<Vec<Held>, StartError> {
     let urls: Vec<String> = config.listeners.iter().map(Listen::to_string).collect();
     let names = urls.iter().map(|url| url.split("://").next().unwrap_or_default());
-    let clients = names.zip(config.listeners.iter().map(|listen| listen.address));
-    let wanted: Vec<_> = clients.chain(config.admin.map(|address| (ADMIN, address))).collect();
+    let clients = names.zip(config.listeners.iter().map(|listen| listen.address.clone()));
+    let wanted: Vec<_> = clients.chain(config.admin.map(|address| (ADMIN, ListenAt::Ip(address)))).collect();
     let given = inherited.assign(&wanted);
     if let Some(error) = inherited.unwanted() {
         return Err(error.into());
@@ -366,8 +367,8 @@ fn bind_all(config: &Config, shards: usize, mut inherited: Inherited) -> Result<
     let admin = config.admin.map(Listen::http);
     let clients = config.listeners.iter().map(|listen| (listen, shards, silence));
     let all = clients.chain(admin.iter().map(|listen| (listen, 1, None)));
-    let named = wanted.iter().zip(given);
-    let bind = |((listen, shards, silence), (&(name, _), passed))| Held::new(name, listen, passed, shards, silence);
+    let named = wanted.iter().map(|(name, _)| *name).zip(given);
+    let bind = |((listen, shards, silence), (name, passed))| Held::new(name, listen, passed, shards, silence);
     all.zip(named).map(bind).collect()
 }
 
@@ -387,6 +388,7 @@ fn open(
             return Err(error.into());
         }
     };
+    held.iter().for_each(Held::own);
     serving.group().gate().control.adopt_seen(estate.used);
     let serving = serving.listen(estate.epoch, estate.topics)?;
     match admin.map(|admin| admin.listen(Epoch::default(), Vec::new())).transpose() {

@@ -579,7 +579,7 @@ impl Core {
             self.note_lost(id);
         }
         if self.log.hears_of(reason) {
-            let (peer, user) = (self.peer(id), self.user(id).map(str::to_owned));
+            let (peer, user) = (self.whence(id), self.user(id).map(str::to_owned));
             self.log.closed(self.now, &self.metrics, &Ended { id, peer, user: user.as_deref(), reason, detail });
         }
         self.trace_close(id, reason, detail);

@@ -36,6 +36,12 @@ pub enum Kind {
 }
 
 impl Entrance {
+    /// Whether it is a file of this machine, whose clients have no addresses.
+    #[must_use]
+    pub fn is_unix(&self) -> bool {
+        self.url.starts_with("unix:")
+    }
+
     /// The protocol that a connection begins with.
     #[must_use]
     pub const fn protocol(&self) -> Protocol {

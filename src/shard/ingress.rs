@@ -241,7 +241,7 @@ impl Core {
         let entrance = self.entrances.get(usize::from(accepted.listener.0));
         // A proxy is not counted, but the client that it speaks for, when that is known.
         let counted = accepted.peer.filter(|_| entrance.is_none_or(|entrance| !entrance.proxied));
-        if let Some(entrance) = entrance.filter(|entrance| !entrance.proxied && !entrance.url.starts_with("unix:")) {
+        if let Some(entrance) = entrance.filter(|entrance| !entrance.proxied && !entrance.is_unix()) {
             self.log.came(counted.is_some(), &entrance.url);
         }
         // Its address comes first: one that sends too many must not use up the rate that all have together.

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 
 use tracing::Level;
 
+use super::peers::Whence;
 use crate::close::CloseReason;
 use crate::id::{ConnId, ShardId};
 use crate::metrics::ShardMetrics;
@@ -19,7 +20,7 @@ use crate::time::Instant;
 pub(super) struct Ended<'a> {
     pub(super) id: ConnId,
     /// Who it was.
-    pub(super) peer: Option<SocketAddr>,
+    pub(super) peer: Option<Whence>,
     /// The name that its token gave it.
     pub(super) user: Option<&'a str>,
     pub(super) reason: CloseReason,

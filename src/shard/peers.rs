@@ -1,5 +1,6 @@
 //! Where connections come from, beside the table: eight bytes each, IPv6 somewhere else.
 
+use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 
 use hashbrown::HashMap;
@@ -96,6 +97,36 @@ impl Core {
         let connection = self.table.get(id)?;
         let bearer = connection.extra.as_deref().and_then(|extra| extra.borne.as_deref()).map(|borne| borne.carrier);
         self.peers.get(bearer.unwrap_or(id).index())
+    }
+}
+
+/// Who a client is, as logs and operators are told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Whence {
+    /// Its address.
+    Ip(SocketAddr),
+    /// It came in at a Unix socket, and nobody said for whom.
+    Unix,
+}
+
+impl fmt::Display for Whence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(address) => address.fmt(f),
+            Self::Unix => f.write_str("unix"),
+        }
+    }
+}
+
+impl Core {
+    /// What is told of who a client is; `None` where nothing is known.
+    pub(super) fn whence(&self, id: ConnId) -> Option<Whence> {
+        let is_unix = || {
+            let listener = self.table.get(id)?.listener();
+            let entrance = self.entrances.get(usize::from(listener.0))?;
+            entrance.is_unix().then_some(Whence::Unix)
+        };
+        self.peer(id).map(Whence::Ip).or_else(is_unix)
     }
 }
 

@@ -3,6 +3,7 @@
 use super::Shard;
 use super::connection::Flags;
 use super::core::Core;
+use super::entrance::Entrance;
 use crate::close::CloseReason;
 use crate::codec::proxy::Fault;
 use crate::id::ConnId;
@@ -13,7 +14,10 @@ use std::net::SocketAddr;
 impl Core {
     /// Whether who connects may speak for others; counts it if not.
     pub(super) fn trusts(&mut self, accepted: &Accepted) -> bool {
-        let trusted = accepted.peer.is_some_and(|peer| self.live.proxies.contains(peer.ip()));
+        // Who may open the file of a Unix socket is said by its permissions.
+        let entrance = self.entrances.get(usize::from(accepted.listener.0));
+        let is_local = entrance.is_some_and(Entrance::is_unix);
+        let trusted = is_local || accepted.peer.is_some_and(|peer| self.live.proxies.contains(peer.ip()));
         if !trusted {
             self.metrics.count_violation(Rule::ProxyUntrusted);
             let peer = accepted.peer.map_or_else(|| "someone unknown".to_owned(), |peer| peer.to_string());

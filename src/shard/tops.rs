@@ -200,7 +200,7 @@ impl Core {
         Some(SlowConsumer {
             id: format!("{}:{}:{}", self.id.0, id.index(), id.generation()),
             protocol: self.table.get(id)?.protocol.counted().label(),
-            address: self.peer(id),
+            address: self.whence(id).map(|whence| whence.to_string().into()),
             user: self.user(id).map(Box::from),
             queued_bytes: bytes as u64,
         })

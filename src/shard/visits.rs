@@ -81,7 +81,7 @@ impl Core {
             return;
         };
         let Visit { method, path, began, .. } = visit;
-        let (peer, user) = (self.peer(id).map(tracing::field::display), self.user(id));
+        let (peer, user) = (self.whence(id).map(tracing::field::display), self.user(id));
         let ms = self.now.since(*began).as_millis();
         let ms = u64::try_from(ms).unwrap_or(u64::MAX);
         let (method, path, shard) = (&**method, &**path, self.id.0);

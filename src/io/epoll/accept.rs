@@ -1,10 +1,11 @@
 //! Listeners, and the sockets they took that have no name yet.
 
 use std::io::{self, ErrorKind};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use mio::{Interest, Registry, Token};
+use rustix::net::{SocketFlags, accept_with};
 use slab::Slab;
 
 use crate::id::ListenerId;
@@ -24,10 +25,22 @@ pub(super) const fn key_of_listener(token: Token) -> Option<usize> {
 struct Listener {
     id: ListenerId,
     socket: mio::net::TcpListener,
+    /// Its clients have addresses; those of a Unix socket have none.
+    has_addresses: bool,
     /// There was an edge, and the queue has not been seen empty since.
     ready: bool,
     /// It closes when the queue is empty.
     closing: bool,
+}
+
+impl Listener {
+    fn accept(&self) -> io::Result<(TcpStream, Option<SocketAddr>)> {
+        if self.has_addresses {
+            return self.socket.accept().map(|(stream, peer)| (stream.into(), Some(peer)));
+        }
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        Ok((accept_with(&self.socket, flags)?.into(), None))
+    }
 }
 
 /// All listeners of one backend.
@@ -53,9 +66,10 @@ impl Listeners {
 
     pub(super) fn add(&mut self, registry: &Registry, id: ListenerId, socket: std::net::TcpListener) -> io::Result<()> {
         socket.set_nonblocking(true)?;
+        let has_addresses = socket.local_addr().is_ok();
         let mut socket = mio::net::TcpListener::from_std(socket);
         registry.register(&mut socket, Token(LISTENER | self.listeners.len()), Interest::READABLE)?;
-        self.listeners.push(Some(Listener { id, socket, ready: false, closing: false }));
+        self.listeners.push(Some(Listener { id, socket, has_addresses, ready: false, closing: false }));
         Ok(())
     }
 
@@ -124,10 +138,10 @@ impl Listeners {
             while *accepts_left > 0 {
                 let Some(listener) = place.as_mut().filter(|listener| listener.ready) else { break };
                 *accepts_left -= 1;
-                match listener.socket.accept() {
+                match listener.accept() {
                     Ok((stream, peer)) => {
-                        let socket = unnamed.insert(TcpStream::from(stream)) as u64;
-                        let (listener, peer) = (listener.id, Some(peer));
+                        let socket = unnamed.insert(stream) as u64;
+                        let listener = listener.id;
                         return Some(Completion::Accepted(Accepted { listener, socket, peer }));
                     }
                     Err(error) if error.kind() == ErrorKind::WouldBlock => {

@@ -134,7 +134,7 @@ fn consumer(one: &SlowConsumer) -> Value {
     json!({
         "id": one.id,
         "protocol": one.protocol,
-        "address": one.address.map(|address| address.to_string()),
+        "address": one.address,
         "user": one.user,
         "queued_bytes": one.queued_bytes,
     })

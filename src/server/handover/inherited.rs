@@ -1,8 +1,9 @@
 //! Listening sockets that this process was given: by a service manager at its start, or by the process that it follows.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 
+use crate::config::ListenAt;
 use crate::io::sys;
 
 /// Sockets on one address that somebody else has made.
@@ -12,7 +13,7 @@ pub(in crate::server) struct Passed {
     pub(super) name: String,
     /// The address as the process before had it configured.
     pub(super) asked: Option<String>,
-    pub(in crate::server) address: SocketAddr,
+    pub(in crate::server) address: ListenAt,
     /// A service manager has them too, and gives them to whoever comes next.
     pub(in crate::server) activated: bool,
     /// Where they stand in the offer of the process before.
@@ -30,14 +31,14 @@ pub struct Inherited(pub(super) Vec<Passed>);
 pub struct ActivationError(pub(super) String);
 
 /// Whether what was passed is for a listener of this name and address.
-type Way<'a> = &'a dyn Fn(&Passed, &str, &SocketAddr) -> bool;
+type Way<'a> = &'a dyn Fn(&Passed, &str, &ListenAt) -> bool;
 
 impl Inherited {
     /// What a service manager has passed, as `sd_listen_fds(3)` describes it: `LISTEN_PID`, `LISTEN_FDS`,
     /// `LISTEN_FDNAMES`. To be called once, before anything else is opened.
     ///
     /// # Errors
-    /// When something else than listening TCP sockets was passed.
+    /// When something else than listening TCP and Unix sockets was passed.
     pub fn from_environment() -> Result<Self, ActivationError> {
         let variable = |name| std::env::var(name).ok();
         let count = count(variable("LISTEN_PID").as_deref(), variable("LISTEN_FDS").as_deref(), std::process::id());
@@ -60,8 +61,8 @@ impl Inherited {
             if !rustix::net::sockopt::socket_acceptconn(&descriptor).unwrap_or(false) {
                 return Err(wrong("is no listening stream socket"));
             }
+            let address = address_of(&descriptor).ok_or_else(|| wrong("is neither a TCP socket nor a file's"))?;
             let socket = TcpListener::from(descriptor);
-            let address = socket.local_addr().map_err(|_| wrong("is no TCP socket"))?;
             socket.set_nonblocking(true).map_err(|error| wrong(&error.to_string()))?;
             match all.iter_mut().find(|passed| passed.address == address) {
                 Some(passed) => passed.sockets.push(socket),
@@ -82,13 +83,16 @@ impl Inherited {
 
     /// Gives each of these listeners, a name and an address as configured, what was passed for it: on the same address, else
     /// for a port that was 0 before too, else under its name.
-    pub(in crate::server) fn assign(&mut self, wanted: &[(&str, SocketAddr)]) -> Vec<Option<Passed>> {
+    pub(in crate::server) fn assign(&mut self, wanted: &[(&str, ListenAt)]) -> Vec<Option<Passed>> {
         let mut given: Vec<Option<Passed>> = wanted.iter().map(|_| None).collect();
-        let by_address = |passed: &Passed, _: &str, address: &SocketAddr| passed.address == *address;
-        let by_wish = |passed: &Passed, name: &str, address: &SocketAddr| {
+        let by_address = |passed: &Passed, _: &str, address: &ListenAt| passed.address == *address;
+        let by_wish = |passed: &Passed, name: &str, address: &ListenAt| {
             passed.name == name && passed.asked.as_ref().is_some_and(|asked| *asked == address.to_string())
         };
-        let by_name = |passed: &Passed, name: &str, _: &SocketAddr| passed.activated && passed.name == name;
+        let by_name = |passed: &Passed, name: &str, address: &ListenAt| {
+            let is_file = |at: &ListenAt| at.path().is_some();
+            passed.activated && passed.name == name && is_file(&passed.address) == is_file(address)
+        };
         let ways: [Way<'_>; 3] = [&by_address, &by_wish, &by_name];
         for fits in ways {
             for ((name, address), given) in wanted.iter().zip(&mut given).filter(|(_, given)| given.is_none()) {
@@ -103,12 +107,22 @@ impl Inherited {
     pub(in crate::server) fn unwanted(&self) -> Option<ActivationError> {
         // Of those that the process before had, one may be gone from the configuration.
         let passed = self.0.iter().find(|passed| passed.activated && passed.number.is_none())?;
-        let (name, address) = (&passed.name, passed.address);
+        let (name, address) = (&passed.name, &passed.address);
         Some(ActivationError(format!(
-            "no listener is configured for {address} ({name:?}): configure one there, or name the socket http, tcp or admin \
-             (FileDescriptorName=)"
+            "no listener is configured for {address} ({name:?}): configure one there, or name the socket http, tcp, unix or \
+             admin (FileDescriptorName=)"
         )))
     }
+}
+
+/// Where a socket listens.
+fn address_of(socket: &OwnedFd) -> Option<ListenAt> {
+    let name = rustix::net::getsockname(socket).ok()?;
+    if let Ok(address) = std::net::SocketAddr::try_from(name.clone()) {
+        return Some(address.into());
+    }
+    let name = rustix::net::SocketAddrUnix::try_from(name).ok()?;
+    Some(ListenAt::Unix(std::str::from_utf8(name.path()?.to_bytes()).ok()?.into()))
 }
 
 /// How many descriptors were passed to this process.
@@ -157,7 +171,8 @@ mod tests {
             ("admin", address("127.0.0.1:9090")),
         ];
         let given = inherited.assign(&wanted);
-        let given: Vec<_> = given.iter().map(|given| given.as_ref().map(|passed| passed.address.port())).collect();
+        let given: Vec<_> =
+            given.iter().map(|given| given.as_ref().map(|passed| passed.address.ip().unwrap().port())).collect();
         assert_eq!(given, [Some(4002), Some(80), Some(4001), None, Some(9090)]);
         assert!(inherited.is_empty() && inherited.unwanted().is_none());
     }
@@ -168,6 +183,20 @@ mod tests {
         assert!(inherited.assign(&[("http", "127.0.0.1:80".parse().unwrap())])[0].is_none());
         let said = inherited.unwanted().unwrap().to_string();
         assert!(said.contains("no listener is configured for 127.0.0.1:81 (\"web\")"), "{said}");
+    }
+
+    #[test]
+    fn a_socket_of_a_file_is_taken_by_its_path_or_name_and_by_no_other_kind() {
+        let path = std::env::temp_dir().join(format!("holdline-passed-{}.sock", std::process::id()));
+        let _ = std::fs::remove_file(&path);
+        let socket = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let _ = std::fs::remove_file(&path);
+        let passed = |name: &str| Inherited::of(vec![socket.try_clone().unwrap().into()], name).unwrap();
+        let (at, elsewhere) = (ListenAt::Unix(path), ListenAt::Unix("/elsewhere".into()));
+        assert_eq!(passed("x").assign(&[("unix", at.clone())])[0].as_ref().unwrap().address, at);
+        assert_eq!(passed("unix").assign(&[("unix", elsewhere.clone())])[0].as_ref().unwrap().address, at);
+        assert!(passed("x").assign(&[("unix", elsewhere)])[0].is_none());
+        assert!(passed("http").assign(&[("http", "127.0.0.1:80".parse().unwrap())])[0].is_none());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The new process's side.
 
 use std::io::{self, ErrorKind};
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
@@ -10,6 +10,7 @@ use super::heir;
 use super::inherited::{Inherited, Passed};
 use super::wire::{self, Frame, Kind, Nothing, Offer, Refused, Taken};
 use super::{HandoverError, PATIENCE, START_PATIENCE};
+use crate::config::ListenAt;
 
 /// A running server that waits for this process to be ready.
 #[derive(Debug)]
@@ -91,8 +92,7 @@ fn ask(stream: &UnixStream) -> Result<Vec<Passed>, String> {
     stream.set_read_timeout(Some(START_PATIENCE)).map_err(failed)?;
     let mut sockets = sockets.into_iter();
     let passed = |(number, offered): (usize, wire::Offered)| {
-        let address: SocketAddr =
-            offered.address.parse().map_err(|_| format!("{:?} is no address", offered.address))?;
+        let address: ListenAt = offered.address.parse().map_err(|_| format!("{:?} is no address", offered.address))?;
         let sockets: Vec<_> = sockets.by_ref().take(offered.sockets).collect();
         let (asked, number) = (Some(offered.asked), Some(number));
         Ok(Passed { name: offered.name, asked, address, activated: offered.activated, number, sockets })

@@ -74,7 +74,7 @@ impl Core {
         write_id(self.id, id, &mut out);
         string("protocol", connection.protocol.label(), &mut out);
         string("state", state_of(connection), &mut out);
-        let address = self.peer(id).map(|address| address.to_string());
+        let address = self.whence(id).map(|address| address.to_string());
         optional("address", address.as_deref(), &mut out);
         optional("user", self.user(id), &mut out);
         let entrance = self.entrances.get(usize::from(connection.listener().0));
