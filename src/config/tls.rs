@@ -34,7 +34,7 @@ impl Default for TlsConfig {
             client_certificates: ClientCertificates::default(),
             version_min: TlsVersion::default(),
             tickets: true,
-            handshake_ration: Duration::from_millis(1),
+            handshake_ration: Duration::ZERO,
             handshake_bytes_max: 64 << 20,
         }
     }
