@@ -130,16 +130,20 @@ for (const kind of ['WebSocket', 'SSE']) {
     test('connections are cut while others talk: every message comes once and in order', async () => {
       const ann = await join('Ann', { query });
       const texts = Array.from({ length: 200 }, (_, number) => `message ${number}`);
+      const resumed = async () => (await ann.lines()).filter((line) => line.startsWith('Resumed')).length;
+      let cuts = 0;
       for (const [number, text] of texts.entries()) {
         if (number % 50 === 25) {
+          // A page that has not noticed yet says that it is connected.
+          await eventually(`${cuts} times resumed`, async () => (await resumed()) === cuts);
           await ann.state('Connected');
           proxy.cut();
+          cuts += 1;
         }
         await post('Bob', text);
       }
       await ann.line(texts.at(-1));
-      const resumed = async () => (await ann.lines()).filter((line) => line.startsWith('Resumed'));
-      await eventually('four times resumed', async () => (await resumed()).length === 4);
+      await eventually('four times resumed', async () => (await resumed()) === cuts);
       assert.deepEqual(await heard(ann), texts);
     });
 
