@@ -11,19 +11,14 @@ mod traffic;
 #[path = "common/wire.rs"]
 mod wire;
 
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use program::{Program, Scratch, holdline};
-use traffic::{PATIENCE, Traffic};
+use program::{Program, Scratch, backends, holdline};
+use traffic::Traffic;
 
 const LISTENERS: [&str; 2] = ["http://127.0.0.1:0", "tcp://127.0.0.1:0?app=topic"];
-
-fn backends() -> Vec<&'static str> {
-    let uring = holdline::io::uring::probe().is_ok().then_some("uring");
-    ["epoll"].into_iter().chain(uring).collect()
-}
 
 /// A server whose topics keep so many messages.
 fn serve(backend: &str, urls: &[String], admin: &str, kept: &str, arguments: &[&str]) -> Program {
@@ -45,14 +40,6 @@ fn first(backend: &str, kept: &str, arguments: &[&str]) -> Program {
     serve(backend, &LISTENERS.map(str::to_owned), "127.0.0.1:0", kept, arguments)
 }
 
-fn ends_well(mut program: Program) {
-    let deadline = Instant::now() + PATIENCE;
-    while program.child.try_wait().unwrap().is_none_or(|status| !status.success()) {
-        assert!(Instant::now() < deadline, "it does not end well");
-        thread::sleep(Duration::from_millis(10));
-    }
-}
-
 /// Servers that follow each other, each with another number of shards, while messages flow.
 fn upgraded(backend: &str, kept: &str) -> traffic::Books {
     let socket = Scratch::new(&format!("continuity-{backend}-{kept}"));
@@ -64,7 +51,7 @@ fn upgraded(backend: &str, kept: &str) -> traffic::Books {
     for shards in ["1", "4", "2"] {
         traffic.flows();
         let next = serve(backend, &server.urls[..2], &admin, kept, &with(shards));
-        ends_well(std::mem::replace(&mut server, next));
+        std::mem::replace(&mut server, next).ends_well();
     }
     traffic.flows();
     traffic.end()
@@ -97,7 +84,7 @@ fn no_message_is_lost_and_nobody_dropped_while_settings_change() {
         let traffic = Traffic::start(server.address(0), server.address(1));
         for beat in 1..=15 {
             std::fs::write(file.path(), settings(beat)).unwrap();
-            assert!(Command::new("kill").args(["-HUP", &server.pid()]).status().unwrap().success());
+            server.signal("-HUP");
             thread::sleep(Duration::from_millis(100));
         }
         traffic.flows();

@@ -14,14 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use program::{Program, Scratch, holdline};
-
-const PATIENCE: Duration = Duration::from_secs(60);
-
-fn backends() -> Vec<&'static str> {
-    let uring = holdline::io::uring::probe().is_ok().then_some("uring");
-    ["epoll"].into_iter().chain(uring).collect()
-}
+use program::{PATIENCE, Program, Scratch, backends, holdline};
 
 /// A server that can be followed. `listeners` are those of the first one, with their ports.
 fn serve(listeners: &[String], admin: &str, socket: &Scratch, arguments: &[&str]) -> Command {
@@ -100,21 +93,6 @@ fn under_load(address: &str, work: impl FnOnce()) -> usize {
     count.into_inner()
 }
 
-fn ends_well(mut program: Program) {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        match program.child.try_wait().unwrap() {
-            Some(status) => return assert!(status.success(), "{status}"),
-            None => assert!(Instant::now() < deadline, "it does not end"),
-        }
-        thread::sleep(Duration::from_millis(10));
-    }
-}
-
-fn signal(program: &Program, name: &str) {
-    assert!(Command::new("kill").args([name, &program.pid()]).status().unwrap().success());
-}
-
 /// From many shards to one and back to some, while clients come all the time: nobody is refused or reset, and who is there
 /// is told to come back.
 #[test]
@@ -134,7 +112,7 @@ fn upgrades_under_load_lose_nobody() {
         let follow = |before: Program, shards| {
             let next = Program::start(serve(&urls[..2], &admin, &socket, &with(shards, "--upgrade")));
             assert_eq!(next.urls, urls, "the same listeners");
-            ends_well(before);
+            before.ends_well();
             next
         };
         let mut last = None;
@@ -159,8 +137,8 @@ fn upgrades_under_load_lose_nobody() {
         }
         assert_eq!(get(&admin, "/readyz").0, 200);
         let last = last.unwrap();
-        signal(&last, "-TERM");
-        ends_well(last);
+        last.signal("-TERM");
+        last.ends_well();
         assert!(!std::path::Path::new(socket.path()).exists(), "the socket goes with the last one");
     }
 }
@@ -196,7 +174,7 @@ fn an_upgrade_that_fails_changes_nothing() {
     assert!(second.status.code() == Some(1) && said.contains("another server is at the upgrade socket"), "{said}");
 
     let next = Program::start(serve(&first.urls, "off", &socket, &["--upgrade"]));
-    ends_well(first);
+    first.ends_well();
     echo(next.address(1)).unwrap();
 }
 
@@ -209,7 +187,7 @@ fn who_has_connected_when_the_drain_begins_is_served() {
             &["--admin", "127.0.0.1:0", "--backend", backend, "--drain-delay", "500ms", "--drain", "1s"],
         );
         let (lines, admin) = (program.address(0).to_owned(), program.address(1).to_owned());
-        signal(&program, "-TERM");
+        program.signal("-TERM");
         let deadline = Instant::now() + PATIENCE;
         while get(&admin, "/readyz").0 == 200 {
             assert!(Instant::now() < deadline);
@@ -231,7 +209,7 @@ fn who_has_connected_when_the_drain_begins_is_served() {
             }
         }
         assert!(served > 10, "{served}");
-        ends_well(program);
+        program.ends_well();
     }
 }
 
@@ -294,8 +272,8 @@ fn a_service_manager_hears_of_all_that_happens() {
     // First the one before says who follows, then that one speaks.
     assert_eq!(hears("MAINPID="), format!("MAINPID={}", next.pid()));
     assert!(hears("READY=1").contains(&format!("MAINPID={}", next.pid())));
-    ends_well(first);
-    signal(&next, "-TERM");
+    first.ends_well();
+    next.signal("-TERM");
     hears("STOPPING=1");
-    ends_well(next);
+    next.ends_well();
 }

@@ -11,16 +11,8 @@ use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
-use program::{Program, Scratch, holdline};
-
-const PATIENCE: Duration = Duration::from_secs(60);
-
-fn backends() -> Vec<&'static str> {
-    let uring = holdline::io::uring::probe().is_ok().then_some("uring");
-    ["epoll"].into_iter().chain(uring).collect()
-}
+use program::{PATIENCE, Program, Scratch, backends, holdline};
 
 /// A server at this URL, with an admin listener, on two shards.
 fn serve(url: &str, backend: &str, arguments: &[&str]) -> Command {
@@ -47,21 +39,6 @@ fn ask(mut stream: impl Read + Write, target: &str, host: &str) -> String {
 fn is_served(stream: UnixStream) {
     let answer = ask(stream, "/topics/t/info", "anything.at.all");
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
-}
-
-fn ends_well(mut program: Program) {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        match program.child.try_wait().unwrap() {
-            Some(status) => return assert!(status.success(), "{status}"),
-            None => assert!(Instant::now() < deadline, "it does not end"),
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-}
-
-fn signal(program: &Program, name: &str) {
-    assert!(Command::new("kill").args([name, &program.pid()]).status().unwrap().success());
 }
 
 /// The status and the words of a server that does not start.
@@ -98,8 +75,8 @@ fn a_socket_is_served_by_all_shards_and_gone_at_the_end() {
         assert!(status == Some(1) && said.contains("cannot listen: somebody listens there, unix:///"), "{said}");
         is_served(connect(&socket));
         drop(stays);
-        signal(&program, "-TERM");
-        ends_well(program);
+        program.signal("-TERM");
+        program.ends_well();
         assert!(!fs::exists(socket.path()).unwrap());
         let said = fs::read_to_string(log.path()).unwrap();
         assert!(!said.contains("no addresses of the clients"), "{said}");
@@ -131,8 +108,8 @@ fn what_a_killed_server_left_is_replaced_and_no_other_file() {
     assert!(fs::exists(socket.path()).unwrap(), "it was killed");
     let second = Program::start(serve(&url, "epoll", &[]));
     is_served(connect(&socket));
-    signal(&second, "-TERM");
-    ends_well(second);
+    second.signal("-TERM");
+    second.ends_well();
     fs::write(socket.path(), "precious").unwrap();
     let (status, said) = fails(&url);
     assert!(status == Some(1) && said.contains("the file is no socket") && said.contains("remove it"), "{said}");
@@ -159,13 +136,13 @@ fn the_process_that_follows_has_the_same_socket() {
         is_served(connect(&socket));
         let second = Program::start(serve(&url, backend, &with));
         assert_eq!(second.urls[0], url);
-        ends_well(first);
+        first.ends_well();
         assert_eq!(fs::metadata(socket.path()).unwrap().ino(), file, "it is the same file, still there");
         for _ in 0..8 {
             is_served(connect(&socket));
         }
-        signal(&second, "-TERM");
-        ends_well(second);
+        second.signal("-TERM");
+        second.ends_well();
         assert!(!fs::exists(socket.path()).unwrap(), "it goes with the last one");
     }
 }

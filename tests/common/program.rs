@@ -11,6 +11,17 @@
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Nothing that a test waits for takes so long.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Those that this machine has.
+pub fn backends() -> Vec<&'static str> {
+    let uring = holdline::io::uring::probe().is_ok().then_some("uring");
+    ["epoll"].into_iter().chain(uring).collect()
+}
 
 /// The program with arguments, and with what it says kept for the test.
 pub fn holdline(arguments: &[&str]) -> Command {
@@ -94,6 +105,23 @@ impl Program {
 
     pub fn pid(&self) -> String {
         self.child.id().to_string()
+    }
+
+    /// Sends a signal, such as `-TERM`.
+    pub fn signal(&self, name: &str) {
+        assert!(Command::new("kill").args([name, &self.pid()]).status().unwrap().success());
+    }
+
+    /// Waits for its end, which has to be a good one.
+    pub fn ends_well(mut self) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.child.try_wait().unwrap() {
+                Some(status) => return assert!(status.success(), "{status}"),
+                None => assert!(Instant::now() < deadline, "it does not end"),
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
     }
 }
 

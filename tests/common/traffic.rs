@@ -20,7 +20,7 @@ use serde_json::Value;
 
 use super::wire::{FIN, TEXT, handshake, masked};
 
-pub const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Epoch and offset.
 type Place = (u64, u64);
