@@ -149,7 +149,7 @@ impl Core {
     fn violated(&mut self, id: ConnId, carrier: &mut Carrier, violation: Violation, consumed: usize) -> Fed {
         carrier.http2.go_away(violation.code(), &violation.to_string(), &mut self.out);
         self.set(id, Flags::DEAF);
-        let (reason, detail) = super::ingress::reasoned(&violation, &self.metrics);
+        let (reason, detail) = super::feed::reasoned(&violation, &self.metrics);
         Fed { consumed, close: Some((reason, detail)), ..Fed::default() }
     }
 

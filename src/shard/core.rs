@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::carrier::Aftermath;
-use super::connection::{Connection, Flags};
+use super::connection::Flags;
 use super::control::{Control, Phase, Publishing};
 use super::entrance::Entrance;
 use super::gate::Gate;
@@ -23,11 +23,9 @@ use super::spans::Spans;
 use super::table::Table;
 use super::tops::Tops;
 use super::visits::VisitLog;
-use crate::access::Grant;
 use crate::app::files::{Desk, Done};
-use crate::app::router::News;
-use crate::app::{Effect, Router, Subject};
-use crate::buf::{Outbox, Outboxes};
+use crate::app::{Effect, Router};
+use crate::buf::Outboxes;
 use crate::close::CloseReason;
 use crate::codec::http1::date::Date;
 use crate::codec::websocket::deflate::Deflater;
@@ -344,99 +342,6 @@ impl Core {
         (self.members.len(), self.topics.interested())
     }
 
-    /// Notes the time. Returns whether it is another tick than in the last turn.
-    pub(super) fn begin_turn(&mut self, now: Instant, unix_ms: u64) -> bool {
-        let tick = self.wheel.now_of(now);
-        let is_new_tick = tick != self.tick;
-        if is_new_tick {
-            self.metrics.unfinished_bytes.set(self.partials.bytes() as u64);
-            self.note_memory();
-            let all = self.all_metrics.total(|shard| shard.queued_bytes.get() + shard.unfinished_bytes.get());
-            let here = self.queued + self.partials.bytes();
-            self.queued_elsewhere = usize::try_from(all).unwrap_or(usize::MAX).saturating_sub(here);
-        }
-        self.now = now;
-        self.tick = tick;
-        self.unix_ms = unix_ms;
-        if unix_ms / 1000 != self.date.second() {
-            self.date = Date::from_unix(unix_ms / 1000);
-        }
-        self.unfinished = false;
-        self.set_trace_time();
-        if is_new_tick {
-            self.note_tops();
-        }
-        is_new_tick
-    }
-
-    pub(super) fn end_turn(&mut self, began: Instant, now: Instant) {
-        self.metrics.count_turn(now.as_nanos().saturating_sub(began.as_nanos()));
-        self.latencies.end(now, &self.metrics);
-        self.give_memory_back();
-    }
-
-    /// Frees what the lists of connections kept of a time when many were on them.
-    fn give_memory_back(&mut self) {
-        const KEPT: usize = 4096;
-        for list in [&mut self.dirty, &mut self.closing, &mut self.stalled, &mut self.resumable] {
-            if list.is_empty() && list.capacity() > KEPT {
-                list.shrink_to(KEPT);
-            }
-        }
-    }
-
-    /// Whether the next turn should not wait.
-    pub(super) fn has_work(&self) -> bool {
-        self.unfinished
-            || !self.fan_outs.is_empty()
-            || !self.dirty.is_empty()
-            || !self.closing.is_empty()
-            || !self.transfers.is_empty()
-            || !self.desk.1.is_empty()
-            || (!self.is_staging_full() && !self.resumable.is_empty())
-            || (!self.staged.is_empty() && !self.is_blocked())
-            || (!self.blocked && !self.stalled.is_empty())
-            || self.has_mail()
-            || !self.own_mail.is_empty()
-            || !self.begun.is_empty()
-            || !self.doomed.is_empty()
-            || self.has_orders()
-            || self.phase != self.control.phase()
-            || self.publishing != self.control.publishing()
-            || self.is_done()
-    }
-
-    /// Whether the server ends and nobody is left, on any shard: until then others' publications may need this one to
-    /// order them or its mailbox to take them. What is still on its way then is for nobody.
-    pub(super) fn is_done(&self) -> bool {
-        match self.phase {
-            Phase::Running => false,
-            Phase::Draining => self.table.len() == 0 && self.control.is_deserted(),
-            Phase::Ending => true,
-        }
-    }
-
-    /// What handlers are told about a connection.
-    pub(super) fn subject<'a>(
-        &self,
-        id: ConnId,
-        connection: &Connection,
-        topic: Option<&'a Topic>,
-        grant: Option<&'a Grant>,
-    ) -> Subject<'a> {
-        let (protocol, encoder) = (connection.protocol, connection.encoder());
-        Subject {
-            id,
-            shard: self.id,
-            now: self.now,
-            protocol,
-            encoder,
-            topic,
-            is_draining: self.drain.is_some(),
-            grant,
-        }
-    }
-
     /// Sets the connection's timer if it is not set to an earlier time.
     pub(super) fn arm_by(&mut self, id: ConnId, deadline: Tick) {
         let sooner = self
@@ -463,90 +368,6 @@ impl Core {
     /// Frames of the connection at hand, so far.
     pub(super) fn output(&self) -> &[u8] {
         &self.out[self.out_start..]
-    }
-
-    /// Carries out what a handler asked for; returns the close that it asked for.
-    pub(super) fn apply_effects(&mut self, id: ConnId) -> Option<CloseReason> {
-        if self.effects.is_empty() {
-            return None;
-        }
-        let mut close = None;
-        let mut effects = std::mem::take(&mut self.effects);
-        let opens_stream = self.opens_stream(id);
-        let (mut wishes, mut refused) = (Vec::new(), Vec::new());
-        for effect in effects.drain(..) {
-            match effect {
-                Effect::Publish(message) => close = close.or(self.publish_said(id, message).err()),
-                Effect::Announce(message) => self.publish_about(id, message),
-                Effect::Subscribe(topic, how) if opens_stream => wishes.push((topic, how)),
-                Effect::Subscribe(topic, how) => {
-                    if let Err(why) = self.subscribe(id, &topic, how) {
-                        refused.push((topic, why));
-                    }
-                }
-                Effect::Unsubscribe(topic) => self.unsubscribe(id, &topic),
-                Effect::PublishFor(message, number, key) => self.publish_for(id, message, key, number),
-                Effect::Renew(token, number) => self.renew(id, &token, number),
-                Effect::Refused(cause) => self.metrics.count_refused(cause),
-                Effect::Close(reason) => close = close.or(Some(reason)),
-                Effect::End(status) => {
-                    if let Some(borne) = self.table.get_mut(id).and_then(|connection| connection.borne()) {
-                        borne.status.get_or_insert(Box::new(status));
-                    }
-                    close = close.or(Some(CloseReason::Normal));
-                }
-            }
-        }
-        self.effects = effects;
-        if opens_stream {
-            close = close.or(self.open_stream(id, wishes).err());
-        }
-        for (topic, why) in refused {
-            // What may be had later ends a call, too: so does the owner's own refusal, and the client comes again.
-            if self.is_call(id) && why.reason() != CloseReason::TryAgainLater {
-                self.tell_handler(id, News::NotSubscribed(&topic, why));
-            } else {
-                close = close.or(Some(why.reason()));
-            }
-        }
-        close
-    }
-
-    /// The connection's outbox, made when it has none.
-    pub(super) fn outbox(&mut self, id: ConnId) -> Option<&mut Outbox> {
-        let connection = self.table.get_mut(id)?;
-        if connection.outbox.is_none() {
-            self.metrics.queued_connections.add(1);
-            connection.outbox = Some(self.outboxes.take(self.tick));
-        }
-        connection.outbox.as_deref_mut()
-    }
-
-    /// Notes that outboxes grew or shrank.
-    pub(super) fn count_queued(&mut self, before: usize, after: usize) {
-        self.queued = (self.queued + after).saturating_sub(before);
-        self.metrics.queued_bytes.set(self.queued as u64);
-    }
-
-    /// Takes a connection's outbox away.
-    pub(super) fn drop_outbox(&mut self, id: ConnId) {
-        let outbox = self.table.get_mut(id).and_then(|connection| connection.outbox.take());
-        if let Some(outbox) = outbox {
-            self.metrics.queued_connections.sub(1);
-            self.count_queued(outbox.memory(), 0);
-            self.outboxes.give(outbox);
-        }
-    }
-
-    /// Whether all outboxes and unfinished messages of the process are over their bound.
-    pub(super) fn is_queue_budget_spent(&self) -> bool {
-        let here = self.queued + self.partials.bytes();
-        here.saturating_add(self.queued_elsewhere) > self.limits.queue_bytes_total_max
-    }
-
-    /// What each connection may queue even then: its part of the bound.
-    pub(super) fn queue_share(&self) -> usize {
-        self.limits.queue_bytes_total_max / self.limits.connections_max.max(1)
     }
 
     /// Whether its end has begun, or there is none such.

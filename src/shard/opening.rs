@@ -4,8 +4,8 @@
 use super::connection::Flags;
 use super::core::Core;
 use super::entrance::Kind;
+use super::feed::reasoned;
 use super::gate::{error_text, forbidden};
-use super::ingress::reasoned;
 use crate::app::router::{Fault, Request};
 use crate::app::{Context, RouteId, parameters};
 use crate::close::CloseReason;
