@@ -11,6 +11,8 @@ mod calls;
 mod operators;
 #[path = "simulation/resuming.rs"]
 mod resuming;
+#[path = "simulation/scene.rs"]
+mod scene;
 #[path = "simulation/scenes.rs"]
 mod scenes;
 

@@ -9,7 +9,7 @@ use holdline::config::{Http2Limits, Limits};
 use prost::Message as _;
 use std::time::Duration;
 
-use super::scenes::{Scene, WEB, topic_of};
+use super::scene::{Scene, WEB, topic_of};
 
 /// The beginning of a connection, and a call on its first stream.
 fn call(method: &str) -> Vec<u8> {

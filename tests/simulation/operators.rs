@@ -19,7 +19,7 @@ use holdline::sim::{Client, Config, Faults, Net, Peer, Random};
 use holdline::time::Clock;
 use ring::hmac;
 
-use super::scenes::{LINES, Scene};
+use super::scene::{LINES, Scene};
 
 const SEEDS: u64 = 30;
 const SECRET: &[u8] = b"a secret of at least thirty-two bytes";

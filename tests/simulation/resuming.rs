@@ -5,7 +5,7 @@ use std::time::Duration;
 use holdline::config::{History, Limits};
 use holdline::sim::{Client, HurriedClock};
 
-use super::scenes::{Scene, WEB};
+use super::scene::{Scene, WEB};
 
 /// Asks for the events of a topic.
 fn request(topic: &str, last_event_id: &str) -> String {
