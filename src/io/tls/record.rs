@@ -183,7 +183,8 @@ impl Half {
         out: &mut Vec<u8>,
     ) -> Result<(), Fault> {
         debug_assert!(text.len() <= TEXT_MAX);
-        if self.sequence >= RECORDS_MAX && self.key.cipher() != Cipher::ChaCha20Poly1305 {
+        let records_max = if self.key.cipher() == Cipher::ChaCha20Poly1305 { u64::MAX } else { RECORDS_MAX };
+        if self.sequence >= records_max {
             return Err(Fault::Spent);
         }
         let (key, nonce, begin) = (ready.of(&self.key)?, self.nonce(), out.len());
@@ -389,5 +390,25 @@ mod tests {
         assert!(!sealer.is_worn());
         sealer.sequence = RECORDS_WORN;
         assert!(sealer.is_worn());
+    }
+
+    /// RFC 8446 section 5.3: they do not wrap.
+    #[test]
+    fn numbers_do_not_begin_again() {
+        for (version, secrets) in [FORMS[1], FORMS[3]] {
+            let (mut sealer, mut opener, mut ready) = halves(version, secrets);
+            (sealer.sequence, opener.sequence) = (u64::MAX - 1, u64::MAX - 1);
+            let mut last = Vec::new();
+            sealer.seal(&mut ready, kind::DATA, b"the last one", &mut last).unwrap();
+            assert_eq!(opener.open(&mut ready, &mut last).unwrap().0, kind::DATA);
+            let mut out = Vec::new();
+            assert_eq!(sealer.seal(&mut ready, kind::DATA, b"x", &mut out), Err(Fault::Spent));
+            assert_eq!(sealer.seal_last(&mut ready, kind::ALERT, &[1, 0], &mut out), Err(Fault::Spent));
+            assert!(out.is_empty());
+            // What another end seals all the same.
+            sealer.sequence = 3;
+            sealer.seal(&mut ready, kind::DATA, b"x", &mut out).unwrap();
+            assert!(opener.open(&mut ready, &mut out).is_err());
+        }
     }
 }
