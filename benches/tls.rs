@@ -1,9 +1,10 @@
-//! What TLS costs: memory of idle connections, and CPU time of handshakes beside nginx.
+//! What TLS costs: memory of idle connections, CPU time of handshakes beside nginx, and of records beside rustls' own.
 //!
 //! ```text
-//! cargo bench --bench tls                                   both
+//! cargo bench --bench tls                                   all of it
 //! cargo bench --bench tls -- idle --connections 10000       user memory of each idle wss connection, and of each ws
 //! cargo bench --bench tls -- handshakes --rounds 9 --backend uring
+//! cargo bench --bench tls -- records --rounds 9             CPU time for each record, sealed and opened
 //! ```
 //!
 //! `idle` opens WebSockets to the echo, over TLS and without, and compares the server's anonymous memory before and after.
@@ -14,9 +15,17 @@
 //! an end. `full` begins anew, `resumed` goes on from the connection before by its ticket. nginx has the same certificate, one
 //! worker and tickets. The server has core 0, the clients core 1; the figure is the server's CPU time per connection, kernel
 //! included. What ring takes of a full one, for a signature and for X25519, stands below: the rest is everybody's own.
+//!
+//! `records` seals and opens ten times as many records as `--handshakes` says, in memory and on one thread (TLS 1.3), and shows
+//! that thread's CPU time for each: by our record layer, and by rustls' own with buffers of the caller's and with buffers of its
+//! own. With 2,000 connections in turn (or `--connections`, where that is less) the keys that a shard keeps ready are not those
+//! of the next record: it shows what it costs to keep connections small.
+//!
 //! `cargo test --benches` runs everything once, tiny, and says so loudly where nginx is missing.
 
 mod common;
+#[path = "tls/records.rs"]
+mod records;
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -79,6 +88,7 @@ struct Options {
 enum Scenario {
     Idle,
     Handshakes,
+    Records,
 }
 
 /// A certificate for localhost, its key, and who trusts it.
@@ -154,6 +164,11 @@ fn run(options: &Options) -> io::Result<bool> {
     }
     if wants(Scenario::Handshakes) {
         handshakes(options, &room)?;
+    }
+    if wants(Scenario::Records) {
+        sys::pin(0)?;
+        records::records(options.rounds, options.connections.min(2000), options.handshakes * 10)?;
+        sys::unpin()?;
     }
     Ok(good || !options.assert)
 }

@@ -26,6 +26,8 @@ mod handshake;
 mod incoming;
 mod keys;
 mod outgoing;
+#[doc(hidden)]
+pub mod pairs;
 mod record;
 mod session;
 mod terms;
