@@ -66,7 +66,8 @@
 //!  io::proxy   io::tls                 and what goes between a kernel and a shard: the PROXY protocol, TLS
 //!  shard                               the turn, the only place that sees all below; generic over the backend
 //!  app                                 what a route does: echo, chat, topic, files, and handlers of your own
-//!  session   hub   buf                 protocol state machines; who subscribes to what, and the past; outgoing queues
+//!  session   hub   buf   journal       protocol state machines; who subscribes to what, and the past; outgoing queues; what
+//!                                      durable topics have on the disk
 //!  message   mailbox                   a topic, a payload and its frames; queues between shards
 //!  codec   io                          bytes to frames and back; the port: what a kernel must offer
 //!  id   wheel                          names for what lives in tables; timers
@@ -98,6 +99,7 @@ pub mod host;
 pub mod hub;
 pub mod id;
 pub mod io;
+pub mod journal;
 pub mod logging;
 pub mod mailbox;
 pub mod message;

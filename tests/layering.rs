@@ -14,7 +14,8 @@ const LAYERS: &[&[&str]] = &[
     // Messages carry encoded frames; a mailbox wakes through the port.
     &["message", "mailbox"],
     // Outgoing queues hold images of messages, the hub hands messages out, sessions say what kind they are.
-    &["buf", "hub", "session"],
+    // A journal says what the hub goes on with.
+    &["buf", "hub", "session", "journal"],
     &["app"],
     &["shard"],
     &["io::epoll", "io::proxy", "io::tls", "io::tun", "io::uring", "sim"],

@@ -1,0 +1,236 @@
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::time::Duration;
+
+use super::*;
+use crate::codec::Kind;
+use crate::config::Config;
+use crate::journal::segment::{FIRST_BATCH, HEADER_BYTES};
+
+const NOW: u64 = 1_000_000;
+
+/// A journal that is written by hand.
+struct Written {
+    header: Header,
+    bytes: Vec<u8>,
+    batch: u32,
+}
+
+impl Written {
+    fn new(number: u64) -> Self {
+        let header = Header { number, previous: number - 1, ..Header::default() };
+        Self { header, bytes: header.to_bytes().to_vec(), batch: FIRST_BATCH }
+    }
+
+    /// The next commit begins.
+    fn commit(mut self) -> Self {
+        self.batch = u32::try_from(self.bytes.len()).unwrap();
+        self
+    }
+
+    fn record(mut self, topic: &str, epoch: u64, offset: u64, content: Content<'_>) -> Self {
+        let cursor = Cursor { epoch: Epoch(epoch), offset: Offset(offset) };
+        let place = Place { segment: self.header.number, position: self.bytes.len() as u64 };
+        Record { batch: self.batch, topic, cursor, time_ms: NOW - 1_000 + offset.min(1_000), content }
+            .write(place, &mut self.bytes);
+        self
+    }
+
+    fn messages(self, topic: &str, epoch: u64, offsets: std::ops::RangeInclusive<u64>) -> Self {
+        offsets.fold(self, |written, offset| {
+            let payload = format!("{topic} {offset}");
+            let key = Some("key").filter(|_| offset == 2);
+            let content = Content::Message { kind: Kind::Text, key, trace: None, payload: payload.as_bytes() };
+            written.record(topic, epoch, offset, content)
+        })
+    }
+
+    fn place(self, topic: &str, epoch: u64, offset: u64) -> Self {
+        self.record(topic, epoch, offset, Content::Cursor)
+    }
+}
+
+/// Replays whole segments, and says what each topic has: its place, and the offsets of its messages.
+fn replayed(rules: &TopicRules, now_ms: u64, segments: &[Written]) -> Vec<(String, String, Vec<u64>)> {
+    let mut replay = Replay::new(rules, now_ms);
+    for written in segments {
+        let length = Some(written.bytes.len() as u64);
+        let outcome = replay.segment(&written.bytes, written.header.number, length).unwrap();
+        assert_eq!(outcome.end, written.bytes.len() as u64);
+    }
+    topics(replay.finish())
+}
+
+fn topics(found: Found) -> Vec<(String, String, Vec<u64>)> {
+    let topic = |legacy: Legacy| {
+        for Left { message, key, .. } in &legacy.messages {
+            assert_eq!(message.payload(), format!("{} {}", legacy.topic, message.offset.0).as_bytes());
+            assert_eq!(key.as_deref(), Some("key").filter(|_| message.offset.0 == 2));
+        }
+        let offsets = legacy.messages.iter().map(|left| left.message.offset.0).collect();
+        (legacy.topic.to_string(), legacy.cursor.to_string(), offsets)
+    };
+    let mut topics: Vec<_> = found.topics.into_iter().map(topic).collect();
+    topics.sort();
+    topics
+}
+
+fn seen(segments: &[Written]) -> Vec<(String, String, Vec<u64>)> {
+    replayed(&TopicRules::default(), NOW, segments)
+}
+
+fn one(topic: &str, cursor: &str, offsets: std::ops::RangeInclusive<u64>) -> (String, String, Vec<u64>) {
+    (topic.to_owned(), cursor.to_owned(), offsets.collect())
+}
+
+fn none(topic: &str, cursor: &str) -> (String, String, Vec<u64>) {
+    (topic.to_owned(), cursor.to_owned(), Vec::new())
+}
+
+#[test]
+fn topics_go_on_over_segments() {
+    let first = Written::new(1).messages("a", 5, 1..=3).messages("b", 6, 1..=1);
+    let second = Written::new(2).messages("a", 5, 4..=4).messages("b", 6, 2..=3);
+    assert_eq!(seen(&[first, second]), [one("a", "5:4", 1..=4), one("b", "6:3", 1..=3)]);
+}
+
+#[test]
+fn a_past_with_a_hole_begins_behind_it() {
+    let first = || Written::new(1).messages("a", 5, 1..=3);
+    assert_eq!(seen(&[first().messages("a", 5, 6..=7)]), [one("a", "5:7", 6..=7)]);
+    assert_eq!(seen(&[first().messages("a", 9, 1..=2)]), [one("a", "9:2", 1..=2)], "another past");
+    assert_eq!(seen(&[first().place("a", 5, 3)]), [none("a", "5:3")], "told to be gone");
+    assert_eq!(seen(&[first().place("a", 5, 3).messages("a", 5, 4..=4)]), [one("a", "5:4", 4..=4)]);
+    assert_eq!(seen(&[Written::new(1).messages("a", 5, 7..=9)]), [one("a", "5:9", 7..=9)], "older segments are gone");
+}
+
+#[test]
+fn what_was_there_already_is_passed_over() {
+    let twice =
+        Written::new(1).messages("a", 5, 1..=3).messages("a", 5, 2..=4).messages("a", 4, 9..=9).place("a", 5, 1);
+    assert_eq!(seen(&[twice]), [one("a", "5:4", 1..=4)]);
+}
+
+#[test]
+fn topics_keep_what_their_rules_say() {
+    let mut config = Config::default();
+    config.limits.history.messages_max = 2;
+    let all = || [Written::new(1).messages("a", 5, 1..=5)];
+    assert_eq!(replayed(&TopicRules::new(&config), NOW, &all()), [one("a", "5:5", 4..=5)]);
+    config.limits.history.messages_max = 0;
+    assert_eq!(replayed(&TopicRules::new(&config), NOW, &all()), [none("a", "5:5")]);
+    config.limits.history.messages_max = 9;
+    config.limits.history.age_max = Duration::from_millis(997);
+    assert_eq!(replayed(&TopicRules::new(&config), NOW, &all()), [one("a", "5:5", 3..=5)]);
+}
+
+#[test]
+fn clocks_that_jump_take_nothing_but_age() {
+    let all = || [Written::new(1).messages("a", 5, 1..=2)];
+    assert_eq!(replayed(&TopicRules::default(), 0, &all()), [one("a", "5:2", 1..=2)], "back to 1970");
+    assert_eq!(replayed(&TopicRules::default(), u64::MAX, &all()), [none("a", "5:2")], "far ahead: the place stays");
+}
+
+#[test]
+fn numbers_at_their_ends_do_no_harm() {
+    let last = Written::new(1).messages("a", u64::MAX, u64::MAX..=u64::MAX).messages("a", u64::MAX, 0..=0);
+    assert_eq!(seen(&[last])[0].1, format!("{0}:{0}", u64::MAX));
+    assert_eq!(seen(&[Written::new(1).messages("a", 0, 0..=1)])[0].1, "0:1");
+}
+
+#[test]
+fn the_newest_epoch_outlives_its_topic() {
+    let header = Header { number: 3, epoch: Epoch(77), ..Header::default() };
+    let rules = TopicRules::default();
+    let mut replay = Replay::new(&rules, NOW);
+    replay.segment(&header.to_bytes(), 3, None).unwrap();
+    let found = replay.finish();
+    assert_eq!((found.epoch, found.topics.len()), (Epoch(77), 0));
+}
+
+/// Every byte of it, wrong and missing, in a segment whose length is known: never is a wrong record taken for a right one,
+/// and what is wrong is always told.
+#[test]
+fn a_closed_segment_that_was_changed_anywhere_is_refused() {
+    let written = Written::new(1).messages("a", 5, 1..=2).commit().messages("b", 6, 1..=2);
+    let (bytes, length) = (&written.bytes, Some(written.bytes.len() as u64));
+    let rules = TopicRules::default();
+    let read = |bytes: &[u8]| {
+        let mut replay = Replay::new(&rules, NOW);
+        let outcome = replay.segment(bytes, 1, length);
+        let found = topics(replay.finish());
+        assert!(found.iter().all(|(topic, ..)| ["a", "b"].contains(&topic.as_str())), "{found:?}");
+        outcome
+    };
+    read(bytes).unwrap();
+    for at in 0..bytes.len() {
+        assert!(read(&bytes[..at]).is_err(), "cut at {at}");
+        for wrong in [1, 0x80, 0xff] {
+            let mut changed = bytes.clone();
+            changed[at] ^= wrong;
+            assert!(read(&changed).is_err(), "byte {at}");
+        }
+    }
+    assert!(read(&[bytes, &[0; 100][..]].concat()).is_ok(), "what was refused behind it is not looked at");
+}
+
+/// The same in the last segment: a cut is a torn end, and what is before it stays.
+#[test]
+fn the_last_segment_may_end_anywhere() {
+    let written = Written::new(1).messages("a", 5, 1..=2).commit().messages("a", 5, 3..=4);
+    let rules = TopicRules::default();
+    for cut in HEADER_BYTES..=written.bytes.len() {
+        let mut replay = Replay::new(&rules, NOW);
+        let outcome = replay.segment(&written.bytes[..cut], 1, None).unwrap();
+        assert_eq!(outcome.end + outcome.torn, cut as u64);
+        let kept = topics(replay.finish()).first().map_or(0, |topic| topic.2.len() as u64);
+        assert_eq!(outcome.records, kept);
+    }
+}
+
+#[test]
+fn what_is_wrong_is_told_with_its_place() {
+    let written = Written::new(1).messages("a", 5, 1..=1);
+    let (from, wrong) = (written.bytes.len(), written.commit().messages("a", 5, 2..=2));
+    let (to, mut wrong) = (wrong.bytes.len(), wrong.commit().messages("a", 5, 3..=3));
+    wrong.bytes[from + 30] ^= 1;
+    let rules = TopicRules::default();
+    let error = Replay::new(&rules, NOW).segment(&wrong.bytes, 1, None).unwrap_err();
+    assert_eq!(error.to_string(), format!("what is at position {from} is not what was written; records go on at {to}"));
+    let error = Replay::new(&rules, NOW).segment(&wrong.bytes[..from], 1, Some(to as u64)).unwrap_err();
+    assert_eq!(error, Corrupt::Records { from: from as u64, to: None });
+    let error = Replay::new(&rules, NOW).segment(b"#!/bin/sh", 1, None).unwrap_err();
+    assert_eq!(error, Corrupt::Header(BadHeader::Foreign));
+}
+
+#[test]
+fn what_can_be_read_is_salvaged() {
+    let written = Written::new(1).messages("a", 5, 1..=1);
+    let (from, written) = (written.bytes.len(), written.commit().messages("a", 5, 2..=2));
+    let (to, written) = (written.bytes.len(), written.commit().messages("a", 5, 3..=4).messages("b", 6, 1..=1));
+    let rules = TopicRules::default();
+    let salvaged = |bytes: &[u8], length: Option<u64>| {
+        let saved = salvage(bytes, length, Header { number: 1, ..Header::default() });
+        let mut replay = Replay::new(&rules, NOW);
+        replay.segment(&saved.bytes, 1, None).unwrap();
+        assert_eq!(Header::read(&saved.bytes, 1).unwrap().length, saved.bytes.len() as u64);
+        (topics(replay.finish()), saved.holes, saved.records)
+    };
+    let mut wrong = written.bytes.clone();
+    // The header is no matter.
+    wrong[..HEADER_BYTES].fill(b'x');
+    wrong[from + 5] ^= 0x10;
+    let (found, holes, records) = salvaged(&wrong, None);
+    assert_eq!(
+        found,
+        [one("a", "5:4", 3..=4), one("b", "6:1", 1..=1)],
+        "before the hole is not told: it would be a gap"
+    );
+    assert_eq!((holes, records), (vec![(from as u64, to as u64)], 4));
+    let short = &written.bytes[..to + 10];
+    assert_eq!(salvaged(short, Some(999)), (vec![one("a", "5:2", 1..=2)], vec![(to as u64, 999)], 2));
+    for cut in 0..written.bytes.len() {
+        salvaged(&written.bytes[..cut], Some(written.bytes.len() as u64));
+        salvaged(&[&written.bytes[..cut], &[0xa5; 99][..]].concat(), None);
+    }
+}
