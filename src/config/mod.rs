@@ -40,6 +40,7 @@ macro_rules! named {
 mod credentials;
 mod endpoint;
 mod filter;
+mod journal;
 mod limits;
 mod listen;
 mod listen_at;
@@ -65,6 +66,7 @@ use crate::access::Access;
 
 pub use endpoint::Endpoint;
 pub use filter::{LogFilter, LogFilterError};
+pub use journal::Journal;
 pub use limits::{History, Http2Limits, Limits, OverRate};
 pub(crate) use listen::parse_query as parse_tcp_query;
 pub use listen::{App, Framing, Listen, ListenError, Transport};
@@ -134,6 +136,8 @@ pub struct Config {
     pub topic_rate: u32,
     /// What differs for the topics that a pattern stands for; the first that fits counts.
     pub topics: Vec<TopicSection>,
+    /// Where durable topics are kept.
+    pub journal: Journal,
 }
 
 impl Default for Config {
@@ -164,6 +168,7 @@ impl Default for Config {
             publish: Publishers::default(),
             topic_rate: 0,
             topics: Vec::new(),
+            journal: Journal::default(),
         }
     }
 }

@@ -14,6 +14,11 @@ const AT_START: &[&str] = &[
     "public",
     "log.format",
     "otel.endpoint",
+    // Files that are open.
+    "journal.dir",
+    "journal.segment_bytes",
+    "journal.bytes_max",
+    "journal.age_max",
     // Tables and queues have their size.
     "limits.connections_max",
     "limits.mailbox_capacity",

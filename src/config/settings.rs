@@ -217,6 +217,18 @@ settings! {
     /// Bytes that the process keeps for all topics. Where it is spent, the oldest messages go first.
     "history.bytes_total_max" => limits.history.bytes_total_max: Size, Within(0, 1024 * GIB);
 
+    /// The directory in which messages of durable topics are kept until they are too old for the topic's history, so that a
+    /// crash takes none that was acknowledged; empty for none. It is made where it is missing. It needs io_uring, and one
+    /// directory serves one process.
+    "journal.dir" => journal.dir: Directory;
+    /// Bytes from which on a file of it is followed by another one.
+    "journal.segment_bytes" => journal.segment_bytes: Size, Within(MIB, GIB);
+    /// Bytes of all files, about. Files are written anew without what is not needed any more; where what is needed takes
+    /// more than this, the oldest files go.
+    "journal.bytes_max" => journal.bytes_max: Size, Within(4 * MIB, 1 << 50);
+    /// Age from which on nothing is kept, not even the place of a topic that nobody has published to.
+    "journal.age_max" => journal.age_max: Period, Within(hours(1), hours(24 * 365));
+
     /// Connections of the whole process.
     "limits.connections_max" => limits.connections_max: Count<usize>, Within(1, 100_000_000);
     /// Connections that are taken in within a second, as many at once after a quiet second; 0: no limit. Who comes beyond
@@ -377,6 +389,10 @@ pub(super) fn check(config: &Config) -> Vec<(&'static str, Wrong)> {
     }
     wrongs.extend(exposed(config));
     wrongs.extend(check_tls(config));
+    if config.journal.bytes_max < config.journal.segment_bytes.saturating_mul(4) {
+        let what = "is below 4 times journal.segment_bytes, so that files would go before their time";
+        wrongs.push(("journal.bytes_max", Wrong::new(what, "raise it or lower journal.segment_bytes")));
+    }
     for (index, listen) in config.listeners.iter().enumerate() {
         if listen.proxy && config.proxies.0.is_empty() && listen.address.path().is_none() {
             let wrong = Wrong::new("has proxy=on, and no proxy is trusted", "name their networks in proxy.trusted");
