@@ -70,10 +70,13 @@ impl Scale {
     /// Bytes of a queue: 256 B to 16 MiB.
     pub const BYTES: Self =
         Self { bounds: &[256, 1 << 10, 1 << 12, 1 << 14, 1 << 16, 1 << 18, 1 << 20, 1 << 22, 1 << 24], divisor: 1.0 };
+
+    /// How many of something are done together: 1 to 65,536.
+    pub const COUNT: Self = Self { bounds: &[1, 4, 16, 64, 256, 1 << 10, 1 << 12, 1 << 14, 1 << 16], divisor: 1.0 };
 }
 
 const _: () = {
-    let scales = [Scale::TURN, Scale::LATENCY, Scale::HANDSHAKE, Scale::BYTES];
+    let scales = [Scale::TURN, Scale::LATENCY, Scale::HANDSHAKE, Scale::BYTES, Scale::COUNT];
     let mut scale = 0;
     while scale < scales.len() {
         let bounds = scales[scale].bounds;

@@ -5,6 +5,7 @@
 
 mod glance;
 mod histogram;
+mod journal;
 mod label;
 mod shard;
 pub mod text;
@@ -17,6 +18,7 @@ use self::text::{Kind, Text};
 
 pub use self::glance::{Glance, LostConsumer, Pane, SlowConsumer, TopTopic};
 pub use self::histogram::{Histogram, Scale, Spread};
+pub use self::journal::JournalMetrics;
 pub use self::label::{Protocol, Purpose};
 pub use self::shard::ShardMetrics;
 

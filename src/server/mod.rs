@@ -48,9 +48,11 @@
 pub mod admin;
 mod api;
 mod bind;
+pub mod control;
 mod dashboard;
 mod drainer;
 pub mod handover;
+pub mod journal;
 mod launch;
 mod prepared;
 mod publisher;

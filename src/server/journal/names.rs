@@ -1,0 +1,70 @@
+//! Names of the files in a journal's directory.
+
+/// The file that is locked while a process has the directory.
+pub(super) const LOCK: &str = "lock";
+const SEGMENT: &str = ".journal";
+const NEW: &str = ".journal.new";
+const DAMAGED: &str = ".journal.damaged";
+const DIGITS: usize = 16;
+
+/// What a name stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Named {
+    /// The segment of this number.
+    Segment(u64),
+    /// What was to become one.
+    New,
+    /// Ours, and not read: the lock, what was put aside.
+    Aside,
+    /// Somebody else's.
+    Foreign,
+}
+
+impl Named {
+    pub(super) fn of(name: &str) -> Self {
+        let number = |end: &str| {
+            let digits = name.strip_suffix(end)?;
+            let is_number = digits.len() == DIGITS && digits.bytes().all(|byte| byte.is_ascii_digit());
+            is_number.then(|| digits.parse().ok()).flatten().filter(|&number: &u64| number != 0)
+        };
+        match name {
+            LOCK => Self::Aside,
+            _ if number(DAMAGED).is_some() => Self::Aside,
+            _ if number(NEW).is_some() => Self::New,
+            _ => number(SEGMENT).map_or(Self::Foreign, Self::Segment),
+        }
+    }
+}
+
+/// The file of a segment.
+pub(super) fn segment(number: u64) -> String {
+    format!("{number:016}{SEGMENT}")
+}
+
+/// What becomes the file of a segment when it is whole.
+pub(super) fn new(number: u64) -> String {
+    format!("{number:016}{NEW}")
+}
+
+/// Where a segment is put in which something could not be read.
+pub(super) fn damaged(number: u64) -> String {
+    format!("{number:016}{DAMAGED}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_our_own_names_are_read() {
+        assert_eq!(Named::of(&segment(7)), Named::Segment(7));
+        assert_eq!(Named::of("0000000000000007.journal"), Named::Segment(7));
+        assert_eq!(Named::of(&new(7)), Named::New);
+        assert_eq!((Named::of(&damaged(7)), Named::of(LOCK)), (Named::Aside, Named::Aside));
+        for foreign in
+            ["", "7.journal", "0000000000000000.journal", "+000000000000007.journal", "a.txt", "x.journal.new"]
+        {
+            assert_eq!(Named::of(foreign), Named::Foreign, "{foreign}");
+        }
+    }
+}

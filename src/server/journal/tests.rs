@@ -1,0 +1,7 @@
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod faults;
+mod files;
+mod keeping;
+mod ring;
+mod scene;
