@@ -10,7 +10,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::Config;
-use super::nearest::nearest;
+use super::nearest::suggestion;
 use super::problem::{Place, Problem, Wrong, quote};
 use super::settings::{self, SETTINGS, Setting};
 use super::value::Raw;
@@ -95,6 +95,9 @@ impl Loader {
             let named =
                 |setting: &&Setting| short.is_some_and(|(_, key)| *key == setting.key) || setting.variable() == name;
             let Some(setting) = SETTINGS.iter().find(named) else {
+                if is_of_a_service(&name) {
+                    continue;
+                }
                 self.problems.push(unknown_variable(&name, place));
                 continue;
             };
@@ -283,16 +286,28 @@ fn read(path: &Path) -> Result<String, ReadError> {
 fn unknown_key(key: &str, is_table: bool, place: Place) -> Problem {
     let tables = SETTINGS.iter().filter_map(|setting| setting.key.split_once('.')).map(|(table, _)| table);
     let keys = SETTINGS.iter().map(|setting| setting.key);
-    let known = if is_table { nearest(key, tables) } else { nearest(key, keys) };
+    let mend = if is_table { suggestion("", key, tables) } else { suggestion("", key, keys) };
     let kind = if is_table { "table" } else { "key" };
     let what = format!("unknown {kind} {}", quote(key));
-    Problem { what, place, mend: format!("did you mean {}?", known.unwrap_or("listen")) }
+    Problem { what, place, mend }
+}
+
+/// Whether a variable is one that Kubernetes gives to every process beside a Service whose name begins with `holdline`, such as
+/// `HOLDLINE_SERVICE_HOST` and `HOLDLINE_PORT_8080_TCP_ADDR`. Nobody has written them, and no setting is called so.
+fn is_of_a_service(name: &str) -> bool {
+    let after_port = name.split_once("_PORT_").map(|(_, rest)| rest.split('_').collect::<Vec<_>>());
+    let is_link =
+        matches!(after_port.as_deref(), Some([port, "TCP" | "UDP" | "SCTP", ..]) if port.parse::<u16>().is_ok());
+    let is_service = name.contains("_SERVICE_PORT_")
+        || ["_SERVICE_HOST", "_SERVICE_PORT", "_PORT"].iter().any(|end| name.ends_with(end));
+    is_link || is_service
 }
 
 fn unknown_variable(name: &str, place: Place) -> Problem {
     let variables: Vec<String> = SETTINGS.iter().map(Setting::variable).collect();
     let known = variables.iter().map(String::as_str).chain(Loader::SHORT_VARIABLES.map(|(name, _)| name));
-    let mut mend = format!("did you mean {}?", nearest(name, known).unwrap_or("HOLDLINE_LISTEN"));
+    let bare = |name| str::strip_prefix(name, Setting::PREFIX).unwrap_or(name);
+    let mut mend = suggestion(Setting::PREFIX, bare(name), known.map(bare));
     if name.starts_with("HOLDLINE_TOPICS_") {
         mend.push_str(" Rules for some topics can only stand in a file");
     }
@@ -408,6 +423,30 @@ mod tests {
         loader.environment([("HOLDLINE_LIMITS_MESAGE_BYTES_MAX".into(), "1".into())]);
         let problems = loader.finish().unwrap_err();
         assert!(problems[0].to_string().ends_with("did you mean HOLDLINE_LIMITS_MESSAGE_BYTES_MAX?"), "{problems:?}");
+    }
+
+    #[test]
+    fn variables_of_a_service_in_kubernetes_are_not_settings() {
+        let mut loader = Loader::new();
+        let of_a_service = [
+            ("HOLDLINE_SERVICE_HOST", "10.0.0.1"),
+            ("HOLDLINE_SERVICE_PORT", "8080"),
+            ("HOLDLINE_SERVICE_PORT_HTTP", "8080"),
+            ("HOLDLINE_PORT", "tcp://10.0.0.1:8080"),
+            ("HOLDLINE_PORT_8080_TCP", "tcp://10.0.0.1:8080"),
+            ("HOLDLINE_PORT_8080_TCP_PROTO", "tcp"),
+            ("HOLDLINE_ADMIN_PORT_9090_TCP_ADDR", "10.0.0.2"),
+        ];
+        loader.environment(of_a_service.map(|(name, value)| (name.into(), value.into())));
+        loader.environment([("HOLDLINE_PROT".into(), "1".into())]);
+        let problems = loader.finish().unwrap_err();
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert!(problems[0].to_string().starts_with("unknown setting \"HOLDLINE_PROT\""), "{problems:?}");
+    }
+
+    #[test]
+    fn no_setting_is_named_as_a_service_in_kubernetes_is() {
+        assert!(SETTINGS.iter().all(|setting| !is_of_a_service(&setting.variable())));
     }
 
     #[test]

@@ -12,6 +12,22 @@ pub(crate) fn nearest<'c>(wrong: &str, candidates: impl IntoIterator<Item = &'c 
     })
 }
 
+/// What to do about a wrong name: take the nearest that is known. Where that is not near, it is said where all stand. All
+/// names begin with `prefix`, which has been taken off here.
+pub(crate) fn suggestion<'c>(prefix: &str, wrong: &str, candidates: impl IntoIterator<Item = &'c str>) -> String {
+    let Some(known) = nearest(wrong, candidates) else { return ALL_KEYS.to_owned() };
+    let letters: Vec<char> = wrong.chars().take(128).map(|c| c.to_ascii_lowercase()).collect();
+    let last = known.rsplit('.').next().unwrap_or(known);
+    let edits = distance(&letters, known).min(distance(&letters, last));
+    if 2 * edits <= letters.len() {
+        format!("did you mean {prefix}{known}?")
+    } else {
+        format!("{ALL_KEYS}; the nearest is {prefix}{known}")
+    }
+}
+
+const ALL_KEYS: &str = "`holdline default-config` shows every key";
+
 /// Optimal string alignment: insertions, deletions, replacements, and swaps of neighbours, each one edit.
 fn distance(left: &[char], right: &str) -> usize {
     let right: Vec<char> = right.chars().map(|c| c.to_ascii_lowercase()).collect();
@@ -44,6 +60,14 @@ mod tests {
             let left: Vec<char> = left.chars().collect();
             assert_eq!(distance(&left, right), edits, "{left:?} {right}");
         }
+    }
+
+    #[test]
+    fn what_is_not_near_is_not_taken_for_a_slip() {
+        let known = ["otel", "limits", "topics"];
+        assert_eq!(suggestion("", "limts", known), "did you mean limits?");
+        assert_eq!(suggestion("", "server", known), "`holdline default-config` shows every key; the nearest is otel");
+        assert_eq!(suggestion("", "x", []), "`holdline default-config` shows every key");
     }
 
     #[test]
