@@ -105,6 +105,28 @@ fn a_bad_environment_is_refused_with_the_variable() {
 }
 
 #[test]
+fn what_a_configuration_names_has_to_be_there() {
+    let listen = "listen = [\"https://127.0.0.1:0\"]\n[tls]\ncertificates = [\"/nowhere/edge.pem\"]\n";
+    for (text, expected) in [
+        (listen, "/nowhere/edge.pem: name a file of certificates in PEM"),
+        ("public = \"/nowhere/www\"\n", "/nowhere/www: name a directory that can be read"),
+    ] {
+        let file = Scratch::with("named.toml", text);
+        let output = run(&["check-config", file.path()]);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!((output.status.code(), said.lines().count()), (Some(1), 1), "{said}");
+        assert!(said.contains(expected), "{said}");
+    }
+}
+
+#[test]
+fn a_service_of_kubernetes_is_no_setting() {
+    let mut serve = holdline(&["serve", "--listen", "http://127.0.0.1:0", "--public", "/nowhere/www"]);
+    let (_, said) = failure(&serve.env("HOLDLINE_PORT_8080_TCP", "tcp://10.0.0.1:8080").output().unwrap());
+    assert!(said.contains("cannot serve files"), "the variable is passed over: {said}");
+}
+
+#[test]
 fn the_printed_configuration_passes_its_own_check() {
     let printed = run(&["default-config"]);
     assert_eq!(printed.status.code(), Some(0));

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::Failure;
 use crate::config::{self, Loader, Problem};
+use crate::server::Prepared;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct CheckArgs {
@@ -17,7 +18,8 @@ pub(super) fn check_config(args: &CheckArgs) -> Result<(), Failure> {
     let mut loader = Loader::new();
     loader.file(&args.file);
     match loader.finish() {
-        Ok(_) => {
+        Ok(config) => {
+            Prepared::check_files(&config).map_err(Failure::runtime)?;
             let _ = writeln!(std::io::stdout(), "{}: ok", args.file.display());
             Ok(())
         }

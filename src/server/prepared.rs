@@ -45,6 +45,16 @@ impl Prepared {
         })
     }
 
+    /// Reads the files that a configuration names, as a start and a reload do, and nothing else: this machine may be another one
+    /// than the server's.
+    ///
+    /// # Errors
+    /// When one of them is of no use.
+    pub fn check_files(config: &Config) -> Result<(), StartError> {
+        site(config)?;
+        tls::Keeper::new(config).map(drop)
+    }
+
     /// Binds what is not inherited and starts, see [`Server::start_with`].
     ///
     /// # Errors
