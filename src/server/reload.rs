@@ -138,6 +138,8 @@ impl Reloader {
         validity::write_metrics(&validities, text);
     }
 
+    /// What is said to have changed where the files have the same names and hold other certificates.
+    const CERTIFICATES: &str = "tls.certificates";
     /// Errors that the log hears of at most.
     const LINES_MAX: usize = 20;
 
@@ -147,11 +149,14 @@ impl Reloader {
     /// When it does not fit to what cannot change, or what it names cannot be had: nothing has changed then.
     pub fn take_on(&self, config: Config) -> Result<Difference, ReloadError> {
         let mut running = lock(&self.running);
-        let (config, difference) = config.over(&running).map_err(ReloadError::Wrong)?;
+        let (config, mut difference) = config.over(&running).map_err(ReloadError::Wrong)?;
         let live = live(&config)?;
         // Certificates are read again whether their names have changed or not: connections that are there keep theirs.
         if let Some(keeper) = lock(&self.tls).as_mut() {
-            keeper.reload(&config)?;
+            let is_told = difference.changed.iter().any(|key| key == Self::CERTIFICATES);
+            if keeper.reload(&config)? && !is_told {
+                difference.changed.push(Self::CERTIFICATES.to_owned());
+            }
             *lock(&self.validities) = Arc::clone(&keeper.validities);
         }
         self.control.replace(live);

@@ -75,17 +75,19 @@ impl Keeper {
         Ok(Some(Self { current: Arc::new(Current::new(terms)), validities, tickets }))
     }
 
-    /// Reads it again: handshakes that begin from now on are made on the new terms. On an error the old ones stay.
-    pub(super) fn reload(&mut self, config: &Config) -> Result<(), StartError> {
+    /// Reads it again: handshakes that begin from now on are made on the new terms. On an error the old ones stay. Says whether
+    /// there are other certificates.
+    pub(super) fn reload(&mut self, config: &Config) -> Result<bool, StartError> {
         let same_clients = self.tickets.config.client_ca == config.tls.client_ca
             && self.tickets.config.client_certificates == config.tls.client_certificates
             && config.tls.client_certificates == ClientCertificates::Off;
         let tickets = if same_clients { self.tickets.clone() } else { Tickets::new(&config.tls)? };
         let (terms, validities) = terms(config, &tickets.producer)?;
         self.current.replace(terms);
+        let are_others = self.validities != validities;
         self.validities = validities;
         self.tickets = tickets;
-        Ok(())
+        Ok(are_others)
     }
 }
 
@@ -304,8 +306,9 @@ mod tests {
         assert!(keeper.reload(&config(tls.clone())).is_err());
         assert!(Arc::ptr_eq(&before, &keeper.current.terms()));
         pair(&folder, "a", "b.example");
-        keeper.reload(&config(tls)).unwrap();
+        assert!(keeper.reload(&config(tls.clone())).unwrap());
         assert!(!Arc::ptr_eq(&before, &keeper.current.terms()));
+        assert!(!keeper.reload(&config(tls)).unwrap());
         fs::remove_dir_all(folder).unwrap();
     }
 }

@@ -4,6 +4,8 @@
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use ring::digest::{SHA256, digest};
+
 use crate::metrics::text::{Kind, Text};
 
 /// What operators are told of a certificate.
@@ -14,13 +16,17 @@ pub(super) struct Validity {
     host: String,
     /// Unix time.
     pub(super) not_after: i64,
+    /// Tells it from the one before it in the same file.
+    fingerprint: [u8; 32],
 }
 
 impl Validity {
     /// `None` for what is no certificate.
     pub(super) fn of(certificate: &[u8], file: &Path) -> Option<Self> {
         let host = host(certificate).unwrap_or_default();
-        expiry(certificate).map(|not_after| Self { file: file.to_owned(), host, not_after })
+        let mut fingerprint = [0; 32];
+        fingerprint.copy_from_slice(digest(&SHA256, certificate).as_ref());
+        expiry(certificate).map(|not_after| Self { file: file.to_owned(), host, not_after, fingerprint })
     }
 }
 
@@ -28,7 +34,7 @@ impl Validity {
 pub(super) fn write_metrics(all: &[Validity], text: &mut Text) {
     const NAME: &str = "tls_certificate_not_after_timestamp_seconds";
     text.family(NAME, Kind::Gauge, "Unix time at which a certificate of TLS listeners expires.");
-    for Validity { file, host, not_after } in all {
+    for Validity { file, host, not_after, .. } in all {
         text.sample(NAME, &[("file", &file.to_string_lossy()), ("host", host)], not_after);
     }
 }
