@@ -349,8 +349,12 @@ labelled! {
     AuthRefusal {
         /// Nothing was shown, and something has to be.
         Missing = "missing",
-        /// It is neither a token nor a key, or a token without what it needs.
+        /// It is neither a token nor a key.
         Malformed = "malformed",
+        /// A token whose claims cannot be read, or that lacks one.
+        Claims = "claims",
+        /// A token that does not say when it expires, and must.
+        NoExpiry = "no_expiry",
         /// It is over the limit, and was not read.
         TooLong = "too_long",
         /// A token whose algorithm is none, or not that of the key.
@@ -382,7 +386,9 @@ impl AuthRefusal {
     pub const fn message(self) -> &'static str {
         match self {
             Self::Missing => "say who you are with a token or a key",
-            Self::Malformed => "this is no token that can be read",
+            Self::Malformed => "this is neither a token nor a key that is known here",
+            Self::Claims => "the token's claims cannot be read, or one is missing",
+            Self::NoExpiry => "the token does not say when it expires (exp)",
             Self::TooLong => "the token is too long",
             Self::Algorithm => "the token is not signed in a way that its key allows",
             Self::UnknownKey => "nobody here knows the key",

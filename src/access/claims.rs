@@ -53,7 +53,7 @@ pub(super) struct Claims {
 
 impl Claims {
     pub(super) fn read(payload: &[u8]) -> Result<Self, AuthRefusal> {
-        let malformed = |_| AuthRefusal::Malformed;
+        let malformed = |_| AuthRefusal::Claims;
         let registered = serde_json::from_slice(payload).map_err(malformed)?;
         Ok(Self { registered, all: serde_json::from_slice(payload).map_err(malformed)? })
     }
@@ -74,7 +74,7 @@ impl Claims {
         let (registered, leeway) = (&self.registered, access.leeway.as_secs());
         let expires = seconds(registered.exp.as_ref())?;
         if expires.is_none() && (access.must_expire || access.one_time) {
-            return Err(AuthRefusal::Malformed);
+            return Err(AuthRefusal::NoExpiry);
         }
         if expires.is_some_and(|expires| now >= expires.saturating_add(leeway)) {
             return Err(AuthRefusal::Expired);
@@ -109,14 +109,14 @@ impl Claims {
             return Ok((access.subscribe.clone(), access.publish.clone(), false));
         };
         // An array would be read as the members in their order.
-        let claim = Some(claim).filter(|claim| claim.is_object()).ok_or(AuthRefusal::Malformed)?;
-        let topics = Topics::deserialize(claim).map_err(|_| AuthRefusal::Malformed)?;
+        let claim = Some(claim).filter(|claim| claim.is_object()).ok_or(AuthRefusal::Claims)?;
+        let topics = Topics::deserialize(claim).map_err(|_| AuthRefusal::Claims)?;
         Ok((patterns(&topics.subscribe)?, patterns(&topics.publish)?, topics.admin))
     }
 
     /// What it is remembered by, and until when. An issuer's numbers are its own.
     fn number(&self, expires: Option<u64>, access: &Access) -> Result<([u8; 16], u64), AuthRefusal> {
-        let number = self.registered.jti.as_deref().filter(|jti| !jti.is_empty()).ok_or(AuthRefusal::Malformed)?;
+        let number = self.registered.jti.as_deref().filter(|jti| !jti.is_empty()).ok_or(AuthRefusal::Claims)?;
         let issuer = self.registered.iss.as_deref().unwrap_or_default();
         let name = digest(&SHA256, [issuer, "\0", number].concat().as_bytes());
         let mut short = [0; 16];
@@ -131,7 +131,7 @@ fn seconds(date: Option<&Number>) -> Result<Option<u64>, AuthRefusal> {
     if let Some(whole) = date.as_u64() {
         return Ok(Some(whole));
     }
-    let date = date.as_f64().filter(|date| (0.0..1e15).contains(date)).ok_or(AuthRefusal::Malformed)?;
+    let date = date.as_f64().filter(|date| (0.0..1e15).contains(date)).ok_or(AuthRefusal::Claims)?;
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is between 0 and 10^15")]
     let whole = date as u64;
     Ok(Some(whole))
@@ -139,7 +139,7 @@ fn seconds(date: Option<&Number>) -> Result<Option<u64>, AuthRefusal> {
 
 fn patterns(texts: &[String]) -> Result<Vec<Pattern>, AuthRefusal> {
     if texts.len() > Grant::PATTERNS_MAX {
-        return Err(AuthRefusal::Malformed);
+        return Err(AuthRefusal::Claims);
     }
-    texts.iter().map(|text| Pattern::parse(text).map_err(|_| AuthRefusal::Malformed)).collect()
+    texts.iter().map(|text| Pattern::parse(text).map_err(|_| AuthRefusal::Claims)).collect()
 }

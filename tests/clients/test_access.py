@@ -203,7 +203,8 @@ class Tokens(Access):
             ("unknown_key", all_of(headers={"kid": "nobody's"})),
             ("malformed", "not-a-token"),
             ("malformed", all_of(headers={"kid": "HS256", "crit": ["exp"]})),
-            ("malformed", all_of(exp=None)),
+            ("no_expiry", all_of(exp=None)),
+            ("claims", all_of(sub=7)),
             ("too_long", all_of(pad="x" * 8192)),
             ("audience", all_of(aud="somebody else")),
         ]
@@ -248,7 +249,7 @@ class OneTime(Access):
         with self.counts("replayed", 2):
             self.error(self.post("/topics/t", headers=bearer(text)), 401, "unauthenticated")
             self.error(self.get("/topics/t/info", headers=bearer(text)), 401, "unauthenticated")
-        with self.counts("malformed"):
+        with self.counts("claims"):
             self.error(self.post("/topics/t", headers=bearer(all_of())), 401, "unauthenticated")
 
 
@@ -428,6 +429,7 @@ class WebSockets(Access, AsyncTest):
                 with self.assertRaises(ConnectionClosed) as closed:
                     await client.recv()
         self.assertEqual(closed.exception.rcvd.code, 1008)
+        self.assertEqual(closed.exception.rcvd.reason, "you may not publish to this topic")
 
     async def test_who_only_reads_a_chat_comes_and_goes_unheard(self):
         all_of_it, silent = bearer(all_of()), bearer(token(["chat/*"]))
