@@ -90,7 +90,7 @@ fn where_nobody_may_publish_all_may_read_and_the_program_publishes() {
 
         let mut intruder = running.websocket("/topics/news/today");
         intruder.send_text("spam");
-        assert_eq!(intruder.close_code(), Some(1008));
+        assert_eq!(intruder.close_words(), Some((1008, "you may not publish to this topic".to_owned())));
         tcp(running, "news/today", &["spam"]).end();
         until("all are counted", || running.count(|shard| shard.violations(Rule::PublishNotAllowed)) == 5);
 
@@ -113,7 +113,8 @@ fn a_topic_takes_so_many_in_a_second() {
         for number in 0..50 {
             flooder.try_send_raw(&common::wire::masked(FIN | TEXT, number.to_string().as_bytes()));
         }
-        assert_eq!(flooder.close_code(), Some(1008));
+        let words = "the topic takes no more messages this second; try again later";
+        assert_eq!(flooder.close_words(), Some((1008, words.to_owned())));
         (0..5).for_each(|number| assert_eq!(reader.text(), number.to_string()));
         let (status, head, body) = post(running, "/topics/room/1", "one more");
         assert!((status == 429 && head.contains("retry-after: 1")) || status == 200, "{status} {body}");

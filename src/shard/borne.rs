@@ -67,7 +67,7 @@ impl<B: Backend> Shard<B> {
         while let Some(Aftermath { id, fed, asked }) = self.core.aftermaths.pop() {
             match (fed.close, asked) {
                 (Some((reason, detail)), _) => self.begin_close(id, reason, &detail),
-                (None, Some(reason)) => self.begin_close(id, reason, ""),
+                (None, Some((reason, why))) => self.begin_close(id, reason, why),
                 (None, None) => {
                     if fed.stalled {
                         self.stall(id);
@@ -380,7 +380,7 @@ impl Core {
     fn farewell_stream(&mut self, id: ConnId, reason: CloseReason, detail: &str) {
         let Some(connection) = self.table.get_mut(id) else { return };
         if connection.protocol != Protocol::Grpc {
-            return self.farewell(id, reason);
+            return self.farewell(id, reason, detail);
         }
         let Some(carrier) = connection.borne().filter(|borne| borne.status.is_none()).map(|borne| borne.carrier) else {
             return;
@@ -391,8 +391,7 @@ impl Core {
             (Some(millis), _) => format!("{}; retry after {millis} ms", status.message).into(),
             // What the log says of these is the server's own business.
             (_, CloseReason::IdleTimeout | CloseReason::HeartbeatTimeout | CloseReason::SlowConsumer) => status.message,
-            _ if detail.is_empty() => status.message,
-            _ => detail.to_owned().into(),
+            _ => Self::told(detail).map_or(status.message, |told| told.to_owned().into()),
         };
         if let Some(borne) = self.table.get_mut(id).and_then(|connection| connection.borne()) {
             borne.status = Some(Box::new(Status { message, ..status }));

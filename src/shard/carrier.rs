@@ -56,7 +56,7 @@ impl Carrier {
 pub(super) struct Aftermath {
     pub(super) id: ConnId,
     pub(super) fed: Fed,
-    pub(super) asked: Option<CloseReason>,
+    pub(super) asked: Option<(CloseReason, &'static str)>,
 }
 
 /// How far a stream has looked at its bytes.
@@ -393,8 +393,8 @@ impl Core {
             self.metrics.handler_panics_total.add(1);
             self.effects.clear();
             self.doomed.push((id, CloseReason::Internal, "the handler panicked"));
-        } else if let Some(reason) = self.apply_effects(id) {
-            self.doomed.push((id, reason, ""));
+        } else if let Some((reason, why)) = self.apply_effects(id) {
+            self.doomed.push((id, reason, why));
         }
     }
 }

@@ -65,7 +65,7 @@ impl<B: Backend> Shard<B> {
             // Sending others' frames to make room has shown that there is nobody to take leave of.
             return;
         }
-        self.core.farewell(id, reason);
+        self.core.farewell(id, reason, detail);
         self.write(id);
         if is_carrier {
             self.close_streams(id, reason);
@@ -221,8 +221,13 @@ impl Core {
         self.apply_effects(id);
     }
 
+    /// What a peer is told of the log's words about its end: nothing where they only say that an application wished it.
+    pub(super) fn told(detail: &str) -> Option<&str> {
+        Some(detail).filter(|detail| !detail.is_empty() && *detail != Self::ASKED_FOR)
+    }
+
     /// Writes the protocol's good-bye.
-    pub(super) fn farewell(&mut self, id: ConnId, reason: CloseReason) {
+    pub(super) fn farewell(&mut self, id: ConnId, reason: CloseReason, detail: &str) {
         let spread_ms = self.retry_after_ms(id);
         let Some(connection) = self.table.get_mut(id) else { return };
         if reason == CloseReason::HeartbeatTimeout {
@@ -251,7 +256,9 @@ impl Core {
         if reason == CloseReason::GoingAway {
             websocket::encode_close(Some(code), &format!("retry after {spread_ms} ms"), &mut self.out);
         } else {
-            websocket::encode_close(Some(code), reason.label(), &mut self.out);
+            // Of many rules it is one: which, only the words say.
+            let told = Self::told(detail).filter(|_| reason == CloseReason::Policy);
+            websocket::encode_close(Some(code), told.unwrap_or(reason.label()), &mut self.out);
         }
     }
 

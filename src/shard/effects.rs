@@ -10,6 +10,9 @@ use crate::id::ConnId;
 use crate::message::Topic;
 
 impl Core {
+    /// What the log says of a close that nothing but the application is the cause of.
+    pub(super) const ASKED_FOR: &'static str = "the application asked for it";
+
     /// What handlers are told about a connection.
     pub(super) fn subject<'a>(
         &self,
@@ -31,8 +34,8 @@ impl Core {
         }
     }
 
-    /// Carries out what a handler asked for; returns the close that it asked for.
-    pub(super) fn apply_effects(&mut self, id: ConnId) -> Option<CloseReason> {
+    /// Carries out what a handler asked for; returns the close that comes of it, and why, for the log.
+    pub(super) fn apply_effects(&mut self, id: ConnId) -> Option<(CloseReason, &'static str)> {
         if self.effects.is_empty() {
             return None;
         }
@@ -42,7 +45,10 @@ impl Core {
         let (mut wishes, mut refused) = (Vec::new(), Vec::new());
         for effect in effects.drain(..) {
             match effect {
-                Effect::Publish(message) => close = close.or(self.publish_said(id, message).err()),
+                Effect::Publish(message) => {
+                    let refused = self.publish_said(id, message).err();
+                    close = close.or(refused.map(|why| (CloseReason::Policy, why.message())));
+                }
                 Effect::Announce(message) => self.publish_about(id, message),
                 Effect::Subscribe(topic, how) if opens_stream => wishes.push((topic, how)),
                 Effect::Subscribe(topic, how) => {
@@ -54,25 +60,25 @@ impl Core {
                 Effect::PublishFor(message, number, key) => self.publish_for(id, message, key, number),
                 Effect::Renew(token, number) => self.renew(id, &token, number),
                 Effect::Refused(cause) => self.metrics.count_refused(cause),
-                Effect::Close(reason) => close = close.or(Some(reason)),
+                Effect::Close(reason) => close = close.or(Some((reason, Self::ASKED_FOR))),
                 Effect::End(status) => {
                     if let Some(borne) = self.table.get_mut(id).and_then(|connection| connection.borne()) {
                         borne.status.get_or_insert(Box::new(status));
                     }
-                    close = close.or(Some(CloseReason::Normal));
+                    close = close.or(Some((CloseReason::Normal, Self::ASKED_FOR)));
                 }
             }
         }
         self.effects = effects;
         if opens_stream {
-            close = close.or(self.open_stream(id, wishes).err());
+            close = close.or(self.open_stream(id, wishes).err().map(|reason| (reason, Self::ASKED_FOR)));
         }
         for (topic, why) in refused {
             // What may be had later ends a call, too: so does the owner's own refusal, and the client comes again.
             if self.is_call(id) && why.reason() != CloseReason::TryAgainLater {
                 self.tell_handler(id, News::NotSubscribed(&topic, why));
             } else {
-                close = close.or(Some(why.reason()));
+                close = close.or(Some((why.reason(), why.message())));
             }
         }
         close

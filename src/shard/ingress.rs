@@ -108,7 +108,7 @@ impl<B: Backend> Shard<B> {
         }
         match (fed.close, asked) {
             (Some((reason, detail)), _) => self.begin_close(id, reason, &detail),
-            (None, Some(reason)) => self.begin_close(id, reason, "the application asked for it"),
+            (None, Some((reason, why))) => self.begin_close(id, reason, why),
             (None, None) => {}
         }
         if self.core.flag(id, Flags::CLOSING) {

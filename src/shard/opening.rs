@@ -105,8 +105,8 @@ impl Core {
             return Fed::closed(bytes, reason, detail);
         }
         // What the handler wished for when it opened comes before what it wishes for when messages come.
-        if let Some(reason) = self.apply_effects(id) {
-            return Fed::closed(bytes, reason, "the application asked for it".into());
+        if let Some((reason, why)) = self.apply_effects(id) {
+            return Fed::closed(bytes, reason, why.into());
         }
         let fed = self.feed_frames(id, &mut bytes[consumed..]);
         Fed { consumed: consumed + fed.consumed, ..fed }

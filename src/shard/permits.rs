@@ -75,11 +75,11 @@ impl Core {
     /// Publishes what a client has said.
     ///
     /// # Errors
-    /// When it may not: how its connection ends.
-    pub(super) fn publish_said(&mut self, id: ConnId, message: Message) -> Result<(), CloseReason> {
+    /// When it may not, which ends its connection.
+    pub(super) fn publish_said(&mut self, id: ConnId, message: Message) -> Result<(), NotPublished> {
         if let Err(why) = self.permits_publish(id, &message.topic) {
             self.count_refused(why);
-            return Err(CloseReason::Policy);
+            return Err(why);
         }
         self.stage(Publication { message, terms: None, is_said: true });
         Ok(())

@@ -69,6 +69,7 @@ class Rules(unittest.TestCase):
             with self.assertRaises(websockets.exceptions.ConnectionClosed) as caught:
                 web.recv(timeout=SECONDS_MAX)
             self.assertEqual(caught.exception.rcvd.code, 1008)
+            self.assertEqual(caught.exception.rcvd.reason, "you may not publish to this topic")
 
     def test_a_reload_is_followed_by_calls_that_are_open(self):
         member = Member(self.to)

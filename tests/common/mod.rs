@@ -241,6 +241,17 @@ impl Client {
         None
     }
 
+    /// The code and the words of the close frame that comes.
+    pub fn close_words(&mut self) -> Option<(u16, String)> {
+        while let Some(frame) = self.frame() {
+            if frame.first == FIN | CLOSE {
+                let (code, words) = frame.payload.split_first_chunk()?;
+                return Some((u16::from_be_bytes(*code), String::from_utf8_lossy(words).into_owned()));
+            }
+        }
+        None
+    }
+
     /// Throws everything away until the end.
     pub fn end(&mut self) {
         while self.fill() {
