@@ -36,6 +36,10 @@
 //! on their connection, which is not read meanwhile. A queue group is a set of members like a topic's own, but each of its
 //! messages goes to one: the owner chooses the shard, and the shard a member that has nothing queued.
 //!
+//! A durable topic's publication gets its place at once and is kept, handed out and acknowledged only when the
+//! [journal] has it on the disk: nobody hears of what a crash could take back. Places are taken in the order in which they were
+//! given; where the disk fails, all that waits is refused and its places are given again.
+//!
 //! # Streams inside connections
 //!
 //! A connection that begins with HTTP/2's preface bears streams, and each stream has an entry of its own in the table: a

@@ -272,6 +272,10 @@ pub enum NotPublished {
     TooFast,
     /// Another process has taken the topics over: a connection that comes back is one to it.
     Moved,
+    /// The topic is durable, and the disk cannot be written.
+    JournalFailed,
+    /// The topic is durable, and as much waits for the disk as may.
+    JournalBusy,
     /// This connection may not publish there.
     Forbidden,
     /// This connection has not said whose it is, and would have to.
@@ -283,7 +287,7 @@ impl NotPublished {
     #[must_use]
     pub const fn status(self) -> u16 {
         match self {
-            Self::NoRoom | Self::Moved => 503,
+            Self::NoRoom | Self::Moved | Self::JournalFailed | Self::JournalBusy => 503,
             Self::TooFast => 429,
             Self::Forbidden => 403,
             Self::Unauthenticated => 401,
@@ -297,6 +301,8 @@ impl NotPublished {
             Self::NoRoom => Limit::TopicsMax.label(),
             Self::TooFast => Limit::TopicRate.label(),
             Self::Moved => CloseReason::GoingAway.label(),
+            Self::JournalFailed => "journal_failed",
+            Self::JournalBusy => "journal_busy",
             Self::Forbidden => Rule::PublishNotAllowed.label(),
             Self::Unauthenticated => "unauthenticated",
         }
@@ -308,6 +314,8 @@ impl NotPublished {
         match self {
             Self::NoRoom => "there is no room for another topic; try again later",
             Self::Moved => "the server is being replaced; connect again",
+            Self::JournalFailed => "the topic's messages cannot be written to the disk now; try again later",
+            Self::JournalBusy => "too many messages wait for the disk; try again later",
             Self::TooFast => "the topic takes no more messages this second; try again later",
             Self::Forbidden => "you may not publish to this topic",
             Self::Unauthenticated => "say who you are to publish to this topic",

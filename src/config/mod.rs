@@ -134,6 +134,8 @@ pub struct Config {
     pub publish: Publishers,
     /// Publications a second of each topic, likewise. Zero: no bound.
     pub topic_rate: u32,
+    /// Whether a publication is on the disk before anybody hears of it, likewise.
+    pub durable: bool,
     /// What differs for the topics that a pattern stands for; the first that fits counts.
     pub topics: Vec<TopicSection>,
     /// Where durable topics are kept.
@@ -167,6 +169,7 @@ impl Default for Config {
             slow_consumer: SlowConsumer::default(),
             publish: Publishers::default(),
             topic_rate: 0,
+            durable: false,
             topics: Vec::new(),
             journal: Journal::default(),
         }

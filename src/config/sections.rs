@@ -8,7 +8,7 @@ use super::pattern::Pattern;
 use super::problem::{Place, Problem, Wrong, quote};
 use super::settings::{GIB, hours, ms};
 use super::topics::{Publishers, TopicRules, TopicSection};
-use super::value::{Count, Format, Period, Raw, Rule, Size, Word};
+use super::value::{Count, Format, Period, Raw, Rule, Size, Switch, Word};
 use super::{Config, SlowConsumer};
 use Rule::{Within, ZeroOr};
 use toml::de::DeTable;
@@ -56,6 +56,8 @@ section_settings! {
     "publish" => publish or publish: Word<Publishers>;
     /// Publications of each topic within a second; 0: no limit.
     "rate" => rate or topic_rate: Count<u32>, Within(0, 1_000_000);
+    /// Whether its messages survive a crash: see [journal].
+    "durable" => durable or durable: Switch;
 }
 
 /// A section as it can stand in a file, all of it as a comment, with what topics have anyway.
@@ -221,6 +223,27 @@ mod tests {
         assert!(
             problems[0].starts_with("topics.\"t256\" is one section for topics too many, h.toml line 513: 256 are")
         );
+    }
+
+    #[test]
+    fn durable_topics_need_a_journal() {
+        let journal = "[journal]\ndir = \"/srv/journal\"\n";
+        let config = load(&format!("[topics.\"log/*\"]\ndurable = true\n{journal}")).unwrap();
+        let rules = TopicRules::new(&config);
+        assert_eq!((rules.of("log/1").durable, rules.of("room/1").durable), (true, false));
+        let config =
+            load(&format!("[topics]\ndurable = true\n[topics.\"log/*\"]\ndurable = false\n{journal}")).unwrap();
+        let rules = TopicRules::new(&config);
+        assert_eq!((rules.of("log/1").durable, rules.of("room/1").durable), (false, true));
+        for (text, key) in [
+            ("[topics.\"log/*\"]\ndurable = true\n", "topics.\"log/*\".durable"),
+            ("[topics]\ndurable = true\n", "topics.durable"),
+        ] {
+            let said = load(text).unwrap_err().remove(0);
+            assert!(said.starts_with("journal.dir is not set"), "{said}");
+            assert!(said.contains(&format!("{key} is true")), "{said}");
+            assert!(said.ends_with(&format!("name a directory for the journal, or leave {key} out")), "{said}");
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::credentials::{ApiKeyFile, Claim, Jwks, Names, Patterns, PublicKeys, S
 use super::endpoint::Collector;
 use super::filter::Filter;
 use super::lists::{Address, Files, Listeners, NetworkList, OriginList, Subprotocols};
-use super::problem::Wrong;
+use super::problem::{Wrong, quote};
 use super::sections::example_section;
 use super::value::{Count, Directory, File, FilePath, Format, Period, Raw, Rule, Size, Switch, Word};
 use super::{BackendChoice, ClientCertificates, Config, LogFormat, OverRate, Publishers, SlowConsumer, TlsVersion};
@@ -207,6 +207,10 @@ settings! {
     /// Publications of each topic within a second, as many at once after a quiet second; 0: no limit. Beyond, POST gets 429,
     /// gRPC RESOURCE_EXHAUSTED, and whoever has no answer to its messages is closed with 1008.
     "topics.rate" => topic_rate: Count<u32>, Within(0, 1_000_000);
+    /// Whether messages survive a crash: a publication is acknowledged, handed out and kept only when it is in the journal
+    /// on the disk, see [journal]. While that cannot be written it is refused (503, journal_failed). Topics that are not
+    /// durable never wait for the disk.
+    "topics.durable" => durable: Switch;
 
     /// Messages of each topic that are kept for those who come later; 0: none.
     "history.messages_max" => limits.history.messages_max: Count<usize>, Within(0, 1_000_000);
@@ -334,7 +338,7 @@ settings! {
 }
 
 /// The setting behind which sections for topics can stand.
-const LAST_OF_TOPICS: &str = "topics.rate";
+const LAST_OF_TOPICS: &str = "topics.durable";
 
 /// The whole configuration with its defaults and what each setting means: a TOML file that says what no file says.
 #[must_use]
@@ -387,6 +391,7 @@ pub(super) fn check(config: &Config) -> Vec<(&'static str, Wrong)> {
         let what = "is below limits.queue_bytes_max, so that no single queue could fill";
         wrongs.push(("limits.queue_bytes_total_max", Wrong::new(what, "raise it or lower limits.queue_bytes_max")));
     }
+    wrongs.extend(unwritten(config));
     wrongs.extend(exposed(config));
     wrongs.extend(check_tls(config));
     if config.journal.bytes_max < config.journal.segment_bytes.saturating_mul(4) {
@@ -416,6 +421,21 @@ pub(super) fn check(config: &Config) -> Vec<(&'static str, Wrong)> {
         wrongs.push(("upgrade.socket", Wrong::new(what, "give it its own path")));
     }
     wrongs
+}
+
+/// Topics that are to be durable without a place to write them down.
+fn unwritten(config: &Config) -> Option<(&'static str, Wrong)> {
+    let is_durable = config.durable || config.topics.iter().any(|section| section.durable == Some(true));
+    if !is_durable || config.journal.dir.is_some() {
+        return None;
+    }
+    let section = config.topics.iter().find(|section| !config.durable && section.durable == Some(true));
+    let which = section.map_or_else(
+        || "topics.durable".to_owned(),
+        |section| format!("topics.{}.durable", quote(section.pattern.as_str())),
+    );
+    let what = format!("is not set, and {which} is true: there is nowhere to write its messages down");
+    Some(("journal.dir", Wrong::new(what, format!("name a directory for the journal, or leave {which} out"))))
 }
 
 /// Certificates, keys and listeners that do not fit together. What is in the files is looked at when they are served.

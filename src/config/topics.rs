@@ -44,6 +44,8 @@ pub struct TopicRule {
     pub publish: Publishers,
     /// Publications a second, as many at once after a quiet second. Zero: no bound.
     pub rate: u32,
+    /// Whether a publication is on the disk before anybody hears of it.
+    pub durable: bool,
 }
 
 /// A section of the file: what it says of the topics whose names fit, and nothing of what it does not.
@@ -63,6 +65,8 @@ pub struct TopicSection {
     pub publish: Option<Publishers>,
     /// [`TopicRule::rate`].
     pub rate: Option<u32>,
+    /// [`TopicRule::durable`].
+    pub durable: Option<bool>,
 }
 
 impl TopicSection {
@@ -77,6 +81,7 @@ impl TopicSection {
             slow_consumer: None,
             publish: None,
             rate: None,
+            durable: None,
         }
     }
 
@@ -92,6 +97,7 @@ impl TopicSection {
             slow_consumer: self.slow_consumer.or(rest.slow_consumer),
             publish: self.publish.unwrap_or(rest.publish),
             rate: self.rate.unwrap_or(rest.rate),
+            durable: self.durable.unwrap_or(rest.durable),
         }
     }
 
@@ -152,6 +158,7 @@ impl TopicRules {
             slow_consumer: None,
             publish: config.publish,
             rate: config.topic_rate,
+            durable: config.durable,
         };
         let sections = config.topics.iter().take(Self::SECTIONS_MAX);
         let rules = sections.map(|section| (section.pattern.clone(), section.over(rest))).collect();

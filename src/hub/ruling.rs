@@ -13,6 +13,8 @@ use crate::wheel::{TICK, Tick, Wheel};
 pub(super) struct Ruling {
     pub(super) keep: Keep,
     pub(super) bounds: Bounds,
+    /// Whether its messages are written down first.
+    pub(super) durable: bool,
     /// How long a topic stays after its last use.
     pub(super) linger_ticks: u32,
     /// The time that each publication of an even pace takes, zero for any pace.
@@ -44,7 +46,7 @@ impl Ruling {
         let bounds = Bounds { messages_max, bytes_max, age_ticks: wheel.ticks_in(keep.age_max) };
         let linger = if bounds.is_off() { Self::LINGER } else { keep.age_max };
         let interval_ns = Self::SECOND_NS.checked_div(u64::from(rule.rate)).unwrap_or(0);
-        Self { keep, bounds, linger_ticks: wheel.ticks_in(linger), interval_ns }
+        Self { keep, bounds, durable: rule.durable, linger_ticks: wheel.ticks_in(linger), interval_ns }
     }
 
     /// Lets a publication through, if it may: so many within a second, as many at once after a quiet one.

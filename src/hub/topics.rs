@@ -3,12 +3,17 @@
 //! A topic exists while a shard is interested in it, while it has history, and for some time after its last use. When it
 //! is forgotten, its next epoch is a greater one, so that nobody takes the new past for the old.
 //!
+//! A message of a durable topic has its place before it is kept, handed out and seen: while the disk is written.
+//!
 //! Timers are lazy: a topic's is set when it has none and needs one, and looks at the topic when it fires. So
 //! publishing does not touch the wheel.
 
+mod keeping;
 mod legacy;
+mod reserved;
 mod sight;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
@@ -16,6 +21,8 @@ use slab::Slab;
 
 use self::following::Walk;
 pub use self::legacy::{Left, Legacy};
+use self::reserved::Reserved;
+pub use self::reserved::{Taken, Turn};
 pub use self::sight::Sight;
 use super::Group;
 use super::audience::Audience;
@@ -52,6 +59,9 @@ pub enum Refused {
     /// The topic had as many this second as it may.
     #[error("too many publications in a second")]
     TooFast,
+    /// Others of the topic have to have their places first, and it cannot wait for that.
+    #[error("others have to have their places first")]
+    Busy,
 }
 
 impl From<NoRoom> for Refused {
@@ -111,6 +121,8 @@ pub struct Topics {
     place: usize,
     /// The newest epoch.
     epoch: Epoch,
+    /// Durable topics that are not needed on the disk any more, and up to where.
+    gone: VecDeque<(Topic, Cursor)>,
     /// The audience of the last publication, where it had to be put together.
     scratch: Vec<Interested>,
 }
@@ -139,16 +151,11 @@ struct Owned {
     spent: Spent,
     audience: Audience,
     history: History,
+    /// Of a topic that is on the disk.
+    reserved: Option<Box<Reserved>>,
 }
 
 impl Topics {
-    /// Messages that one step of [`Topics::expire`] drops at most.
-    const EXPIRED_PER_STEP: usize = 256;
-    /// Places that are looked at for a topic to forget when there is no room for another: a microsecond.
-    const LOOKED_AT_FOR_ROOM: usize = 64;
-    /// Topics whose places are kept when the last one has gone.
-    const ROOM_KEPT: usize = 1024;
-
     /// No topics, and room for one part in `shards` of what the process may have of them.
     #[must_use]
     pub fn new(rules: &Arc<TopicRules>, limits: &Limits, shards: u16) -> Self {
@@ -168,6 +175,7 @@ impl Topics {
             hand: 0,
             place: 0,
             epoch: Epoch(0),
+            gone: VecDeque::new(),
             scratch: Vec::new(),
         }
     }
@@ -200,18 +208,20 @@ impl Topics {
         }
     }
 
-    /// Gives a publication its place in its topic, encodes it for its audience, keeps it and says where it goes.
+    /// Gives a publication its place in its topic, encodes it for its audience, keeps it and says where it goes; or, where the
+    /// topic is durable, gives it a place and does the rest when it is [placed](Topics::place).
     ///
     /// # Errors
     /// When the topic does not exist and there is no room for it, or when it has had its rate: what the server itself
     /// publishes has no rate.
-    pub fn publish(
+    pub fn take(
         &mut self,
         message: &mut Message,
         key: Option<&str>,
+        turn: Turn,
         deflater: &mut Deflater,
         now: Now,
-    ) -> Result<Published<'_>, Refused> {
+    ) -> Result<Taken<'_>, Refused> {
         let topic = self.find_or_create(&message.topic, now)?;
         self.expire_messages(topic, now.tick, usize::MAX);
         let owned = &mut self.topics.0[topic as usize];
@@ -219,24 +229,49 @@ impl Topics {
         owned.used = now.tick;
         if let Some(offset) = key.and_then(|key| owned.history.keyed(key)) {
             let (cursor, subscribers) = (Cursor { offset, ..owned.cursor }, owned.audience.subscribers());
-            return Ok(Published { cursor, subscribers, duplicate: true, audience: &[] });
+            return Ok(Taken::Published(Published { cursor, subscribers, duplicate: true, audience: &[] }));
         }
+        if ruling.durable || owned.reserved.is_some() {
+            let is_durable = ruling.durable;
+            if let Some(waits) = self.waits(topic, key, turn, is_durable)? {
+                return Ok(waits);
+            }
+        }
+        let owned = &mut self.topics.0[topic as usize];
+        let ruling = self.rulings.get(owned.rule);
         if message.publisher.is_some() && !ruling.admits(&mut owned.spent, now.tick) {
             return Err(Refused::TooFast);
         }
+        if ruling.durable {
+            return Ok(self.reserve(topic, message, key, now));
+        }
         owned.cursor.offset.0 += 1;
+        message.time_ms = now.unix_ms;
+        (message.epoch, message.offset) = (owned.cursor.epoch, owned.cursor.offset);
+        Ok(Taken::Published(self.hand_out(topic, message, key, deflater, now)))
+    }
+
+    /// Encodes a topic's newest message for its audience, keeps it and says where it goes.
+    fn hand_out(
+        &mut self,
+        topic: u32,
+        message: &mut Message,
+        key: Option<&str>,
+        deflater: &mut Deflater,
+        now: Now,
+    ) -> Published<'_> {
+        let owned = &mut self.topics.0[topic as usize];
         let cursor = owned.cursor;
-        (message.epoch, message.offset, message.time_ms) = (cursor.epoch, cursor.offset, now.unix_ms);
         owned.audience.choose(&mut self.scratch);
         let chosen = owned.audience.chosen(&self.scratch);
         let wants = chosen.iter().fold(Wants::NONE, |all, to| all.union(to.wants));
         message.prepare(wants, deflater);
-        if !ruling.bounds.is_off() {
+        if !self.rulings.get(owned.rule).bounds.is_off() {
             self.keep(topic, message, key, now);
         }
         let owned = &self.topics.0[topic as usize];
         let (subscribers, audience) = (owned.audience.subscribers(), owned.audience.chosen(&self.scratch));
-        Ok(Published { cursor, subscribers, duplicate: false, audience })
+        Published { cursor, subscribers, duplicate: false, audience }
     }
 
     /// Whom to give a message that a group's shard has given back because its subscribers had gone.
@@ -294,25 +329,6 @@ impl Topics {
         let subscribers = audience.subscribers();
         let (messages, bytes, first) = (history.len(), history.bytes(), history.first());
         Info { cursor: Some(*cursor), subscribers, messages, bytes, first, bounds }
-    }
-
-    /// Drops what is too old, in steps of some microseconds, as long as `more` says that there is time. Returns whether
-    /// all was done.
-    pub fn expire(&mut self, now: Tick, mut more: impl FnMut() -> bool) -> bool {
-        if !self.walk(now, &mut more) {
-            return false;
-        }
-        while more() {
-            let Some(key) = self.wheel.pop(&mut self.topics, now) else { return true };
-            self.settle(key);
-            self.expire_messages(key, now, Self::EXPIRED_PER_STEP);
-            match self.deadline(key) {
-                Some(deadline) if deadline <= now && self.owned(key).history.is_empty() => self.forget(key),
-                Some(deadline) => self.wheel.arm(&mut self.topics, key, deadline),
-                None => {}
-            }
-        }
-        false
     }
 
     /// When [`Topics::expire`] wants to be called at the latest, as [`Wheel::next_expiry`] says it.
@@ -406,125 +422,12 @@ impl Topics {
             spent: Spent::default(),
             audience: Audience::default(),
             history: History::default(),
+            reserved: None,
         }));
         let key = key.expect("topics_max is a key");
         self.keys.insert(topic.clone(), key);
         self.arm(key);
         key
-    }
-
-    /// Makes room: forgets a topic that nobody subscribes to, if one is among the next few. So topics that were merely
-    /// published to keep nobody out.
-    fn forget_idle(&mut self) -> bool {
-        for _ in 0..Self::LOOKED_AT_FOR_ROOM {
-            let slots = self.topics.0.capacity();
-            self.place = if self.place + 1 < slots { self.place + 1 } else { 0 };
-            if self.topics.0.get(self.place).is_some_and(|owned| owned.audience.is_empty()) {
-                let key = u32::try_from(self.place).expect("topics_max is a key");
-                self.counts.evicted += self.owned(key).history.len() as u64;
-                self.change(key, |history| *history = History::default());
-                self.wheel.disarm(&mut self.topics, key);
-                self.forget(key);
-                return true;
-            }
-        }
-        false
-    }
-
-    /// When a topic must be looked at; `None` when it stays as it is without us.
-    fn deadline(&self, key: u32) -> Option<Tick> {
-        let (owned, ruling) = (&self.topics.0[key as usize], self.ruling(key));
-        let expiry = owned.history.expiry(&ruling.bounds);
-        let leave = || owned.audience.is_empty().then(|| owned.used.later(ruling.linger_ticks));
-        expiry.or_else(leave)
-    }
-
-    /// Sets a topic's timer if it has none. One that has is looked at in time: its deadline was not later.
-    fn arm(&mut self, key: u32) {
-        if !self.owned(key).timer.is_armed()
-            && let Some(deadline) = self.deadline(key)
-        {
-            self.wheel.arm(&mut self.topics, key, deadline);
-        }
-    }
-
-    /// Sets a topic's timer to an earlier time, where it must be looked at earlier than that says.
-    fn hasten(&mut self, key: u32) {
-        let armed = self.owned(key).timer.deadline();
-        if let (Some(armed), Some(deadline)) = (armed, self.deadline(key))
-            && deadline < armed
-        {
-            self.wheel.arm(&mut self.topics, key, deadline);
-        }
-    }
-
-    fn forget(&mut self, key: u32) {
-        let owned = self.topics.0.remove(key as usize);
-        self.keys.remove(&owned.name);
-        self.counts.forgotten += 1;
-        if self.topics.0.is_empty() && self.topics.0.capacity() > Self::ROOM_KEPT {
-            self.topics = Table(Slab::new());
-            self.keys = HashMap::new();
-            self.keepers = Vec::new();
-        }
-    }
-
-    /// Puts a topic's newest message into its history.
-    fn keep(&mut self, topic: u32, message: &Message, key: Option<&str>, now: Now) {
-        let bounds = self.ruling(topic).bounds;
-        // Where the bound has become narrower the walk does the rest.
-        let most = if self.counts.bytes > self.bytes_max { History::DROPPED_AT_ONCE } else { usize::MAX };
-        self.change(topic, |history| history.push(message.clone(), key, now.tick, &bounds));
-        self.arm(topic);
-        (0..most).take_while(|_| self.counts.bytes > self.bytes_max && self.evict(topic)).count();
-    }
-
-    /// Takes the oldest message from the topic whose turn it is. The newest one of `spared` goes last.
-    fn evict(&mut self, spared: u32) -> bool {
-        if self.hand >= self.keepers.len() {
-            self.hand = 0;
-        }
-        let Some(&key) = self.keepers.get(self.hand) else { return false };
-        if key == spared && self.keepers.len() > 1 && self.owned(key).history.len() == 1 {
-            self.hand += 1;
-            return true;
-        }
-        self.change(key, History::pop_oldest);
-        self.counts.evicted += 1;
-        // Where a topic has given its last one, the next topic to have its turn is in its place.
-        self.hand += usize::from(self.keepers.get(self.hand) == Some(&key));
-        true
-    }
-
-    fn expire_messages(&mut self, key: u32, now: Tick, most: usize) {
-        let bounds = self.ruling(key).bounds;
-        if self.owned(key).history.expiry(&bounds).is_some_and(|expiry| expiry <= now) {
-            self.counts.expired += self.change(key, |history| history.expire(now, &bounds, most)) as u64;
-        }
-    }
-
-    /// Changes a topic's history, and the books with it.
-    fn change<T>(&mut self, key: u32, change: impl FnOnce(&mut History) -> T) -> T {
-        let owned = &mut self.topics.0[key as usize];
-        let (messages, bytes) = (owned.history.len(), owned.history.bytes());
-        let result = change(&mut owned.history);
-        self.counts.messages = self.counts.messages + owned.history.len() - messages;
-        self.counts.bytes = self.counts.bytes + owned.history.bytes() - bytes;
-        match (messages > 0, !owned.history.is_empty()) {
-            (false, true) => {
-                owned.keeper = u32::try_from(self.keepers.len()).expect("as many as topics at most");
-                self.keepers.push(key);
-            }
-            (true, false) => {
-                let place = owned.keeper;
-                self.keepers.swap_remove(place as usize);
-                if let Some(&moved) = self.keepers.get(place as usize) {
-                    self.owned(moved).keeper = place;
-                }
-            }
-            _ => {}
-        }
-        result
     }
 }
 
@@ -542,6 +445,23 @@ impl Owned {
     fn since(&self, since: Cursor) -> Option<impl ExactSizeIterator<Item = &Message>> {
         let is_ours = since.epoch == self.cursor.epoch;
         is_ours.then(|| self.history.since(since.offset, self.cursor.offset)).flatten()
+    }
+}
+
+#[cfg(test)]
+impl Topics {
+    /// [`Topics::take`] where nothing has to wait.
+    pub(crate) fn publish(
+        &mut self,
+        message: &mut Message,
+        key: Option<&str>,
+        deflater: &mut Deflater,
+        now: Now,
+    ) -> Result<Published<'_>, Refused> {
+        match self.take(message, key, Turn::Comes, deflater, now)? {
+            Taken::Published(published) => Ok(published),
+            waits => panic!("it waits: {waits:?}"),
+        }
     }
 }
 

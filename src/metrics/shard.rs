@@ -136,6 +136,14 @@ shard_metrics! {
         publications_total: Counter,
         /// Publications refused because the process that follows has the topics.
         moved_total: Counter,
+        /// Publications to durable topics that were refused because the disk could not be written.
+        durable_failed_total: Counter,
+        /// Publications to durable topics that were refused because as many waited for the disk as may.
+        durable_busy_total: Counter,
+        /// Publications to durable topics that wait for the disk now.
+        durable_waiting: Gauge,
+        /// What they keep in memory, in bytes.
+        durable_waiting_bytes: Gauge,
         /// Messages handed to subscribers.
         deliveries_total: Counter,
         /// Messages that could not be delivered because the subscriber was too slow.

@@ -224,12 +224,21 @@ mod tests {
         Reloader::new(&config, None, control, Arc::default())
     }
 
+    /// What else a file must say to say something of this key.
+    fn beside(key: &str) -> &'static str {
+        if key == "topics.durable" { "[journal]\ndir = \"/srv\"\n" } else { "" }
+    }
+
+    fn default(key: &str) -> Config {
+        load(beside(key)).unwrap()
+    }
+
     /// Some other value for a key than its default, in a file that is right. A key whose values look otherwise needs one here.
     fn other(key: &str) -> Config {
-        let default = Config::default();
+        let (default, beside) = (default(key), beside(key));
         let set = |value: &str| match key.split_once('.') {
-            Some((table, name)) => load(&format!("[{table}]\n{name} = {value}\n")),
-            None => load(&format!("{key} = {value}\n")),
+            Some((table, name)) => load(&format!("[{table}]\n{name} = {value}\n{beside}")),
+            None => load(&format!("{key} = {value}\n{beside}")),
         };
         // What mends a word that is none names the words.
         let mend = set("\"?\"").err().map_or_else(String::new, |problems| problems[0].mend.clone());
@@ -265,9 +274,9 @@ mod tests {
     /// what shards follow.
     #[test]
     fn every_key_waits_for_the_next_start_or_reaches_the_shards() {
-        let default = Config::default();
         let seen = |config: &Config| format!("{:?}", live(config).unwrap());
         for key in crate::config::keys() {
+            let default = default(key);
             let (effective, difference) = other(key).over(&default).unwrap();
             if difference.at_start == [key] {
                 assert_eq!((&effective, difference.changed.len()), (&default, 0), "{key}");

@@ -98,6 +98,7 @@ impl Core {
             return Err("messages wait for a fan-out that is not on the list".into());
         }
         self.audit_lists()?;
+        self.audit_journal()?;
         let peers = self.mail.peers.len().saturating_sub(1);
         // What one request leads to: its message to all shards, and its answer. What a group's last member here has left goes
         // to others all at once.
@@ -111,6 +112,21 @@ impl Core {
         }
         audit.staged_mail = self.mail.staged_deliveries() + self.mail.staged_requests();
         Ok(audit)
+    }
+
+    /// What waits for the disk has its places, and no place is without it.
+    fn audit_journal(&self) -> Result<(), String> {
+        let Some(durable) = self.durable.as_deref() else { return Ok(()) };
+        let (books, all) = (durable.books(), durable.recount());
+        if books != all {
+            return Err(format!("what waits for the disk is {books:?}, should be {all:?}"));
+        }
+        let (places, behind) = self.topics.waiting();
+        // Places of a past that has ended are none.
+        if places > all.1 || behind != durable.counted_behind() {
+            return Err(format!("{places} places are reserved and {behind} publications wait for theirs: {all:?}"));
+        }
+        Ok(())
     }
 
     /// What a connection waits for that topics' owners have to say.

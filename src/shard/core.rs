@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::carrier::Aftermath;
 use super::connection::Flags;
 use super::control::{Control, Phase, Publishing};
+use super::durable::Durable;
 use super::entrance::Entrance;
 use super::gate::Gate;
 use super::groups::Share;
@@ -121,6 +122,8 @@ pub struct Core {
     pub(super) nowhere: Vec<u8>,
     /// What handlers want done.
     pub(super) effects: Vec<Effect>,
+    /// What waits for the disk, where there is a journal.
+    pub(super) durable: Option<Box<Durable>>,
     /// Publications of this shard's connections, in order.
     pub(super) staged: VecDeque<Publication>,
     /// What they keep in memory.
@@ -293,6 +296,7 @@ impl Core {
             corked: None,
             nowhere: Vec::new(),
             effects: Vec::new(),
+            durable: None,
             staged: VecDeque::new(),
             staged_bytes: 0,
             blocked: false,

@@ -5,7 +5,7 @@
 //! that the shard works off. [`Shard::turn`] is the whole loop:
 //!
 //! ```text
-//! wait -> phase -> ingress -> mailbox -> timers -> orders -> publish -> fan-out -> files -> egress -> ring
+//! wait -> phase -> ingress -> mailbox -> verdicts -> timers -> orders -> publish -> fan-out -> files -> egress -> ring
 //! ```
 //!
 //! Each phase has a part of the turn's time, a millisecond or so, and goes on in the next turn where it was: see `pace`.
@@ -23,6 +23,7 @@ mod closing;
 mod connection;
 mod control;
 mod core;
+mod durable;
 mod effects;
 mod egress;
 mod entrance;
@@ -63,10 +64,12 @@ mod wishes;
 use std::io;
 use std::time::Duration;
 
+use self::durable::Durable;
 use self::pace::{Pace, Part};
 use crate::hub::topics::Legacy;
 use crate::id::ListenerId;
 use crate::io::{Backend, Backlog};
+use crate::journal::port::ShardEnd;
 use crate::message::Epoch;
 use crate::metrics::Purpose;
 use crate::time::{Clock, Instant};
@@ -120,6 +123,25 @@ impl<B: Backend> Shard<B> {
         legacies.into_iter().map(|legacy| usize::from(topics.adopt(legacy, now))).sum()
     }
 
+    /// Writes durable topics down from now on. Before the first turn.
+    pub fn join_journal(&mut self, end: ShardEnd) {
+        self.core.durable = Some(Box::new(Durable::new(end)));
+    }
+
+    /// Goes on with topics where the journal has them, but for those that are here already. Before the first turn, with a
+    /// journal and after [`Shard::adopt`]. Returns how many found no room.
+    pub fn recover(&mut self, epoch: Epoch, legacies: impl IntoIterator<Item = Legacy>, clock: &impl Clock) -> usize {
+        self.core.begin_turn(clock.now(), clock.unix_ms());
+        let now = self.core.time();
+        let topics = &mut self.core.topics;
+        topics.begin_after(epoch);
+        let is_left_out = |legacy: Legacy| {
+            let topic = legacy.topic.clone();
+            !topics.recover(legacy, now) && topics.sight(&topic).is_none()
+        };
+        legacies.into_iter().map(is_left_out).map(usize::from).sum()
+    }
+
     /// What is not I/O.
     pub fn core(&self) -> &Core {
         &self.core
@@ -139,6 +161,7 @@ impl<B: Backend> Shard<B> {
         self.ingress(&mut Pace::new(clock, Part::INGRESS));
         self.core.note_listening(self.backend.is_listening());
         self.core.take_mail(&mut Pace::new(clock, Part::MAIL));
+        self.core.take_verdicts(&mut Pace::new(clock, Part::VERDICTS));
         self.timers(&mut Pace::new(clock, self.timers_part()));
         self.orders(&mut Pace::new(clock, Part::ORDERS));
         self.core.forget(&mut Pace::new(clock, Part::FORGET));
@@ -149,6 +172,7 @@ impl<B: Backend> Shard<B> {
         self.transfer(&mut Pace::new(clock, Part::TRANSFERS));
         self.egress(&mut Pace::new(clock, Part::EGRESS));
         self.core.mail.flush();
+        self.core.flush_journal();
         self.core.end_turn(begin, clock.now());
         Ok(if self.core.is_done() { Turn::Done } else { Turn::Again })
     }
@@ -173,7 +197,7 @@ impl<B: Backend> Shard<B> {
     }
 
     fn timeout(&self, now: Instant) -> Duration {
-        if self.core.mail.requests_wait || self.core.mail.deliveries_wait {
+        if self.core.mail.requests_wait || self.core.mail.deliveries_wait || self.core.has_appends() {
             return Self::FULL_MAILBOX_WAIT;
         }
         let shuts = self.core.drain.and_then(|drain| drain.shuts);

@@ -128,6 +128,7 @@ impl Core {
         let reason = match why {
             NotPublished::NoRoom => return,
             NotPublished::Moved => CloseReason::GoingAway,
+            NotPublished::JournalFailed | NotPublished::JournalBusy => CloseReason::TryAgainLater,
             NotPublished::TooFast | NotPublished::Forbidden | NotPublished::Unauthenticated => CloseReason::Policy,
         };
         self.doomed.push((id, reason, why.message()));
@@ -138,6 +139,8 @@ impl Core {
             NotPublished::NoRoom => self.metrics.strike(Limit::TopicsMax),
             NotPublished::TooFast => self.metrics.strike(Limit::TopicRate),
             NotPublished::Moved => self.metrics.moved_total.add(1),
+            NotPublished::JournalFailed => self.metrics.durable_failed_total.add(1),
+            NotPublished::JournalBusy => self.metrics.durable_busy_total.add(1),
             NotPublished::Forbidden | NotPublished::Unauthenticated => {
                 self.metrics.count_violation(Rule::PublishNotAllowed);
             }

@@ -6,13 +6,47 @@ use super::mail::{Ack, Delivery, OwnMail, Publication, Request};
 use super::pace::Pace;
 use super::spans::Times;
 use crate::app::NotPublished;
+use crate::codec::trace::Parent;
 use crate::hub::Group;
 use crate::hub::members::Stay;
-use crate::hub::topics::{Interested, Now, Published, Refused};
+use crate::hub::topics::{Interested, Now, Published, Refused, Taken, Turn};
 use crate::id::{ConnId, ShardId};
 use crate::message::{Message, Topic};
 use crate::rule::Limit;
 use crate::time::{Clock, Stamp};
+
+/// A publication at its topic's owner.
+#[derive(Debug)]
+pub(super) struct Entrant {
+    pub(super) publication: Publication,
+    /// Its parent and its own number, where it is told as a span.
+    pub(super) span: Option<(Parent, u64)>,
+    /// When it came.
+    pub(super) came_ms: u64,
+}
+
+/// How far it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// It has no place yet.
+    Takes(Turn),
+    /// It has one, and is on the disk.
+    Written,
+}
+
+impl Entrant {
+    /// What it keeps in memory, about.
+    pub(super) fn memory(&self) -> usize {
+        let Publication { message, terms, .. } = &self.publication;
+        let key = terms.as_ref().and_then(|terms| terms.key.as_deref()).map_or(0, str::len);
+        message.memory() + size_of::<Self>() + 2 * key
+    }
+
+    /// Whether it may take a while to compress.
+    pub(super) fn is_long(&self) -> bool {
+        self.publication.message.memory() > Core::LONG_BYTES
+    }
+}
 
 impl Core {
     /// Bytes of messages that may wait for their fan-out on a shard. Beyond, publications wait where they are.
@@ -167,29 +201,53 @@ impl Core {
         }
     }
 
-    /// Gives a publication its place and sends it to all shards that want it.
+    /// Takes a publication as its topic's owner.
     fn own(&mut self, publication: Publication) {
-        if self.publishing == Publishing::Moved {
-            return self.refuse_publication(publication, NotPublished::Moved);
-        }
         let Publication { mut message, terms, is_said } = publication;
         if message.taken.is_none() {
             // From outside of the shards.
             message.taken = Stamp::of(self.now);
         }
-        self.metrics.publications_total.add(1);
-        let key = terms.as_ref().and_then(|terms| terms.key.as_deref());
-        let now = self.time();
         let (span, came_ms) = (self.spans.begin(&message, self.now, &self.metrics), message.time_ms);
         if let Some((_, number)) = span {
             message.set_span(number);
         }
-        let published = match self.topics.publish(&mut message, key, &mut self.deflater, now) {
-            Ok(published) => published,
+        self.settle(
+            Entrant { publication: Publication { message, terms, is_said }, span, came_ms },
+            Stage::Takes(Turn::Comes),
+        );
+    }
+
+    /// Gives a publication its place and sends it to all shards that want it, or has it wait for that.
+    pub(super) fn settle(&mut self, entrant: Entrant, stage: Stage) {
+        if self.publishing == Publishing::Moved && stage != Stage::Written {
+            return self.refuse_publication(entrant.publication, NotPublished::Moved);
+        }
+        let Entrant { publication: Publication { mut message, terms, is_said }, span, came_ms } = entrant;
+        let key = terms.as_ref().and_then(|terms| terms.key.as_deref());
+        let now = self.time();
+        let taken = match stage {
+            Stage::Takes(turn) => self.topics.take(&mut message, key, turn, &mut self.deflater, now),
+            Stage::Written => {
+                let placed = self.topics.place(&mut message, key, &mut self.deflater, now);
+                // Where its topic's past has ended nobody is left to hear it.
+                let cursor = message.cursor();
+                let unheard = Published { cursor, subscribers: 0, duplicate: false, audience: &[] };
+                Ok(Taken::Published(placed.unwrap_or(unheard)))
+            }
+        };
+        self.metrics.publications_total.add(u64::from(stage == Stage::Takes(Turn::Comes)));
+        let whole = |message, terms| Entrant { publication: Publication { message, terms, is_said }, span, came_ms };
+        let published = match taken {
+            Ok(Taken::Published(published)) => published,
+            Ok(Taken::Reserved(first_kept)) => return self.write_down(whole(message, terms), first_kept),
+            Ok(Taken::Behind) => return self.stand_behind(whole(message, terms), true),
+            Ok(Taken::Twin) => return self.stand_behind(whole(message, terms), false),
             Err(refused) => {
                 let why = match refused {
                     Refused::NoRoom => NotPublished::NoRoom,
                     Refused::TooFast => NotPublished::TooFast,
+                    Refused::Busy => NotPublished::JournalBusy,
                 };
                 return self.refuse_publication(Publication { message, terms, is_said }, why);
             }

@@ -59,6 +59,7 @@ impl Core {
             || (!self.staged.is_empty() && !self.is_blocked())
             || (!self.blocked && !self.stalled.is_empty())
             || self.has_mail()
+            || self.has_verdicts()
             || !self.own_mail.is_empty()
             || !self.begun.is_empty()
             || !self.doomed.is_empty()
@@ -73,7 +74,7 @@ impl Core {
     pub(super) fn is_done(&self) -> bool {
         match self.phase {
             Phase::Running => false,
-            Phase::Draining => self.table.len() == 0 && self.control.is_deserted(),
+            Phase::Draining => self.table.len() == 0 && self.control.is_deserted() && !self.has_durable_waiting(),
             Phase::Ending => true,
         }
     }

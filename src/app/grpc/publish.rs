@@ -136,6 +136,11 @@ mod tests {
                 NotPublished::TooFast,
                 "end ResourceExhausted the topic takes no more messages this second; try again later",
             ),
+            (
+                NotPublished::JournalFailed,
+                "end Unavailable the topic's messages cannot be written to the disk now; try again later",
+            ),
+            (NotPublished::JournalBusy, "end Unavailable too many messages wait for the disk; try again later"),
             (NotPublished::Forbidden, "end PermissionDenied you may not publish to this topic"),
             (NotPublished::Unauthenticated, "end Unauthenticated say who you are to publish to this topic"),
         ] {

@@ -62,6 +62,9 @@ impl Topics {
         }
         let key = self.create(&topic, cursor, now);
         self.begin_after(cursor.epoch);
+        if self.ruling(key).durable {
+            self.note_recorded(key);
+        }
         let bounds = self.ruling(key).bounds;
         let count = messages.len() as u64;
         for (place, Left { mut message, age_ms, key: name }) in (0..).zip(messages) {
@@ -75,6 +78,18 @@ impl Topics {
         self.expire_messages(key, now.tick, usize::MAX);
         self.hasten(key);
         true
+    }
+}
+
+impl Topics {
+    /// The same with a topic that comes from the disk, whatever its rule is here.
+    pub fn recover(&mut self, legacy: Legacy, now: Now) -> bool {
+        let topic = legacy.topic.clone();
+        let is_new = self.adopt(legacy, now);
+        if let Some(&key) = self.keys.get(&topic) {
+            self.note_recorded(key);
+        }
+        is_new
     }
 }
 

@@ -66,6 +66,10 @@ impl Topics {
         let owned = self.owned(key);
         owned.cursor = Cursor { epoch, offset: Offset(0) };
         owned.used = now.tick;
+        if let Some(reserved) = &mut owned.reserved {
+            reserved.end();
+        }
+        self.note_ended(key);
         self.arm(key);
         Some(epoch)
     }

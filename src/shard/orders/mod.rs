@@ -164,6 +164,8 @@ pub struct Item {
 #[derive(Debug, Default)]
 pub(super) struct Orders {
     running: VecDeque<Work>,
+    /// Those that wait for the disk.
+    parked: VecDeque<Work>,
     /// What connections are told that are closed now.
     pub(super) parting: Option<Parting>,
 }
@@ -171,6 +173,16 @@ pub(super) struct Orders {
 impl Orders {
     /// Orders that run at the same time. More wait in the queue.
     const RUNNING_MAX: usize = 16;
+
+    /// Whether one more may run.
+    pub(super) fn has_room(&self) -> bool {
+        self.running.len() + self.parked.len() < Self::RUNNING_MAX
+    }
+
+    /// What waits for the disk is looked at again.
+    pub(super) fn go_on(&mut self) {
+        self.running.append(&mut self.parked);
+    }
 
     /// Whether none runs.
     pub(super) fn is_empty(&self) -> bool {

@@ -5,13 +5,13 @@ use std::sync::atomic::Ordering;
 
 use super::bequest::Bequest;
 use super::scan::Scan;
-use super::{Filter, Order, Orders, Outcome, Parting, Progress, Report, Reports, Response, What};
+use super::{Filter, Order, Outcome, Parting, Progress, Report, Reports, Response, What};
 use crate::app::NotPublished;
 use crate::close::CloseReason;
 use crate::hub::{Group, TopicKey};
 use crate::id::ConnId;
 use crate::io::Backend;
-use crate::message::{Message, Topic};
+use crate::message::{Cursor, Message, Topic};
 use crate::shard::Shard;
 use crate::shard::answers::JSON;
 use crate::shard::answers::NO_STORE;
@@ -20,6 +20,9 @@ use crate::shard::core::Core;
 use crate::shard::mail::Request;
 use crate::shard::pace::Pace;
 use crate::time::Clock;
+
+/// The place of a message that was to be published, and who hears it.
+type Place = Result<(Cursor, u64), NotPublished>;
 
 /// An order that takes more than a step.
 #[derive(Debug)]
@@ -35,6 +38,8 @@ enum Task {
     Topics(Scan<Box<str>>),
     Kick(Filter, Closing),
     Legacies(Bequest),
+    /// A message that waits for the disk with this place, in this generation.
+    Publishing(Topic, Cursor, u32),
     /// Members of these, from this place on.
     Close(VecDeque<TopicKey>, usize, Closing),
 }
@@ -68,13 +73,17 @@ impl<B: Backend> Shard<B> {
             return;
         }
         while pace.more() {
-            if self.core.orders.running.len() < Orders::RUNNING_MAX
+            if self.core.orders.has_room()
                 && let Some(order) = self.core.mail.orders.try_recv()
             {
                 self.core.begin_order(*order);
                 continue;
             }
             let Some(mut work) = self.core.orders.running.pop_front() else { return };
+            if self.core.is_parked(&work.task) {
+                self.core.orders.parked.push_back(work);
+                continue;
+            }
             match self.step(&mut work.task) {
                 Some(outcome) => self.core.report_order(work.number, &work.reports, outcome),
                 None => self.core.orders.running.push_back(work),
@@ -90,6 +99,7 @@ impl<B: Backend> Shard<B> {
             Task::Connections(scan) => self.core.look_at_connections(scan),
             Task::Topics(scan) => self.core.look_at_topics(scan),
             Task::Legacies(bequest) => self.core.look_at_legacies(bequest),
+            Task::Publishing(topic, cursor, _) => Some(Outcome::Published(self.core.has_published(topic, *cursor))),
             Task::Kick(filter, closing) => {
                 if let Some(id) = self.core.next_meant(&mut closing.next, closing.end, filter)
                     && self.kick(id, &closing.parting)
@@ -144,7 +154,7 @@ impl<B: Backend> Shard<B> {
 impl Core {
     /// Whether there is something to do for operators.
     pub(in crate::shard) fn has_orders(&self) -> bool {
-        !self.orders.is_empty() || !self.mail.orders.is_empty()
+        !self.orders.is_empty() || (self.orders.has_room() && !self.mail.orders.is_empty())
     }
 
     fn report_order(&self, number: u64, reports: &Reports, what: Outcome) {
@@ -164,6 +174,10 @@ impl Core {
                 self.follow_publishing();
                 Task::Legacies(Bequest::new(from))
             }
+            What::Publish(message) => match self.publish_for_operator(message) {
+                Err(waits) => waits,
+                Ok(outcome) => return self.report_order(number, &reports, Outcome::Published(outcome)),
+            },
             What::Kick(filter, parting, progress) => Task::Kick(filter, Closing::new(parting, progress, end)),
             What::CloseTopic(topic, groups, parting, progress) => {
                 Task::Close(self.retire(&topic, &groups), 0, Closing::new(parting, progress, end))
@@ -188,7 +202,6 @@ impl Core {
                 let epoch = self.topics.end(&topic, now);
                 Outcome::Ended(epoch.map(|epoch| (epoch, self.topics.groups(&topic).cloned().collect())))
             }
-            What::Publish(message) => self.publish_for_operator(message),
             What::Trace(trace) => {
                 self.begin_trace(*trace);
                 Outcome::Done
@@ -203,24 +216,61 @@ impl Core {
                 Outcome::Done
             }
             // These take their time.
-            What::Connections(_) | What::Topics(_) | What::Legacies(_) | What::Kick(..) | What::CloseTopic(..) => {
-                Outcome::Done
-            }
+            What::Connections(_)
+            | What::Topics(_)
+            | What::Legacies(_)
+            | What::Publish(_)
+            | What::Kick(..)
+            | What::CloseTopic(..) => Outcome::Done,
         }
     }
 
-    fn publish_for_operator(&mut self, message: Message) -> Outcome {
+    /// Publishes, and says what became of it; or what waits for that.
+    fn publish_for_operator(&mut self, message: Message) -> Result<Place, Task> {
         if self.publishing != Publishing::Open {
-            return Outcome::Published(Err(NotPublished::Moved));
+            return Ok(Err(NotPublished::Moved));
         }
         let topic = message.topic.clone();
-        let before = self.topics.sight(&topic).map(|sight| sight.cursor);
+        if self.topics.is_waited_for(&topic) && !self.topics.is_durable(&topic) {
+            // It would have to stand behind others, without a place to be found by.
+            return Ok(Err(NotPublished::JournalBusy));
+        }
+        let (before, appended) = (self.topics.sight(&topic).map(|sight| sight.cursor), self.journal_state().0);
         self.take_request(Request::Publish(message.into()));
-        Outcome::Published(match self.topics.sight(&topic) {
+        let (now_appended, generation, works) = self.journal_state();
+        if now_appended > appended
+            && let Some(cursor) = self.topics.reserved_cursor(&topic)
+        {
+            return Err(Task::Publishing(topic, cursor, generation));
+        }
+        Ok(match self.topics.sight(&topic) {
             None => Err(NotPublished::NoRoom),
-            Some(sight) if Some(sight.cursor) == before => Err(NotPublished::TooFast),
-            Some(sight) => Ok((sight.cursor, sight.subscribers)),
+            Some(sight) if Some(sight.cursor) != before => Ok((sight.cursor, sight.subscribers)),
+            Some(_) if !self.topics.is_durable(&topic) => Err(NotPublished::TooFast),
+            Some(_) if works => Err(NotPublished::JournalBusy),
+            Some(_) => Err(NotPublished::JournalFailed),
         })
+    }
+
+    /// Whether a task has to wait until the disk has said something.
+    fn is_parked(&self, task: &Task) -> bool {
+        match task {
+            Task::Legacies(_) => self.has_durable_waiting(),
+            Task::Publishing(topic, cursor, generation) => {
+                self.has_published(topic, *cursor).is_err() && self.journal_state().1 == *generation
+            }
+            _ => false,
+        }
+    }
+
+    /// Where a message stands that had this place reserved, if it has come to stand there.
+    fn has_published(&self, topic: &Topic, cursor: Cursor) -> Place {
+        match self.topics.sight(topic) {
+            // Where the topic's past has ended meanwhile it was before that.
+            Some(sight) if sight.cursor.epoch != cursor.epoch => Ok((cursor, 0)),
+            Some(sight) if sight.cursor.offset >= cursor.offset => Ok((cursor, sight.subscribers)),
+            _ => Err(NotPublished::JournalFailed),
+        }
     }
 
     /// Takes the names from a topic and its groups here, and tells their owner that nobody is left.
