@@ -7,6 +7,12 @@
 
 #[path = "simulation/calls.rs"]
 mod calls;
+#[path = "simulation/durable.rs"]
+mod durable;
+#[path = "simulation/journal.rs"]
+mod journal;
+#[path = "simulation/lives.rs"]
+mod lives;
 #[path = "simulation/operators.rs"]
 mod operators;
 #[path = "simulation/resuming.rs"]

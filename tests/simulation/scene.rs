@@ -8,6 +8,7 @@ use holdline::app::site::DemoSite;
 use holdline::app::standard_routes;
 use holdline::config::{App, Limits};
 use holdline::id::{ListenerId, ShardId};
+use holdline::mailbox::Doorbell;
 use holdline::message::Topic;
 use holdline::metrics::Metrics;
 use holdline::session::Protocol;
@@ -24,6 +25,7 @@ pub(super) struct Scene {
     pub(super) metrics: Metrics,
     pub(super) shards: Vec<Shard<SimBackend>>,
     pub(super) done: Vec<bool>,
+    pub(super) doorbells: Vec<Arc<Doorbell>>,
     /// The way for operators.
     pub(super) postbox: Postbox,
 }
@@ -40,7 +42,7 @@ impl Scene {
         let entrances: Arc<[Entrance]> =
             [lines, web].map(|kind| Entrance { url: String::new(), kind, proxied: false }).into();
         let mails = Mail::mesh(shards, live.limits.mailbox_capacity);
-        let postbox = mails[0].postbox();
+        let (postbox, doorbells) = (mails[0].postbox(), mails.iter().map(Mail::doorbell).collect());
         let (control, metrics) = (Arc::new(Control::new(live)), Metrics::new(shards.into()));
         let shards = (0..).zip(mails).map(|(number, mail)| {
             let mut backend = net.backend();
@@ -57,13 +59,19 @@ impl Scene {
             Shard::new(backend, seed)
         });
         let shards: Vec<_> = shards.collect();
-        Self { done: vec![false; shards.len()], net, clock: ManualClock::new(), control, metrics, shards, postbox }
+        let (done, clock) = (vec![false; shards.len()], ManualClock::new());
+        Self { done, net, clock, control, metrics, shards, doorbells, postbox }
     }
 
     pub(super) fn turn(&mut self, shard: usize) {
         if !self.done[shard] {
             self.done[shard] = self.shards[shard].turn(&self.clock).unwrap() == Turn::Done;
         }
+    }
+
+    /// The shards' books are right.
+    pub(super) fn audit(&self) {
+        self.shards.iter().for_each(|shard| assert_eq!(shard.audit().map(|_| ()), Ok(())));
     }
 
     pub(super) fn rest(&mut self) {
