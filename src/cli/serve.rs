@@ -193,7 +193,11 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     obey(&mut signals, &server, &service)?;
     drop(giver);
     match waiter.join() {
-        Ok(result) => result.map_err(Failure::runtime),
+        Ok(Ok(())) => {
+            tracing::info!("ended: all connections are closed");
+            Ok(())
+        }
+        Ok(Err(error)) => Err(Failure::runtime(error)),
         Err(panic) => {
             let what = panics::panic_message(&*panic);
             Err(Failure::runtime(format_args!("internal error: {what}, in the server: please report it")))
