@@ -52,6 +52,24 @@ impl ConnId {
     }
 }
 
+impl ConnId {
+    /// What operators call it, in logs and in the admin API alike.
+    #[must_use]
+    pub const fn of(self, shard: ShardId) -> ConnName {
+        ConnName(shard, self)
+    }
+}
+
+/// A connection of this process, for people: `SHARD:INDEX:GENERATION`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnName(ShardId, ConnId);
+
+impl fmt::Display for ConnName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}", self.0.0, self.1.index(), self.1.generation())
+    }
+}
+
 impl fmt::Debug for ConnId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", self.index(), self.generation())
@@ -67,6 +85,11 @@ impl fmt::Display for ConnId {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_connection_has_a_name_for_people() {
+        assert_eq!(ConnId::new(7, 33).of(ShardId(1)).to_string(), "1:7:33");
+    }
 
     #[test]
     fn an_id_survives_its_bits_and_leaves_eight_free() {

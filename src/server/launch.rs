@@ -282,7 +282,7 @@ fn serve<B: Backend>(
     let proxied = (0..).zip(entrances.iter()).filter(|(_, entrance)| entrance.proxied);
     let backend = Proxy::new(backend, proxied.map(|(number, _)| ListenerId(number)));
     let metrics = Arc::clone(&seed.metrics.shards[usize::from(seed.id.0)]);
-    let backend = around(backend, tls, metrics);
+    let backend = around(backend, tls, metrics).of_shard(seed.id);
     let mut shard = Shard::new(backend, seed);
     let _ = report.send(Ok(()));
     let Ok((epoch, topics)) = word.recv() else { return Ok(()) };

@@ -58,7 +58,8 @@ impl PeerLog {
 
     /// A connection ended.
     pub(super) fn closed(&mut self, now: Instant, metrics: &ShardMetrics, ended: &Ended<'_>) {
-        let Ended { id: connection, peer, user, reason, detail } = *ended;
+        let Ended { id, peer, user, reason, detail } = *ended;
+        let connection = id.of(self.shard);
         if !self.closed[reason as usize].take(now) {
             return self.suppress(metrics);
         }

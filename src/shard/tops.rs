@@ -198,7 +198,7 @@ impl Core {
 
     fn slow_consumer_at(&self, id: ConnId, bytes: usize) -> Option<SlowConsumer> {
         Some(SlowConsumer {
-            id: format!("{}:{}:{}", self.id.0, id.index(), id.generation()),
+            id: id.of(self.id).to_string(),
             protocol: self.table.get(id)?.protocol.counted().label(),
             address: self.whence(id).map(|whence| whence.to_string().into()),
             user: self.user(id).map(Box::from),

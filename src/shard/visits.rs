@@ -85,7 +85,7 @@ impl Core {
         let ms = self.now.since(*began).as_millis();
         let ms = u64::try_from(ms).unwrap_or(u64::MAX);
         let (method, path, shard) = (&**method, &**path, self.id.0);
-        tracing::info!(target: TARGET, shard, connection = %id, peer, user, method, path, status, ms, suppressed, "request");
+        tracing::info!(target: TARGET, shard, connection = %id.of(self.id), peer, user, method, path, status, ms, suppressed, "request");
     }
 }
 

@@ -174,7 +174,7 @@ impl<B: Backend> Tls<B> {
                 self.done.push_back(Completion::Failed(id, kind));
                 self.metrics.tls_faults_total.add(1);
                 if self.may_log() {
-                    tracing::info!(connection = %id, ?end, "TLS ended by a fault");
+                    tracing::info!(connection = %id.of(self.shard), ?end, "TLS ended by a fault");
                 }
             }
         }
@@ -386,7 +386,7 @@ impl<B: Backend> Tls<B> {
         self.done.push_back(Completion::Failed(id, ErrorKind::InvalidData));
         self.metrics.count_tls_failure(cause);
         if self.may_log() {
-            tracing::info!(connection = %id, cause = cause.label(), %why, "TLS handshake failed");
+            tracing::info!(connection = %id.of(self.shard), cause = cause.label(), %why, "TLS handshake failed");
         }
     }
 

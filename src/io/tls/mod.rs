@@ -48,7 +48,7 @@ use self::session::{Session, Stage, Table};
 pub use self::terms::{Current, Setup, Speaks, Terms};
 pub use self::trust::Trust;
 use super::{Accepted, Backend, Backlog, Completion, Ending, Lease, Out, Short, Wake};
-use crate::id::{ConnId, ListenerId};
+use crate::id::{ConnId, ListenerId, ShardId};
 use crate::metrics::ShardMetrics;
 use crate::rate::TokenBucket;
 use crate::rule::TlsFailure;
@@ -95,6 +95,8 @@ pub struct Tls<B> {
     own: Vec<u8>,
     log: TokenBucket,
     began: Instant,
+    /// Whose connections these are, for the log.
+    shard: ShardId,
 }
 
 impl<B> Tls<B> {
@@ -146,7 +148,14 @@ impl<B> Tls<B> {
             own: Vec::new(),
             log: TokenBucket::new(10, 50),
             began: Instant::now(),
+            shard: ShardId(0),
         }
+    }
+
+    /// As the backend of this shard.
+    #[must_use]
+    pub fn of_shard(self, shard: ShardId) -> Self {
+        Self { shard, ..self }
     }
 
     /// Takes terms over that were replaced, for the handshakes that begin from now on.
