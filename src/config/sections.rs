@@ -63,9 +63,9 @@ section_settings! {
 /// A section as it can stand in a file, all of it as a comment, with what topics have anyway.
 pub(super) fn example_section(config: &Config) -> String {
     let mut text = String::from(
-        "\n# Sections say what differs for the topics that a pattern stands for, as many sections as you like. * is one level of\n\
-         # a name, ** any number of levels: room/* is room/7, room/** also room/7/typing. Of the sections that fit a topic the\n\
-         # first one counts. What it leaves out is as above and in [history]. They can stand in a file only.\n\
+        "\n# Sections say what differs for the topics that a pattern stands for, as many sections as you like. * is any text\n\
+         # without a slash, ** any text at all: room/* is room/7, room/** also room/7/typing. Of the sections that fit a topic\n\
+         # the first one counts. What it leaves out is as above and in [history]. They can stand in a file only.\n\
          #\n\
          # [topics.\"room/*\"]\n",
     );
