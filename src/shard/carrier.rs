@@ -69,6 +69,8 @@ struct Done {
 impl Core {
     /// Time that a client has to hear that it should open no more streams.
     const WARNING_TIME: Duration = Duration::from_secs(2);
+    /// How many bytes of a message are as much work as waking a stream.
+    const WAKING_BYTES: usize = 64;
 
     /// Makes a connection one of HTTP/2, whose preface has come.
     pub(super) fn begin_http2(&mut self, id: ConnId) {
@@ -135,7 +137,8 @@ impl Core {
                 Some(event) => self.take_event(id, carrier, event),
                 None => break,
             }
-            if self.output().len() > self.limits.queue_bytes_max / 4 && consumed < bytes.len() {
+            let is_much = self.output().len() > self.limits.queue_bytes_max / 4 || self.has_looked_long();
+            if is_much && consumed < bytes.len() {
                 return Fed { consumed, pressed: true, ..Fed::default() };
             }
         }
@@ -176,6 +179,7 @@ impl Core {
                 carrier.turn = carrier.turn.wrapping_add(1);
                 let first = carrier.turn % names.len().max(1);
                 names.rotate_left(first);
+                self.handed += names.len() * Self::WAKING_BYTES;
                 names.into_iter().for_each(|name| self.window_grew(name));
             }
             Event::Pong => {}

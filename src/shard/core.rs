@@ -171,6 +171,8 @@ pub struct Core {
     pub(super) told: Vec<ConnId>,
     /// Messages for connections that send something of their own around each.
     pub(super) private: Vec<(ConnId, Message)>,
+    /// Bytes of messages of the connection that is being read, and of its streams, that handlers were given.
+    pub(super) handed: usize,
     /// What the streams of the connection that is being read have published with requests.
     pub(super) posted: Spent,
     /// Connections that must end, and why.
@@ -321,6 +323,7 @@ impl Core {
             begun: VecDeque::new(),
             told: Vec::new(),
             private: Vec::new(),
+            handed: 0,
             posted: Spent::default(),
             doomed: Vec::new(),
             broken: Vec::new(),

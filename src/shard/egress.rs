@@ -29,6 +29,7 @@ impl<B: Backend> Shard<B> {
             self.uncork();
             self.core.out_start = self.core.out.len();
         }
+        self.core.begin_looking();
     }
 
     /// Sends what the core has written for the connection at hand, but not at once: bytes of one connection often come

@@ -18,6 +18,11 @@ impl Core {
     const OUT_BYTES_MAX: usize = 128 * 1024;
     /// Effects of one connection's handler calls that are collected before they are carried out.
     const EFFECTS_MAX: usize = 256;
+    /// Bytes of messages that handlers are given of what one connection has sent before the others have their turn. It is
+    /// what was compressed that becomes so many: they may be a thousand times what came.
+    const HANDED_BYTES_MAX: usize = 128 * 1024;
+    /// Signatures that are checked of what one connection has sent, likewise.
+    const CHECKS_MAX: u32 = 16;
 
     /// Notes that a connection lives.
     pub(super) fn hear(&mut self, id: ConnId) {
@@ -100,6 +105,17 @@ impl Core {
         Fed { close: end.close, ..fed }
     }
 
+    /// Begins to look at what one connection has sent.
+    pub(super) fn begin_looking(&mut self) {
+        self.handed = 0;
+        self.gate.checks = 0;
+    }
+
+    /// Whether what one connection has sent was so much work that the others have their turn before its rest.
+    pub(super) const fn has_looked_long(&self) -> bool {
+        self.handed > Self::HANDED_BYTES_MAX || self.gate.checks > Self::CHECKS_MAX
+    }
+
     /// Looks for messages.
     pub(super) fn feed_frames(&mut self, id: ConnId, bytes: &mut [u8]) -> Fed {
         let (blocked, control_replies_max) = (self.blocked, self.limits.control_replies_max);
@@ -121,6 +137,7 @@ impl Core {
         let mut env = Env { limits: &self.limits, tools: &mut self.tools, partials: &mut self.partials };
         let (deflater, out, effects, router) = (&mut self.deflater, &mut self.out, &mut self.effects, &mut self.router);
         let (out_start, metrics, tracer) = (self.out_start, &self.metrics, &mut self.tracer);
+        let handed = &mut self.handed;
         let (mut fed, mut messages, mut answers) = (Fed::default(), 0_u64, 0_u64);
         let queued = connection.outbox.as_ref().map_or(0, |outbox| outbox.control_replies);
         let on_event = |event: Event<'_>| {
@@ -130,9 +147,8 @@ impl Core {
                 }
                 Event::Message(kind, payload) if listening => {
                     messages += 1;
-                    if let Some(tracer) = tracer {
-                        tracer.message(id, kind, payload.len());
-                    }
+                    *handed += payload.len();
+                    tracer.iter_mut().for_each(|tracer| tracer.message(id, kind, payload.len()));
                     let mut context = Context::new(subject, deflater, out, effects);
                     let result = router.message(route, state, kind, payload, &mut context);
                     answers += context.sent();
@@ -159,6 +175,7 @@ impl Core {
                 }
             }
             fed.pressed = fed.stalled
+                || *handed > Self::HANDED_BYTES_MAX
                 || out.len() - out_start > Self::OUT_BYTES_MAX
                 || effects.len() > Self::EFFECTS_MAX
                 || (queued > 0 && queued + fed.control_replies > control_replies_max);

@@ -39,6 +39,8 @@ pub(super) const AUTH: &[u8] = b"AUTH";
 #[derive(Debug, Default)]
 pub(super) struct Gate {
     known: HashMap<[u8; 32], Arc<Grant>>,
+    /// Tokens that were not in it, since this was set to 0.
+    pub(super) checks: u32,
     /// What those may do who show nothing.
     anonymous: Option<Arc<Grant>>,
 }
@@ -50,6 +52,7 @@ impl Gate {
     /// What the bearer of a token may do.
     pub(super) fn verify(&mut self, access: &Access, token: &[u8], unix_ms: u64) -> Result<Verified, AuthRefusal> {
         if access.one_time || token.len() > TOKEN_BYTES_MAX {
+            self.checks += 1;
             return access.verify(token, unix_ms);
         }
         let mut name = [0; 32];
@@ -59,6 +62,7 @@ impl Gate {
         {
             return Ok(Verified { grant: Arc::clone(grant), once: None });
         }
+        self.checks += 1;
         let verified = access.verify(token, unix_ms)?;
         if self.known.len() >= Self::KEPT_MAX {
             self.known.clear();
@@ -209,6 +213,11 @@ impl Core {
 
     /// Takes a new token for a connection. The outcome is told in turn with what else it is told.
     pub(super) fn renew(&mut self, id: ConnId, token: &[u8], number: u32) {
+        let admission = self.table.get(id).and_then(|connection| Some(&connection.extra.as_deref()?.admission));
+        if admission.is_some_and(|admission| admission.failures >= Admission::FAILURES_MAX) {
+            // It is about to be closed: what it has sent meanwhile is worth no signature.
+            return;
+        }
         let outcome = self.try_renew(id, token);
         if let Err(cause) = outcome {
             self.metrics.count_refused(cause);

@@ -26,6 +26,9 @@ impl<B: Backend> Shard<B> {
                     return;
                 }
             }
+            if self.core.has_looked_long() {
+                pace.look();
+            }
             self.pay(pace);
         }
         // While publications have to wait for others there is no hurry.
@@ -150,6 +153,9 @@ impl<B: Backend> Shard<B> {
             }
             self.core.unflag(id, Flags::PAUSED);
             self.resume(id);
+            if self.core.has_looked_long() {
+                pace.look();
+            }
         }
         for _ in 0..self.core.stalled.len() {
             if self.core.blocked || self.core.is_staging_full() || !pace.more() {

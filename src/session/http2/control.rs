@@ -99,14 +99,15 @@ impl Http2 {
         let before = self.peer.window;
         self.peer.set(payload)?;
         let grown = i64::from(self.peer.window) - i64::from(before);
+        let mut opened = false;
         if grown != 0 {
             for stream in self.streams.iter_mut() {
-                stream.send.shift(grown).map_err(|_| Violation::SettingWindow)?;
+                opened |= stream.send.opens(grown).map_err(|_| Violation::SettingWindow)?;
             }
         }
         self.roll.begin(env.limits.http2.settings_timeout, now);
         frame::write(kind::SETTINGS, flag::ACK, StreamId::CONNECTION, &[], out);
-        Ok((grown > 0).then_some(Found::Window(None)))
+        Ok(opened.then_some(Found::Window(None)))
     }
 
     /// PING (section 6.7).
@@ -139,8 +140,8 @@ impl Http2 {
             if grown == 0 {
                 return Err(Violation::WindowIncrement);
             }
-            self.send.shift(grown).map_err(|_| Violation::WindowOverflow)?;
-            return Ok(Some(Found::Window(None)));
+            let opened = self.send.opens(grown).map_err(|_| Violation::WindowOverflow)?;
+            return Ok(opened.then_some(Found::Window(None)));
         }
         let Some(open) = self.streams.get_mut(stream) else {
             return if self.streams.absent(stream) == Absent::Idle { Err(Violation::IdleStream) } else { Ok(None) };

@@ -31,6 +31,13 @@ impl SendWindow {
         self.0 = self.0.saturating_sub(i32::try_from(bytes).unwrap_or(i32::MAX));
     }
 
+    /// It grows, or shrinks. Whether there was no room and is now: only then somebody may wait for it.
+    pub(super) fn opens(&mut self, bytes: i64) -> Result<bool, TooLarge> {
+        let before = self.room();
+        self.shift(bytes)?;
+        Ok(before == 0 && self.room() > 0)
+    }
+
     /// It grows, or shrinks when the peer changes the first size of all windows. It cannot go below -[`WINDOW_MAX`]: what
     /// has been sent was within an earlier first size.
     pub(super) fn shift(&mut self, bytes: i64) -> Result<(), TooLarge> {

@@ -8,7 +8,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::*;
-use crate::codec::grpc::generated::edge::{ClientFrame, EchoMessage, Subscribe, client_frame};
+use crate::codec::grpc;
+use crate::codec::grpc::generated::edge::{
+    Authenticate, ClientFrame, EchoMessage, Publish, Subscribe, client_frame, publish,
+};
 use crate::codec::http2::frame::{flag, kind};
 use crate::config::{Limits, Networks};
 use crate::id::ShardId;
@@ -345,4 +348,61 @@ fn what_requests_publish_is_paid_for_by_the_connection_of_their_streams() {
         answered += scene.seen().iter().filter(|line| line.ends_with("fields 200")).count();
     }
     assert_eq!(answered, 5, "and are answered when it is their time");
+}
+
+/// However many streams what was sent at once is on.
+#[test]
+fn what_was_compressed_is_looked_at_in_many_turns() {
+    let mut scene = Scene::new(1 << 20);
+    let payload = Some(publish::Payload::Binary(vec![0; 64 * 1024]));
+    let wish = Publish { topic: "t".to_owned(), payload, ..Publish::default() };
+    let body = ClientFrame { id: 1, frame: Some(client_frame::Frame::Publish(wish)) };
+    let body = grpc::gzip::compress(&prost::Message::encode_to_vec(&body));
+    let body = [&[1][..], &u32::try_from(body.len()).unwrap().to_be_bytes(), &body].concat();
+    let fields = [("content-type", "application/grpc"), ("te", "trailers"), ("grpc-encoding", "gzip")];
+    let streams: Vec<u32> = (1..60).step_by(2).collect();
+    let calls =
+        streams.iter().flat_map(|&stream| [request(stream, 0, "POST", CONNECT, &fields), data(stream, 0, &body)]);
+    let received = |scene: &Scene| scene.metrics.total(|shard| shard.messages_received_total.get());
+    let calls = calls.collect::<Vec<_>>().concat();
+    assert_eq!(scene.client.write(&calls), calls.len());
+    scene.shard.turn(&scene.clock).unwrap();
+    assert!((1..=3).contains(&received(&scene)), "{} messages in a turn", received(&scene));
+    (0..4).for_each(|_| scene.rest());
+    scene.seen();
+    assert!(streams.iter().all(|stream| messages(&scene.bodies[stream]) == 1), "and all in the end");
+}
+
+/// A signature may cost as much as a thousand other requests.
+#[test]
+fn tokens_in_vain_are_looked_at_in_many_turns() {
+    let mut scene =
+        Scene::of(Live { operators_only: false, ..guarded("a-key-of-a-client-s") }, Arc::new(Pages), 65_535);
+    let refused =
+        |scene: &Scene| scene.metrics.total(|shard| AuthRefusal::ALL.iter().map(|cause| shard.refused(*cause)).sum());
+    let vain = [("authorization", "Bearer another-key")];
+    let requests = (1..120).step_by(2).map(|stream| request(stream, flag::END_STREAM, "GET", "/topics/t", &vain));
+    let requests = requests.collect::<Vec<_>>().concat();
+    assert_eq!(scene.client.write(&requests), requests.len());
+    scene.shard.turn(&scene.clock).unwrap();
+    assert!((1..=17).contains(&refused(&scene)), "{} of them in a turn", refused(&scene));
+    scene.rest();
+    assert_eq!(scene.seen().iter().filter(|seen| seen.ends_with("fields 401")).count(), 60, "and all in the end");
+}
+
+#[test]
+fn tokens_beyond_those_in_vain_are_not_looked_at() {
+    const KEY: &str = "a-key-of-a-client-s";
+    let mut scene = Scene::of(Live { operators_only: false, ..guarded(KEY) }, Arc::new(Pages), 65_535);
+    let bearer = format!("Bearer {KEY}");
+    let fields = [("content-type", "application/grpc"), ("te", "trailers"), ("authorization", &*bearer)];
+    scene.send(&[request(1, 0, "POST", CONNECT, &fields)]);
+    assert_eq!(scene.seen(), ["1 fields 200"]);
+    let again = Authenticate { token: "another-key".to_owned() };
+    let again = message(&ClientFrame { id: 1, frame: Some(client_frame::Frame::Authenticate(again)) });
+    scene.send(&[data(1, 0, &again.repeat(100))]);
+    let refused = |shard: &ShardMetrics| AuthRefusal::ALL.iter().map(|cause| shard.refused(*cause)).sum();
+    assert_eq!(scene.metrics.total(refused), 8);
+    let seen = scene.seen();
+    assert!(seen.contains(&"1 fields 8 end".to_owned()), "{seen:?}");
 }

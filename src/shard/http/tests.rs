@@ -7,9 +7,13 @@ use super::*;
 use crate::app::site::DemoSite;
 use crate::app::{Context, Handler, Offers, Refusal, Request, standard_routes};
 use crate::codec::http1::response::Reply;
+use crate::codec::websocket::client::write_frame;
+use crate::codec::websocket::deflate::Deflater;
+use crate::codec::websocket::frame::Opcode;
 use crate::id::{ListenerId, ShardId};
 use crate::message::Kind;
 use crate::metrics::Metrics;
+use crate::session::http::UpgradePolicy;
 use crate::shard::answers::WaitsFor;
 use crate::shard::{Control, Entrance, EntranceKind, Live, Mail, Seed};
 use crate::sim::{Client, Config, ManualClock, Net, SimBackend};
@@ -49,8 +53,13 @@ impl Scene {
     }
 
     fn with(limits: Limits) -> Self {
+        Self::of(Live { limits: Arc::new(limits), ..Live::default() })
+    }
+
+    fn of(live: Live) -> Self {
         let net = Net::new(1, Config::default());
-        let (limits, metrics) = (Arc::new(Limits { connections_max: 10, ..limits }), Metrics::new(1));
+        let limits = Arc::new(Limits { connections_max: 10, ..(*live.limits).clone() });
+        let metrics = Metrics::new(1);
         let kind = EntranceKind::Http { site: Arc::new(DemoSite), routes: true };
         let mut backend = net.backend();
         backend.open(ListenerId(0));
@@ -59,7 +68,7 @@ impl Scene {
             router: standard_routes().route("/mute", Mute),
             entrances: [Entrance { url: String::new(), kind, proxied: false }].into(),
             mail: Mail::mesh(1, limits.mailbox_capacity).remove(0),
-            control: Arc::new(Control::new(Live { limits, ..Live::default() })),
+            control: Arc::new(Control::new(Live { limits, ..live })),
             metrics: metrics.clone(),
         };
         let mut shard = Shard::new(backend, seed);
@@ -275,4 +284,30 @@ fn a_poll_that_waits_for_nothing_ends_in_its_time() {
     scene.clock.advance(Duration::from_millis(1200));
     rest(&mut scene.shard, &scene.clock);
     assert!(scene.client.read().ends_with(b"[]\n"));
+}
+
+/// Compressed messages may be a thousand times what came: what one client has sent at once must not be the turn of all.
+#[test]
+fn what_was_compressed_is_looked_at_in_many_turns() {
+    let policy = UpgradePolicy { deflate: true, ..UpgradePolicy::default() };
+    let mut scene = Scene::of(Live { policy, ..Live::default() });
+    scene.send(
+        b"GET /echo HTTP/1.1\r\nHost: sim\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+          Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n",
+    );
+    assert_eq!(statuses(&scene.client.read()), ["101"]);
+    let (mut payload, mut message) = (Vec::new(), Vec::new());
+    Deflater::default().compress(&[0; 64 * 1024], 15, &mut payload).unwrap();
+    write_frame(Opcode::Binary, &payload, [7; 4], &mut message);
+    message[0] |= 0x40;
+    let received = |scene: &Scene| scene.metrics.total(|shard| shard.messages_received_total.get());
+    assert_eq!(scene.client.write(&message.repeat(100)), message.len() * 100);
+    scene.shard.turn(&scene.clock).unwrap();
+    assert!((1..=3).contains(&received(&scene)), "{} messages in a turn", received(&scene));
+    (0..10).for_each(|_| scene.rest());
+    assert_eq!(received(&scene), 100, "and all in the end");
+    let answers = scene.client.read();
+    assert_eq!(answers, answers[..answers.len() / 100].repeat(100));
+    assert_eq!(answers[0], 0xc2);
 }

@@ -63,7 +63,7 @@ fn settings_have_values_that_they_cannot_have_6_5_2() {
     breaks(&[settings(&[(5, 1 << 24)])], Violation::Setting);
     assert_eq!(Violation::Setting.code(), ErrorCode::ProtocolError);
     assert_eq!(Violation::SettingWindow.code(), ErrorCode::FlowControlError);
-    says(&[settings(&[(2, 0), (4, (1 << 31) - 1), (5, (1 << 24) - 1)])], "window", &["settings 1 0"]);
+    says(&[settings(&[(2, 0), (4, (1 << 31) - 1), (5, (1 << 24) - 1)])], "", &["settings 1 0"]);
 }
 
 #[test]
@@ -125,7 +125,7 @@ fn windows_grow_and_not_too_far_6_9() {
     breaks(&[window(0, (1 << 31) - 1)], Violation::WindowOverflow);
     breaks(&[window(1, 1)], Violation::IdleStream);
     breaks(&[window(2, 1)], Violation::IdleStream);
-    says(&[window(0, (1 << 31) - 1 - 65_535)], "window", &[]);
+    says(&[window(0, (1 << 31) - 1 - 65_535)], "", &[]);
     says(&[get(1), window(1, 5)], "1 GET /a HTTP/1.1 ends, window 1", &[]);
     says(&[get(1), window(1, 0)], "1 GET /a HTTP/1.1 ends, 1 reset ProtocolError", &["1 reset 1"]);
     let found = "1 GET /a HTTP/1.1 ends, 1 reset FlowControlError";
@@ -145,9 +145,10 @@ fn what_may_be_sent_is_the_least_of_both_windows_and_a_frame_6_9_1() {
     assert_eq!([1, 3].map(|id| peer.http2.room(StreamId(id))), [0, 0]);
     assert_eq!(peer.send(&window(0, 10)), "window");
     assert_eq!([1, 3].map(|id| peer.http2.room(StreamId(id))), [0, 10], "the connection's and the stream's");
-    peer.send(&settings(&[(5, 20_000), (4, 100_000)]));
+    assert_eq!(peer.send(&settings(&[(5, 20_000), (4, 100_000)])), "window", "there is room on a stream that had none");
     assert_eq!([1, 3].map(|id| peer.http2.room(StreamId(id))), [10, 10]);
-    peer.send(&window(0, 1 << 20));
+    assert_eq!(peer.send(&settings(&[(4, 100_001)])), "", "nobody waited for that");
+    assert_eq!(peer.send(&window(0, 1 << 20)), "", "nor for that");
     assert_eq!([1, 3].map(|id| peer.http2.room(StreamId(id))), [20_000, 20_000]);
 }
 
