@@ -106,6 +106,8 @@ pub enum Delivery {
 pub(super) enum OwnMail {
     /// For all subscribers of this stay.
     Message(Message, Stay),
+    /// What a connection wants to know, where that takes a while.
+    Question(Question),
     /// What a connection wanted to know.
     Answer(Answer),
     /// What became of a connection's new token, by the client's number for it.

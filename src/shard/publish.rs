@@ -79,7 +79,11 @@ impl Core {
         while !self.mail.deliveries_wait && !self.is_held() && !self.is_congested() && pace.more() {
             match self.mail.requests.try_recv() {
                 Some(request) => {
-                    let is_long = matches!(&request, Request::Publish(one) if one.message.memory() > Self::LONG_BYTES);
+                    let is_long = match &request {
+                        Request::Publish(one) => one.message.memory() > Self::LONG_BYTES,
+                        Request::Ask(_) => true,
+                        _ => false,
+                    };
                     self.take_request(request);
                     if is_long {
                         pace.look();
@@ -149,6 +153,10 @@ impl Core {
         match self.own_mail.pop_front() {
             Some(OwnMail::Message(message, stay)) => self.deliver(message, stay, None),
             Some(OwnMail::Renewed(id, number, outcome)) => self.tell_renewed(id, number, outcome),
+            Some(OwnMail::Question(question)) => {
+                self.take_question(question);
+                pace.look();
+            }
             Some(OwnMail::Answer(answer)) => {
                 self.take_answer(answer);
                 pace.look();

@@ -2,7 +2,7 @@
 
 use super::connection::{Extra, Membership};
 use super::core::Core;
-use super::mail::{About, Request};
+use super::mail::{About, OwnMail, Request};
 use super::pace::Pace;
 use crate::app::{NotSubscribed, Subscribe};
 use crate::hub::Group;
@@ -152,10 +152,13 @@ impl Core {
     /// Sends a request to a topic's owner.
     pub(super) fn send_to_owner(&mut self, topic: &Topic, request: Request) {
         let owner = topic.owner(self.shards);
-        if owner == self.id {
-            self.take_request(request);
-        } else {
-            self.mail.request(owner, request);
+        match request {
+            request if owner != self.id => self.mail.request(owner, request),
+            // One connection may ask for a hundred pages at once. A past cannot wait: the live stream goes on behind it.
+            Request::Ask(question) if matches!(question.about, About::Page { .. }) => {
+                self.own_mail.push_back(OwnMail::Question(question));
+            }
+            request => self.take_request(request),
         }
     }
 }
