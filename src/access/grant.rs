@@ -38,6 +38,14 @@ impl Grant {
         Self { is_anonymous: true, ..Self::default() }
     }
 
+    /// What it comes to for an operator, among topics that are for operators alone: all may be read, for as long.
+    #[must_use]
+    pub fn of_operator(&self) -> Self {
+        let all: Vec<_> = Pattern::parse("**").into_iter().collect();
+        let Self { user, is_operator, expires, .. } = self;
+        Self { is_operator: *is_operator, expires: *expires, ..Self::new(user.as_deref(), &all, &[]) }
+    }
+
     /// Whether it may read a topic of this name: its messages, its history and its state.
     #[must_use]
     pub fn may_subscribe(&self, topic: &str) -> bool {

@@ -83,11 +83,14 @@ impl Requests<'_> {
             None => self.verify(head)?,
         };
         let grant = self.control.use_up(verified, self.unix_ms)?;
-        if self.operators_only {
-            // Topics that an operator looks at are the listener's own.
-            return if grant.is_operator { Ok(()) } else { Err(grant.refusal()) };
+        if !self.operators_only {
+            self.grant = Some(grant);
+        } else if !grant.is_operator {
+            return Err(grant.refusal());
+        } else if grant.expires.is_some() {
+            // Topics that an operator looks at are the listener's own, as long as the token is good.
+            self.grant = Some(Arc::new(grant.of_operator()));
         }
-        self.grant = Some(grant);
         Ok(())
     }
 

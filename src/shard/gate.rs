@@ -235,6 +235,10 @@ impl Core {
 
     /// A new token must be the same user's, and allow what the old one is used for.
     fn try_renew(&mut self, id: ConnId, token: &[u8]) -> Renewed {
+        if self.live.operators_only {
+            // What an operator looks at is looked at with the token that it was asked for with.
+            return Err(AuthRefusal::Forbidden);
+        }
         let access = Arc::clone(&self.live.access);
         let verified = self.gate.verify(&access, token, self.unix_ms)?;
         let Some(connection) = self.table.get(id) else { return Err(AuthRefusal::Missing) };

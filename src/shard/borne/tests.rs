@@ -7,7 +7,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ring::hmac;
+
 use super::*;
+use crate::access::{Access, Key};
 use crate::codec::grpc;
 use crate::codec::grpc::generated::edge::{
     Authenticate, ClientFrame, EchoMessage, Publish, Subscribe, client_frame, publish,
@@ -19,6 +24,7 @@ use crate::metrics::ShardMetrics;
 use crate::rule::{AuthRefusal, Limit};
 use crate::shard::Live;
 use crate::shard::orders::{Filter, Order, Outcome, Search, What};
+use crate::time::Clock as _;
 use scene::{
     CONNECT, Desk, ECHO, Pages, Scene, call, data, frame, get, guarded, message, messages, publication, request,
     settings, window,
@@ -405,4 +411,33 @@ fn tokens_beyond_those_in_vain_are_not_looked_at() {
     assert_eq!(scene.metrics.total(refused), 8);
     let seen = scene.seen();
     assert!(seen.contains(&"1 fields 8 end".to_owned()), "{seen:?}");
+}
+
+/// A token of this user's, an operator, that ends then.
+fn token(secret: &[u8], expires: u64) -> String {
+    let part = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+    let claims = format!("{{\"sub\":\"ann\",\"exp\":{expires},\"holdline\":{{\"admin\":true}}}}");
+    let signed = [part(b"{\"alg\":\"HS256\"}"), part(claims.as_bytes())].join(".");
+    let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret), signed.as_bytes());
+    [signed, part(tag.as_ref())].join(".")
+}
+
+#[test]
+fn what_an_operator_watches_ends_with_the_token() {
+    const SECRET: &[u8] = b"a secret of at least thirty-two bytes";
+    let (mut live, grace) = (guarded("an-operators-own-key"), Duration::from_secs(2));
+    let secret = Some(Key::secret(SECRET).unwrap());
+    live.access = Arc::new(Access { secret, leeway: grace, renew_grace: grace, ..(*live.access).clone() });
+    let mut scene = Scene::of(live, Arc::new(Pages), 65_535);
+    let bearer = format!("Bearer {}", token(SECRET, scene.clock.unix_ms() / 1000 + 3));
+    let fields = [("accept", "text/event-stream"), ("authorization", &*bearer)];
+    scene.send(&[request(1, flag::END_STREAM, "GET", "/topics/t", &fields)]);
+    assert_eq!(scene.seen()[0], "1 fields 200");
+    let watches = |scene: &Scene| scene.metrics.total(|shard| shard.http2_streams.get());
+    scene.clock.advance(Duration::from_secs(4));
+    scene.rest();
+    assert_eq!(watches(&scene), 1);
+    scene.clock.advance(Duration::from_secs(2));
+    scene.rest();
+    assert_eq!(watches(&scene), 0);
 }
