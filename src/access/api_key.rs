@@ -16,6 +16,7 @@ use ring::digest::{SHA256, digest};
 use serde::Deserialize;
 use subtle::ConstantTimeEq;
 
+use super::jwk::discreet;
 use super::{BadKey, Grant};
 use crate::config::Pattern;
 
@@ -64,7 +65,7 @@ impl ApiKeys {
     pub fn from_toml(text: &str) -> Result<Self, BadKey> {
         let file: File = toml::from_str(text).map_err(|error| {
             let line = error.span().map_or(1, |span| 1 + text[..span.start].matches('\n').count());
-            BadKey(format!("is no list of API keys: line {line}: {}", error.message().replace('\n', " ")))
+            BadKey(format!("is no list of API keys: line {line}: {}", discreet(error.message())))
         })?;
         if file.key.len() > Self::KEYS_MAX {
             return Err(BadKey(format!("has {} keys; at most {} are taken", file.key.len(), Self::KEYS_MAX)));

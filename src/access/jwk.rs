@@ -65,6 +65,16 @@ impl fmt::Debug for Key {
 #[error("{0}")]
 pub struct BadKey(pub(super) String);
 
+/// What a reader of JSON or TOML says, without what it has found where something else should be: that may be the secret.
+pub(super) fn discreet(message: &str) -> String {
+    let tail = message.rfind(", expected ").map_or("", |at| &message[at..]);
+    let found = &message[..message.len() - tail.len()];
+    match found.find(['"', '`', '\'']) {
+        Some(at) if message.starts_with("invalid ") => format!("{}{tail}", found[..at].trim_end()),
+        _ => message.replace('\n', " "),
+    }
+}
+
 fn bad<T>(what: impl Into<String>) -> Result<T, BadKey> {
     Err(BadKey(what.into()))
 }
@@ -186,8 +196,8 @@ impl KeySet {
     /// # Errors
     /// When it is none, a key is broken, or there is none that could be used.
     pub fn from_jwks(text: &str) -> Result<Self, BadKey> {
-        let set: Jwks =
-            serde_json::from_str(text).map_err(|error| BadKey(format!("is no JSON Web Key Set: {error}")))?;
+        let set: Jwks = serde_json::from_str(text)
+            .map_err(|error| BadKey(format!("is no JSON Web Key Set: {}", discreet(&error.to_string()))))?;
         if set.keys.len() > Self::KEYS_MAX {
             return bad(format!("has {} keys; at most {} are taken", set.keys.len(), Self::KEYS_MAX));
         }

@@ -373,3 +373,22 @@ proptest! {
         let _ = der::public_key(&der);
     }
 }
+
+#[test]
+fn a_file_that_is_wrong_is_not_told_with_its_secrets() {
+    const SECRET: &str = "tell-nobody, expected or not";
+    let jwks = |text: &str| KeySet::from_jwks(&text.replace("SECRET", SECRET)).unwrap_err().0;
+    let keys = |text: &str| ApiKeys::from_toml(&text.replace("SECRET", SECRET)).unwrap_err().0;
+    for (said, expected) in [
+        (jwks("{\"keys\":\"SECRET\"}"), "invalid type: string, expected a sequence at line 1"),
+        (jwks("{\"keys\":[\"SECRET\"]}"), "invalid type: string, expected struct Jwk at line 1"),
+        (jwks("\"SECRET\""), "invalid type: string, expected struct Jwks at line 1"),
+        (jwks("{\"keys\":[{}]}"), "missing field `kty` at line 1"),
+        (keys("key = \"SECRET\""), "line 1: invalid type: string, expected a sequence"),
+        (keys("\n[[key]]\nname = \"a\"\nadmin = \"SECRET\""), "line 4: invalid type: string, expected a boolean"),
+        (keys("\n[[key]]\nnam = \"SECRET\""), "line 3: unknown field `nam`"),
+        (keys("[[key]]\nname = \"a\"\nkey = SECRET"), "line 3: "),
+    ] {
+        assert!(said.contains(expected) && !said.contains("nobody"), "{said}");
+    }
+}
