@@ -408,6 +408,8 @@ fn admin_live(config: &Config) -> Live {
     const CONNECTIONS_MAX: usize = 64;
     let limits = Limits {
         connections_max: CONNECTIONS_MAX,
+        // Whoever sits on connections leaves some for operators elsewhere.
+        connections_per_address_max: CONNECTIONS_MAX * 3 / 4,
         message_bytes_max: config.limits.message_bytes_max,
         // Lines of a trace are for those who are there.
         history: History { messages_max: 0, ..History::default() },
