@@ -174,10 +174,13 @@ impl Core {
                 self.follow_publishing();
                 Task::Legacies(Bequest::new(from))
             }
-            What::Publish(message) => match self.publish_for_operator(message) {
-                Err(waits) => waits,
-                Ok(outcome) => return self.report_order(number, &reports, Outcome::Published(outcome)),
-            },
+            What::Publish(message) => {
+                let topic = message.topic.clone();
+                match self.publish_for_operator(message) {
+                    Err((cursor, generation)) => Task::Publishing(topic, cursor, generation),
+                    Ok(outcome) => return self.report_order(number, &reports, Outcome::Published(outcome)),
+                }
+            }
             What::Kick(filter, parting, progress) => Task::Kick(filter, Closing::new(parting, progress, end)),
             What::CloseTopic(topic, groups, parting, progress) => {
                 Task::Close(self.retire(&topic, &groups), 0, Closing::new(parting, progress, end))
@@ -225,8 +228,8 @@ impl Core {
         }
     }
 
-    /// Publishes, and says what became of it; or what waits for that.
-    fn publish_for_operator(&mut self, message: Message) -> Result<Place, Task> {
+    /// Publishes, and says what became of it; or with which place it waits for the disk, in which generation.
+    fn publish_for_operator(&mut self, message: Message) -> Result<Place, (Cursor, u32)> {
         if self.publishing != Publishing::Open {
             return Ok(Err(NotPublished::Moved));
         }
@@ -241,7 +244,7 @@ impl Core {
         if now_appended > appended
             && let Some(cursor) = self.topics.reserved_cursor(&topic)
         {
-            return Err(Task::Publishing(topic, cursor, generation));
+            return Err((cursor, generation));
         }
         Ok(match self.topics.sight(&topic) {
             None => Err(NotPublished::NoRoom),

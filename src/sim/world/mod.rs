@@ -11,6 +11,7 @@ mod calls;
 mod carriage;
 mod crowd;
 mod intruder;
+mod journal;
 mod ledger;
 mod line;
 mod operator;
@@ -33,6 +34,7 @@ pub use self::sabotage::{Sabotage, Trick};
 
 use self::carriage::Lines;
 use self::crowd::Crowd;
+use self::journal::Journal;
 use self::operator::Operator;
 use self::peer::{Peer, Surroundings};
 use self::plan::{Plan, entrances, live, router};
@@ -79,10 +81,13 @@ struct World<'a> {
     crowd: Crowd,
     operator: Operator,
     lines: Lines,
+    journal: Journal,
     zip: Zip,
     options: Options<'a>,
     /// Decides when the server is given other limits, if it ever is: apart, so that all else goes as it would without.
     reloads: Option<Random>,
+    /// What the journal does, where some topics are durable: apart for the same reason.
+    disk: Option<Random>,
     step: usize,
     turns: u64,
     digest: u64,
@@ -95,7 +100,11 @@ impl<'a> World<'a> {
     fn new(seed: u64, options: Options<'a>) -> Self {
         let (mut random, mut reloads) = (Random::new(seed), Random::new(!seed));
         let reloads = reloads.chance(250).then_some(reloads);
-        let plan = Plan::new(&mut random);
+        let mut plan = Plan::new(&mut random);
+        let mut disk = Random::new(seed ^ 0xd15c);
+        plan.durable = disk.chance(300);
+        let disk = plan.durable.then_some(disk);
+        let mut journal = Journal::default();
         let net = Net::new(random.bits(), plan.net);
         let (control, metrics) = (Arc::new(Control::new(live(&plan))), Metrics::new(plan.shards.into()));
         let mails = Mail::mesh(plan.shards, plan.limits.mailbox_capacity);
@@ -113,7 +122,12 @@ impl<'a> World<'a> {
             };
             let mut backend = net.backend();
             (0..).take(entrances.len()).for_each(|listener| backend.open(ListenerId(listener)));
-            Shard::new(backend, seed)
+            let doorbell = seed.mail.doorbell();
+            let mut shard = Shard::new(backend, seed);
+            if plan.durable {
+                shard.join_journal(journal.join(doorbell));
+            }
+            shard
         });
         let shards: Vec<_> = shards.collect();
         let peers = (0..).zip(&plan.sketches).map(|(number, sketch)| Peer::new(number, *sketch)).collect();
@@ -131,9 +145,11 @@ impl<'a> World<'a> {
             shards,
             peers,
             lines: Lines::default(),
+            journal,
             zip: Zip::default(),
             options,
             reloads,
+            disk,
             step: 0,
             turns: 0,
             digest: 0xcbf2_9ce4_8422_2325,
@@ -202,8 +218,7 @@ impl<'a> World<'a> {
     }
 
     fn replace(&self, limits: Limits) {
-        let Live { policy, .. } = live(&self.plan);
-        self.control.replace(Live { policy, ..Live::new(limits) });
+        self.control.replace(Live { limits: Arc::new(limits), ..live(&self.plan) });
         self.doorbells.iter().for_each(|doorbell| doorbell.ring());
     }
 
@@ -264,7 +279,10 @@ impl<'a> World<'a> {
         let stays = self.control.phase() != Phase::Running;
         self.crowd.poll(self.step, stays, chance, &self.peers, &mut around)?;
         around.lines.poll()?;
-        let moved = around.moved + around.lines.blow(calm);
+        // In a drain the clock may jump over the time that a server waits for the disk.
+        let is_quick = calm || stays;
+        let written = self.disk.as_mut().map_or(0, |random| self.journal.work(random, is_quick));
+        let moved = around.moved + around.lines.blow(calm) + written;
         self.digest = (self.digest ^ moved).wrapping_mul(0x0100_0000_01b3);
         Ok(moved)
     }

@@ -8,7 +8,7 @@ use crate::app::opening::Opening;
 use crate::app::site::{Page, PageRequest, Site};
 use crate::app::topic::Topics;
 use crate::app::{Context, Handler, Refusal, Request, Router, SlowConsumer, standard_routes};
-use crate::config::{App, Http2Limits, Limits, Origins};
+use crate::config::{App, Config as Settings, Http2Limits, Limits, Origins, Pattern, TopicSection};
 use crate::message::{Kind as MessageKind, Topic};
 use crate::session::Protocol;
 use crate::session::http::UpgradePolicy;
@@ -31,6 +31,8 @@ pub(super) struct Plan {
     pub(super) roomy: bool,
     /// There may be no room for another connection, or topic.
     pub(super) crowded: bool,
+    /// Some topics are durable.
+    pub(super) durable: bool,
     /// The drain is as wild as the beginning.
     pub(super) wild_drain: bool,
     pub(super) drain: Duration,
@@ -218,7 +220,21 @@ impl Plan {
         let hurry = if random.chance(500) { 0 } else { u16::try_from(random.within(1, 1000)).unwrap_or(1000) };
         let (crowd, history) = Sketches::new(random, steps, crowded);
         limits.history = history;
-        Self { shards, limits, net, steps, jumpy, hurry, roomy, crowded, wild_drain, drain, sketches, crowd }
+        Self {
+            shards,
+            limits,
+            net,
+            steps,
+            jumpy,
+            hurry,
+            roomy,
+            crowded,
+            durable: false,
+            wild_drain,
+            drain,
+            sketches,
+            crowd,
+        }
     }
 }
 
@@ -326,7 +342,13 @@ pub(super) fn router() -> Router {
 pub(super) fn live(plan: &Plan) -> Live {
     let origins = Origins { any: true, ..Origins::default() };
     let policy = UpgradePolicy { origins, subprotocols: Vec::new(), deflate: true };
-    Live { policy, ..Live::new(plan.limits.clone()) }
+    let durable = |name: &str| {
+        let section = Pattern::parse(name).map(TopicSection::new);
+        section.map(|section| TopicSection { durable: Some(true), ..section })
+    };
+    let topics = ["t0", "t2", "chat/*"].into_iter().filter(|_| plan.durable).filter_map(|name| durable(name).ok());
+    let config = Settings { limits: plan.limits.clone(), topics: topics.collect(), ..Settings::default() };
+    Live { policy, ..Live::of(&config) }
 }
 
 /// The listeners of every world, see [`Sketch::way_in`].

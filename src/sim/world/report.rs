@@ -26,7 +26,7 @@ pub struct Report {
 
 impl Report {
     /// What `rare` counts.
-    pub const RARE: [&str; 24] = [
+    pub const RARE: [&str; 25] = [
         "mailbox_capacity",
         "publisher_paused_total",
         "reading_paused_total",
@@ -51,6 +51,7 @@ impl Report {
         "subscriptions that ended and began again",
         "streams that the server reset",
         "intruders sent away",
+        "messages that were written down",
     ];
 }
 
@@ -82,6 +83,7 @@ impl World<'_> {
             returns,
             self.lines.resets(),
             intruders,
+            self.journal.written,
         ];
         let echoes = |peer: &&Peer| peer.sketch.role == Role::Echo;
         let echoed: u64 = self.peers.iter().filter(echoes).map(|peer| u64::from(peer.sent)).sum();
