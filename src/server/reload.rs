@@ -138,8 +138,6 @@ impl Reloader {
         validity::write_metrics(&validities, text);
     }
 
-    /// What is said to have changed where the files have the same names and hold other certificates.
-    const CERTIFICATES: &str = "tls.certificates";
     /// Errors that the log hears of at most.
     const LINES_MAX: usize = 20;
 
@@ -153,9 +151,10 @@ impl Reloader {
         let live = live(&config)?;
         // Certificates are read again whether their names have changed or not: connections that are there keep theirs.
         if let Some(keeper) = lock(&self.tls).as_mut() {
-            let is_told = difference.changed.iter().any(|key| key == Self::CERTIFICATES);
-            if keeper.reload(&config)? && !is_told {
-                difference.changed.push(Self::CERTIFICATES.to_owned());
+            for key in keeper.reload(&config)? {
+                if difference.changed.iter().all(|told| told != key) {
+                    difference.changed.push(key.to_owned());
+                }
             }
             *lock(&self.validities) = Arc::clone(&keeper.validities);
         }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use ::ring::digest::{Context, SHA256};
 use rustls::client::verify_server_name;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::{self, PemObject};
@@ -54,6 +55,8 @@ pub(super) struct Keeper {
     pub(super) current: Arc<Current>,
     /// Until when its certificates are valid.
     pub(super) validities: Arc<[Validity]>,
+    /// Tells whether others vouch for clients now.
+    authorities: Option<Fingerprint>,
     tickets: Tickets,
 }
 
@@ -71,23 +74,25 @@ impl Keeper {
             return Ok(None);
         }
         let tickets = Tickets::new(&config.tls)?;
-        let (terms, validities) = terms(config, &tickets.producer)?;
-        Ok(Some(Self { current: Arc::new(Current::new(terms)), validities, tickets }))
+        let (terms, validities, authorities) = terms(config, &tickets.producer)?;
+        Ok(Some(Self { current: Arc::new(Current::new(terms)), validities, authorities, tickets }))
     }
 
-    /// Reads it again: handshakes that begin from now on are made on the new terms. On an error the old ones stay. Says whether
-    /// there are other certificates.
-    pub(super) fn reload(&mut self, config: &Config) -> Result<bool, StartError> {
+    /// Reads it again: handshakes that begin from now on are made on the new terms. On an error the old ones stay. Returns the
+    /// keys whose files hold something else than before.
+    pub(super) fn reload(&mut self, config: &Config) -> Result<Vec<&'static str>, StartError> {
         let same_clients = self.tickets.config.client_ca == config.tls.client_ca
             && self.tickets.config.client_certificates == config.tls.client_certificates
             && config.tls.client_certificates == ClientCertificates::Off;
         let tickets = if same_clients { self.tickets.clone() } else { Tickets::new(&config.tls)? };
-        let (terms, validities) = terms(config, &tickets.producer)?;
+        let (terms, validities, authorities) = terms(config, &tickets.producer)?;
         self.current.replace(terms);
-        let are_others = self.validities != validities;
+        let differ =
+            [("tls.certificates", self.validities != validities), ("tls.client_ca", self.authorities != authorities)];
         self.validities = validities;
+        self.authorities = authorities;
         self.tickets = tickets;
-        Ok(are_others)
+        Ok(differ.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect())
     }
 }
 
@@ -98,7 +103,13 @@ impl Tickets {
     }
 }
 
-fn terms(config: &Config, tickets: &Arc<dyn ProducesTickets>) -> Result<(Terms, Arc<[Validity]>), StartError> {
+/// What tells a file's certificates from others.
+type Fingerprint = [u8; 32];
+
+/// What handshakes are made on, until when the certificates are valid, and who vouches for clients.
+type Read = (Terms, Arc<[Validity]>, Option<Fingerprint>);
+
+fn terms(config: &Config, tickets: &Arc<dyn ProducesTickets>) -> Result<Read, StartError> {
     let tls = &config.tls;
     let provider = Arc::new(ring::default_provider());
     let versions: &[_] = match tls.version_min {
@@ -109,10 +120,13 @@ fn terms(config: &Config, tickets: &Arc<dyn ProducesTickets>) -> Result<(Terms, 
     let validities = certificates.validities(tls).collect();
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider)).with_protocol_versions(versions);
     let builder = builder.map_err(StartError::Crypto)?;
+    let mut authorities = None;
     let builder = match (tls.client_certificates, &tls.client_ca) {
         (ClientCertificates::Off, _) | (_, None) => builder.with_no_client_auth(),
         (asked, Some(path)) => {
-            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(path)?), provider);
+            let (roots, fingerprint) = roots(path)?;
+            authorities = Some(fingerprint);
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
             let verifier =
                 if asked == ClientCertificates::Optional { verifier.allow_unauthenticated() } else { verifier };
             let mend = "name a file of CA certificates with tls.client_ca";
@@ -139,16 +153,19 @@ fn terms(config: &Config, tickets: &Arc<dyn ProducesTickets>) -> Result<(Terms, 
         ration: tls.handshake_ration,
         handshake_bytes_max: tls.handshake_bytes_max,
     };
-    Ok((terms, validities))
+    Ok((terms, validities, authorities))
 }
 
-fn roots(path: &Path) -> Result<RootCertStore, TlsError> {
-    let mut roots = RootCertStore::empty();
+fn roots(path: &Path) -> Result<(RootCertStore, Fingerprint), TlsError> {
+    let (mut roots, mut all) = (RootCertStore::empty(), Context::new(&SHA256));
     for certificate in chain(path)? {
+        all.update(&certificate);
         let added = roots.add(certificate);
         added.map_err(|error| TlsError::new(error.to_string(), path, "name a file of CA certificates"))?;
     }
-    Ok(roots)
+    let mut fingerprint = [0; 32];
+    fingerprint.copy_from_slice(all.finish().as_ref());
+    Ok((roots, fingerprint))
 }
 
 /// All certificates of a file.
@@ -306,9 +323,16 @@ mod tests {
         assert!(keeper.reload(&config(tls.clone())).is_err());
         assert!(Arc::ptr_eq(&before, &keeper.current.terms()));
         pair(&folder, "a", "b.example");
-        assert!(keeper.reload(&config(tls.clone())).unwrap());
+        assert_eq!(keeper.reload(&config(tls.clone())).unwrap(), ["tls.certificates"]);
         assert!(!Arc::ptr_eq(&before, &keeper.current.terms()));
-        assert!(!keeper.reload(&config(tls)).unwrap());
+        assert!(keeper.reload(&config(tls.clone())).unwrap().is_empty());
+        let (ca, _) = pair(&folder, "ca", "ca.example");
+        let (client_certificates, client_ca) = (ClientCertificates::Optional, Some(ca));
+        let tls = TlsConfig { client_certificates, client_ca, ..tls };
+        assert_eq!(keeper.reload(&config(tls.clone())).unwrap(), ["tls.client_ca"]);
+        assert!(keeper.reload(&config(tls.clone())).unwrap().is_empty());
+        pair(&folder, "ca", "other.example");
+        assert_eq!(keeper.reload(&config(tls)).unwrap(), ["tls.client_ca"]);
         fs::remove_dir_all(folder).unwrap();
     }
 }
