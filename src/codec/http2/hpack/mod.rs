@@ -35,7 +35,8 @@ pub enum BadBlock {
     /// A new size of the table behind a field, or more than two of them (RFC 7541 section 4.2).
     #[error("a block of fields changes the table's size where it may not")]
     TableSizePlace,
-    /// Names of the table were used for new entries until they had [`WORK_MAX`] bytes: nobody has so many honest fields.
+    /// Names of the table were used for new entries until they had [`WORK_MAX`] bytes, or the fields are [`EXCESS`] times over
+    /// the bounds: nobody has so many honest fields.
     #[error("a block of fields makes too much work")]
     TooMuchWork,
 }
@@ -53,6 +54,12 @@ impl BadBlock {
 
 /// Bytes of names that a block can have copied from the table at most. A reference of two bytes copies up to 4 KiB.
 pub const WORK_MAX: usize = 1 << 20;
+
+/// How many times over the bounds the fields of a block may be. Up to there it is read, so that the connection can go on; a
+/// frame of 16 KiB can name 60 MiB, for a millisecond of work.
+pub const EXCESS: usize = 16;
+/// The least of which that is counted: bytes, and fields.
+const BOUNDS_MIN: (usize, usize) = (4096, 64);
 
 /// Bytes that each field is charged beside its name and value: as much as RFC 9113 section 6.5.2 says for
 /// `SETTINGS_MAX_HEADER_LIST_SIZE`.
@@ -85,6 +92,13 @@ impl Decoded {
         self.fields += 1;
         self.over = self.over || self.bytes > bounds.bytes_max || self.fields > bounds.fields_max;
         !self.over
+    }
+
+    /// Whether the fields are so far over the bounds that the rest is not worth reading.
+    fn is_excessive(&self, bounds: Bounds) -> bool {
+        self.over
+            && (self.bytes / EXCESS > bounds.bytes_max.max(BOUNDS_MIN.0)
+                || self.fields / EXCESS > bounds.fields_max.max(BOUNDS_MIN.1))
     }
 }
 
@@ -133,6 +147,9 @@ impl Decoder {
         let mut decoded = Decoded { over: false, bytes: 0, fields: 0 };
         let (mut sizes, mut work) = (0, 0);
         while !reader.is_empty() {
+            if decoded.is_excessive(bounds) {
+                return Err(BadBlock::TooMuchWork);
+            }
             match reader.item()? {
                 Item::Indexed(index) => {
                     let (name, value) = self.entry(index)?;

@@ -232,17 +232,27 @@ fn fields_over_the_bounds_are_not_given_out_but_remembered() {
 }
 
 #[test]
-fn a_bomb_of_references_is_over_the_bounds_and_costs_nothing() {
-    // An entry of nearly 4 KiB, named by a byte each, 16,000 times: 64 MiB of fields.
-    let mut decoder = Decoder::new(4096);
-    let mut block = hex("40 01 61 7f e0 1e");
-    block.extend([b'v'; 4095 - 32]);
-    block.extend([0xbe; 16_000]);
+fn references_are_counted_with_what_they_name() {
+    // An entry of nearly 4 KiB, named by a byte each.
+    let mut first = hex("40 01 61 7f e0 1e");
+    first.extend([b'v'; 4095 - 32]);
     let bounds = Bounds { bytes_max: 16 * 1024, fields_max: 100 };
-    let (fields, decoded) = bounded(&mut decoder, &block, bounds).unwrap();
-    assert!(decoded.over && decoded.fields == 16_001 && decoded.bytes > 60_000_000);
+    let mut decoder = Decoder::new(4096);
+    let (fields, decoded) = bounded(&mut decoder, &[&first[..], &[0xbe; 60]].concat(), bounds).unwrap();
+    assert!(decoded.over && decoded.fields == 61 && decoded.bytes > 240_000);
     assert!(fields.iter().map(|(name, value)| name.len() + value.len() + 32).sum::<usize>() <= 16 * 1024);
     assert_eq!(read(&mut decoder, &[0x82]).unwrap(), ":method: GET\n", "and the connection lives");
+    // 16,000 times: 64 MiB of fields. It is given up long before.
+    let bomb = [&first[..], &[0xbe; 16_000]].concat();
+    assert_eq!(bounded(&mut Decoder::new(4096), &bomb, bounds), Err(BadBlock::TooMuchWork));
+}
+
+#[test]
+fn very_many_small_fields_are_given_up() {
+    let bounds = Bounds { bytes_max: 1 << 20, fields_max: 100 };
+    let given = |count: usize| bounded(&mut Decoder::new(4096), &[0x82].repeat(count), bounds);
+    assert!(given(EXCESS * 101).unwrap().1.over);
+    assert_eq!(given(EXCESS * 101 + 1), Err(BadBlock::TooMuchWork));
 }
 
 #[test]
