@@ -8,8 +8,9 @@
 //!
 //! The server has one core; the neighbour and the attackers share the other one, with the neighbour before them. The
 //! neighbour says something every millisecond; rounds of quiet and of attack alternate, and what is told is the median of
-//! the rounds, so that a machine's own noise is in both. Latencies include the neighbour's own wake-ups. "Turns over 10 ms"
-//! are the server's own, from `holdline_turn_seconds`. Without `--bench`, as cargo tests it, rounds are short and only
+//! the rounds, so that a machine's own noise is in both. A latency is from the neighbour's send to the moment at which the
+//! kernel had the echo for it (`SO_TIMESTAMPNS`): how long the attackers, who share its core, keep it from looking is no
+//! matter of the server's. "Turns over 10 ms" are the server's own, from `holdline_turn_seconds`. Without `--bench`, as cargo tests it, rounds are short and only
 //! what must hold anywhere is asserted: every echo comes, the memory is bounded, and the server is well afterwards.
 //! `--assert` also fails where the p99 of a neighbour is more than twice what it is alone.
 //! On a machine that has other work, that goes behind with `echo -15 > /proc/self/autogroup` in a session of the bench's own
@@ -23,13 +24,15 @@ mod http2;
 #[path = "neighbours/tls.rs"]
 mod tls;
 
+use std::cell::Cell;
 use std::error::Error;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use std::{env, fs, thread};
 
 use clap::Parser;
@@ -153,8 +156,35 @@ trait Wire: Read + Write {}
 
 impl<T: Read + Write> Wire for T {}
 
+/// A socket that notes when what it has read last arrived, since 1970.
+struct Stamped {
+    socket: TcpStream,
+    arrived: Rc<Cell<Option<Duration>>>,
+}
+
+impl Read for Stamped {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let (read, arrived) = sys::receive_stamped(&self.socket, bytes)?;
+        self.arrived.set(arrived);
+        Ok(read)
+    }
+}
+
+impl Write for Stamped {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.socket.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.socket.flush()
+    }
+}
+
 /// The well-behaved client.
-struct Neighbour(Box<dyn Wire>);
+struct Neighbour {
+    stream: Box<dyn Wire>,
+    arrived: Rc<Cell<Option<Duration>>>,
+}
 
 impl Neighbour {
     /// One over TLS, if there is a room to trust in.
@@ -162,6 +192,9 @@ impl Neighbour {
         let socket = TcpStream::connect(if room.is_some() { aim.tls } else { aim.plain })?;
         socket.set_nodelay(true)?;
         socket.set_read_timeout(Some(PATIENCE))?;
+        sys::stamp_arrivals(&socket)?;
+        let arrived = Rc::default();
+        let socket = Stamped { socket, arrived: Rc::clone(&arrived) };
         let mut stream: Box<dyn Wire> = match room {
             Some(room) => Box::new(room.wrap(socket)?),
             None => Box::new(socket),
@@ -176,7 +209,7 @@ impl Neighbour {
             stream.read_exact(&mut byte)?;
             head.extend(byte);
         }
-        Ok(Self(stream))
+        Ok(Self { stream, arrived })
     }
 
     /// Says something every millisecond for so long. The times until it came back, in microseconds, sorted.
@@ -185,13 +218,15 @@ impl Neighbour {
         let (begin, mut times, mut back) = (Instant::now(), Vec::new(), [0; 66]);
         while begin.elapsed() < time {
             let sent = Instant::now();
-            self.0.write_all(&said)?;
-            self.0.flush()?;
-            self.0.read_exact(&mut back)?;
+            let since = SystemTime::now().duration_since(UNIX_EPOCH)?;
+            self.stream.write_all(&said)?;
+            self.stream.flush()?;
+            self.stream.read_exact(&mut back)?;
             if back[0] != 0x82 || back[2..] != [b'n'; 64] {
                 return Err("the echo is something else".into());
             }
-            times.push(sent.elapsed().as_secs_f64() * 1e6);
+            let arrived = self.arrived.get().ok_or("the kernel does not say when the echo came")?;
+            times.push(arrived.saturating_sub(since).as_secs_f64() * 1e6);
             thread::sleep(EVERY.saturating_sub(sent.elapsed()));
         }
         times.sort_unstable_by(f64::total_cmp);
@@ -302,7 +337,7 @@ fn page(machine: &str, table: &Table, options: &Options) -> String {
          Written by `cargo bench --bench neighbours -- --write FILE`; what it does is in `benches/neighbours.rs`.\n\n\
          {machine}\n\n\
          A neighbour says 64 bytes every millisecond and waits for the echo, in {} rounds of {} ms alone and as many beside\n\
-         each attack. Times are in microseconds, medians of the rounds; the ratio is that of the p99 beside the attack to the\n\
+         each attack. Times are in microseconds, from its send to the arrival of the echo at its socket, medians of the rounds; the ratio is that of the p99 beside the attack to the\n\
          p99 alone, and should stay below {RATIO_MAX}. Memory is what the server grew by at most.\n\n{}",
         options.rounds,
         options.round_ms,

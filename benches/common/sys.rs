@@ -51,6 +51,40 @@ pub(crate) fn raise_priority(nice: i32) {
     unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) };
 }
 
+/// Has the kernel note when bytes arrive at a socket, for [`receive_stamped`].
+pub(crate) fn stamp_arrivals(socket: &impl AsRawFd) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    let length = libc::socklen_t::try_from(mem::size_of_val(&on)).unwrap_or(0);
+    // SAFETY: the kernel reads one integer, which outlives the call.
+    let status = unsafe {
+        libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, (&raw const on).cast(), length)
+    };
+    check(status).map(drop)
+}
+
+/// Receives, and says when the last of the bytes arrived at this machine's socket, since 1970.
+pub(crate) fn receive_stamped(socket: &impl AsRawFd, bytes: &mut [u8]) -> io::Result<(usize, Option<Duration>)> {
+    let mut part = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
+    let mut control = [0_u64; 8];
+    // SAFETY: a message header is plain numbers and pointers, for which zero is a value.
+    let mut message: libc::msghdr = unsafe { mem::zeroed() };
+    (message.msg_iov, message.msg_iovlen) = (&raw mut part, 1);
+    (message.msg_control, message.msg_controllen) = (control.as_mut_ptr().cast(), mem::size_of_val(&control));
+    // SAFETY: the header points to a buffer and to room for control messages that outlive the call.
+    let read = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, 0) };
+    let read = usize::try_from(read).map_err(|_| io::Error::last_os_error())?;
+    // SAFETY: the kernel has filled the header in; the first control message lies in `control`, or there is none.
+    let stamp = unsafe {
+        libc::CMSG_FIRSTHDR(&raw const message).as_ref().filter(|first| first.cmsg_type == libc::SCM_TIMESTAMPNS).map(
+            |first| {
+                let time: libc::timespec = libc::CMSG_DATA(first).cast::<libc::timespec>().read_unaligned();
+                Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
+            },
+        )
+    };
+    Ok((read, stamp))
+}
+
 /// Moves the calling thread into the network namespace of a process.
 pub(crate) fn enter_namespace(pid: u32) -> io::Result<()> {
     let namespace = fs::File::open(format!("/proc/{pid}/ns/net"))?;

@@ -1,8 +1,7 @@
 //! A certificate for the server, a neighbour that trusts it, and the first message of a client that means no good.
 
 use std::fs;
-use std::io;
-use std::net::TcpStream;
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -38,7 +37,7 @@ impl Room {
         ClientConnection::new(Arc::clone(&self.client), name).map_err(io::Error::other)
     }
 
-    pub(crate) fn wrap(&self, stream: TcpStream) -> io::Result<StreamOwned<ClientConnection, TcpStream>> {
+    pub(crate) fn wrap<S: Read + Write>(&self, stream: S) -> io::Result<StreamOwned<ClientConnection, S>> {
         Ok(StreamOwned::new(self.connection()?, stream))
     }
 
