@@ -132,9 +132,6 @@ settings! {
     "tls.version_min" => tls.version_min: Word<TlsVersion>;
     /// Whether clients are given tickets, with which their next handshake costs little. Their keys change every 6 hours.
     "tls.tickets" => tls.tickets: Switch;
-    /// Time that an event loop spends on handshakes before it looks at open connections' messages again; 0: one step of one
-    /// handshake, some 0.2 ms.
-    "tls.handshake_ration" => tls.handshake_ration: Period, Within(ms(0), hours(1));
     /// Memory of an event loop for handshakes that are under way. Beyond that those are ended whose clients have been waited
     /// for longest.
     "tls.handshake_bytes_max" => tls.handshake_bytes_max: Size, Within(64 * KIB, 64 * GIB);

@@ -1,7 +1,6 @@
 //! What TLS listeners need.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 /// Certificates and what is agreed on with clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,8 +18,6 @@ pub struct TlsConfig {
     pub version_min: TlsVersion,
     /// Whether clients are given tickets, with which their next handshake is cheap.
     pub tickets: bool,
-    /// Time that a shard spends on handshakes before it looks at other connections' messages again.
-    pub handshake_ration: Duration,
     /// Bytes that the handshakes of a shard may keep while they are under way.
     pub handshake_bytes_max: usize,
 }
@@ -34,7 +31,6 @@ impl Default for TlsConfig {
             client_certificates: ClientCertificates::default(),
             version_min: TlsVersion::default(),
             tickets: true,
-            handshake_ration: Duration::ZERO,
             handshake_bytes_max: 64 << 20,
         }
     }

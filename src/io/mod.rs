@@ -40,8 +40,9 @@ use crate::id::{ConnId, ListenerId};
 
 /// Bytes of a read from which on whoever sent them is served behind those who send less.
 const BULK_BYTES_MIN: usize = 8 * 1024;
-/// Reads of that kind between two looks at what else has come, each some 50 µs with the answer to it.
-const BULK_READS_MAX: usize = 4;
+/// Reads of that kind between two looks at what else has come, each some 50 µs with the answer to it, and more where much is to
+/// be done for each byte. A look costs a microsecond or two.
+const BULK_READS_MAX: usize = 1;
 
 /// A connection that a listener took and that has no place in the table yet.
 #[derive(Debug)]

@@ -196,7 +196,7 @@ mod tests {
     use crate::config::Loader;
 
     /// Applied by the server itself, or looked at only while a configuration is checked.
-    const NOT_OF_SHARDS: [&str; 11] = [
+    const NOT_OF_SHARDS: [&str; 10] = [
         "drain_delay",
         "insecure",
         "log.level",
@@ -207,7 +207,6 @@ mod tests {
         "tls.client_certificates",
         "tls.version_min",
         "tls.tickets",
-        "tls.handshake_ration",
         "tls.handshake_bytes_max",
     ];
 

@@ -150,7 +150,6 @@ fn terms(config: &Config, tickets: &Arc<dyn ProducesTickets>) -> Result<Read, St
         http: Arc::new(http),
         raw: Arc::new(raw),
         timeout: config.limits.handshake_timeout,
-        ration: tls.handshake_ration,
         handshake_bytes_max: tls.handshake_bytes_max,
     };
     Ok((terms, validities, authorities))

@@ -47,7 +47,6 @@ impl<B: Make> Make for Tls<B> {
             http: Arc::clone(server),
             raw: Arc::clone(server),
             timeout: Duration::from_secs(10),
-            ration: Duration::from_millis(1),
             handshake_bytes_max: 64 << 20,
         };
         let setup = TlsSetup {

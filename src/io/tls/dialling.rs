@@ -9,14 +9,13 @@
 
 use std::net::SocketAddrV4;
 use std::sync::Arc;
-use std::time::Duration;
 
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 
 use super::Tls;
+use super::aside::Failure;
 use super::handshake::{Handshake, Progress};
-use super::incoming::Failure;
 use super::session::{Session, Stage};
 use crate::id::ConnId;
 use crate::io::{Completion, Dial};
@@ -36,8 +35,6 @@ pub struct Asks {
 }
 
 impl<B> Tls<B> {
-    /// What handshakes of dialled connections take of a turn.
-    pub(super) const RATION_OF_DIALS: Duration = Duration::from_millis(5);
     /// Servers at most that are told apart.
     const ASKS_MAX: usize = u8::MAX as usize;
 
@@ -77,7 +74,7 @@ impl<B: crate::io::Backend> Tls<B> {
         let asks = self.asks.get(usize::from(session.asks).checked_sub(1)?)?;
         let mut out = Vec::new();
         let begun = Handshake::with(Arc::clone(&asks.config), asks.name.clone());
-        match begun.and_then(|handshake| handshake.step(&mut session.input, &mut self.ready, &mut out)) {
+        match begun.and_then(|handshake| handshake.step(&mut session.input, &mut out)) {
             Ok(Progress::Waits(handshake)) => {
                 session.stage = Stage::Greeting(Some(handshake));
                 self.give_own(id, &out);

@@ -57,10 +57,17 @@ pub(super) enum Progress {
 
 /// What came of a handshake.
 pub(super) struct Done {
-    pub(super) traffic: Traffic,
+    connection: Side,
     pub(super) version: ProtocolVersion,
     /// It went on from an earlier connection's.
     pub(super) resumed: bool,
+}
+
+impl Done {
+    /// The keys, of which the shard makes what it needs.
+    pub(super) fn traffic(self, ready: &mut Ready) -> Result<Traffic, Error> {
+        Traffic::new(self.connection, ready)
+    }
 }
 
 impl Handshake {
@@ -81,12 +88,7 @@ impl Handshake {
 
     /// Goes as far as `input` leads, from whose front it takes what it has used. What is to be sent goes behind what is in
     /// `out`, an alert included. Records behind the end of the handshake are left in `input`.
-    pub(super) fn step(
-        mut self: Box<Self>,
-        input: &mut Vec<u8>,
-        ready: &mut Ready,
-        out: &mut Vec<u8>,
-    ) -> Result<Progress, Error> {
+    pub(super) fn step(mut self: Box<Self>, input: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<Progress, Error> {
         loop {
             let (discard, goes_on) = self.connection.process(&mut input[..self.shown], out);
             let discard = discard.min(self.shown);
@@ -103,7 +105,7 @@ impl Handshake {
             }
         }
         if !self.connection.state().is_handshaking() {
-            return self.finish(ready);
+            return self.finish();
         }
         if input.len() > INPUT_MAX {
             return Err(Error::General("a handshake that leads nowhere".to_owned()));
@@ -124,11 +126,11 @@ impl Handshake {
         true
     }
 
-    fn finish(self: Box<Self>, ready: &mut Ready) -> Result<Progress, Error> {
+    fn finish(self: Box<Self>) -> Result<Progress, Error> {
         let state = self.connection.state();
         let version = state.protocol_version().ok_or(Error::HandshakeNotComplete)?;
         let resumed = state.handshake_kind() == Some(HandshakeKind::Resumed);
-        Ok(Progress::Done(Done { traffic: Traffic::new(self.connection, ready)?, version, resumed }))
+        Ok(Progress::Done(Done { connection: self.connection, version, resumed }))
     }
 
     /// Takes the alert out that rustls has for the peer after an error. It is not asked for more than it has: it would look for
@@ -224,11 +226,11 @@ pub(super) mod tests {
         ] {
             // All at once, and in two parts.
             for cut in [0, HALF.len()] {
-                let (mut bytes, mut out, mut ready) = (input[..cut].to_vec(), Vec::new(), Ready::default());
-                let mut step = Handshake::new(Arc::clone(&config)).unwrap().step(&mut bytes, &mut ready, &mut out);
+                let (mut bytes, mut out) = (input[..cut].to_vec(), Vec::new());
+                let mut step = Handshake::new(Arc::clone(&config)).unwrap().step(&mut bytes, &mut out);
                 if let Ok(Progress::Waits(handshake)) = step {
                     bytes.extend_from_slice(&input[cut..]);
-                    step = handshake.step(&mut bytes, &mut ready, &mut out);
+                    step = handshake.step(&mut bytes, &mut out);
                 }
                 assert!(step.is_err(), "{input:?}");
             }
@@ -251,16 +253,16 @@ pub(super) mod tests {
             let (mut up, mut down, mut ready) = (Vec::new(), Vec::new(), Ready::default());
             for _ in 0..4 {
                 if let Progress::Waits(handshake) = client {
-                    client = handshake.step(&mut down, &mut ready, &mut up).unwrap();
+                    client = handshake.step(&mut down, &mut up).unwrap();
                 }
                 if let Progress::Waits(handshake) = server {
-                    server = handshake.step(&mut up, &mut ready, &mut down).unwrap();
+                    server = handshake.step(&mut up, &mut down).unwrap();
                 }
             }
             let (Progress::Done(client), Progress::Done(server)) = (client, server) else {
                 panic!("no agreement on {version:?}");
             };
-            let (mut client, mut server) = (client.traffic, server.traffic);
+            let [mut client, mut server] = [client, server].map(|done| done.traffic(&mut ready).unwrap());
             // Two tickets in TLS 1.3, and text behind them.
             server.seal(&mut ready, b"down", &mut down).unwrap();
             client.seal(&mut ready, b"up", &mut up).unwrap();
@@ -284,7 +286,7 @@ pub(super) mod tests {
         let mut client = ClientConnection::new(Arc::new(builder.with_no_client_auth()), name).unwrap();
         let (mut input, mut out, mut ready) = (Vec::new(), Vec::new(), Ready::default());
         client.write_tls(&mut input).unwrap();
-        let step = Handshake::new(config).unwrap().step(&mut input, &mut ready, &mut out).unwrap();
+        let step = Handshake::new(config).unwrap().step(&mut input, &mut out).unwrap();
         let Progress::Waits(handshake) = step else { panic!("it ends with its first message") };
         let mut answer = &out[..];
         while !answer.is_empty() {
@@ -299,9 +301,10 @@ pub(super) mod tests {
         while client.wants_write() {
             client.write_tls(&mut input).unwrap();
         }
-        let Progress::Done(Done { mut traffic, .. }) = handshake.step(&mut input, &mut ready, &mut out).unwrap() else {
+        let Progress::Done(done) = handshake.step(&mut input, &mut out).unwrap() else {
             panic!("it is not at its end");
         };
+        let mut traffic = done.traffic(&mut ready).unwrap();
         let opened = traffic.open(&mut ready, &mut input, &mut out);
         assert_eq!((opened.end, opened.consumed), (None, input.len()));
         assert_eq!(&input[opened.text], b"onetwo");

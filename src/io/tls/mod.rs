@@ -4,9 +4,8 @@
 //! are passed through at the price of one look into a table. So shards, sessions and applications know nothing of it, and
 //! it works over every backend.
 //!
-//! - **Handshakes** are rustls' (its unbuffered API), and are rationed: what peers send waits until the open connections
-//!   have had what they brought, and then no more than [`Terms::ration`] of a turn is spent. A connection whose next step
-//!   waits is not read meanwhile.
+//! - **Handshakes** are rustls' (its unbuffered API). Their steps are taken by a thread beside the shard's (`aside`), so that
+//!   no open connection waits for one. A connection whose next step waits is not read meanwhile.
 //! - **Records** are opened where the kernel put them and sealed where they are sent from (`record`). A lease brings the
 //!   text of all its whole records; the rest of one that is not whole is kept, and only that. An idle connection has its
 //!   keys and no buffer.
@@ -21,7 +20,9 @@
 //!
 //! What is not here: early data (0-RTT), which can be replayed, and renegotiation; both are declined.
 
+mod aside;
 mod dialling;
+mod greeting;
 mod handshake;
 mod incoming;
 mod keys;
@@ -41,6 +42,7 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use self::aside::Place;
 pub use self::dialling::Asks;
 use self::keys::Ready;
 use self::outgoing::Batch;
@@ -76,15 +78,17 @@ pub struct Tls<B> {
     batch: Batch,
     /// Those that have more to do after a flush: each is in here once while its `LISTED` flag is set.
     after: VecDeque<ConnId>,
-    /// Handshakes whose next step waits: each is in here once while its `QUEUED` flag is set.
+    /// Where steps of handshakes are taken.
+    place: Place,
+    /// Handshakes whose next step waits: each is in here once, while its `QUEUED` flag is set.
     waiting: VecDeque<ConnId>,
     /// Handshakes that have waited for their peers, those that did so first in front.
     halves: VecDeque<ConnId>,
     /// Bytes that handshakes keep.
     weight: usize,
-    /// What handshakes may still take before the next wait.
+    /// What steps that are taken here may still take before the next wait.
     ration: Duration,
-    /// No handshake has had its turn since the last wait but one.
+    /// No step has been taken here since the last wait but one, and some should.
     overdue: bool,
     /// Since when handshakes are under way, and when closing connections must be gone.
     greeting: VecDeque<(Instant, ConnId)>,
@@ -102,6 +106,8 @@ pub struct Tls<B> {
 impl<B> Tls<B> {
     /// Time for what is pending to leave after a close.
     pub const LINGER: Duration = Duration::from_secs(10);
+    /// What steps take of a turn when they are taken here.
+    const RATION: Duration = Duration::from_millis(1);
     /// The buffer of a lease that is our own.
     const OWN: u32 = u32::MAX;
     /// Room for received text that is kept.
@@ -115,6 +121,7 @@ impl<B> Tls<B> {
             terms: Some(current.terms()),
             version: current.version(),
             current: Some(current),
+            place: Place::Unknown,
             ..Self::plain(inner, metrics)
         }
     }
@@ -137,6 +144,7 @@ impl<B> Tls<B> {
             shorts: VecDeque::new(),
             batch: Batch::default(),
             after: VecDeque::new(),
+            place: Place::Here,
             waiting: VecDeque::new(),
             halves: VecDeque::new(),
             weight: 0,
@@ -313,10 +321,11 @@ impl<B: Backend> Backend for Tls<B> {
         }
         self.follow();
         let timeout = self.expire(timeout);
-        let ration = self.terms.as_ref().map_or(Self::RATION_OF_DIALS, |terms| terms.ration);
-        self.overdue = !self.waiting.is_empty() && self.ration == ration;
-        self.ration = ration;
-        let has_work = !self.waiting.is_empty() || !self.done.is_empty() || self.next.is_some();
+        self.send_away();
+        let steps = matches!(self.place, Place::Here) && !self.waiting.is_empty();
+        self.overdue = steps && self.ration == Self::RATION;
+        self.ration = Self::RATION;
+        let has_work = steps || !self.done.is_empty() || self.next.is_some();
         self.inner.wait(if has_work { Some(Duration::ZERO) } else { timeout })
     }
 
@@ -340,15 +349,17 @@ impl<B: Backend> Backend for Tls<B> {
                     return Some(completion);
                 }
             }
+            let told = self.next_taken();
+            if told.is_some() {
+                return told;
+            }
             let told = match self.inner.next() {
                 Some(completion) => self.translate(completion),
-                None if self.ration.is_zero() || self.waiting.is_empty() => {
-                    if self.done.is_empty() {
-                        return None;
-                    }
-                    None
+                None if matches!(self.place, Place::Here) && !self.ration.is_zero() && !self.waiting.is_empty() => {
+                    self.step_next()
                 }
-                None => self.step_next(),
+                None if self.done.is_empty() => return None,
+                None => None,
             };
             if told.is_some() {
                 return told;

@@ -79,7 +79,7 @@ impl<B: Backend> Tls<B> {
         let refused = match &session.stage {
             _ if session.has(Session::DEAD | Session::NOTIFIED) => Some(Err(ErrorKind::BrokenPipe)),
             Stage::Broken => Some(Err(ErrorKind::BrokenPipe)),
-            Stage::Dialled | Stage::Silent | Stage::Greeting(_) => Some(Ok(0)),
+            Stage::Dialled | Stage::Silent | Stage::Greeting(_) | Stage::Away(_) => Some(Ok(0)),
             Stage::Open(_) => session.has(Session::BLOCKED).then_some(Ok(0)),
         };
         if let Some(sent) = refused {
@@ -177,7 +177,7 @@ impl<B: Backend> Tls<B> {
         }
         session.set(Session::CLOSING);
         session.input = Vec::new();
-        if matches!(session.stage, Stage::Greeting(_)) {
+        if matches!(session.stage, Stage::Greeting(_) | Stage::Away(_)) {
             session.stage = Stage::Silent;
             self.weigh(id);
         }

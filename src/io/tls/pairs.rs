@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, Error, ServerConfig};
 
-use super::handshake::{Done, Handshake, Progress};
+use super::handshake::{Handshake, Progress};
 use super::keys::Ready;
 use super::traffic::Traffic;
 
@@ -31,21 +31,20 @@ impl Pairs {
         client: Arc<ClientConfig>,
         name: ServerName<'static>,
     ) -> Result<(), Error> {
-        let ready = &mut self.ready;
         let (mut up, mut down) = (Vec::new(), Vec::new());
         let mut client = Progress::Waits(Handshake::with(client, name)?);
         let mut server = Progress::Waits(Handshake::new(server)?);
         for _ in 0..Self::STEPS_MAX {
             if let Progress::Waits(handshake) = client {
-                client = handshake.step(&mut down, ready, &mut up)?;
+                client = handshake.step(&mut down, &mut up)?;
             }
             if let Progress::Waits(handshake) = server {
-                server = handshake.step(&mut up, ready, &mut down)?;
+                server = handshake.step(&mut up, &mut down)?;
             }
         }
         match (server, client) {
-            (Progress::Done(Done { traffic: server, .. }), Progress::Done(Done { traffic: client, .. })) => {
-                self.pairs.push((server, client));
+            (Progress::Done(server), Progress::Done(client)) => {
+                self.pairs.push((server.traffic(&mut self.ready)?, client.traffic(&mut self.ready)?));
                 Ok(())
             }
             _ => Err(Error::HandshakeNotComplete),

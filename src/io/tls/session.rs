@@ -14,6 +14,8 @@ pub(super) enum Stage {
     Silent,
     /// The handshake is under way, or is to begin with what has been received.
     Greeting(Option<Box<Handshake>>),
+    /// A step of the handshake is being taken elsewhere, with so many bytes.
+    Away(u32),
     /// Both sides have their keys.
     Open(Box<Traffic>),
     /// There is nothing to be said any more, but what is pending.
@@ -43,7 +45,7 @@ pub(super) struct Session {
 const _: () = assert!(size_of::<Session>() <= 96);
 
 impl Session {
-    /// In line for a step of its handshake.
+    /// In line for a step of its handshake, or away for one: it is not read meanwhile.
     pub(super) const QUEUED: u16 = 1;
     /// The shard does not want to receive.
     pub(super) const PAUSED: u16 = 1 << 1;
@@ -107,13 +109,14 @@ impl Session {
         let state = match self.stage {
             Stage::Greeting(Some(_)) => Handshake::BYTES,
             Stage::Dialled | Stage::Silent | Stage::Greeting(None) => 0,
+            Stage::Away(bytes) => bytes as usize,
             Stage::Open(_) | Stage::Broken => return 0,
         };
         u32::try_from(state + self.input.capacity()).unwrap_or(u32::MAX)
     }
 
     pub(super) const fn is_greeting(&self) -> bool {
-        matches!(self.stage, Stage::Dialled | Stage::Silent | Stage::Greeting(_))
+        matches!(self.stage, Stage::Dialled | Stage::Silent | Stage::Greeting(_) | Stage::Away(_))
     }
 }
 

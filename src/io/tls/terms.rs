@@ -28,9 +28,6 @@ pub struct Terms {
     pub raw: Arc<ServerConfig>,
     /// Time from accept to the end of a handshake.
     pub timeout: Duration,
-    /// Time that a shard spends on handshakes before it looks at what open connections have brought. The step at which that
-    /// ends is finished.
-    pub ration: Duration,
     /// Bytes that the handshakes of a shard may keep while they are under way. Beyond, those that have waited longest for their
     /// peers are ended, and where none has, newcomers are.
     pub handshake_bytes_max: usize,

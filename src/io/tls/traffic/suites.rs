@@ -13,7 +13,7 @@ use rustls::{
 };
 
 use super::*;
-use crate::io::tls::handshake::{Done, Handshake, Progress};
+use crate::io::tls::handshake::{Handshake, Progress};
 use crate::io::tls::record::RECORDS_MAX;
 
 /// It guards nothing: ring makes no keys of RSA, so there is one.
@@ -65,12 +65,13 @@ impl Scene {
         for _ in 0..4 {
             let mut out = Vec::new();
             if let Progress::Waits(handshake) = ours {
-                ours = handshake.step(&mut input, &mut ready, &mut out).unwrap();
+                ours = handshake.step(&mut input, &mut out).unwrap();
             }
             hear(&mut theirs, &out).unwrap();
             say(&mut theirs, &mut input);
         }
-        let Progress::Done(Done { traffic, .. }) = ours else { panic!("no agreement on {suite:?}") };
+        let Progress::Done(done) = ours else { panic!("no agreement on {suite:?}") };
+        let traffic = done.traffic(&mut ready).unwrap();
         let mut scene = Self { ready, ours: traffic, theirs };
         // Tickets, where we are the client.
         assert_eq!(scene.open(input), (Vec::new(), None));

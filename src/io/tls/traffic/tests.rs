@@ -11,7 +11,7 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVer
 
 use super::*;
 use crate::io::tls::handshake::tests::server;
-use crate::io::tls::handshake::{Done, Handshake, Progress};
+use crate::io::tls::handshake::{Handshake, Progress};
 use crate::io::tls::record::{RECORDS_MAX, RECORDS_WORN};
 
 /// Both sides of a connection whose handshake is done.
@@ -32,11 +32,11 @@ fn open(version: &'static SupportedProtocolVersion, ready: &mut Ready) -> (Traff
             client.write_tls(&mut input).unwrap();
         }
         let mut out = Vec::new();
-        let step = handshake.step(&mut input, ready, &mut out).unwrap();
+        let step = handshake.step(&mut input, &mut out).unwrap();
         read(&mut client, &out);
         match step {
             Progress::Waits(more) => handshake = more,
-            Progress::Done(Done { traffic, .. }) => return (traffic, client),
+            Progress::Done(done) => return (done.traffic(ready).unwrap(), client),
         }
     }
 }
