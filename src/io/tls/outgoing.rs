@@ -105,7 +105,7 @@ impl<B: Backend> Tls<B> {
             session.stage = Stage::Broken;
         }
         if self.may_log() {
-            tracing::info!(connection = %id, %fault, "TLS ended: the client has to connect again");
+            tracing::info!(connection = %id.of(self.shard), %fault, "TLS ended: the client has to connect again");
         }
     }
 
