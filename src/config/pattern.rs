@@ -15,15 +15,12 @@ use super::problem::quote;
 /// # Ok::<(), holdline::config::PatternError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Pattern {
-    text: Box<str>,
-    pieces: Box<[Piece]>,
-}
+pub struct Pattern(Box<str>);
 
 /// What a pattern is put together from. Literal bytes are joined, and never two stars stand side by side.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Piece {
-    Literal(Box<[u8]>),
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Piece<'p> {
+    Literal(&'p [u8]),
     /// `*`.
     Level,
     /// `**`.
@@ -53,69 +50,76 @@ impl Pattern {
         if text.chars().any(|c| c.is_control() || c.is_whitespace()) {
             return refuse("has a space or a control character, which no topic has".to_owned());
         }
-        let pieces = pieces(text.as_bytes());
-        let stars = pieces.iter().filter(|piece| !matches!(piece, Piece::Literal(_))).count();
+        let stars = Pieces(text.as_bytes()).filter(|piece| !matches!(piece, Piece::Literal(_))).count();
         if stars > Self::STARS_MAX {
             return refuse(format!("has {stars} stars; {} are enough", Self::STARS_MAX));
         }
         if text.contains("***") {
             return refuse("has three stars side by side; write * for one level or ** for any number".to_owned());
         }
-        Ok(Self { text: text.into(), pieces: pieces.into() })
+        Ok(Self(text.into()))
     }
 
     /// Whether a name is one of those that this stands for.
     #[must_use]
     pub fn matches(&self, name: &str) -> bool {
+        Self::text_matches(self.0.as_bytes(), name)
+    }
+
+    /// The same of a pattern's text, which is kept elsewhere.
+    pub(crate) fn text_matches(text: &[u8], name: &str) -> bool {
         let name = name.as_bytes();
-        match self.pieces.first() {
+        match Pieces(text).next() {
             // Most patterns that do not fit are found here.
             Some(Piece::Literal(first)) if !name.starts_with(first) => false,
-            Some(Piece::Literal(only)) if self.pieces.len() == 1 => name.len() == only.len(),
-            _ => matches(&self.pieces, name),
+            Some(Piece::Literal(only)) if only.len() == text.len() => name.len() == only.len(),
+            _ => matches(Pieces(text), name),
         }
     }
 
     /// Whether it is one name, without stars.
     #[must_use]
     pub fn is_literal(&self) -> bool {
-        self.pieces.iter().all(|piece| matches!(piece, Piece::Literal(_)))
+        !self.0.contains('*')
     }
 
     /// As it was written.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.text
+        &self.0
     }
 }
 
 impl fmt::Display for Pattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
+        f.write_str(&self.0)
     }
 }
 
-fn pieces(text: &[u8]) -> Vec<Piece> {
-    let (mut pieces, mut rest) = (Vec::new(), text);
-    while let Some(first) = rest.first() {
-        let stars = rest.iter().take(2).take_while(|&&byte| byte == b'*').count();
-        let (piece, length) = match (first, stars) {
-            (b'*', 2) => (Piece::Levels, 2),
-            (b'*', _) => (Piece::Level, 1),
-            _ => {
+/// What is left of a pattern's text, piece by piece.
+struct Pieces<'p>(&'p [u8]);
+
+impl<'p> Iterator for Pieces<'p> {
+    type Item = Piece<'p>;
+
+    fn next(&mut self) -> Option<Piece<'p>> {
+        let (piece, length) = match self.0 {
+            [] => return None,
+            [b'*', b'*', ..] => (Piece::Levels, 2),
+            [b'*', ..] => (Piece::Level, 1),
+            rest => {
                 let end = rest.iter().position(|&byte| byte == b'*').unwrap_or(rest.len());
-                (Piece::Literal(rest[..end].into()), end)
+                (Piece::Literal(&rest[..end]), end)
             }
         };
-        pieces.push(piece);
-        rest = &rest[length..];
+        self.0 = &self.0[length..];
+        Some(piece)
     }
-    pieces
 }
 
 /// From left to right with the places in `name` that can have been reached: for each piece once over the name, so that no
 /// pattern takes more than stars times bytes.
-fn matches(pieces: &[Piece], name: &[u8]) -> bool {
+fn matches(pieces: Pieces<'_>, name: &[u8]) -> bool {
     // Bit `n`: the pieces so far can stand for the first `n` bytes. Names have 255 bytes at most, as topics do.
     if name.len() > Pattern::BYTES_MAX {
         return false;
@@ -135,7 +139,7 @@ fn matches(pieces: &[Piece], name: &[u8]) -> bool {
             Piece::Level | Piece::Levels => {
                 let mut inside = false;
                 for place in 0..=name.len() {
-                    let crosses = place > 0 && name[place - 1] == b'/' && *piece == Piece::Level;
+                    let crosses = place > 0 && name[place - 1] == b'/' && piece == Piece::Level;
                     inside = (inside && !crosses) || reached[place];
                     next[place] = inside;
                 }
