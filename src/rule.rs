@@ -363,6 +363,8 @@ labelled! {
         UnknownKey = "unknown_key",
         /// No key has made this signature.
         Signature = "signature",
+        /// None of the keys that were tried has made it, and more could have: the token does not say which.
+        TooManyKeys = "too_many_keys",
         /// A token whose time is over.
         Expired = "expired",
         /// A token whose time has not come.
@@ -393,6 +395,7 @@ impl AuthRefusal {
             Self::Algorithm => "the token is not signed in a way that its key allows",
             Self::UnknownKey => "nobody here knows the key",
             Self::Signature => "the token's signature is wrong",
+            Self::TooManyKeys => "the token has to say with its kid which key has signed it",
             Self::Expired => "the token has expired",
             Self::NotYet => "the token is not good yet",
             Self::Audience => "the token is for somebody else",

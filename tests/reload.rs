@@ -20,6 +20,7 @@ use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use holdline::access::Key;
 use holdline::app::standard_routes;
 use holdline::close::CloseReason;
 use holdline::config::{Config, Limits};
@@ -134,6 +135,49 @@ fn who_may_connect_is_asked_anew() {
         running.server.reloader().take_on(second).unwrap();
         until("it is let in", || upgrade().status == 101);
         assert!(upgrade().head.contains("Sec-WebSocket-Protocol: v2"));
+    }
+}
+
+/// Whoever is there when all are asked who they are is told so in its own way, and goes if it has no answer.
+#[test]
+fn who_is_there_has_to_show_a_token_when_that_is_asked_for() {
+    const SECRET: &[u8] = b"a secret of at least thirty-two bytes";
+    for backend in backends() {
+        let mut first = Config { drain: Duration::from_millis(300), ..config(backend, 2) };
+        first.listeners.push(common::listen("tcp://127.0.0.1:0?app=topic&topic=t"));
+        (first.access.leeway, first.access.renew_grace) = (Duration::ZERO, Duration::from_secs(3));
+        let mut second = first.clone();
+        second.access.secret = Some(Key::secret(SECRET).unwrap());
+        let running = Running::start(&first, standard_routes());
+        let get = |path: &str, fields: &str| {
+            let mut client = running.connect(0);
+            client.send_raw(format!("GET {path} HTTP/1.1\r\nHost: a\r\n{fields}\r\n").as_bytes());
+            client
+        };
+        let (mut stays, mut goes) = (running.websocket("/topics/t?renew=1"), running.websocket("/topics/t"));
+        let mut events = get("/topics/t", "Accept: text/event-stream\r\n");
+        let mut lines = get("/topics/t?stream=1", "");
+        let mut poll = get("/topics/t?wait=60s", "Connection: close\r\n");
+        let mut raw = running.connect(1);
+        until("all are there", || running.count(|shard| shard.subscriptions.get()) == 6);
+        running.server.reloader().take_on(second).unwrap();
+        assert!(stays.text().starts_with(r#"{"auth":{"expiring":true,"seconds_left":"#));
+        let token =
+            common::token(SECRET, r#"{"sub":"ann","exp":4000000000,"holdline":{"subscribe":["t"],"publish":["t"]}}"#);
+        stays.send_text(&format!("AUTH {token}"));
+        assert_eq!(stays.text(), r#"{"auth":{"renewed":true,"expires":4000000000}}"#);
+
+        assert_eq!(goes.close_code(), Some(4002));
+        let all = |client: &mut Client| String::from_utf8(client.exactly(usize::MAX)).unwrap();
+        let told = all(&mut events);
+        assert!(told.contains("event: expired") && told.contains("say who you are"), "{told}");
+        assert!(all(&mut lines).ends_with("0\r\n\r\n"));
+        assert!(all(&mut poll).ends_with("[]\n"), "it has what came until then");
+        assert_eq!(raw.line(), None);
+        until("they are counted", || running.closed(CloseReason::AuthExpired) == 4);
+        assert_eq!(running.count(|shard| shard.auth_lapsed_total.get()), 6);
+        stays.send_text("still here");
+        assert_eq!(stays.text(), "still here");
     }
 }
 

@@ -16,6 +16,7 @@ use ring::digest::{SHA256, digest};
 use serde::Deserialize;
 use subtle::ConstantTimeEq;
 
+use super::grant::{Voucher, mark};
 use super::jwk::discreet;
 use super::{BadKey, Grant};
 use crate::config::Pattern;
@@ -79,7 +80,9 @@ impl ApiKeys {
             }
             let (subscribe, publish) = (patterns(&entry.subscribe), patterns(&entry.publish));
             let grant = Grant::new(Some(&entry.name), &subscribe.map_err(told)?, &publish.map_err(told)?);
-            keys.0.push((hash, Arc::new(Grant { is_operator: entry.admin, ..grant })));
+            let voucher = Voucher { key: mark(&[&hash]), ..Voucher::default() };
+            let grant = Grant { is_operator: entry.admin, is_of_api_key: true, voucher, ..grant };
+            keys.0.push((hash, Arc::new(grant)));
         }
         Ok(keys)
     }
@@ -99,6 +102,12 @@ impl ApiKeys {
     /// Whether one of them is an operator's.
     pub(super) fn names_operators(&self) -> bool {
         self.0.iter().any(|(_, grant)| grant.is_operator)
+    }
+
+    /// What the bearer of the key that this was for may do now, if there is that key.
+    pub(super) fn successor(&self, old: &Grant) -> Option<&Arc<Grant>> {
+        let is_it = |grant: &&Arc<Grant>| grant.user == old.user && grant.voucher == old.voucher;
+        self.0.iter().map(|(_, grant)| grant).find(is_it)
     }
 
     /// What the bearer of this key may do. It takes the same time whichever key it is like.

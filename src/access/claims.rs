@@ -12,7 +12,8 @@ use ring::digest::{SHA256, digest};
 use serde::Deserialize;
 use serde_json::{Map, Number, Value};
 
-use super::{Access, Grant, Verified};
+use super::grant::{Voucher, mark_of};
+use super::{Access, Grant, Key, Verified};
 use crate::config::Pattern;
 use crate::rule::AuthRefusal;
 
@@ -45,6 +46,9 @@ struct Topics {
     admin: bool,
 }
 
+/// What the claim about topics names: what may be read, what may be written, and whether all of an operator's may be done.
+type Named = (Vec<Pattern>, Vec<Pattern>, bool);
+
 /// All claims of a token.
 pub(super) struct Claims {
     registered: Registered,
@@ -58,13 +62,21 @@ impl Claims {
         Ok(Self { registered, all: serde_json::from_slice(payload).map_err(malformed)? })
     }
 
-    /// What the bearer may do, if the token is good at this Unix second.
-    pub(super) fn check(&self, access: &Access, now: u64) -> Result<Verified, AuthRefusal> {
+    /// What the bearer may do, if the token, which this key has signed, is good at this Unix second.
+    pub(super) fn check(&self, access: &Access, key: &Key, now: u64) -> Result<Verified, AuthRefusal> {
         let expires = self.check_times(access, now)?;
-        self.check_parties(access)?;
-        let (subscribe, publish, is_operator) = self.topics(access)?;
+        let audience = self.check_parties(access)?;
+        let voucher = Voucher {
+            key: key.mark(&access.claim),
+            issuer: mark_of(self.registered.iss.as_deref()),
+            audience: mark_of(audience),
+        };
         let user = self.registered.sub.as_deref();
-        let grant = Grant { is_operator, expires, ..Grant::new(user, &subscribe, &publish) };
+        let grant = match self.topics(access)? {
+            Some((subscribe, publish, is_operator)) => Grant { is_operator, ..Grant::new(user, &subscribe, &publish) },
+            None => Grant { has_default_topics: true, ..Grant::new(user, &access.subscribe, &access.publish) },
+        };
+        let grant = Grant { voucher, ..grant }.until(expires);
         let once = if access.one_time { Some(self.number(expires, access)?) } else { None };
         Ok(Verified { grant: Arc::new(grant), once })
     }
@@ -87,31 +99,30 @@ impl Claims {
         Ok(expires)
     }
 
-    /// Checks who has issued it, and for whom. A token for somebody is refused by those who do not know that they are meant
+    /// Checks who has issued it, and for whom; returns which of ours that is. A token for somebody is refused by those who do not know that they are meant
     /// (RFC 7519 section 4.1.3).
-    fn check_parties(&self, access: &Access) -> Result<(), AuthRefusal> {
+    fn check_parties(&self, access: &Access) -> Result<Option<&str>, AuthRefusal> {
         let knows = |list: &[String], name: &String| list.contains(name);
         let is_issuer = self.registered.iss.as_ref().is_some_and(|issuer| knows(&access.issuers, issuer));
         if !access.issuers.is_empty() && !is_issuer {
             return Err(AuthRefusal::Issuer);
         }
-        let is_meant = match &self.registered.aud {
-            None => access.audiences.is_empty(),
-            Some(Audience::One(name)) => knows(&access.audiences, name),
-            Some(Audience::Several(names)) => names.iter().any(|name| knows(&access.audiences, name)),
+        let meant = match &self.registered.aud {
+            None if access.audiences.is_empty() => return Ok(None),
+            None => None,
+            Some(Audience::One(name)) => Some(name).filter(|name| knows(&access.audiences, name)),
+            Some(Audience::Several(names)) => names.iter().find(|name| knows(&access.audiences, name)),
         };
-        if is_meant { Ok(()) } else { Err(AuthRefusal::Audience) }
+        meant.map(|name| Some(&**name)).ok_or(AuthRefusal::Audience)
     }
 
-    /// What it may read and write, and whether it is an operator's.
-    fn topics(&self, access: &Access) -> Result<(Vec<Pattern>, Vec<Pattern>, bool), AuthRefusal> {
-        let Some(claim) = self.all.get(&access.claim) else {
-            return Ok((access.subscribe.clone(), access.publish.clone(), false));
-        };
+    /// What it may read and write, and whether it is an operator's, if it says that.
+    fn topics(&self, access: &Access) -> Result<Option<Named>, AuthRefusal> {
+        let Some(claim) = self.all.get(&access.claim) else { return Ok(None) };
         // An array would be read as the members in their order.
         let claim = Some(claim).filter(|claim| claim.is_object()).ok_or(AuthRefusal::Claims)?;
         let topics = Topics::deserialize(claim).map_err(|_| AuthRefusal::Claims)?;
-        Ok((patterns(&topics.subscribe)?, patterns(&topics.publish)?, topics.admin))
+        Ok(Some((patterns(&topics.subscribe)?, patterns(&topics.publish)?, topics.admin)))
     }
 
     /// What it is remembered by, and until when. An issuer's numbers are its own.

@@ -12,6 +12,7 @@ use ring::signature::{
 use serde::Deserialize;
 
 use super::der;
+use super::grant::mark;
 
 /// How tokens are signed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +34,16 @@ impl Algorithm {
             _ => return None,
         })
     }
+
+    /// Its name in a token.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Hs256 => "HS256",
+            Self::Rs256 => "RS256",
+            Self::Es256 => "ES256",
+            Self::EdDsa => "EdDSA",
+        }
+    }
 }
 
 /// What a signature is checked with.
@@ -51,6 +62,8 @@ pub(super) enum Material {
 pub struct Key {
     kid: Option<Box<str>>,
     material: Material,
+    /// What it is known by in a grant.
+    mark: u32,
 }
 
 /// Without what may be secret.
@@ -85,6 +98,21 @@ impl Key {
     /// Bytes of an RSA modulus: 2048 to 8192 bits.
     const RSA_BYTES: std::ops::RangeInclusive<usize> = 256..=1024;
 
+    fn new(kid: Option<&str>, material: Material) -> Self {
+        let mark = match &material {
+            Material::Secret(secret) => mark(&[b"secret", secret]),
+            Material::Rsa(modulus, exponent) => mark(&[b"rsa", modulus, exponent]),
+            Material::P256(point) => mark(&[b"p256", point]),
+            Material::Ed25519(point) => mark(&[b"ed25519", point]),
+        };
+        Self { kid: kid.map(Box::from), material, mark }
+    }
+
+    /// What grants know it by whose topics are in this claim.
+    pub(super) fn mark(&self, claim: &str) -> u32 {
+        mark(&[&self.mark.to_be_bytes(), claim.as_bytes()])
+    }
+
     /// A shared secret (HS256).
     ///
     /// # Errors
@@ -93,7 +121,7 @@ impl Key {
         if secret.len() < Self::SECRET_BYTES_MIN {
             return bad(format!("has {} bytes, and a secret has at least {}", secret.len(), Self::SECRET_BYTES_MIN));
         }
-        Ok(Self { kid: None, material: Material::Secret(secret.into()) })
+        Ok(Self::new(None, Material::Secret(secret.into())))
     }
 
     fn rsa(modulus: &[u8], exponent: &[u8]) -> Result<Material, BadKey> {
@@ -116,7 +144,7 @@ impl Key {
             Some(der::PublicKey::Ed25519(point)) => Material::Ed25519(*point),
             None => return bad("holds a key that is neither RSA nor P-256 nor Ed25519"),
         };
-        Ok(Self { kid: None, material })
+        Ok(Self::new(None, material))
     }
 
     /// What it signs with: a key has one algorithm (RFC 8725 section 3.1).
@@ -129,12 +157,14 @@ impl Key {
         }
     }
 
-    /// Whether a token that names a key may mean this one. Keys without a name are tried for all.
-    pub(super) fn is_called(&self, kid: Option<&str>) -> bool {
-        match (&self.kid, kid) {
-            (Some(own), Some(kid)) => **own == *kid,
-            _ => true,
-        }
+    /// Whether a token that names a key means this one.
+    pub(super) fn is_called(&self, kid: &str) -> bool {
+        self.kid.as_deref() == Some(kid)
+    }
+
+    /// Whether it has no name, so that any token may mean it.
+    pub(super) const fn is_nameless(&self) -> bool {
+        self.kid.is_none()
     }
 
     /// Whether this key made a signature. Secrets are compared in constant time.
@@ -261,7 +291,7 @@ impl Jwk {
             ("OKP", Some("Ed25519")) => Material::Ed25519(fixed(self.x.as_deref(), "x")?),
             _ => return Ok(None),
         };
-        let key = Key { kid: self.kid.as_deref().map(Box::from), material };
+        let key = Key::new(self.kid.as_deref(), material);
         let is_for_this = self.alg.as_deref().is_none_or(|alg| Algorithm::from_name(alg) == Some(key.algorithm()));
         Ok(is_for_this.then_some(key))
     }

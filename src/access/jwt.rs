@@ -17,14 +17,18 @@ struct Header {
     crit: Option<serde_json::Value>,
 }
 
-/// The payload of a token that one of `keys` has signed.
+/// Signatures that are checked for one token at most: whoever sends a forged one is paid for with so many. A token that names
+/// its key is checked with that one first; whoever names none may mean any.
+pub const CHECKS_MAX: usize = 4;
+
+/// The payload of a token, and which of `keys` has signed it.
 ///
 /// # Errors
-/// When none has, or it is no token.
+/// When none has, as far as [`CHECKS_MAX`] of them can tell, or it is no token.
 pub(super) fn verify<'k, K: Iterator<Item = &'k Key>>(
     token: &[u8],
     keys: impl Fn() -> K,
-) -> Result<Vec<u8>, AuthRefusal> {
+) -> Result<(Vec<u8>, &'k Key), AuthRefusal> {
     let mut parts = token.split(|&byte| byte == b'.');
     let (Some(header), Some(payload), Some(signature), None) = (parts.next(), parts.next(), parts.next(), parts.next())
     else {
@@ -40,17 +44,24 @@ pub(super) fn verify<'k, K: Iterator<Item = &'k Key>>(
     }
     let algorithm = Algorithm::from_name(&header.alg).ok_or(AuthRefusal::Algorithm)?;
     let (signature, payload) = (decode(signature)?, decode(payload)?);
-    let mut outcome = AuthRefusal::UnknownKey;
-    for key in keys().filter(|key| key.is_called(header.kid.as_deref())) {
+    let kid = header.kid.as_deref();
+    let named = keys().filter(|key| kid.is_some_and(|kid| key.is_called(kid)));
+    let others = keys().filter(|key| kid.is_none() || key.is_nameless());
+    let (mut outcome, mut checks) = (AuthRefusal::UnknownKey, 0);
+    for key in named.chain(others) {
         if key.algorithm() != algorithm {
             if outcome == AuthRefusal::UnknownKey {
                 outcome = AuthRefusal::Algorithm;
             }
-        } else if key.has_signed(signed, &signature) {
-            return Ok(payload);
-        } else {
-            outcome = AuthRefusal::Signature;
+            continue;
         }
+        if checks == CHECKS_MAX {
+            return Err(AuthRefusal::TooManyKeys);
+        }
+        if key.has_signed(signed, &signature) {
+            return Ok((payload, key));
+        }
+        (outcome, checks) = (AuthRefusal::Signature, checks + 1);
     }
     Err(outcome)
 }

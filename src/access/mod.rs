@@ -17,6 +17,7 @@ mod der;
 mod grant;
 mod jwk;
 mod jwt;
+mod review;
 mod seen;
 #[cfg(test)]
 mod tests;
@@ -32,6 +33,8 @@ use crate::rule::AuthRefusal;
 pub use api_key::ApiKeys;
 pub use grant::Grant;
 pub use jwk::{BadKey, Key, KeySet};
+pub use jwt::CHECKS_MAX;
+pub use review::Standing;
 pub use seen::Seen;
 
 /// Bytes of a token at most, whatever it is.
@@ -183,7 +186,16 @@ impl Access {
         if !self.takes_tokens() {
             return Err(AuthRefusal::UnknownKey);
         }
-        let payload = jwt::verify(token, || self.keys())?;
-        claims::Claims::read(&payload)?.check(self, unix_ms / 1000)
+        let (payload, key) = jwt::verify(token, || self.keys())?;
+        claims::Claims::read(&payload)?.check(self, key, unix_ms / 1000)
+    }
+
+    /// Keys without a name of which some are never tried, since [`CHECKS_MAX`] others of their algorithm are: the algorithm, and
+    /// how many there are.
+    #[must_use]
+    pub fn untried(&self) -> Option<(&'static str, usize)> {
+        let nameless = || self.keys().filter(|key| key.is_nameless()).map(Key::algorithm);
+        let count = |algorithm| nameless().filter(|other| *other == algorithm).count();
+        nameless().map(|algorithm| (algorithm.name(), count(algorithm))).find(|(_, count)| *count > CHECKS_MAX)
     }
 }

@@ -94,13 +94,13 @@ fn the_examples_of_the_standards() {
         let access = with_jwks(&[key]);
         let token = [header, CLAIMS, signature].join(".");
         let grant = access.verify(token.as_bytes(), EXAMPLES_MS).unwrap().grant;
-        assert_eq!((grant.user.as_deref(), grant.expires), (None, Some(1_300_819_380)));
+        assert_eq!((grant.user.as_deref(), grant.expires()), (None, Some(1_300_819_380)));
         assert_eq!(check(&access, &token), Err(AuthRefusal::Expired));
         let other = [header, &CLAIMS.replace("pc3Mi", "pc3Mj"), signature].join(".");
         assert_eq!(access.verify(other.as_bytes(), EXAMPLES_MS), Err(AuthRefusal::Signature));
     }
     let keys = set(&[EDDSA_KEY]);
-    let signed = jwt::verify(EDDSA.as_bytes(), || keys.keys()).unwrap();
+    let (signed, _) = jwt::verify(EDDSA.as_bytes(), || keys.keys()).unwrap();
     assert_eq!(signed, b"Example of Ed25519 signing");
 }
 
@@ -119,6 +119,77 @@ fn keys_are_chosen_by_name_or_tried_in_turn() {
     let called = |kid: &str| token_of(&format!("{{\"alg\":\"HS256\",\"kid\":\"{kid}\"}}"));
     assert!(check(&named, &called("a")).is_ok() && check(&named, &good("")).is_ok());
     assert_eq!(check(&named, &called("b")), Err(AuthRefusal::UnknownKey));
+}
+
+#[test]
+fn a_token_is_checked_with_a_few_keys_and_its_own_first() {
+    let secret = |kid: &str, byte: u8| {
+        let (kid, k) = (if kid.is_empty() { String::new() } else { format!("\"kid\":\"{kid}\",") }, base64([byte; 32]));
+        format!("{{\"kty\":\"oct\",{kid}\"k\":\"{k}\"}}")
+    };
+    let own = format!("{{\"kty\":\"oct\",\"kid\":\"own\",\"k\":\"{}\"}}", base64(SECRET));
+    let with = |others: &[String]| {
+        let keys: Vec<&str> = others.iter().chain([&own]).map(String::as_str).collect();
+        with_jwks(&keys)
+    };
+    let named: Vec<String> = (0..4).map(|n| secret(&format!("k{n}"), n)).collect();
+    let nameless: Vec<String> = (0..4).map(|n| secret("", n)).collect();
+    assert!(check(&with(&named[1..]), &good("")).is_ok(), "the fourth");
+    assert_eq!(check(&with(&named), &good("")), Err(AuthRefusal::TooManyKeys));
+    for others in [&named, &nameless] {
+        assert!(
+            check(&with(others), &token_of("{\"alg\":\"HS256\",\"kid\":\"own\"}")).is_ok(),
+            "whatever else there is"
+        );
+    }
+    let forged = token_of("{\"alg\":\"HS256\",\"kid\":\"k0\"}");
+    assert_eq!(check(&with(&named), &forged), Err(AuthRefusal::Signature), "no other key is meant");
+    assert_eq!((with(&nameless).untried(), with(&named).untried()), (None, None));
+    let five: Vec<String> = (0..5).map(|n| secret("", n)).collect();
+    assert_eq!(with(&five).untried(), Some(("HS256", 5)));
+}
+
+#[test]
+fn a_grant_is_reviewed_without_its_token() {
+    let jwk = |kid: &str, byte: u8| format!("{{\"kty\":\"oct\",\"kid\":\"{kid}\",\"k\":\"{}\"}}", base64([byte; 32]));
+    let patterns = |text: &str| vec![Pattern::parse(text).unwrap()];
+    let first = Access {
+        issuers: vec!["a".into(), "b".into()],
+        audiences: vec!["x".into(), "y".into()],
+        subscribe: patterns("room/*"),
+        ..with_secret()
+    };
+    let plain = check(&first, &good(",\"iss\":\"a\",\"aud\":[\"z\",\"y\"]")).unwrap();
+    let named = check(&first, &good(",\"iss\":\"a\",\"aud\":\"x\",\"holdline\":{\"subscribe\":[\"t\"]}")).unwrap();
+    let review = |access: &Access, grant: &Arc<Grant>| access.review(Some(grant), false);
+    let (other_keys, all_issuers) = (jwk("k", 7), Access { issuers: vec![], ..first.clone() });
+    for access in [&first, &all_issuers, &Access { audiences: vec!["y".into(), "x".into()], ..first.clone() }] {
+        assert_eq!((review(access, &plain), review(access, &named)), (Standing::Same, Standing::Same));
+    }
+    for access in [
+        with_jwks(&[&other_keys]),
+        Access { issuers: vec!["b".into()], ..first.clone() },
+        Access { audiences: vec!["z".into()], ..first.clone() },
+        Access { audiences: vec![], ..first.clone() },
+        Access { claim: "other".into(), ..first.clone() },
+    ] {
+        assert_eq!(
+            (review(&access, &plain), review(&access, &named)),
+            (Standing::Lapsed, Standing::Lapsed),
+            "{access:?}"
+        );
+    }
+    let narrow = Access { subscribe: patterns("room/1"), ..first.clone() };
+    assert_eq!(review(&narrow, &named), Standing::Same, "it names its topics itself");
+    let Standing::Other(grant) = review(&narrow, &plain) else { panic!("it names none") };
+    assert!(grant.may_subscribe("room/1") && !grant.may_subscribe("room/2"));
+    assert_eq!((grant.user.as_deref(), grant.expires()), (plain.user.as_deref(), plain.expires()));
+    assert_eq!(review(&Access::default(), &plain), Standing::Free);
+    assert_eq!(first.review(None, false), Standing::Lapsed);
+    assert_eq!(Access::default().review(None, false), Standing::Same);
+    assert_eq!(first.review(None, true), Standing::Same, "no operator has a key");
+    let endless = check(&Access { must_expire: false, ..with_secret() }, &claims("{}")).unwrap();
+    assert_eq!(review(&with_secret(), &endless), Standing::Lapsed);
 }
 
 fn token_of(header: &str) -> String {
@@ -196,7 +267,7 @@ fn what_is_no_token_is_malformed() {
 #[test]
 fn a_token_has_its_time() {
     let access = Access { leeway: Duration::from_secs(10), ..with_secret() };
-    let seen = |text: String| check(&access, &claims(&text)).map(|grant| grant.expires);
+    let seen = |text: String| check(&access, &claims(&text)).map(|grant| grant.expires());
     assert_eq!(seen(format!("{{\"exp\":{}}}", NOW - 9)), Ok(Some(NOW - 9)));
     assert_eq!(seen(format!("{{\"exp\":{}.5}}", NOW + 9)), Ok(Some(NOW + 9)));
     assert_eq!(seen(format!("{{\"exp\":{}}}", NOW - 10)), Err(AuthRefusal::Expired));
@@ -206,7 +277,7 @@ fn a_token_has_its_time() {
         assert_eq!(seen(early), Err(AuthRefusal::NotYet), "{claim}");
     }
     let patient = Access { must_expire: false, ..access.clone() };
-    assert_eq!(check(&patient, &claims("{}")).map(|grant| grant.expires), Ok(None));
+    assert_eq!(check(&patient, &claims("{}")).map(|grant| grant.expires()), Ok(None));
 }
 
 #[test]

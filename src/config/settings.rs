@@ -12,6 +12,7 @@ use super::problem::{Wrong, quote};
 use super::sections::example_section;
 use super::value::{Count, Directory, File, FilePath, Format, Period, Raw, Rule, Size, Switch, Word};
 use super::{BackendChoice, ClientCertificates, Config, LogFormat, OverRate, Publishers, SlowConsumer, TlsVersion};
+use crate::access::CHECKS_MAX;
 
 /// One thing that can be set.
 pub(super) struct Setting {
@@ -148,10 +149,11 @@ settings! {
     /// Who may do what. Clients are asked for a token or a key as soon as there are keys here: Authorization: Bearer,
     /// X-API-Key, ?token=, a WebSocket subprotocol holdline.token.TOKEN, or AUTH TOKEN as the first frame of raw TCP. A token
     /// names its topics in a claim: {"holdline": {"subscribe": ["room/*"], "publish": ["room/7"]}}. Chat rooms are the
-    /// topics chat/ROOM.
+    /// topics chat/ROOM. A reload asks connections whose key is gone for another one, over the time of a drain.
     /// A file with a JSON Web Key Set: keys that tokens are signed with (HS256, RS256, ES256, EdDSA).
     "auth.jwks" => access.jwks: Jwks;
-    /// PEM files with public keys that tokens are signed with (RS256, ES256, EdDSA).
+    /// PEM files with public keys that tokens are signed with (RS256, ES256, EdDSA). A token without a kid is tried with 4
+    /// keys of its algorithm at most, so no more than 4 may be without one.
     "auth.public_keys" => access.public_keys: PublicKeys;
     /// A secret of 32 bytes or more that tokens are signed with (HS256). It is safest in the environment.
     "auth.secret" => access.secret: Secret;
@@ -178,7 +180,8 @@ settings! {
     "auth.must_expire" => access.must_expire: Switch;
     /// Whether each token may be used once only, by its jti.
     "auth.one_time" => access.one_time: Switch;
-    /// Time that a connection has to renew its token when that has expired. Then it is closed (4002).
+    /// Time that a connection has to renew its token when that has expired, or a reload has ended what it was worth. Then
+    /// it is closed (4002). Where auth.leeway is longer it has that.
     "auth.renew_grace" => access.renew_grace: Period, Within(ms(0), hours(24));
 
     /// Silence after which a client is asked for a sign of life; 0: never.
@@ -390,6 +393,12 @@ pub(super) fn check(config: &Config) -> Vec<(&'static str, Wrong)> {
     }
     wrongs.extend(unwritten(config));
     wrongs.extend(exposed(config));
+    if let Some((algorithm, keys)) = config.access.untried() {
+        let what =
+            format!("has {keys} keys for {algorithm} without a name, together with those of auth.jwks and auth.secret");
+        let mend = format!("keep {CHECKS_MAX} at most, or name them: auth.jwks has a kid for each");
+        wrongs.push(("auth.public_keys", Wrong::new(what, mend)));
+    }
     wrongs.extend(check_tls(config));
     if config.journal.bytes_max < config.journal.segment_bytes.saturating_mul(4) {
         let what = "is below 4 times journal.segment_bytes, so that files would go before their time";
@@ -492,6 +501,7 @@ mod tests {
 
     use super::*;
     use crate::config::Loader;
+    use crate::rule::Limit;
 
     #[test]
     fn the_printed_configuration_is_the_default_one() {
@@ -535,6 +545,43 @@ mod tests {
         assert!(said[1].contains("is [::]:3") && said[1].contains("--insecure"), "{said:?}");
         assert_eq!(load("off", "false").unwrap_err().len(), 1);
         assert!(load("[::]:3", "true").is_ok());
+    }
+
+    /// Each bound that can be set is counted when it strikes, under its own name, or is no refusal.
+    #[test]
+    fn limits_are_counted_by_their_names() {
+        const NONE: [&str; 12] = [
+            // They say whom, how or how fast others strike.
+            "limits.exempt",
+            "limits.message_rate_policy",
+            "http2.resets_rate",
+            "http2.frames_rate",
+            "heartbeat.interval",
+            // Whoever asks for more gets so much.
+            "limits.poll_wait_max",
+            // What is beyond goes, and is counted among the histories' own.
+            "history.messages_max",
+            "history.bytes_max",
+            "history.age_max",
+            "history.bytes_total_max",
+            // Whoever sends beyond a window breaks a rule: http2_window_exceeded.
+            "http2.stream_window",
+            "http2.connection_window",
+        ];
+        let is_bound = |key: &&str| {
+            ["limits.", "http2.", "history.", "heartbeat."].iter().any(|table| key.starts_with(table))
+                || *key == "topics.rate"
+        };
+        let label = |key: &str| match key.split_once('.') {
+            Some(("limits", name)) => name.to_owned(),
+            Some((table, name)) => format!("{}_{name}", table.trim_end_matches('s')),
+            None => key.to_owned(),
+        };
+        let named: Vec<String> = keys().filter(is_bound).filter(|key| !NONE.contains(key)).map(label).collect();
+        let counted: Vec<&str> = Limit::ALL.iter().map(|limit| limit.label()).collect();
+        assert!(named.iter().all(|name| counted.contains(&&**name)), "{named:?} {counted:?}");
+        assert_eq!(named.len(), counted.len());
+        assert!(NONE.iter().all(|key| find(key).is_some()));
     }
 
     #[test]

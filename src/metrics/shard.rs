@@ -168,6 +168,8 @@ shard_metrics! {
         replayed_total: Counter,
         /// Subscribers who asked for a past that was not there any more.
         resets_total: Counter,
+        /// Connections whose permission a reload has ended, and which have to show something new or go.
+        auth_lapsed_total: Counter,
         /// Messages that topics of this shard keep of their past now.
         history_messages: Gauge,
         /// Bytes of them.

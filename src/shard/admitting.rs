@@ -87,9 +87,9 @@ impl Requests<'_> {
             self.grant = Some(grant);
         } else if !grant.is_operator {
             return Err(grant.refusal());
-        } else if grant.expires.is_some() {
+        } else {
             // Topics that an operator looks at are the listener's own, as long as the token is good.
-            self.grant = Some(Arc::new(grant.of_operator()));
+            self.grant = Some(Arc::new(grant.for_operator()));
         }
         Ok(())
     }

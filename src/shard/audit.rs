@@ -163,7 +163,7 @@ impl Core {
     fn audit_waiting(&self, id: ConnId, connection: &Connection) -> Result<(), String> {
         let flags = connection.flags;
         let extra = connection.extra.as_deref();
-        let polls = extra.is_some_and(|extra| extra.poll.is_some());
+        let polls = extra.is_some_and(|extra| extra.poll().is_some());
         let asks = extra.is_some_and(Extra::asks);
         if flags.has(Flags::CLOSING) {
             return Ok(());

@@ -268,13 +268,14 @@ impl Core {
             return;
         }
         let Some(connection) = self.table.get_mut(id) else { return };
+        let cause = connection.extra.as_deref().map_or(AuthRefusal::Expired, |extra| extra.admission.cause());
         let polite = is_polite(reason);
         let is_over = matches!(reason, CloseReason::GoingAway | CloseReason::IdleTimeout);
         match connection.protocol {
             Protocol::Sse | Protocol::SseMany if polite => {
                 if reason == CloseReason::AuthExpired {
                     sse::write_event("expired", &mut self.out);
-                    sse::write_data(error_text(AuthRefusal::Expired).as_bytes(), &mut self.out);
+                    sse::write_data(error_text(cause).as_bytes(), &mut self.out);
                 }
                 let retry_ms = if reason == CloseReason::GoingAway { spread_ms } else { RETRY_MS };
                 sse::write_start(retry_ms, None, &mut self.out);

@@ -21,6 +21,7 @@ use super::paces::{Paces, Spent};
 use super::peers::Peers;
 use super::permits::Rulings;
 use super::spans::Spans;
+use super::standing::Review;
 use super::table::Table;
 use super::tops::Tops;
 use super::visits::VisitLog;
@@ -109,6 +110,8 @@ pub struct Core {
     pub(super) listening: bool,
     /// Deadlines have come nearer.
     pub(super) hurry: Option<Hurry>,
+    /// Keys or terms are others than they were.
+    pub(super) review: Option<Review>,
     /// Since when there is an idle timeout.
     pub(super) idle_since: Tick,
 
@@ -292,6 +295,7 @@ impl Core {
             drain: None,
             listening: true,
             hurry: None,
+            review: None,
             idle_since: Tick(0),
             out: Vec::new(),
             out_start: 0,

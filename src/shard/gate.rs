@@ -7,11 +7,12 @@
 //!   shown --verified--> grant --exp--> told, may be renewed --renew_grace--> closed with 4002
 //!                         ^_______________________|
 //! ```
+//!
+//! What a reload of the keys makes of those who are there is in `standing`.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use hashbrown::HashMap;
 use ring::digest::{SHA256, digest};
 
 use super::connection::{Connection, Flags};
@@ -38,37 +39,70 @@ pub(super) const AUTH: &[u8] = b"AUTH";
 /// Tokens that were verified lately, by their hash: who comes again with the same one costs no signature.
 #[derive(Debug, Default)]
 pub(super) struct Gate {
-    known: HashMap<[u8; 32], Arc<Grant>>,
+    /// Each in the place that its hash says, which the next one there takes. Empty until the first comes.
+    known: Vec<Option<Known>>,
     /// Tokens that were not in it, since this was set to 0.
     pub(super) checks: u32,
+    /// Grants whose topics others with the same ones share, in such places too.
+    shared: Vec<Option<Arc<Grant>>>,
     /// What those may do who show nothing.
     anonymous: Option<Arc<Grant>>,
 }
 
+/// A token that was verified: its SHA-256, and what it came to.
+#[derive(Debug)]
+struct Known {
+    name: [u8; 32],
+    grant: Arc<Grant>,
+}
+
+/// The place of a hash in a table that has all its places from the first use on.
+fn place<T>(table: &mut Vec<Option<T>>, hash: u64, places: usize) -> &mut Option<T> {
+    if table.len() != places {
+        table.resize_with(places, || None);
+    }
+    let index = usize::try_from(hash % places as u64).unwrap_or(0);
+    &mut table[index]
+}
+
 impl Gate {
-    /// Tokens in it at most. It begins anew when they are more.
-    const KEPT_MAX: usize = 4096;
+    /// Places for tokens: 160 KiB.
+    const KNOWN_MAX: usize = 4096;
+    /// Places for lists of topics.
+    const SHARED_MAX: usize = 256;
 
     /// What the bearer of a token may do.
     pub(super) fn verify(&mut self, access: &Access, token: &[u8], unix_ms: u64) -> Result<Verified, AuthRefusal> {
         if access.one_time || token.len() > TOKEN_BYTES_MAX {
             self.checks += 1;
-            return access.verify(token, unix_ms);
+            return access.verify(token, unix_ms).map(|verified| self.share(verified));
         }
         let mut name = [0; 32];
         name.copy_from_slice(digest(&SHA256, token).as_ref());
-        if let Some(grant) = self.known.get(&name)
+        let hash = name.first_chunk().map_or(0, |first| u64::from_le_bytes(*first));
+        if let Some(Known { name: known, grant }) = place(&mut self.known, hash, Self::KNOWN_MAX)
+            && *known == name
             && grant.ends(access.leeway.as_secs()).is_none_or(|ends| unix_ms / 1000 < ends)
         {
             return Ok(Verified { grant: Arc::clone(grant), once: None });
         }
         self.checks += 1;
-        let verified = access.verify(token, unix_ms)?;
-        if self.known.len() >= Self::KEPT_MAX {
-            self.known.clear();
-        }
-        self.known.insert(name, Arc::clone(&verified.grant));
+        let verified = self.share(access.verify(token, unix_ms)?);
+        let known = Known { name, grant: Arc::clone(&verified.grant) };
+        *place(&mut self.known, hash, Self::KNOWN_MAX) = Some(known);
         Ok(verified)
+    }
+
+    /// Has a grant that has just been made share the memory of its topics.
+    fn share(&mut self, mut verified: Verified) -> Verified {
+        // Those of API keys are there already.
+        if let Some(grant) = Arc::get_mut(&mut verified.grant) {
+            match place(&mut self.shared, grant.topics_hash(), Self::SHARED_MAX) {
+                Some(other) if grant.share_topics(other) => {}
+                place => *place = Some(Arc::clone(&verified.grant)),
+            }
+        }
+        verified
     }
 
     /// What those may do who show nothing.
@@ -96,27 +130,42 @@ impl Control {
 }
 
 /// What a connection may do, and until when.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Admission {
     /// What it may do; `None`: everything, nobody was asked.
     pub(super) grant: Option<Arc<Grant>>,
-    /// When it is closed; the last tick: never.
+    /// When it is closed; [`Admission::NEVER`]: never.
     ends: Tick,
     /// It sends `AUTH` frames to renew its token.
     pub(super) renews: bool,
     /// It was told that it is time for that.
     told: bool,
+    /// It ends because the keys are others now, and not because its token does.
+    pub(super) lapsed: bool,
     /// New tokens that were not taken.
     failures: u8,
+}
+
+impl Default for Admission {
+    fn default() -> Self {
+        Self { grant: None, ends: Self::NEVER, renews: false, told: false, lapsed: false, failures: 0 }
+    }
 }
 
 impl Admission {
     /// Tokens in vain after which a connection is closed: each costs a signature.
     const FAILURES_MAX: u8 = 8;
+    /// No end.
+    const NEVER: Tick = Tick(u32::MAX);
 
-    /// With this grant, from now on.
-    pub(super) fn new(grant: Arc<Grant>, renews: bool) -> Self {
-        Self { grant: Some(grant), ends: Tick(u32::MAX), renews, told: false, failures: 0 }
+    /// With this grant, from now on; without one everything is allowed.
+    pub(super) fn new(grant: Option<Arc<Grant>>, renews: bool) -> Self {
+        Self { grant, renews, ..Self::default() }
+    }
+
+    /// What it says of itself is told when it ends.
+    pub(super) const fn cause(&self) -> AuthRefusal {
+        if self.lapsed { AuthRefusal::Missing } else { AuthRefusal::Expired }
     }
 }
 
@@ -159,17 +208,35 @@ impl Core {
         }
     }
 
-    /// Notes what a connection that opens may do, and until when.
+    /// Notes until when a connection may do what it may, from now on.
     pub(super) fn begin_admission(&mut self, id: ConnId) {
-        let Some(grant) = self.table.get(id).and_then(Connection::grant) else { return };
+        let Some(connection) = self.table.get(id).filter(|connection| connection.extra.is_some()) else { return };
+        let expires = connection.grant().and_then(|grant| grant.expires());
         let grace = self.grace();
-        let ends = grant.expires.map_or(Tick(u32::MAX), |expires| {
+        let ends = expires.map_or(Admission::NEVER, |expires| {
             let left = expires.saturating_mul(1000).saturating_sub(self.unix_ms);
             self.after(Duration::from_millis(left).saturating_add(grace))
         });
         if let Some(admission) = self.table.get_mut(id).and_then(Connection::admission) {
-            (admission.ends, admission.told) = (ends, false);
+            (admission.ends, admission.told, admission.lapsed) = (ends, false, false);
         }
+    }
+
+    /// Has a connection show something new, from this tick on, and end if it does not.
+    pub(super) fn lapse(&mut self, id: ConnId, from: Tick) {
+        let ends = from.later(self.wheel.ticks_in(self.grace()));
+        let Some(connection) = self.table.get_mut(id) else { return };
+        let admission = &mut connection.extra.get_or_insert_default().admission;
+        if admission.lapsed {
+            // Its time runs.
+            return;
+        }
+        admission.lapsed = true;
+        if ends < admission.ends {
+            (admission.ends, admission.told) = (ends, false);
+            self.arm_by(id, from);
+        }
+        self.metrics.auth_lapsed_total.add(1);
     }
 
     /// Time from a token's end to that of its connection.
@@ -177,10 +244,16 @@ impl Core {
         self.live.access.renew_grace.max(self.live.access.leeway)
     }
 
-    /// When a connection has to go because its token has ended.
+    /// When a connection has to go because its token has ended, or is worth nothing any more.
     pub(super) fn admission_ends(connection: &Connection) -> Option<Tick> {
         let admission = connection.extra.as_deref().map(|extra| &extra.admission)?;
-        admission.grant.as_ref().map(|_| admission.ends).filter(|ends| ends.0 < u32::MAX)
+        Some(admission.ends).filter(|ends| *ends < Admission::NEVER)
+    }
+
+    /// Why it has to, for whoever shows it.
+    pub(super) fn admission_cause(&self, id: ConnId) -> AuthRefusal {
+        let extra = self.table.get(id).and_then(|connection| connection.extra.as_deref());
+        extra.map_or(AuthRefusal::Expired, |extra| extra.admission.cause())
     }
 
     /// What has to be done about a connection's token; the ticks at which something has to be go to `passed`, which says
@@ -221,8 +294,8 @@ impl Core {
         let outcome = self.try_renew(id, token);
         if let Err(cause) = outcome {
             self.metrics.count_refused(cause);
-            let admission = self.table.get_mut(id).and_then(Connection::admission);
-            let is_guessing = admission.is_none_or(|admission| {
+            let is_guessing = self.table.get_mut(id).is_some_and(|connection| {
+                let admission = &mut connection.extra.get_or_insert_default().admission;
                 admission.failures = admission.failures.saturating_add(1);
                 admission.failures >= Admission::FAILURES_MAX
             });
@@ -233,31 +306,38 @@ impl Core {
         self.own_mail.push_back(OwnMail::Renewed(id, number, outcome));
     }
 
-    /// A new token must be the same user's, and allow what the old one is used for.
+    /// A new token must be the same user's, unless nothing was shown yet, and allow what the old one is used for. Where nobody
+    /// is asked it is not looked at, as those of requests are not.
     fn try_renew(&mut self, id: ConnId, token: &[u8]) -> Renewed {
         if self.live.operators_only {
             // What an operator looks at is looked at with the token that it was asked for with.
             return Err(AuthRefusal::Forbidden);
         }
         let access = Arc::clone(&self.live.access);
-        let verified = self.gate.verify(&access, token, self.unix_ms)?;
         let Some(connection) = self.table.get(id) else { return Err(AuthRefusal::Missing) };
-        let old = connection.grant().ok_or(AuthRefusal::Forbidden)?;
-        let may_go_on = old.user == verified.grant.user && {
-            let mut topics = connection.memberships().filter_map(|membership| self.members.name(membership.topic));
-            topics.all(|topic| verified.grant.may_subscribe(topic.as_str()))
-        };
-        if !may_go_on {
+        if !access.is_on() {
+            return Ok(None);
+        }
+        let verified = self.gate.verify(&access, token, self.unix_ms)?;
+        let is_somebody = connection.grant().filter(|old| !old.is_anonymous);
+        let is_another = is_somebody.is_some_and(|old| old.user != verified.grant.user);
+        if is_another || !self.allows_memberships(connection, &verified.grant) {
             return Err(AuthRefusal::Forbidden);
         }
         let grant = self.control.use_up(verified, self.unix_ms)?;
-        let expires = grant.expires;
-        if let Some(admission) = self.table.get_mut(id).and_then(Connection::admission) {
-            admission.grant = Some(grant);
+        let expires = grant.expires();
+        if let Some(connection) = self.table.get_mut(id) {
+            connection.extra.get_or_insert_default().admission.grant = Some(grant);
         }
         self.begin_admission(id);
         self.arm_due(id);
         Ok(expires)
+    }
+
+    /// Whether a grant allows all that a connection is subscribed to.
+    pub(super) fn allows_memberships(&self, connection: &Connection, grant: &Grant) -> bool {
+        let mut topics = connection.memberships().filter_map(|membership| self.members.name(membership.topic));
+        topics.all(|topic| grant.may_subscribe(topic.as_str()))
     }
 
     /// Tells a client what became of its new token.
@@ -309,7 +389,7 @@ impl Core {
             None => self.gate.anonymous(&access)?,
         };
         if let Some(connection) = self.table.get_mut(id) {
-            connection.extra.get_or_insert_default().admission = Admission::new(grant, renews);
+            connection.extra.get_or_insert_default().admission = Admission::new(Some(grant), renews);
         }
         Ok(())
     }

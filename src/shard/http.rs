@@ -228,8 +228,12 @@ impl Core {
             logs_visits: self.live.access_rate > 0,
         };
         let result = work(&mut connection.partial, &mut env, &mut requests);
-        if let Some(grant) = requests.grant.take() {
-            connection.extra.get_or_insert_default().admission = Admission::new(grant, requests.renews);
+        let (grant, renews) = (requests.grant.take(), requests.renews);
+        if grant.is_some() || renews {
+            connection.extra.get_or_insert_default().admission = Admission::new(grant, renews);
+        } else if let Some(extra) = &mut connection.extra {
+            // What an earlier request on it showed is not this one's.
+            extra.admission = Admission::default();
         }
         let (later, visit) = (requests.later, requests.visit.take());
         if let Some(visit) = visit {

@@ -89,7 +89,11 @@ impl Core {
             return;
         }
         self.live_version = version;
+        let access = Arc::clone(&self.live.access);
         self.live = self.control.live();
+        if access != self.live.access {
+            self.begin_review();
+        }
         let before = std::mem::replace(&mut self.limits, Arc::clone(&self.live.limits));
         self.rulings.forget();
         self.gate.forget();

@@ -51,6 +51,7 @@ mod queues;
 mod requests;
 mod shedding;
 pub mod spans;
+mod standing;
 mod streams;
 mod subscribe;
 mod table;

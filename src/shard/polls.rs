@@ -61,7 +61,7 @@ impl Core {
     pub(super) fn begin_poll(&mut self, id: ConnId, until: Tick) {
         if let Some(connection) = self.table.get_mut(id) {
             let poll = Poll::new(until, connection.state);
-            connection.extra.get_or_insert_default().poll = Some(Box::new(poll));
+            connection.extra.get_or_insert_default().waiting().poll = Some(Box::new(poll));
         }
     }
 
@@ -80,7 +80,7 @@ impl Core {
 
     fn poll(&mut self, id: ConnId) -> Option<(&mut Poll, &mut Several)> {
         let extra = self.table.get_mut(id)?.extra.as_deref_mut()?;
-        Some((extra.poll.as_deref_mut()?, extra.several.as_deref_mut()?))
+        Some((extra.waiting.as_deref_mut()?.poll.as_deref_mut()?, extra.several.as_deref_mut()?))
     }
 
     /// An owner has said what came since.
@@ -132,7 +132,8 @@ impl Core {
     /// Answers a poll with what there is, and makes its connection one of HTTP again.
     pub(super) fn answer_poll(&mut self, id: ConnId) {
         let Some(extra) = self.table.get_mut(id).and_then(|connection| connection.extra.as_deref_mut()) else { return };
-        let Some(poll) = extra.poll.as_deref_mut() else { return };
+        let waiting = extra.waiting.as_deref_mut();
+        let Some(poll) = waiting.and_then(|waiting| waiting.poll.as_deref_mut()) else { return };
         let mut body = std::mem::take(&mut poll.items);
         body.insert(0, b'[');
         body.extend_from_slice(b"]\n");
@@ -167,7 +168,7 @@ impl Core {
         connection.heard = tick;
         connection.flags.clear(Flags::PINGED);
         if let Some(extra) = connection.extra.as_deref_mut() {
-            (extra.poll, extra.several) = (None, None);
+            (extra.waiting().poll, extra.several) = (None, None);
         }
     }
 }

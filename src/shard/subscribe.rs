@@ -45,7 +45,7 @@ impl Core {
         let membership = Membership { topic: joined.topic, position: joined.position };
         if let Some(connection) = self.table.get_mut(id) {
             if connection.membership.is_some() {
-                connection.extra.get_or_insert_default().memberships.push(membership);
+                connection.extra.get_or_insert_default().memberships().push(membership);
             } else {
                 connection.membership = membership;
             }
@@ -74,10 +74,10 @@ impl Core {
         let key = { keys }.find(|key| self.members.name(*key) == Some(topic));
         let Some(key) = key else { return };
         let membership = if connection.membership.topic == key {
-            let next = connection.extra.as_mut().and_then(|extra| extra.memberships.pop());
+            let next = connection.extra.as_mut().and_then(|extra| extra.pop_membership());
             std::mem::replace(&mut connection.membership, next.unwrap_or(Membership::NONE))
         } else {
-            let Some(Extra { memberships, .. }) = connection.extra.as_deref_mut() else { return };
+            let Some(memberships) = connection.extra.as_deref_mut().map(Extra::memberships) else { return };
             let Some(index) = memberships.iter().position(|membership| membership.topic == key) else { return };
             memberships.swap_remove(index)
         };
@@ -87,7 +87,7 @@ impl Core {
     /// Takes a connection out of all its topics.
     pub(super) fn leave_all_topics(&mut self, id: ConnId) {
         while let Some(connection) = self.table.get_mut(id) {
-            let more = connection.extra.as_mut().and_then(|extra| extra.memberships.pop());
+            let more = connection.extra.as_mut().and_then(|extra| extra.pop_membership());
             let membership = match more {
                 Some(membership) => membership,
                 None if connection.membership.is_some() => {

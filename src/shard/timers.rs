@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::Shard;
-use super::connection::{Connection, Flags};
+use super::connection::{Connection, Extra, Flags};
 use super::control::Phase;
 use super::core::{Core, Drain};
 use super::pace::{Pace, Part};
@@ -15,7 +15,7 @@ use crate::app::{Code, Status};
 use crate::close::CloseReason;
 use crate::id::ConnId;
 use crate::io::{Backend, Ending};
-use crate::rule::{AuthRefusal, Limit};
+use crate::rule::Limit;
 use crate::session::{self, Protocol};
 use crate::time::Clock;
 use crate::wheel::{Tick, jitter};
@@ -62,6 +62,7 @@ impl<B: Backend> Shard<B> {
         }
         self.core.hand_out_leaves(pace);
         self.core.hurry_all(pace);
+        self.core.review_all(pace);
         while pace.more() {
             let core = &mut self.core;
             let Some(index) = core.wheel.pop(&mut core.table, core.tick) else { return };
@@ -122,7 +123,8 @@ impl<B: Backend> Shard<B> {
                 self.core.arm_next(id);
             }
             Due::Close(CloseReason::AuthExpired) => {
-                self.begin_close(id, CloseReason::AuthExpired, AuthRefusal::Expired.message());
+                let cause = self.core.admission_cause(id);
+                self.begin_close(id, CloseReason::AuthExpired, cause.message());
             }
             Due::Close(reason) => {
                 limit_of(reason).into_iter().for_each(|limit| self.core.metrics.strike(limit));
@@ -241,14 +243,14 @@ impl Core {
         {
             return Due::Close(CloseReason::IdleTimeout);
         }
-        let is_poll = connection.extra.as_deref().is_some_and(|extra| extra.poll.is_some());
+        let is_poll = connection.extra.as_deref().is_some_and(|extra| extra.poll().is_some());
         if flags.has(Flags::OPEN)
             && !is_poll
             && let Some(due) = self.admission_due(connection, &mut passed)
         {
             return due;
         }
-        if let Some(poll) = connection.extra.as_deref().and_then(|extra| extra.poll.as_deref()) {
+        if let Some(poll) = connection.extra.as_deref().and_then(Extra::poll) {
             let leave = self.drain.filter(|_| flags.has(Flags::DRAINING)).map(|drain| drain.leave(id));
             let until = leave.map_or(poll.until, |leave| leave.min(poll.until));
             let until = Self::admission_ends(connection).map_or(until, |ends| ends.min(until));

@@ -16,11 +16,14 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use holdline::app::Router;
 use holdline::close::CloseReason;
 use holdline::config::{BackendChoice, Config, Listen};
 use holdline::metrics::ShardMetrics;
 use holdline::server::Server;
+use ring::hmac;
 
 use wire::{BINARY, CLOSE, FIN, PING, PONG, TEXT};
 
@@ -46,6 +49,14 @@ pub fn config(backend: BackendChoice, shards: usize) -> Config {
 /// A listener of `url`, whose port should be 0.
 pub fn listen(url: &str) -> Listen {
     Listen::parse(url).unwrap()
+}
+
+/// A JSON Web Token of these claims, signed with a secret (HS256).
+pub fn token(secret: &[u8], claims: &str) -> String {
+    let part = |text: &str| URL_SAFE_NO_PAD.encode(text);
+    let signed = format!("{}.{}", part(r#"{"alg":"HS256"}"#), part(claims));
+    let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret), signed.as_bytes());
+    format!("{signed}.{}", URL_SAFE_NO_PAD.encode(tag))
 }
 
 /// A server that ends with its value.

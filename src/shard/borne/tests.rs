@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod scene;
+mod standing;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
