@@ -17,6 +17,7 @@ use holdline::app::{Context, Handler, Refusal, Request, Router, Subscribe, echo:
 use holdline::close::CloseReason;
 use holdline::codec::http1::Query;
 use holdline::message::{Kind, Topic};
+use holdline::rule::Limit;
 
 use common::wire::{BINARY, CLOSE, FIN, TEXT};
 use common::{Running, backends, config, until};
@@ -124,6 +125,26 @@ fn guests_come_write_read_and_leave() {
         ann.send_binary(b"nothing from the kitchen?");
         assert_eq!(ann.message().unwrap().payload, [0, 0, 0, 3]);
     });
+}
+
+/// A message for a topic that finds no room is not lost in silence: whoever said it is told to come again.
+#[test]
+fn who_says_something_where_there_is_no_room_is_told_so() {
+    for backend in backends() {
+        let mut config = config(backend, 1);
+        config.limits.topics_max = 1;
+        let router = Router::new().route("/book/{page}", GuestBook::default()).route("/echo", Echo);
+        let running = Running::start(&config, router);
+        let mut bob = running.websocket("/book/garden?name=Bob");
+        let mut ann = running.websocket("/book/garden?name=Ann");
+        assert_eq!((bob.text().as_str(), ann.text().as_str()), ("welcome to garden, Bob", "welcome to garden, Ann"));
+        ann.send_text("leave");
+        until("she has left", || running.count(|shard| shard.subscriptions.get()) == 1);
+        ann.send_text("is this the lost page?");
+        assert_eq!(ann.close_code(), Some(1013));
+        assert_eq!(running.count(|shard| shard.struck(Limit::TopicsMax)), 1);
+        assert_eq!(running.closed(CloseReason::TryAgainLater), 1);
+    }
 }
 
 #[test]

@@ -8,6 +8,7 @@ use super::core::Core;
 use super::entrance::Entrance;
 use super::opening::Fed;
 use super::pace::Pace;
+use super::paces::Spent;
 use crate::close::CloseReason;
 use crate::id::{ConnId, ListenerId};
 use crate::io::{Accepted, Backend, Completion, Lease};
@@ -185,6 +186,8 @@ impl<B: Backend> Shard<B> {
         // Of a stream the end may have come as well.
         if !held.is_empty() || is_borne {
             self.begin_output(id);
+            let bearer = self.core.bearer(id);
+            self.core.posted = Spent::default();
             let fed = self.core.feed(id, &mut held);
             if fed.pressed {
                 self.core.hold(id, &held[fed.consumed..]);
@@ -192,6 +195,7 @@ impl<B: Backend> Shard<B> {
             let consumed = fed.consumed;
             self.after_feed(id, fed);
             self.core.credit(id, consumed);
+            bearer.into_iter().for_each(|bearer| self.charge_bearer(bearer));
         }
         if is_borne {
             return;

@@ -135,6 +135,16 @@ impl Core {
 }
 
 impl<B: Backend> Shard<B> {
+    /// Has the connection that bears a stream pay for what that has published with a request while it was not the one that was
+    /// read.
+    pub(super) fn charge_bearer(&mut self, bearer: ConnId) {
+        let (mut fed, posted) = (Fed::default(), std::mem::take(&mut self.core.posted));
+        self.core.charge_requests(bearer, posted, &mut fed);
+        if let Some(until) = fed.owed {
+            self.pace_until(bearer, until);
+        }
+    }
+
     /// Does not read a connection until this tick.
     pub(super) fn pace_until(&mut self, id: ConnId, until: Tick) {
         let core = &mut self.core;

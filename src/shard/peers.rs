@@ -91,12 +91,17 @@ impl Peers {
 }
 
 impl Core {
+    /// The connection that bears an entry, if that is a stream.
+    pub(super) fn bearer(&self, id: ConnId) -> Option<ConnId> {
+        let extra = self.table.get(id)?.extra.as_deref()?;
+        extra.borne.as_deref().map(|borne| borne.carrier)
+    }
+
     /// The client's address; of a stream that of the connection which bears it. `None` where it is not known.
     #[must_use]
     pub fn peer(&self, id: ConnId) -> Option<SocketAddr> {
-        let connection = self.table.get(id)?;
-        let bearer = connection.extra.as_deref().and_then(|extra| extra.borne.as_deref()).map(|borne| borne.carrier);
-        self.peers.get(bearer.unwrap_or(id).index())
+        self.table.get(id)?;
+        self.peers.get(self.bearer(id).unwrap_or(id).index())
     }
 }
 

@@ -123,10 +123,10 @@ impl Core {
     }
 
     /// As a publisher's shard: ends a connection that has no other way to hear that it was refused. Who finds no room for
-    /// its topic is not to blame.
+    /// its topic is not to blame, and comes again later.
     pub(super) fn take_refusal(&mut self, id: ConnId, why: NotPublished) {
         let reason = match why {
-            NotPublished::NoRoom => return,
+            NotPublished::NoRoom => CloseReason::TryAgainLater,
             NotPublished::Moved => CloseReason::GoingAway,
             NotPublished::JournalFailed | NotPublished::JournalBusy => CloseReason::TryAgainLater,
             NotPublished::TooFast | NotPublished::Forbidden | NotPublished::Unauthenticated => CloseReason::Policy,

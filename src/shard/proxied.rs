@@ -42,9 +42,7 @@ impl<B: Backend> Shard<B> {
             }
         };
         if let Err(limit) = self.core.count_client(id, client) {
-            self.core.metrics.strike(limit);
-            self.core.metrics.refused_total.add(1);
-            return self.turn_off(id, CloseReason::TryAgainLater, limit.label());
+            return self.shed_client(id, client, limit);
         }
         self.open_bound(id);
     }

@@ -6,6 +6,8 @@
 //! gets a clean end. Their request is read first, since the kernel answers unread bytes with a reset that destroys
 //! what was sent. When those places are taken too the rest is reset: a storm costs an accept and a close for each.
 
+use std::net::SocketAddr;
+
 use super::Shard;
 use super::addresses::Marks;
 use super::connection::Flags;
@@ -29,6 +31,21 @@ impl<B: Backend> Shard<B> {
         self.core.metrics.refused_total.add(1);
         self.attach(accepted, id);
         if self.core.table.get(id).is_some_and(|connection| connection.protocol != Protocol::Http) {
+            self.begin_close(id, CloseReason::TryAgainLater, "");
+        }
+    }
+
+    /// Turns a connection away of whose client its proxy has spoken only now.
+    pub(super) fn shed_client(&mut self, id: ConnId, client: Option<SocketAddr>, limit: Limit) {
+        let core = &mut self.core;
+        core.metrics.strike(limit);
+        core.metrics.refused_total.add(1);
+        core.log.refused(core.now, &core.metrics, client, limit);
+        if !core.move_to_shed(id, limit) {
+            core.set(id, Flags::BROKEN);
+            return self.begin_close(id, CloseReason::TryAgainLater, limit.label());
+        }
+        if core.table.get(id).is_some_and(|connection| connection.protocol != Protocol::Http) {
             self.begin_close(id, CloseReason::TryAgainLater, "");
         }
     }
@@ -67,6 +84,26 @@ impl Core {
         let deadline = self.after(super::Control::SHED_TIME);
         self.arm(id, deadline);
         Some(id)
+    }
+
+    /// Takes a connection's own place away, and gives it one of those for connections that are turned away, if there is one.
+    fn move_to_shed(&mut self, id: ConnId, limit: Limit) -> bool {
+        let Some(connection) = self.table.get_mut(id) else { return false };
+        if !self.control.admit_shed(limit) {
+            return false;
+        }
+        connection.flags.set(Flags::SHED);
+        self.metrics.connections.sub(1);
+        self.metrics.speaks(Some(connection.protocol.counted()), None);
+        if self.control.release() && self.phase != super::Phase::Running {
+            self.mail.ring_all();
+        }
+        if limit.is_of_an_address() {
+            self.peers.mark(id.index(), self.peers.marks(id.index()).with(Marks::CROWDED));
+        }
+        let deadline = self.after(super::Control::SHED_TIME);
+        self.arm(id, deadline);
+        true
     }
 
     /// Writes the answer. Clients are spread over some seconds, so that they do not all come back at once.
