@@ -16,12 +16,14 @@ RUN target="$(uname -m)-unknown-linux-musl" \
     && cargo build --locked --release --target "$target" \
     && install -D -s -m 755 "target/$target/release/holdline" /out/usr/bin/holdline \
     && install -d /out/etc/holdline /out/run/holdline \
-    && /out/usr/bin/holdline default-config >/out/etc/holdline/holdline.toml \
-    && chown -R 65532:65532 /out/run/holdline
+    && /out/usr/bin/holdline default-config >/out/etc/holdline/holdline.toml
 
 # hadolint ignore=DL3006
 FROM ${BASE}
-COPY --from=build /out/ /
+COPY --from=build /out/usr/bin/holdline /usr/bin/holdline
+COPY --from=build /out/etc/holdline /etc/holdline
+# For Unix sockets: those of listeners, and the one for upgrades.
+COPY --from=build --chown=65532:65532 /out/run/holdline /run/holdline
 # No name for it is needed, so that there is no /etc/passwd.
 USER 65532:65532
 # Who connects comes from outside of the container. Without keys for tokens that is refused at the start; HOLDLINE_INSECURE=true
