@@ -12,6 +12,8 @@ use std::thread::{self, JoinHandle};
 
 use tokio::sync::Notify;
 
+use super::ring;
+
 /// A task. It stays on its thread.
 pub type Task = Pin<Box<dyn Future<Output = ()>>>;
 
@@ -83,9 +85,9 @@ impl ControlThread {
         let (report, started) = mpsc::channel();
         let told = ending.clone();
         let run = move || {
-            let mut builder = tokio_uring::builder();
+            let mut builder = ring::builder();
             builder.entries(Self::RING_ENTRIES);
-            let runtime = match tokio_uring::Runtime::new(&builder) {
+            let runtime = match ring::Runtime::new(&builder) {
                 Ok(runtime) => runtime,
                 Err(error) => {
                     let _ = report.send(Err(error));
@@ -94,7 +96,7 @@ impl ControlThread {
             };
             let _ = report.send(Ok(()));
             runtime.block_on(async move {
-                let tasks: Vec<_> = jobs.into_iter().map(|job| tokio_uring::spawn(job(told.clone()))).collect();
+                let tasks: Vec<_> = jobs.into_iter().map(|job| ring::spawn(job(told.clone()))).collect();
                 for task in tasks {
                     if let Err(error) = task.await {
                         tracing::error!(%error, "a task of the control thread has ended; please report it");

@@ -57,6 +57,7 @@ mod launch;
 mod prepared;
 mod publisher;
 pub mod reload;
+mod ring;
 mod scrape;
 pub mod service;
 mod socket_file;

@@ -5,7 +5,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use tokio_uring::fs::{File, OpenOptions};
+use super::super::ring::fs::{self, File, OpenOptions};
 
 /// Mode of `fallocate` that leaves the size of the file as it is.
 const KEEP_SIZE: i32 = 1;
@@ -92,11 +92,11 @@ impl Disk for Ring {
     }
 
     async fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        tokio_uring::fs::rename(self.path.join(from), self.path.join(to)).await
+        fs::rename(self.path.join(from), self.path.join(to)).await
     }
 
     async fn remove(&self, name: &str) -> io::Result<()> {
-        tokio_uring::fs::remove_file(self.path.join(name)).await
+        fs::remove_file(self.path.join(name)).await
     }
 
     async fn sync_names(&self) -> io::Result<()> {

@@ -32,6 +32,7 @@ use self::keeper::Keeper;
 use self::open::Owned;
 use self::pen::Pen;
 use super::control::{Ending, Job};
+use super::ring;
 use crate::config::{Journal as JournalConfig, TopicRules};
 use crate::hub::topics::Legacy;
 use crate::journal::census::{Bounds, Census};
@@ -165,7 +166,7 @@ impl Journal {
 /// Writes and keeps house until it is told to end.
 async fn write(desk: Desk, ring: Ring, owned: Owned, ending: Ending) {
     let shared = desk.shared();
-    let keeper = tokio_uring::spawn(Keeper::new(ring.clone(), shared, ending.clone()).run());
+    let keeper = ring::spawn(Keeper::new(ring.clone(), shared, ending.clone()).run());
     let directory = owned.path.clone();
     desk.run(Pen::new(ring), ending, &directory).await;
     let _ = keeper.await;
