@@ -263,6 +263,10 @@ mod server {
         let (status, _, said) = ask(&[]);
         assert!(status == Some(1) && said.contains("is a server running there?"), "{status:?} {said}");
         assert!(refused(&["health", "--admin", "off"]).contains("the admin listener is off"));
+        // A container's environment says where to listen, a file that only the server is given who may come.
+        let mut command = holdline(&["health", "--admin", &admin]);
+        let asked = command.env("HOLDLINE_LISTEN", "http://0.0.0.0:8080").output().unwrap();
+        assert_eq!(asked.status.code(), Some(1), "nobody is there any more, and that is all");
     }
 
     /// Tables for all of them are reserved and not touched.
