@@ -149,7 +149,7 @@ impl<B: Backend> Tls<B> {
             Ok(Progress::Done(done)) => {
                 session.take(Session::QUEUED);
                 self.give_own(id, &out);
-                let told = self.greeted(id, done);
+                let told = self.greeted(id, *done);
                 self.weigh(id);
                 told
             }

@@ -52,7 +52,7 @@ pub(super) enum Progress {
     /// The peer's next.
     Waits(Box<Handshake>),
     /// Both sides have their keys.
-    Done(Done),
+    Done(Box<Done>),
 }
 
 /// What came of a handshake.
@@ -130,7 +130,7 @@ impl Handshake {
         let state = self.connection.state();
         let version = state.protocol_version().ok_or(Error::HandshakeNotComplete)?;
         let resumed = state.handshake_kind() == Some(HandshakeKind::Resumed);
-        Ok(Progress::Done(Done { connection: self.connection, version, resumed }))
+        Ok(Progress::Done(Box::new(Done { connection: self.connection, version, resumed })))
     }
 
     /// Takes the alert out that rustls has for the peer after an error. It is not asked for more than it has: it would look for
