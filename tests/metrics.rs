@@ -39,7 +39,11 @@ fn start() -> Running {
     let mut file = tempfile();
     write!(file.1, "{}{}", made.cert.pem(), made.signing_key.serialize_pem()).unwrap();
     config.tls.certificates.push(file.0.clone());
+    // And what is told of the journal, where there can be one.
+    let journal = tempfile().0.with_extension("journal");
+    config.journal.dir = holdline::io::uring::probe().is_ok().then(|| journal.clone());
     let running = Running::start(&config, standard_routes());
+    let _ = fs::remove_dir_all(journal);
     fs::remove_file(file.0).unwrap();
     running
 }

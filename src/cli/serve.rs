@@ -85,6 +85,10 @@ pub(super) struct Args {
     /// The Unix socket for that [default: upgrade.sock in $RUNTIME_DIRECTORY]
     #[arg(long, value_name = "PATH")]
     upgrade_socket: Option<String>,
+    /// Go on with a journal in which something cannot be read, without what is lost. What is put aside keeps its name with
+    /// .damaged behind it
+    #[arg(long)]
+    journal_repair: bool,
     /// Serve the files of this directory beside the routes [default: the built-in page]
     #[arg(long, value_name = "DIR")]
     public: Option<String>,
@@ -165,7 +169,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let service = Arc::new(Service::from_environment());
     let upgrades = upgrade::socket(&config, std::env::var_os("RUNTIME_DIRECTORY"));
     // A server that could not start anyway asks nobody to make room.
-    let prepared = Prepared::new(&config).map_err(not_started)?;
+    let prepared = Prepared::new(&config).map_err(not_started)?.repairing(args.journal_repair);
     let predecessor = upgrade::call(args.upgrade, upgrades.as_deref(), &mut inherited)?;
     let started = prepared.start(standard_routes(), inherited, predecessor.as_ref());
     let server = Arc::new(started.map_err(not_started)?);

@@ -11,8 +11,8 @@ use super::reload::Reloader;
 use super::{dashboard, scrape};
 use crate::app::Refusal;
 use crate::app::site::{Ask, Page, PageRequest, Site};
-use crate::metrics::Metrics;
 use crate::metrics::text::Format;
+use crate::metrics::{JournalMetrics, Metrics};
 
 /// What pages say beside the counters.
 pub(super) struct Surroundings<'a> {
@@ -20,6 +20,7 @@ pub(super) struct Surroundings<'a> {
     pub(super) uptime: Duration,
     pub(super) about: &'a [(&'static str, String)],
     pub(super) reloader: Option<&'a Reloader>,
+    pub(super) journal: Option<&'a JournalMetrics>,
 }
 
 impl Surroundings<'_> {
@@ -88,6 +89,8 @@ pub struct Admin {
     started: Instant,
     /// What the front page says about this server: listeners, backend.
     about: Vec<(&'static str, String)>,
+    /// Where there is a journal.
+    journal: Option<Arc<JournalMetrics>>,
     /// Where requests of the API come in.
     desk: Option<Arc<Desk>>,
 }
@@ -96,7 +99,14 @@ impl Admin {
     /// Pages over these counters. `about` goes on the front page as it is.
     #[must_use]
     pub fn new(metrics: Metrics, phase: Arc<PhaseCell>, about: Vec<(&'static str, String)>) -> Self {
-        Self { metrics, phase, started: Instant::now(), about, desk: None }
+        Self { metrics, phase, started: Instant::now(), about, journal: None, desk: None }
+    }
+
+    /// The same with what the journal counts.
+    #[must_use]
+    pub(super) fn with_journal(mut self, journal: Option<Arc<JournalMetrics>>) -> Self {
+        self.journal = journal;
+        self
     }
 
     /// The same with the API.
@@ -112,6 +122,7 @@ impl Admin {
             uptime: self.started.elapsed(),
             about: &self.about,
             reloader: self.desk.as_ref().map(|desk| &**desk.reloader()),
+            journal: self.journal.as_deref(),
         }
     }
 }

@@ -16,6 +16,7 @@ use crate::id::{ListenerId, ShardId};
 use crate::io::proxy::Proxy;
 use crate::io::tls::{Current, Setup, Speaks, Tls};
 use crate::io::{Backend, epoll, uring};
+use crate::journal::port::ShardEnd;
 use crate::mailbox::Doorbell;
 use crate::message::Epoch;
 use crate::metrics::{Metrics, ShardMetrics};
@@ -45,8 +46,22 @@ pub(super) struct Group {
     threads: Joins,
 }
 
-/// What a shard begins with: the newest epoch of the process before, and the topics that it is to own.
-type Heritage = (Epoch, Vec<Legacy>);
+/// What a shard begins with.
+struct Heritage {
+    /// The newest epoch of the process before, and the topics that the shard is to own.
+    topics: (Epoch, Vec<Legacy>),
+    /// Its way to the journal, the newest epoch there, and the topics that the journal has for it.
+    journal: Option<(ShardEnd, Epoch, Vec<Legacy>)>,
+}
+
+/// What a journal has for all shards.
+pub(super) struct Recovered {
+    /// The newest epoch.
+    pub(super) epoch: Epoch,
+    pub(super) topics: Vec<Legacy>,
+    /// In the order of the shards.
+    pub(super) ends: Vec<ShardEnd>,
+}
 
 /// Shards that wait for the word to listen. Without it they end.
 pub(super) struct Waiting {
@@ -62,15 +77,21 @@ impl Waiting {
     }
 
     /// Lets them listen and go on with these topics; all of them accept when it returns.
-    pub(super) fn listen(self, epoch: Epoch, topics: Vec<Legacy>) -> Result<Group, StartError> {
+    pub(super) fn listen(
+        self,
+        epoch: Epoch,
+        topics: Vec<Legacy>,
+        recovered: Option<Recovered>,
+    ) -> Result<Group, StartError> {
         let Self { group, words, reports } = self;
         let shards = u16::try_from(words.len()).unwrap_or(u16::MAX);
-        let mut parts: Vec<_> = words.iter().map(|_| Vec::new()).collect();
-        for legacy in topics {
-            parts[usize::from(legacy.topic.owner(shards).0)].push(legacy);
-        }
-        for (word, part) in words.iter().zip(parts) {
-            let _ = word.send((epoch, part));
+        let mut journals = recovered.map(|recovered| {
+            let parts = by_owner(recovered.topics, shards);
+            recovered.ends.into_iter().zip(parts).map(move |(end, part)| (end, recovered.epoch, part))
+        });
+        for (word, part) in words.iter().zip(by_owner(topics, shards)) {
+            let journal = journals.as_mut().and_then(Iterator::next);
+            let _ = word.send(Heritage { topics: (epoch, part), journal });
         }
         reports.iter().take(words.len()).try_for_each(|started| started.map_err(|error| group.fail(error)))?;
         Ok(group)
@@ -83,6 +104,15 @@ impl Waiting {
         group.end();
         let _ = group.join();
     }
+}
+
+/// Topics by the shards that own them.
+fn by_owner(topics: Vec<Legacy>, shards: u16) -> Vec<Vec<Legacy>> {
+    let mut parts: Vec<_> = (0..shards).map(|_| Vec::new()).collect();
+    for legacy in topics {
+        parts[usize::from(legacy.topic.owner(shards).0)].push(legacy);
+    }
+    parts
 }
 
 impl Launch {
@@ -285,11 +315,8 @@ fn serve<B: Backend>(
     let backend = around(backend, tls, metrics).of_shard(seed.id);
     let mut shard = Shard::new(backend, seed);
     let _ = report.send(Ok(()));
-    let Ok((epoch, topics)) = word.recv() else { return Ok(()) };
-    let (count, adopted) = (topics.len(), shard.adopt(epoch, topics, &clock));
-    if adopted < count {
-        tracing::warn!("{} topics of the server before have no room here; raise limits.topics_max", count - adopted);
-    }
+    let Ok(heritage) = word.recv() else { return Ok(()) };
+    begin(&mut shard, heritage, &clock);
     for (listener, socket) in sockets {
         let listening = rustix::net::listen(&socket, BACKLOG_MAX).map_err(std::io::Error::from);
         if let Err(error) = listening.and_then(|()| shard.backend().listen(listener, socket)) {
@@ -303,6 +330,22 @@ fn serve<B: Backend>(
         ears.follow();
     }
     Ok(())
+}
+
+/// Goes on with what was left.
+fn begin<B: Backend>(shard: &mut Shard<B>, heritage: Heritage, clock: &SystemClock) {
+    let Heritage { topics: (epoch, topics), journal } = heritage;
+    let (count, adopted) = (topics.len(), shard.adopt(epoch, topics, clock));
+    if adopted < count {
+        tracing::warn!("{} topics of the server before have no room here; raise limits.topics_max", count - adopted);
+    }
+    if let Some((end, epoch, topics)) = journal {
+        shard.join_journal(end);
+        let left_out = shard.recover(epoch, topics, clock);
+        if left_out > 0 {
+            tracing::warn!("{left_out} topics of the journal have no room here; raise limits.topics_max");
+        }
+    }
 }
 
 /// The sockets that a shard listens at, beside those of its backend: what accepted ones inherit follows the limits.
@@ -380,7 +423,7 @@ mod tests {
             tls: None,
             name: "test",
         };
-        let group = launch.start().unwrap().listen(Epoch::default(), Vec::new()).unwrap();
+        let group = launch.start().unwrap().listen(Epoch::default(), Vec::new(), None).unwrap();
         let mut client = TcpStream::connect(address).unwrap();
         client.write_all(b"GET / HTTP/1.1\r\nHost: here\r\n\r\n").unwrap();
         assert!(matches!(group.join(), Err(RunError::Panic(_))), "it ends, and says why");

@@ -74,7 +74,7 @@ use crate::config::{BackendChoice, Config, History, Limits, Listen, ListenAt};
 use crate::io::{epoll, uring};
 use crate::mailbox::Doorbell;
 use crate::message::Epoch;
-use crate::metrics::Metrics;
+use crate::metrics::{JournalMetrics, Metrics};
 use crate::shard::{Control, Entrance, EntranceKind, Live};
 
 use self::admin::{Admin, Phase, PhaseCell};
@@ -82,7 +82,8 @@ use self::api::{Desk, Realm};
 use self::bind::Held;
 use self::drainer::Drainer;
 use self::handover::{Estate, Inherited, Predecessor};
-use self::launch::{Group, Launch, Waiting};
+use self::journal::{Begun, Keeping};
+use self::launch::{Group, Launch, Recovered, Waiting};
 use self::reload::Reloader;
 use self::watch::Watch;
 
@@ -135,6 +136,14 @@ pub enum StartError {
     /// The server before this one does not make room.
     #[error(transparent)]
     Handover(#[from] handover::HandoverError),
+    /// What durable topics have on the disk cannot be had.
+    #[error(transparent)]
+    Journal(#[from] journal::JournalError),
+    /// Nor written.
+    #[error(
+        "cannot keep a journal: {0}, at the start: allow io_uring (kernel.io_uring_disabled, seccomp), or leave journal.dir out"
+    )]
+    Control(#[from] control::ControlError),
     /// Too many shards or listeners.
     #[error("{0}")]
     TooMany(String),
@@ -166,6 +175,7 @@ pub struct Server {
     backend: BackendChoice,
     listening: Vec<String>,
     serving: Group,
+    journal: Keeping,
     drainer: Drainer,
     admin: Option<Group>,
     /// The worker of the admin API.
@@ -204,7 +214,7 @@ impl Server {
         inherited: Inherited,
         predecessor: Option<&Predecessor>,
     ) -> Result<Self, StartError> {
-        let Prepared { config, shards, backend, keeper, kinds, live } = prepared;
+        let Prepared { config, shards, backend, keeper, kinds, live, repair } = prepared;
         let config = &config;
         let metrics = Metrics::new(usize::from(shards));
         let phase = Arc::new(PhaseCell::default());
@@ -232,7 +242,9 @@ impl Server {
         let held = Arc::new(held);
         let drainer = Drainer::new(Arc::clone(&phase), serving.group().gate(), Arc::clone(&held), clients);
         let reloader = Arc::new(Reloader::new(config, keeper, Arc::clone(&control), serving.group().doorbells()));
+        let journal: Option<Arc<JournalMetrics>> = config.journal.dir.as_ref().map(|_| Arc::default());
         let realm = || Realm {
+            journal: journal.clone(),
             reloader: Arc::clone(&reloader),
             control: Arc::clone(&control),
             metrics: metrics.clone(),
@@ -249,14 +261,27 @@ impl Server {
         };
         let (admin, api) = admin.unzip();
         admin.iter().for_each(|admin| drainer.set_admin(admin.group().gate()));
-        let (serving, admin) = open(serving, admin, predecessor, &held)?;
+        let begin = |doorbells: &[_]| Begun::begin(config, repair, doorbells, journal.as_ref());
+        let (serving, admin, journal) = open(serving, admin, predecessor, &held, begin)?;
         let listening = held.iter().map(|held| held.url.clone()).collect();
         if let Some(hint) = bind::somaxconn().and_then(|max| bind::small_backlog(max, config.limits.connections_max)) {
             tracing::warn!("{hint}");
         }
         let watch = Watch::start(control, metrics.clone())?;
         phase.advance(Phase::Running);
-        Ok(Self { _watch: watch, metrics, phase, backend, listening, serving, drainer, admin, reloader, _api: api })
+        Ok(Self {
+            _watch: watch,
+            metrics,
+            phase,
+            backend,
+            listening,
+            serving,
+            journal,
+            drainer,
+            admin,
+            reloader,
+            _api: api,
+        })
     }
 
     /// URLs with real ports, in the order configured, admin last.
@@ -297,6 +322,7 @@ impl Server {
     /// When one of them failed.
     pub fn wait(&self) -> Result<(), RunError> {
         let result = self.serving.join();
+        self.journal.end();
         if let Some(admin) = &self.admin {
             admin.end();
             let _ = admin.join();
@@ -381,21 +407,39 @@ fn open(
     admin: Option<Waiting>,
     predecessor: Option<&Predecessor>,
     held: &[Held],
-) -> Result<(Group, Option<Group>), StartError> {
+    begin: impl FnOnce(&[Arc<Doorbell>]) -> Result<Option<Begun>, StartError>,
+) -> Result<(Group, Option<Group>, Keeping), StartError> {
+    let give_up = |serving: Waiting, admin: Option<Waiting>| {
+        serving.give_up();
+        admin.into_iter().for_each(Waiting::give_up);
+    };
     let taken = held.iter().filter_map(|held| held.number).collect();
     let estate = match predecessor.map_or(Ok(Estate::default()), |predecessor| predecessor.ready(taken)) {
         Ok(estate) => estate,
         Err(error) => {
-            serving.give_up();
-            admin.into_iter().for_each(Waiting::give_up);
+            give_up(serving, admin);
             return Err(error.into());
         }
     };
     held.iter().for_each(Held::own);
     serving.group().gate().control.adopt_seen(estate.used);
-    let serving = serving.listen(estate.epoch, estate.topics)?;
-    match admin.map(|admin| admin.listen(Epoch::default(), Vec::new())).transpose() {
-        Ok(admin) => Ok((serving, admin)),
+    let mut begun = match begin(&serving.group().doorbells()) {
+        Ok(begun) => begun,
+        Err(error) => {
+            give_up(serving, admin);
+            return Err(error);
+        }
+    };
+    let recovered = begun.as_mut().map(|begun| Recovered {
+        epoch: begun.epoch,
+        topics: std::mem::take(&mut begun.topics),
+        ends: std::mem::take(&mut begun.ends),
+    });
+    // It ends with this value if anything fails from here on.
+    let journal = Keeping::new(begun.map(|begun| begun.thread));
+    let serving = serving.listen(estate.epoch, estate.topics, recovered)?;
+    match admin.map(|admin| admin.listen(Epoch::default(), Vec::new(), None)).transpose() {
+        Ok(admin) => Ok((serving, admin, journal)),
         Err(error) => {
             serving.end();
             let _ = serving.join();
@@ -427,7 +471,7 @@ fn start_admin(
 ) -> Result<(Waiting, api::Thread), StartError> {
     let url = held.url.clone();
     let about = vec![("backend", backend.name().to_owned()), ("listeners", listening.join("\n"))];
-    let pages = Admin::new(realm.metrics.clone(), Arc::clone(&realm.phase), about);
+    let pages = Admin::new(realm.metrics.clone(), Arc::clone(&realm.phase), about).with_journal(realm.journal.clone());
     let reloader = Arc::clone(&realm.reloader);
     let control = Arc::new(Control::new(admin_live(&reloader.running())));
     let (desk, inbox) = Desk::new(realm, !held.is_remote());

@@ -25,6 +25,8 @@ pub struct Prepared {
     /// What its listeners lead to, in their order.
     pub(super) kinds: Vec<EntranceKind>,
     pub(super) live: Live,
+    /// Whether a journal that is corrupt is gone on with.
+    pub(super) repair: bool,
 }
 
 impl Prepared {
@@ -42,6 +44,7 @@ impl Prepared {
             keeper: tls::Keeper::new(config)?,
             kinds,
             live: live(config)?,
+            repair: false,
         })
     }
 
@@ -53,6 +56,13 @@ impl Prepared {
     pub fn check_files(config: &Config) -> Result<(), StartError> {
         site(config)?;
         tls::Keeper::new(config).map(drop)
+    }
+
+    /// Whether the journal is gone on with where it is corrupt, without what is lost.
+    #[must_use]
+    pub const fn repairing(mut self, repair: bool) -> Self {
+        self.repair = repair;
+        self
     }
 
     /// Binds what is not inherited and starts, see [`Server::start_with`].

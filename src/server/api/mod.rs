@@ -25,7 +25,7 @@ use crate::app::Refusal;
 use crate::app::Router;
 use crate::app::site::Ask;
 use crate::id::ConnId;
-use crate::metrics::Metrics;
+use crate::metrics::{JournalMetrics, Metrics};
 use crate::server::admin::PhaseCell;
 use crate::server::drainer::Drainer;
 use crate::server::reload::Reloader;
@@ -60,6 +60,8 @@ pub(super) struct Realm {
     pub(super) reloader: Arc<Reloader>,
     pub(super) control: Arc<Control>,
     pub(super) metrics: Metrics,
+    /// Where there is a journal.
+    pub(super) journal: Option<Arc<JournalMetrics>>,
     pub(super) phase: Arc<PhaseCell>,
     pub(super) drainer: Drainer,
     /// The way to the shards that serve clients.

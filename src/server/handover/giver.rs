@@ -18,6 +18,7 @@ use super::{HandoverError, PATIENCE, START_PATIENCE};
 use crate::server::Server;
 use crate::server::bind::Held;
 use crate::server::drainer::Drainer;
+use crate::server::journal::Keeping;
 use crate::shard::Postbox;
 
 /// What is done when a new process is ready; it is given its PID.
@@ -57,12 +58,12 @@ impl Giver {
             on_ready(pid);
         };
         let (drainer, on_ready): (_, OnReady) = (server.drainer.clone(), Box::new(on_ready));
-        let shards = server.serving.postbox();
+        let (shards, journal) = (server.serving.postbox(), server.journal.clone());
         let run = move || {
             for stream in listener.incoming() {
                 match stream {
                     Ok(stream) => {
-                        if give(&stream, &drainer, &shards, period, &on_ready) {
+                        if give(&stream, &drainer, &shards, &journal, period, &on_ready) {
                             return;
                         }
                     }
@@ -114,7 +115,14 @@ fn listen(path: &Path, follows: bool) -> Result<UnixListener, HandoverError> {
 }
 
 /// Gives one caller all sockets and waits until it is ready. Whether the server is its own from then on.
-fn give(stream: &UnixStream, drainer: &Drainer, shards: &Postbox, period: Duration, on_ready: &OnReady) -> bool {
+fn give(
+    stream: &UnixStream,
+    drainer: &Drainer,
+    shards: &Postbox,
+    journal: &Keeping,
+    period: Duration,
+    on_ready: &OnReady,
+) -> bool {
     let offered = offer(stream, drainer);
     let given = offered.and_then(|(pid, taken)| bequeath(stream, drainer, shards).map(|()| (pid, taken)));
     match given {
@@ -122,6 +130,8 @@ fn give(stream: &UnixStream, drainer: &Drainer, shards: &Postbox, period: Durati
             on_ready(pid);
             drainer.give_topics_away();
             drainer.hand_over(&taken, period);
+            // All that waited for it is written: the other process goes on with it.
+            journal.end();
             let _ = wire::send(stream, Kind::Yours, &Nothing {}, &[]);
             true
         }

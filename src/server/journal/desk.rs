@@ -176,8 +176,7 @@ impl Desk {
         self.doorbell.prepare_to_sleep();
         if self.is_idle() {
             let woken = pin!(self.shared.bell.notified());
-            let told =
-                pin!(async { if ending.is_told() { std::future::pending().await } else { ending.told().await } });
+            let told = pin!(ending.told());
             let timer = pin!(async {
                 match until {
                     Some(until) => tokio::time::sleep_until(until.into()).await,

@@ -20,6 +20,7 @@ mod keeper;
 mod names;
 mod open;
 mod pen;
+mod running;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -31,6 +32,7 @@ use self::disk::Ring;
 use self::keeper::Keeper;
 use self::open::Owned;
 use self::pen::Pen;
+pub(super) use self::running::{Begun, Keeping};
 use super::control::{Ending, Job};
 use super::ring;
 use crate::config::{Journal as JournalConfig, TopicRules};
