@@ -94,7 +94,8 @@ pub(super) enum Heard {
     Told(Told),
     /// A publication's number, its place, its subscribers, whether it was known.
     Ack(u32, Place, u64, bool),
-    /// There is no room for this publication's topic.
+    /// There is no room for this publication's topic, or a drain has waited for the disk for long enough: the journal of these
+    /// worlds never fails itself. Whether the publication was written down nobody knows then.
     NoRoom(u32),
 }
 
@@ -136,7 +137,9 @@ pub(super) fn hear(works: bool, inbox: &mut Vec<u8>) -> Result<Option<Heard>, St
         server_frame::Frame::Published(edge::Published { topic, cursor, subscribers, duplicate }) => {
             Heard::Ack(number, place(&topic, cursor)?, subscribers, duplicate)
         }
-        server_frame::Frame::Error(error) if error.code == "topics_max" => Heard::NoRoom(number),
+        server_frame::Frame::Error(error) if matches!(error.code.as_str(), "topics_max" | "journal_failed") => {
+            Heard::NoRoom(number)
+        }
         server_frame::Frame::Error(error) => return Err(format!("it is answered {error:?}")),
         frame @ (server_frame::Frame::Authenticated(_) | server_frame::Frame::Expiring(_)) => {
             return Err(format!("nobody was asked who it is, and hears {frame:?}"));
