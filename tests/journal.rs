@@ -1,0 +1,366 @@
+//! Durable topics of a real server that is killed: all that was acknowledged is there afterwards, in order, once.
+//!
+//! `HOLDLINE_JOURNAL_ROUNDS=200` kills it as often.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+#[path = "common/program.rs"]
+mod program;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use program::{PATIENCE, Program, Scratch, holdline};
+
+/// A directory that is gone with the test.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn new(name: &str) -> Self {
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("journal-{}-{name}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        Self(path)
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Whether this machine can have a journal; says loudly where it cannot.
+fn has_uring() -> bool {
+    let has = holdline::io::uring::probe().is_ok();
+    if !has {
+        eprintln!("NOT CHECKED: there is no io_uring here, which the journal needs");
+    }
+    has
+}
+
+fn settings(directory: &Path, more: &str) -> Scratch {
+    static NUMBER: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+    let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    let text = format!(
+        "[journal]\ndir = {:?}\nsegment_bytes = \"1MiB\"\nbytes_max = \"64MiB\"\n[history]\nmessages_max = 1000000\n\
+         bytes_max = \"64MiB\"\nage_max = \"1h\"\n[topics.\"durable/**\"]\ndurable = true\n{more}",
+        directory.display()
+    );
+    Scratch::with(&format!("journal-{number}.toml"), &text)
+}
+
+fn serve(settings: &Scratch) -> Command {
+    let mut command = holdline(&["serve", "--config", settings.path(), "--listen", "http://127.0.0.1:0"]);
+    command.args(["--admin", "127.0.0.1:0", "--shards", "2", "--drain", "1s"]).stderr(Stdio::null());
+    command
+}
+
+/// A connection for one request after the other.
+struct Client(BufReader<TcpStream>);
+
+impl Client {
+    fn connect(address: &str) -> Option<Self> {
+        let stream = TcpStream::connect(address).ok()?;
+        stream.set_read_timeout(Some(PATIENCE)).ok()?;
+        stream.set_nodelay(true).ok()?;
+        Some(Self(BufReader::new(stream)))
+    }
+
+    /// The status and the body of an answer; `None` when the server has gone.
+    fn ask(&mut self, head: &str, body: &str) -> Option<(u16, String)> {
+        let length = body.len();
+        let request = format!("{head} HTTP/1.1\r\nHost: here\r\nContent-Length: {length}\r\n\r\n{body}");
+        self.0.get_mut().write_all(request.as_bytes()).ok()?;
+        let (mut status, mut length, mut line) = (None, 0, String::new());
+        loop {
+            line.clear();
+            self.0.read_line(&mut line).ok().filter(|&bytes| bytes > 0)?;
+            let lower = line.trim_end().to_ascii_lowercase();
+            if lower.is_empty() {
+                break;
+            }
+            if status.is_none() {
+                status = lower.split(' ').nth(1)?.parse().ok();
+            }
+            if let Some(value) = lower.strip_prefix("content-length:") {
+                length = value.trim().parse().ok()?;
+            }
+        }
+        let mut body = vec![0; length];
+        self.0.read_exact(&mut body).ok()?;
+        Some((status?, String::from_utf8(body).ok()?))
+    }
+
+    fn publish(&mut self, topic: &str, text: &str) -> Option<(u16, String)> {
+        self.ask(&format!("POST /topics/{topic}"), text)
+    }
+
+    /// The place of a publication that has one.
+    fn published(&mut self, topic: &str, text: &str) -> Option<(u64, u64)> {
+        let (status, body) = self.publish(topic, text)?;
+        assert_eq!(status, 200, "{body}");
+        Some((number(&body, "epoch"), number(&body, "offset")))
+    }
+
+    /// A topic's history: places and texts.
+    fn history(&mut self, topic: &str) -> Vec<(u64, u64, String)> {
+        let (status, body) = self.ask(&format!("GET /topics/{topic}/history?limit=1000000"), "").unwrap();
+        assert_eq!(status, 200, "{body}");
+        let messages: Vec<serde_json::Value> = serde_json::from_str(&body).unwrap();
+        let message = |message: &serde_json::Value| {
+            let field = |name: &str| message[name].as_u64().unwrap();
+            (field("epoch"), field("offset"), message["text"].as_str().unwrap().to_owned())
+        };
+        messages.iter().map(message).collect()
+    }
+
+    fn metric(&mut self, name: &str) -> u64 {
+        let (_, body) = self.ask("GET /metrics", "").unwrap();
+        let line =
+            body.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{name} is not in {body}"));
+        line.rsplit(' ').next().unwrap().parse().unwrap()
+    }
+}
+
+fn number(json: &str, name: &str) -> u64 {
+    let value: serde_json::Value = serde_json::from_str(json).unwrap();
+    value[name].as_u64().unwrap_or_else(|| panic!("{name} in {json}"))
+}
+
+/// What publishers were told: by topic, the texts by their places.
+type Told = BTreeMap<String, BTreeMap<(u64, u64), String>>;
+
+/// Publishes from several connections until the server is killed, after so long; says what was acknowledged.
+fn load(program: &mut Program, round: u64, life: Duration) -> Told {
+    const PUBLISHERS: usize = 6;
+    let (address, told) = (program.address(0).to_owned(), Mutex::new(Told::new()));
+    thread::scope(|scope| {
+        for publisher in 0..PUBLISHERS {
+            let (address, told) = (&address, &told);
+            scope.spawn(move || {
+                let Some(mut client) = Client::connect(address) else { return };
+                let topic = format!("durable/{}", publisher % 3);
+                for message in 0.. {
+                    let text = format!("{round} {publisher} {message} {}", "x".repeat(message % 200));
+                    let Some(place) = client.published(&topic, &text) else { return };
+                    let before = told.lock().unwrap().entry(topic.clone()).or_default().insert(place, text);
+                    assert_eq!(before, None, "two have one place: {place:?}");
+                }
+            });
+        }
+        thread::sleep(life);
+        program.child.kill().unwrap();
+    });
+    told.into_inner().unwrap()
+}
+
+/// What was told is there, at its place; places follow each other, and no text is there twice.
+fn check(client: &mut Client, told: &Told, round: u64) {
+    for (topic, messages) in told {
+        let history = client.history(topic);
+        let by_place: BTreeMap<_, _> = history.iter().map(|(epoch, offset, text)| ((*epoch, *offset), text)).collect();
+        for (place, text) in messages {
+            assert_eq!(by_place.get(place), Some(&text), "round {round}: {topic} at {place:?}");
+        }
+        assert!(history.windows(2).all(|two| two[0].1 + 1 == two[1].1 && two[0].0 == two[1].0), "round {round}: a gap");
+        let mut texts: Vec<_> = history.iter().map(|(_, _, text)| text).collect();
+        texts.sort_unstable();
+        assert!(texts.windows(2).all(|two| two[0] != two[1]), "round {round}: twice");
+    }
+}
+
+#[test]
+fn a_server_that_is_killed_has_kept_all_that_it_acknowledged() {
+    if !has_uring() {
+        return;
+    }
+    let rounds = std::env::var("HOLDLINE_JOURNAL_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(4);
+    let directory = Directory::new("killed");
+    let settings = settings(&directory.0, "");
+    let (mut told, mut count, began) = (Told::new(), 0, Instant::now());
+    for round in 0..rounds {
+        let mut program = Program::start(serve(&settings));
+        let mut client = Client::connect(program.address(0)).unwrap();
+        check(&mut client, &told, round);
+        // What is not durable is not there, and costs no wait.
+        assert_eq!(client.history("plain"), []);
+        client.published("plain", "hello").unwrap();
+        // A random moment: of the clock's.
+        let random =
+            u64::from(std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().subsec_micros());
+        let more = load(&mut program, round, Duration::from_millis(50 + random % 250));
+        program.child.wait().unwrap();
+        for (topic, messages) in more {
+            count += messages.len();
+            // Histories of thousands of messages would be all that is checked after many rounds.
+            told.insert(topic, messages);
+        }
+    }
+    let program = Program::start(serve(&settings));
+    check(&mut Client::connect(program.address(0)).unwrap(), &told, rounds);
+    println!("{rounds} rounds, {count} messages acknowledged and found, {:?}", began.elapsed());
+    assert!(count > 0);
+    program.signal("-TERM");
+    program.ends_well();
+}
+
+#[test]
+fn what_was_drained_is_there_and_offsets_go_on() {
+    if !has_uring() {
+        return;
+    }
+    let directory = Directory::new("drained");
+    let settings = settings(&directory.0, "");
+    let mut first = None;
+    for life in 0..3 {
+        let program = Program::start(serve(&settings));
+        let mut client = Client::connect(program.address(0)).unwrap();
+        let (epoch, offset) = client.published("durable/a", &format!("life {life}")).unwrap();
+        assert_eq!((*first.get_or_insert(epoch), offset), (epoch, life + 1));
+        assert_eq!(client.history("durable/a").len() as u64, life + 1);
+        let mut admin = Client::connect(program.address(1)).unwrap();
+        assert_eq!(admin.metric("holdline_journal_working"), 1);
+        assert_eq!(admin.metric("holdline_journal_messages_total"), 1);
+        drop((client, admin));
+        program.signal("-TERM");
+        program.ends_well();
+    }
+}
+
+/// Runs a server in a small filesystem of its own, or under other bounds, by a shell.
+fn bounded(settings: &Scratch, script: &str, namespace: bool) -> Command {
+    let serve = serve(settings);
+    let mut command = Command::new(if namespace { "unshare" } else { "sh" });
+    if namespace {
+        command.args(["--mount", "sh"]);
+    }
+    command.arg("-c").arg(format!("{script}\nexec \"$0\" \"$@\"")).arg(serve.get_program()).args(serve.get_args());
+    program::clean(&mut command).stderr(Stdio::null());
+    command
+}
+
+/// Publishes until it is refused; says how many were not, and what the refusal was.
+fn fill(client: &mut Client, topic: &str) -> (u64, u16, String) {
+    let text = "x".repeat(50_000);
+    for message in 0..10_000 {
+        let (status, body) = client.publish(topic, &text).unwrap();
+        if status != 200 {
+            return (message, status, body);
+        }
+    }
+    panic!("nothing was refused");
+}
+
+/// Waits until a durable topic can be published to again.
+fn until_it_works(client: &mut Client) -> u64 {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let (status, body) = client.publish("durable/small", "small").unwrap();
+        if status == 200 {
+            return number(&body, "offset");
+        }
+        assert!(Instant::now() < deadline, "it stays refused: {body}");
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn a_full_disk_refuses_durable_messages_and_nothing_else() {
+    let can_mount = Command::new("unshare").args(["--mount", "true"]).status().is_ok_and(|status| status.success());
+    if !has_uring() || !can_mount {
+        return eprintln!("NOT CHECKED: a full disk: no mount namespace can be made here; run the tests as root");
+    }
+    let directory = Directory::new("full");
+    fs::create_dir_all(&directory.0).unwrap();
+    let settings = settings(&directory.0.join("journal"), "");
+    let mount = format!("mount -t tmpfs -o size=4m none '{}'", directory.0.display());
+    let program = Program::start(bounded(&settings, &mount, true));
+    let mut client = Client::connect(program.address(0)).unwrap();
+    let (taken, status, body) = fill(&mut client, "durable/big");
+    assert!(taken > 10 && status == 503 && body.contains("journal_failed"), "{taken} {status} {body}");
+    client.published("plain", "hello").expect("other topics go on");
+    let mut admin = Client::connect(program.address(1)).unwrap();
+    assert!(admin.metric("holdline_journal_failures_total") >= 1);
+    assert_eq!(admin.ask("GET /readyz", "").unwrap().0, 200);
+    assert_eq!(client.history("durable/big").len() as u64, taken, "nobody hears of what was refused");
+    // Room is made, from outside of its namespace.
+    let mut grow = Command::new("nsenter");
+    grow.args(["--mount", "--target", &program.pid(), "mount", "-o", "remount,size=64m"]).arg(&directory.0);
+    assert!(grow.status().unwrap().success());
+    assert_eq!(until_it_works(&mut client), 1);
+    assert_eq!(admin.metric("holdline_journal_working"), 1);
+    client.published("durable/big", "again").unwrap();
+    assert_eq!(client.history("durable/big").len() as u64, taken + 1);
+}
+
+#[test]
+fn a_limit_of_file_sizes_is_told_and_lived_with() {
+    if !has_uring() {
+        return;
+    }
+    let directory = Directory::new("limit");
+    let settings = settings(&directory.0, "");
+    // In blocks of 512 bytes: less than a segment.
+    let program = Program::start(bounded(&settings, "ulimit -f 512", false));
+    let mut client = Client::connect(program.address(0)).unwrap();
+    let (taken, status, body) = fill(&mut client, "durable/big");
+    assert!(taken > 1 && status == 503, "{taken} {status} {body}");
+    client.published("plain", "hello").expect("other topics go on");
+    // The next file is not so large yet.
+    assert_eq!(until_it_works(&mut client), 1);
+    assert_eq!(client.history("durable/big").len() as u64, taken);
+}
+
+#[test]
+fn a_journal_that_cannot_be_is_told_in_one_line() {
+    if !has_uring() {
+        return;
+    }
+    let said = |settings: &Scratch, more: &[&str]| {
+        let mut command = serve(settings);
+        let output = command.args(more).stderr(Stdio::piped()).output().unwrap();
+        assert!(!output.status.success());
+        String::from_utf8(output.stderr).unwrap().lines().last().unwrap_or_default().to_owned()
+    };
+    let line = said(&settings("/dev/null/journal".as_ref(), ""), &[]);
+    assert!(line.contains("Not a directory") && line.contains("journal.dir"), "{line}");
+
+    let directory = Directory::new("told");
+    let settings = settings(&directory.0, "");
+    let program = Program::start(serve(&settings));
+    let line = said(&settings, &[]);
+    assert!(line.contains("another process has this directory"), "{line}");
+    let mut client = Client::connect(program.address(0)).unwrap();
+    for text in ["one", "two", "three"] {
+        client.published("durable/a", text).unwrap();
+    }
+    drop(client);
+    program.signal("-TERM");
+    program.ends_well();
+
+    let file = directory.0.join("0000000000000001.journal");
+    let mut bytes = fs::read(&file).unwrap();
+    let at = bytes.windows(3).position(|three| three == b"two").unwrap();
+    bytes[at] = b'T';
+    fs::write(&file, bytes).unwrap();
+    let line = said(&settings, &[]);
+    assert!(
+        line.contains("the journal is corrupt: what is at position ") && line.contains("--journal-repair"),
+        "{line}"
+    );
+    assert!(line.contains("0000000000000001.journal"), "{line}");
+    let mut command = serve(&settings);
+    command.arg("--journal-repair");
+    let program = Program::start(command);
+    let mut client = Client::connect(program.address(0)).unwrap();
+    let texts: Vec<_> = client.history("durable/a").into_iter().map(|(_, offset, text)| (offset, text)).collect();
+    assert_eq!(texts, [(3, "three".to_owned())], "no past with a hole");
+    assert!(directory.0.join("0000000000000001.journal.damaged").exists());
+}
