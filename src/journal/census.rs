@@ -150,13 +150,15 @@ impl Census {
         }
     }
 
-    /// A topic's messages up to this place are not needed any more.
-    pub fn forget(&mut self, topic: &Topic, cursor: Cursor) {
-        let Some(&key) = self.names.get(topic) else { return };
+    /// A topic's messages up to this place are not needed any more. Says whether that is to be written down: the past that the
+    /// topic has here has ended.
+    pub fn forget(&mut self, topic: &Topic, cursor: Cursor) -> bool {
+        let Some(&key) = self.names.get(topic) else { return false };
         let known = &mut self.topics[key as usize];
         if known.cursor.epoch == cursor.epoch {
             known.kept = known.kept.max(Offset(cursor.offset.0.saturating_add(1)));
         }
+        known.cursor.epoch != cursor.epoch
     }
 
     fn key(&mut self, name: &str) -> Option<u32> {

@@ -30,7 +30,8 @@ pub enum Append {
         /// The oldest message of the topic that its history still keeps, or its own offset: what is before is not needed.
         first_kept: Offset,
     },
-    /// A topic's messages up to here are not needed any more (it is forgotten, or they are too old); its place is.
+    /// A topic's messages up to here are not needed any more (it is forgotten, or they are too old); its place is. With another
+    /// epoch than the topic's messages have, their past has ended, and after a restart it goes on here; unless messages follow.
     Forget(Topic, Cursor),
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Segments are read in their order. A topic's messages follow each other; where some are missing, because a segment was
 //! given up or repaired, what was before the gap is left out: a past with a hole would hide it from those who resume.
-//! Records of a place that a topic has passed already are passed over.
+//! What was written later counts: another epoch is another past, whichever is greater. Records of a place that a topic has
+//! passed already in the same one are passed over.
 
 use std::collections::VecDeque;
 use std::hash::Hash;
@@ -137,7 +138,8 @@ impl<'a> Replay<'a> {
     fn take(&mut self, record: &Record<'_>, segment: u64) {
         let Some(replayed) = self.topic(record) else { return };
         let (was, is) = (replayed.cursor, record.cursor);
-        if (is.epoch, is.offset) < (was.epoch, was.offset) || (is == was && record.content != Content::Cursor) {
+        let is_passed = is.offset < was.offset || (is == was && record.content != Content::Cursor);
+        if is.epoch == was.epoch && is_passed {
             return;
         }
         replayed.cursor = is;

@@ -106,9 +106,16 @@ fn a_past_with_a_hole_begins_behind_it() {
 
 #[test]
 fn what_was_there_already_is_passed_over() {
-    let twice =
-        Written::new(1).messages("a", 5, 1..=3).messages("a", 5, 2..=4).messages("a", 4, 9..=9).place("a", 5, 1);
+    let twice = Written::new(1).messages("a", 5, 1..=3).messages("a", 5, 2..=4).place("a", 5, 1);
     assert_eq!(seen(&[twice]), [one("a", "5:4", 1..=4)]);
+}
+
+#[test]
+fn what_was_written_later_counts_whichever_epoch_is_greater() {
+    let ended = || Written::new(1).messages("a", 5, 1..=3).place("a", 9, 0);
+    assert_eq!(seen(&[ended()]), [none("a", "9:0")]);
+    assert_eq!(seen(&[ended().messages("a", 9, 1..=2)]), [one("a", "9:2", 1..=2)]);
+    assert_eq!(seen(&[ended().messages("a", 5, 4..=5)]), [one("a", "5:5", 4..=5)], "durable again in the same process");
 }
 
 #[test]

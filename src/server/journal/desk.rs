@@ -22,7 +22,7 @@ use crate::journal::port::{Append, JournalEnd, Verdict};
 use crate::journal::record::{Place, Record};
 use crate::journal::segment::{HEADER_BYTES, Header};
 use crate::mailbox::Doorbell;
-use crate::message::{Offset, Topic};
+use crate::message::{Cursor, Offset, Topic};
 use crate::metrics::JournalMetrics;
 use crate::server::control::Ending;
 
@@ -91,6 +91,8 @@ struct Batch {
     commit: Commit,
     /// Its records, for the census.
     entries: Vec<(Topic, Entry, Offset)>,
+    /// Pasts that have ended: while it is not safe, that is owed.
+    endings: Vec<(Topic, Cursor)>,
     /// How many messages of each shard.
     counts: Vec<u32>,
     orders: Vec<oneshot::Sender<bool>>,
@@ -107,6 +109,8 @@ pub(super) struct Desk {
     /// The end of what is safe: a segment, 0 for none, and its bytes.
     safe: (u64, u64),
     next: Batch,
+    /// Pasts that have ended, to be written before all else when writing works.
+    owed: Vec<(Topic, Cursor)>,
     trouble: Trouble,
 }
 
@@ -137,7 +141,7 @@ impl Desk {
         let trouble = Trouble { retry_at: None, pause: RETRY.0, said_at: None };
         let seats = ends.into_iter().map(|end| Seat { end, generation: 0 }).collect();
         let (header, position, next) = (Header::default(), HEADER_BYTES as u64, Batch::default());
-        let mut desk = Self { seats, doorbell, shared, header, position, safe, next, trouble };
+        let mut desk = Self { seats, doorbell, shared, header, position, safe, next, owed: Vec::new(), trouble };
         desk.roll(safe.0);
         desk
     }
@@ -197,6 +201,7 @@ impl Desk {
             let header = self.header;
             (self.next.commit.header, self.next.commit.position) = (header, self.position);
         }
+        self.pay();
         self.take_orders();
         let mut is_more = true;
         while is_more && self.next.commit.bytes.len() < BATCH_BYTES {
@@ -215,7 +220,7 @@ impl Desk {
             }
             match self.seats[seat].end.appends.try_recv() {
                 None => return false,
-                Some(Append::Forget(topic, cursor)) => self.shared.census.borrow_mut().forget(&topic, cursor),
+                Some(Append::Forget(topic, cursor)) => self.forget(topic, cursor),
                 Some(Append::Message { generation, message, key, first_kept }) => {
                     let its = &mut self.seats[seat];
                     if generation < its.generation {
@@ -234,6 +239,32 @@ impl Desk {
             }
         }
         true
+    }
+
+    /// A topic's messages up to there are not needed any more. Where that ends the past that is on the disk, it is written.
+    fn forget(&mut self, topic: Topic, cursor: Cursor) {
+        // Messages of another epoch may be on their way to the disk, of which the census does not know yet.
+        let is_ended = self.shared.census.borrow_mut().forget(&topic, cursor);
+        let is_coming = cursor.offset == Offset(0);
+        if !(is_ended || is_coming) {
+            return;
+        }
+        // Only the last one of a topic counts.
+        self.owed.retain(|(owed, _)| *owed != topic);
+        self.owed.push((topic, cursor));
+        self.pay();
+    }
+
+    /// Writes which pasts have ended, if writing works.
+    fn pay(&mut self) {
+        if !self.shared.is_working.get() {
+            return;
+        }
+        for (topic, cursor) in std::mem::take(&mut self.owed) {
+            let entry = self.write(Record::of_cursor(topic.as_str(), cursor, unix_ms()));
+            self.next.entries.push((topic.clone(), entry, Offset(cursor.offset.0.saturating_add(1))));
+            self.next.endings.push((topic, cursor));
+        }
     }
 
     /// Takes what the keeper wants written: topics that still are where they were.
@@ -356,6 +387,9 @@ impl Desk {
     /// Refuses all that is on its way.
     fn failed(&mut self, batch: Batch, error: &io::Error, directory: &Path) {
         let next = std::mem::take(&mut self.next);
+        let endings = batch.endings.iter().chain(&next.endings).cloned();
+        // What came last is behind, and replaces what came before when it is read.
+        self.owed.splice(..0, endings);
         for (seat, count) in batch.counts.iter().enumerate() {
             let waiting = next.counts.get(seat).copied().unwrap_or(0);
             self.refuse(seat, u64::from(*count) + u64::from(waiting));

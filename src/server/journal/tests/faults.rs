@@ -148,6 +148,35 @@ fn a_disk_that_stays_full_is_asked_again_and_again() {
     });
 }
 
+/// An operator has ended a topic, or it is not durable any more: nobody is to go on with its past after a restart.
+#[test]
+fn a_past_that_has_ended_does_not_come_back() {
+    for operation in ["none", "write", "sync"] {
+        run(async {
+            let mut scene = Scene::start(Fake::default(), Census::default(), None);
+            scene.publish("a", 3).await;
+            scene.publish("b", 1).await;
+            scene.disk.fail(operation, 0, std::io::ErrorKind::StorageFull);
+            scene.publisher.end_past("a", 9);
+            scene.publisher.end_past("unknown", 9);
+            scene.publisher.turn();
+            if operation != "none" {
+                scene.until("it has failed", |publisher| !publisher.is_on).await;
+                scene.until("it works again", |publisher| publisher.is_on).await;
+            }
+            let (directory, disk) = (Directory::new(), scene.disk.clone());
+            std::fs::create_dir(&directory.0).unwrap();
+            drop(scene.end().await);
+            disk.leave(&directory);
+            let journal = directory.open().unwrap();
+            let found = topics(&journal);
+            assert_eq!((&found["a"], &found["b"]), (&(0, vec![]), &(1, vec![1])), "{operation}");
+            let ended = journal.topics.iter().find(|legacy| legacy.topic.as_str() == "a").unwrap();
+            assert_eq!(ended.cursor.to_string(), "9:0");
+        });
+    }
+}
+
 #[test]
 fn what_came_before_the_end_is_written() {
     run(async {

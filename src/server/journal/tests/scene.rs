@@ -337,6 +337,12 @@ impl Publisher {
         self.end.appends.push(Append::Forget(Topic::parse(name.as_bytes(), 255).unwrap(), cursor));
     }
 
+    /// Ends a topic's past: it begins anew under this epoch.
+    pub(super) fn end_past(&mut self, name: &str, epoch: u64) {
+        let topic = Topic::parse(name.as_bytes(), 255).unwrap();
+        self.end.appends.push(Append::Forget(topic, Cursor { epoch: Epoch(epoch), offset: Offset(0) }));
+    }
+
     /// Ends a turn: what was published is sent, and what was told is heard.
     pub(super) fn turn(&mut self) {
         self.end.appends.flush();
