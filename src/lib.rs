@@ -70,8 +70,8 @@
 //!  io::proxy   io::tls                 and what goes between a kernel and a shard: the PROXY protocol, TLS
 //!  shard                               the turn, the only place that sees all below; generic over the backend
 //!  app                                 what a route does: echo, chat, topic, files, and handlers of your own
-//!  session   hub   buf   journal       protocol state machines; who subscribes to what, and the past; outgoing queues; what
-//!                                      durable topics have on the disk
+//!  session   hub   buf                 protocol state machines; who subscribes to what, and the past; outgoing queues;
+//!  journal   cluster                   what durable topics have on the disk; what nodes say to each other
 //!  message   mailbox                   a topic, a payload and its frames; queues between shards
 //!  codec   io                          bytes to frames and back; the port: what a kernel must offer
 //!  id   wheel                          names for what lives in tables; timers
@@ -96,6 +96,7 @@ pub mod app;
 pub mod buf;
 pub mod cli;
 pub mod close;
+pub mod cluster;
 pub mod codec;
 pub mod config;
 pub mod doctor;
