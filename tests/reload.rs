@@ -224,12 +224,17 @@ impl Served {
 
     /// Waits for a line with this in it.
     fn hears(&self, what: &str) -> String {
-        let deadline = Instant::now() + PATIENCE;
+        self.hears_until(what).pop().unwrap()
+    }
+
+    /// The same with all lines before it.
+    fn hears_until(&self, what: &str) -> Vec<String> {
+        let (deadline, mut lines) = (Instant::now() + PATIENCE, Vec::new());
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            let line = self.log.recv_timeout(left).unwrap_or_else(|_| panic!("no line with {what}"));
-            if line.contains(what) {
-                return line;
+            lines.push(self.log.recv_timeout(left).unwrap_or_else(|_| panic!("no line with {what}: {lines:?}")));
+            if lines[lines.len() - 1].contains(what) {
+                return lines;
             }
         }
     }
@@ -293,6 +298,37 @@ fn operators_reload_over_http_too() {
     let metrics = String::from_utf8(scrape.exactly(usize::MAX)).unwrap();
     for line in ["config_reloads_total{result=\"followed\"} 2", "config_reloads_total{result=\"refused\"} 1"] {
         assert!(metrics.contains(&format!("holdline_{line}\n")), "{line}: {metrics}");
+    }
+}
+
+#[test]
+fn levels_of_the_log_change_while_it_runs() {
+    let served = Served::start("levels.toml", "");
+    let admin = served.program.address(1).parse().unwrap();
+    let ends = |times: u32| {
+        drop(Client::websocket(served.address(), "/echo"));
+        let counted = format!("holdline_closed_total{{reason=\"peer_closed\"}} {times}\n");
+        until("its end is counted", || {
+            let mut scrape = Client::connect(admin);
+            scrape.send_raw(b"GET /metrics HTTP/1.0\r\n\r\n");
+            String::from_utf8(scrape.exactly(usize::MAX)).unwrap().contains(&counted)
+        });
+    };
+    let levels =
+        [("debug", true), ("info", false), ("info,holdline::shard=debug", true), ("debug,holdline::shard=info", false)];
+    ends(1);
+    for (times, (level, tells)) in (2..).zip(levels) {
+        served.write(&format!("[log]\nlevel = \"{level}\"\n"));
+        served.hup();
+        served.hears("configuration reloaded");
+        ends(times);
+        if tells {
+            served.hears("connection closed");
+            continue;
+        }
+        served.hup();
+        let told = served.hears_until("nothing is different");
+        assert!(told.iter().all(|line| !line.contains("connection closed")), "{level}: {told:?}");
     }
 }
 

@@ -77,29 +77,3 @@ where
         LogFormat::Json => layer.json().flatten_event(true).boxed(),
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use tracing::Level;
-
-    use super::*;
-
-    #[test]
-    fn levels_change_while_it_runs() {
-        let debug = |filter: &str| {
-            let filter: LogFilter = filter.parse().expect("a filter");
-            let (layer, handle) = reload::Layer::new(env_filter(&LogFilter::default()));
-            let log = Registry::default().with(fmt::layer().with_writer(io::sink).with_filter(layer));
-            tracing::subscriber::with_default(log, || {
-                assert!(!tracing::enabled!(target: "holdline::shard", Level::DEBUG), "info by default");
-                handle.reload(env_filter(&filter)).expect("the log is there");
-                (
-                    tracing::enabled!(target: "holdline::shard", Level::DEBUG),
-                    tracing::enabled!(target: "holdline::server", Level::DEBUG),
-                )
-            })
-        };
-        assert_eq!(debug("debug"), (true, true));
-        assert_eq!(debug("info,holdline::shard=debug"), (true, false));
-    }
-}
