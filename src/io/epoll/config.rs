@@ -11,7 +11,7 @@ pub struct Config {
     pub buffer_bytes: u32,
     /// Events that one call of `epoll_wait` fetches.
     pub events_max: usize,
-    /// Connections taken from the kernel between two waits.
+    /// Connections taken from the kernel between two waits: some ten microseconds each, which all who are open wait.
     pub accepts_max: u32,
 }
 
@@ -19,7 +19,7 @@ impl Config {
     /// The defaults for this many connections.
     #[must_use]
     pub const fn new(connections_max: usize) -> Self {
-        Self { connections_max, buffer_bytes: 64 * 1024, events_max: 1024, accepts_max: 64 }
+        Self { connections_max, buffer_bytes: 64 * 1024, events_max: 1024, accepts_max: 4 }
     }
 }
 

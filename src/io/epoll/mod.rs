@@ -22,7 +22,7 @@ mod limit;
 mod line;
 
 use std::collections::VecDeque;
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
@@ -400,10 +400,11 @@ fn reset(stream: &TcpStream) {
     let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }
 
-fn discard(mut stream: &TcpStream, buffer: &mut [u8]) {
+/// The kernel throws away what it would have copied (`MSG_TRUNC`, tcp(7)); a Unix socket's it copies.
+fn discard(stream: &TcpStream, buffer: &mut [u8]) {
     for _ in 0..READS_TO_DISCARD {
-        match stream.read(buffer) {
-            Ok(read) if read == buffer.len() => {}
+        match net::recv(stream, &mut buffer[..], RecvFlags::TRUNC) {
+            Ok((_, read)) if read == buffer.len() => {}
             _ => return,
         }
     }
