@@ -70,7 +70,9 @@ impl Core {
     /// Time that a client has to hear that it should open no more streams.
     const WARNING_TIME: Duration = Duration::from_secs(2);
     /// How many bytes of a message are as much work as waking a stream.
-    const WAKING_BYTES: usize = 64;
+    const WAKING_BYTES: usize = 512;
+    /// The same of a request.
+    const REQUEST_BYTES: usize = 8 * 1024;
 
     /// Makes a connection one of HTTP/2, whose preface has come.
     pub(super) fn begin_http2(&mut self, id: ConnId) {
@@ -202,6 +204,7 @@ impl Core {
             return carrier.http2.reset(stream, ErrorCode::RefusedStream, &mut self.out);
         };
         carrier.http2.name(stream, name);
+        self.handed += Self::REQUEST_BYTES;
         self.metrics.http2_streams.add(1);
         self.metrics.http2_streams_opened_total.add(1);
         if carrier.http2.streams() == 1 {
