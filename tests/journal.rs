@@ -7,13 +7,14 @@
 #[path = "common/program.rs"]
 mod program;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -363,4 +364,105 @@ fn a_journal_that_cannot_be_is_told_in_one_line() {
     let texts: Vec<_> = client.history("durable/a").into_iter().map(|(_, offset, text)| (offset, text)).collect();
     assert_eq!(texts, [(3, "three".to_owned())], "no past with a hole");
     assert!(directory.0.join("0000000000000001.journal.damaged").exists());
+}
+
+/// Publishes from several connections while `work` is done, and comes back to whoever serves there; says what was
+/// acknowledged.
+fn load_during(address: &str, work: impl FnOnce()) -> Told {
+    let (told, over) = (Mutex::new(Told::new()), AtomicBool::new(false));
+    thread::scope(|scope| {
+        for publisher in 0..4 {
+            let (told, over) = (&told, &over);
+            scope.spawn(move || {
+                let topic = format!("durable/{}", publisher % 2);
+                let mut client = None;
+                for message in 0.. {
+                    if over.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    let text = format!("{publisher} {message}");
+                    let Some(there) = client.as_mut() else {
+                        client = Client::connect(address);
+                        continue;
+                    };
+                    match there.publish(&topic, &text) {
+                        Some((200, body)) => {
+                            let place = (number(&body, "epoch"), number(&body, "offset"));
+                            let before = told.lock().unwrap().entry(topic.clone()).or_default().insert(place, text);
+                            assert_eq!(before, None, "two have one place: {place:?}");
+                        }
+                        Some((503, _)) => thread::sleep(Duration::from_millis(10)),
+                        Some((status, body)) => panic!("{status} {body}"),
+                        None => client = None,
+                    }
+                }
+            });
+        }
+        let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+        over.store(true, Ordering::Relaxed);
+        done.unwrap();
+    });
+    told.into_inner().unwrap()
+}
+
+/// The journal goes over to the next process with the topics, under load: one order, and all that either of them has
+/// acknowledged is on the disk.
+#[test]
+fn a_journal_goes_over_to_the_next_process() {
+    if !has_uring() {
+        return;
+    }
+    let (directory, socket) = (Directory::new("over"), Scratch::new("journal-upgrade"));
+    let settings = settings(&directory.0, "");
+    let upgrade = |settings: &Scratch, address: &str| {
+        let mut command = holdline(&["serve", "--config", settings.path(), "--listen", &format!("http://{address}")]);
+        command.args([
+            "--admin",
+            "off",
+            "--shards",
+            "2",
+            "--drain",
+            "1s",
+            "--upgrade-socket",
+            socket.path(),
+            "--upgrade",
+        ]);
+        command
+    };
+    let mut command = upgrade(&settings, "127.0.0.1:0");
+    command.stderr(Stdio::null());
+    let mut program = Program::start(command);
+    let address = program.address(0).to_owned();
+    let told = load_during(&address, || {
+        for _ in 0..3 {
+            thread::sleep(Duration::from_millis(200));
+            let mut command = upgrade(&settings, &address);
+            command.stderr(Stdio::null());
+            std::mem::replace(&mut program, Program::start(command)).ends_well();
+        }
+        thread::sleep(Duration::from_millis(200));
+    });
+    assert!(told.values().all(|messages| messages.len() > 50), "there was little to hand over");
+    let epochs = |messages: &BTreeMap<(u64, u64), String>| messages.keys().map(|key| key.0).collect::<BTreeSet<_>>();
+    assert!(told.values().all(|messages| epochs(messages).len() == 1), "one past across all of them");
+    check(&mut Client::connect(&address).unwrap(), &told, 0);
+
+    // A next one that could not read the journal says so while the one before still serves.
+    let file = fs::read_dir(&directory.0).unwrap().map(|entry| entry.unwrap().path());
+    let file = file.filter(|path| path.extension().is_some_and(|extension| extension == "journal")).min().unwrap();
+    let good = fs::read(&file).unwrap();
+    let mut bad = good.clone();
+    let at = bad.windows(3).position(|three| three == b"0 1").unwrap();
+    bad[at] = b'X';
+    fs::write(&file, bad).unwrap();
+    let output = upgrade(&settings, &address).output().unwrap();
+    let line = String::from_utf8(output.stderr).unwrap().lines().last().unwrap_or_default().to_owned();
+    assert!(!output.status.success() && line.contains("the journal is corrupt"), "{line}");
+    fs::write(&file, good).unwrap();
+    Client::connect(&address).unwrap().published("durable/0", "it still serves").unwrap();
+
+    program.child.kill().unwrap();
+    program.child.wait().unwrap();
+    let program = Program::start(serve(&settings));
+    check(&mut Client::connect(program.address(0)).unwrap(), &told, 1);
 }

@@ -216,6 +216,9 @@ impl Server {
     ) -> Result<Self, StartError> {
         let Prepared { config, shards, backend, keeper, kinds, live, repair } = prepared;
         let config = &config;
+        if predecessor.is_some() && !repair {
+            journal::can_follow(config)?;
+        }
         let metrics = Metrics::new(usize::from(shards));
         let phase = Arc::new(PhaseCell::default());
         let held = bind_all(config, usize::from(shards), inherited)?;

@@ -32,7 +32,7 @@ use self::disk::Ring;
 use self::keeper::Keeper;
 use self::open::Owned;
 use self::pen::Pen;
-pub(super) use self::running::{Begun, Keeping};
+pub(super) use self::running::{Begun, Keeping, can_follow};
 use super::control::{Ending, Job};
 use super::ring;
 use crate::config::{Journal as JournalConfig, TopicRules};
@@ -145,6 +145,14 @@ impl Journal {
         };
         let found = past.found;
         Ok(Self { owned, bounds, census: found.census, topics: found.topics, epoch: found.epoch })
+    }
+
+    /// Whether a journal that another process writes could be taken over from it, as far as its files say. Nothing is changed.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is not what was written.
+    pub fn look(directory: &Path, rules: &TopicRules, now_ms: u64) -> Result<(), JournalError> {
+        Owned::look(directory, rules, now_ms)
     }
 
     /// The task that writes what comes through these ends. `doorbell` is the one that they ring.

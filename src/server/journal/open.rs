@@ -20,11 +20,16 @@ const LOOK: Duration = Duration::from_millis(20);
 /// Foreign files that are named in the log.
 const NAMED_MAX: usize = 5;
 
+/// Between two looks at a journal that another process writes, and how many of them have to find something wrong.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
+const LOOKS: u32 = 5;
+
 /// A directory that this process has. It is left when this value is dropped.
 #[derive(Debug)]
 pub(super) struct Owned {
     pub(super) path: PathBuf,
-    _lock: File,
+    /// `None` where another process has it, and nothing in it may be touched.
+    lock: Option<File>,
 }
 
 /// What was read.
@@ -51,13 +56,26 @@ impl Owned {
         let until = Instant::now() + wait;
         loop {
             match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => return Ok(Self { path: path.into(), _lock: lock }),
+                Ok(()) => return Ok(Self { path: path.into(), lock: Some(lock) }),
                 Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < until => std::thread::sleep(LOOK),
                 Err(rustix::io::Errno::WOULDBLOCK) => return Err(JournalError::InUse { path: path.into() }),
                 Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return Err(JournalError::Directory { path: path.into(), error: error.into() }),
             }
         }
+    }
+
+    /// Reads a journal that another process has, and changes nothing: whether it could be taken over. Segments come and go
+    /// meanwhile, so that only what is wrong time and again is wrong.
+    pub(super) fn look(path: &Path, rules: &TopicRules, now_ms: u64) -> Result<(), JournalError> {
+        let there = Self { path: path.into(), lock: None };
+        for _ in 1..LOOKS {
+            if !path.exists() || there.read(rules, now_ms, false).is_ok() {
+                return Ok(());
+            }
+            std::thread::sleep(LOOK_AGAIN);
+        }
+        there.read(rules, now_ms, false).map(drop)
     }
 
     /// Reads all of it. `repair` goes on where something is wrong.
@@ -204,6 +222,9 @@ impl Owned {
     }
 
     fn remove(&self, name: &str) -> Result<(), JournalError> {
+        if self.lock.is_none() {
+            return Ok(());
+        }
         let path = self.path.join(name);
         fs::remove_file(&path).map_err(|error| JournalError::Directory { path, error })
     }

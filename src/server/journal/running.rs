@@ -47,6 +47,13 @@ impl Begun {
     }
 }
 
+/// Whether the journal that is configured can be followed, before its process leaves it: a journal that cannot be read would be
+/// found when nobody serves any more.
+pub(in crate::server) fn can_follow(config: &Config) -> Result<(), StartError> {
+    let Some(directory) = &config.journal.dir else { return Ok(()) };
+    Ok(Journal::look(directory, &TopicRules::new(config), unix_ms())?)
+}
+
 /// The journal of a server that runs, for all who may end it.
 #[derive(Clone, Debug, Default)]
 pub(in crate::server) struct Keeping(Arc<Mutex<Option<ControlThread>>>);
