@@ -71,7 +71,8 @@
 //!  shard                               the turn, the only place that sees all below; generic over the backend
 //!  app                                 what a route does: echo, chat, topic, files, and handlers of your own
 //!  session   hub   buf                 protocol state machines; who subscribes to what, and the past; outgoing queues;
-//!  journal   cluster                   what durable topics have on the disk; what nodes say to each other
+//!  journal   cluster   hooks           what durable topics have on the disk; what nodes say to each other; what
+//!                                      receivers elsewhere are told
 //!  message   mailbox                   a topic, a payload and its frames; queues between shards
 //!  codec   io                          bytes to frames and back; the port: what a kernel must offer
 //!  id   wheel                          names for what lives in tables; timers
@@ -100,6 +101,7 @@ pub mod cluster;
 pub mod codec;
 pub mod config;
 pub mod doctor;
+pub mod hooks;
 pub mod host;
 pub mod hub;
 pub mod id;

@@ -15,7 +15,7 @@ const LAYERS: &[&[&str]] = &[
     &["message", "mailbox"],
     // Outgoing queues hold images of messages, the hub hands messages out, sessions say what kind they are.
     // A journal says what the hub goes on with.
-    &["buf", "hub", "session", "journal", "cluster"],
+    &["buf", "hub", "session", "journal", "cluster", "hooks"],
     &["app"],
     &["shard"],
     &["io::epoll", "io::proxy", "io::tls", "io::tun", "io::uring", "sim"],

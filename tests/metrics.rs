@@ -42,6 +42,8 @@ fn start() -> Running {
     // And what is told of the journal, where there can be one.
     let journal = tempfile().0.with_extension("journal");
     config.journal.dir = holdline::io::uring::probe().is_ok().then(|| journal.clone());
+    // And of hooks. Nobody is there.
+    config.hooks.url = "http://127.0.0.1:9/".parse().ok();
     let running = Running::start(&config, standard_routes());
     let _ = fs::remove_dir_all(journal);
     fs::remove_file(file.0).unwrap();

@@ -233,6 +233,8 @@ pub struct Offers {
     pub queries: bool,
     /// It is served to whoever asks, also where others have to say who they are. Topics are not open to them by that.
     pub open: bool,
+    /// It is a call with one answer: no connection for those who are told of connections.
+    pub once: bool,
 }
 
 /// What became of a new token: the Unix second at which it ends, if it does, or why it is not taken.

@@ -85,7 +85,7 @@ pub fn write_error(code: &str, message: &str, out: &mut Vec<u8>) {
 }
 
 /// Appends `"text":"..."`, or `"base64":"..."` for what is no text.
-fn write_payload(kind: Kind, payload: &[u8], out: &mut Vec<u8>) {
+pub fn write_payload(kind: Kind, payload: &[u8], out: &mut Vec<u8>) {
     let text = if kind == Kind::Text { simdutf8::basic::from_utf8(payload).ok() } else { None };
     if let Some(text) = text {
         out.extend_from_slice(b"\"text\":");

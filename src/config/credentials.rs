@@ -21,7 +21,7 @@ fn load<T>(path: &str, read: impl Fn(&str) -> Result<T, BadKey>, mend: &str) -> 
     Ok(FromFile { path: Some(path.into()), content: Arc::new(content) })
 }
 
-fn text_of(path: &Path) -> Result<String, String> {
+pub(super) fn text_of(path: &Path) -> Result<String, String> {
     let failed = |error: std::io::Error| format!("cannot be read: {error}");
     let mut text = String::new();
     let file = std::fs::File::open(path).map_err(failed)?;
@@ -32,7 +32,7 @@ fn text_of(path: &Path) -> Result<String, String> {
     Ok(text)
 }
 
-fn path_of<T>(file: &FromFile<T>) -> String {
+pub(super) fn path_of<T>(file: &FromFile<T>) -> String {
     quote(&file.path.as_deref().map_or_else(String::new, |path| path.display().to_string()))
 }
 

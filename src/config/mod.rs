@@ -40,6 +40,7 @@ macro_rules! named {
 mod credentials;
 mod endpoint;
 mod filter;
+mod hooks;
 mod journal;
 mod limits;
 mod listen;
@@ -51,6 +52,7 @@ mod networks;
 mod origins;
 mod pattern;
 mod problem;
+mod receiver;
 mod reload;
 mod sections;
 mod settings;
@@ -66,6 +68,7 @@ use crate::access::Access;
 
 pub use endpoint::Endpoint;
 pub use filter::{LogFilter, LogFilterError};
+pub use hooks::{Authorities, HookKind, HookKinds, HookSecrets, HookUrl, Hooks};
 pub use journal::Journal;
 pub use limits::{History, Http2Limits, Limits, OverRate};
 pub(crate) use listen::parse_query as parse_tcp_query;
@@ -140,6 +143,8 @@ pub struct Config {
     pub topics: Vec<TopicSection>,
     /// Where durable topics are kept.
     pub journal: Journal,
+    /// What is told to a receiver elsewhere.
+    pub hooks: Hooks,
 }
 
 impl Default for Config {
@@ -172,6 +177,7 @@ impl Default for Config {
             durable: false,
             topics: Vec::new(),
             journal: Journal::default(),
+            hooks: Hooks::default(),
         }
     }
 }

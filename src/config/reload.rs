@@ -19,6 +19,8 @@ const AT_START: &[&str] = &[
     "journal.segment_bytes",
     "journal.bytes_max",
     "journal.age_max",
+    // Shards have their way to the thread that posts, or none.
+    "hooks.url",
     // Tables and queues have their size.
     "limits.connections_max",
     "limits.mailbox_capacity",

@@ -9,6 +9,7 @@ use super::endpoint::Collector;
 use super::filter::Filter;
 use super::lists::{Address, Files, Listeners, NetworkList, OriginList, Subprotocols};
 use super::problem::{Wrong, quote};
+use super::receiver::{CaFile, Kinds, Receiver, SecretFile};
 use super::sections::example_section;
 use super::value::{Count, Directory, File, FilePath, Format, Period, Raw, Rule, Size, Switch, Word};
 use super::{BackendChoice, ClientCertificates, Config, LogFormat, OverRate, Publishers, SlowConsumer, TlsVersion};
@@ -232,6 +233,33 @@ settings! {
     "journal.bytes_max" => journal.bytes_max: Size, Within(4 * MIB, 1 << 50);
     /// Age from which on nothing is kept, not even the place of a topic that nobody has published to.
     "journal.age_max" => journal.age_max: Period, Within(hours(1), hours(24 * 365));
+
+    /// Where events are posted, such as https://app.example/hooks: connections that come and go, subscriptions, publications,
+    /// topics that become occupied and vacated. Empty: nowhere. Batches of JSON, in order, each until the receiver takes it
+    /// with a status of 200 to 299; see docs/hooks.md.
+    "hooks.url" => hooks.url: Receiver;
+    /// A file with a secret of 32 bytes or more, such as `openssl rand -hex 32` prints, with which requests are signed
+    /// (HMAC-SHA256, Holdline-Signature). Of several lines each signs, so that a secret can be changed without a gap.
+    "hooks.secret_file" => hooks.secrets: SecretFile;
+    /// A file with CA certificates (PEM) that may vouch for the receiver, beside those that the system trusts; or none.
+    "hooks.ca_file" => hooks.ca: CaFile;
+    /// Which events are told: connect, disconnect, subscribe, unsubscribe, publish, occupied and vacated.
+    "hooks.events" => hooks.events: Kinds;
+    /// Patterns of the topics whose events are told; empty for all. Connections are told in any case.
+    "hooks.topics" => hooks.topics: Patterns;
+    /// Whether publications are told with what was published.
+    "hooks.payload" => hooks.payload: Switch;
+    /// Events of one request.
+    "hooks.batch_max" => hooks.batch_max: Count<usize>, Within(1, 10_000);
+    /// Time that an event waits for others to go with it.
+    "hooks.batch_delay" => hooks.batch_delay: Period, Within(ms(0), ms(60_000));
+    /// Time for one request, from the look for the receiver's address to its answer.
+    "hooks.timeout" => hooks.timeout: Period, Within(ms(100), ms(300_000));
+    /// Bytes of events that wait while the receiver is slow or away. Beyond, the oldest are dropped, and the next batch says
+    /// how many.
+    "hooks.queue_bytes" => hooks.queue_bytes: Size, Within(64 * KIB, 16 * GIB);
+    /// Age from which on an event is given up that the receiver could not take.
+    "hooks.retry_max_age" => hooks.retry_max_age: Period, Within(ms(1000), hours(24 * 7));
 
     /// Connections of the whole process.
     "limits.connections_max" => limits.connections_max: Count<usize>, Within(1, 100_000_000);

@@ -5,6 +5,7 @@
 
 mod glance;
 mod histogram;
+mod hooks;
 mod journal;
 mod label;
 mod shard;
@@ -18,6 +19,7 @@ use self::text::{Kind, Text};
 
 pub use self::glance::{Glance, LostConsumer, Pane, SlowConsumer, TopTopic};
 pub use self::histogram::{Histogram, Scale, Spread};
+pub use self::hooks::{HooksMetrics, Undelivered};
 pub use self::journal::JournalMetrics;
 pub use self::label::{Protocol, Purpose};
 pub use self::shard::ShardMetrics;

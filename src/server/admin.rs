@@ -12,7 +12,7 @@ use super::{dashboard, scrape};
 use crate::app::Refusal;
 use crate::app::site::{Ask, Page, PageRequest, Site};
 use crate::metrics::text::Format;
-use crate::metrics::{JournalMetrics, Metrics};
+use crate::metrics::{HooksMetrics, JournalMetrics, Metrics};
 
 /// What pages say beside the counters.
 pub(super) struct Surroundings<'a> {
@@ -21,6 +21,7 @@ pub(super) struct Surroundings<'a> {
     pub(super) about: &'a [(&'static str, String)],
     pub(super) reloader: Option<&'a Reloader>,
     pub(super) journal: Option<&'a JournalMetrics>,
+    pub(super) hooks: Option<&'a HooksMetrics>,
 }
 
 impl Surroundings<'_> {
@@ -91,6 +92,8 @@ pub struct Admin {
     about: Vec<(&'static str, String)>,
     /// Where there is a journal.
     journal: Option<Arc<JournalMetrics>>,
+    /// Where a receiver is told what happens.
+    hooks: Option<Arc<HooksMetrics>>,
     /// Where requests of the API come in.
     desk: Option<Arc<Desk>>,
 }
@@ -99,13 +102,20 @@ impl Admin {
     /// Pages over these counters. `about` goes on the front page as it is.
     #[must_use]
     pub fn new(metrics: Metrics, phase: Arc<PhaseCell>, about: Vec<(&'static str, String)>) -> Self {
-        Self { metrics, phase, started: Instant::now(), about, journal: None, desk: None }
+        Self { metrics, phase, started: Instant::now(), about, journal: None, hooks: None, desk: None }
     }
 
     /// The same with what the journal counts.
     #[must_use]
     pub(super) fn with_journal(mut self, journal: Option<Arc<JournalMetrics>>) -> Self {
         self.journal = journal;
+        self
+    }
+
+    /// The same with what is counted of hooks.
+    #[must_use]
+    pub(super) fn with_hooks(mut self, hooks: Option<Arc<HooksMetrics>>) -> Self {
+        self.hooks = hooks;
         self
     }
 
@@ -123,6 +133,7 @@ impl Admin {
             about: &self.about,
             reloader: self.desk.as_ref().map(|desk| &**desk.reloader()),
             journal: self.journal.as_deref(),
+            hooks: self.hooks.as_deref(),
         }
     }
 }

@@ -11,6 +11,7 @@ use super::publisher::Publisher;
 use super::{Joins, RunError, StartError, lock, ring_all};
 use crate::app::Router;
 use crate::config::BackendChoice;
+use crate::hooks::port::ShardEnd as HooksEnd;
 use crate::hub::topics::Legacy;
 use crate::id::{ListenerId, ShardId};
 use crate::io::proxy::Proxy;
@@ -52,6 +53,8 @@ struct Heritage {
     topics: (Epoch, Vec<Legacy>),
     /// Its way to the journal, the newest epoch there, and the topics that the journal has for it.
     journal: Option<(ShardEnd, Epoch, Vec<Legacy>)>,
+    /// Its way to a receiver of what happens.
+    hooks: Option<HooksEnd>,
 }
 
 /// What a journal has for all shards.
@@ -82,6 +85,7 @@ impl Waiting {
         epoch: Epoch,
         topics: Vec<Legacy>,
         recovered: Option<Recovered>,
+        hooks: Vec<HooksEnd>,
     ) -> Result<Group, StartError> {
         let Self { group, words, reports } = self;
         let shards = u16::try_from(words.len()).unwrap_or(u16::MAX);
@@ -89,9 +93,10 @@ impl Waiting {
             let parts = by_owner(recovered.topics, shards);
             recovered.ends.into_iter().zip(parts).map(move |(end, part)| (end, recovered.epoch, part))
         });
+        let mut hooks = hooks.into_iter();
         for (word, part) in words.iter().zip(by_owner(topics, shards)) {
             let journal = journals.as_mut().and_then(Iterator::next);
-            let _ = word.send(Heritage { topics: (epoch, part), journal });
+            let _ = word.send(Heritage { topics: (epoch, part), journal, hooks: hooks.next() });
         }
         reports.iter().take(words.len()).try_for_each(|started| started.map_err(|error| group.fail(error)))?;
         Ok(group)
@@ -334,7 +339,8 @@ fn serve<B: Backend>(
 
 /// Goes on with what was left.
 fn begin<B: Backend>(shard: &mut Shard<B>, heritage: Heritage, clock: &SystemClock) {
-    let Heritage { topics: (epoch, topics), journal } = heritage;
+    let Heritage { topics: (epoch, topics), journal, hooks } = heritage;
+    hooks.into_iter().for_each(|end| shard.join_hooks(end));
     let (count, adopted) = (topics.len(), shard.adopt(epoch, topics, clock));
     if adopted < count {
         tracing::warn!("{} topics of the server before have no room here; raise limits.topics_max", count - adopted);
@@ -423,7 +429,7 @@ mod tests {
             tls: None,
             name: "test",
         };
-        let group = launch.start().unwrap().listen(Epoch::default(), Vec::new(), None).unwrap();
+        let group = launch.start().unwrap().listen(Epoch::default(), Vec::new(), None, Vec::new()).unwrap();
         let mut client = TcpStream::connect(address).unwrap();
         client.write_all(b"GET / HTTP/1.1\r\nHost: here\r\n\r\n").unwrap();
         assert!(matches!(group.join(), Err(RunError::Panic(_))), "it ends, and says why");

@@ -52,6 +52,7 @@ pub mod control;
 mod dashboard;
 mod drainer;
 pub mod handover;
+mod hooks;
 pub mod journal;
 mod launch;
 mod prepared;
@@ -71,10 +72,11 @@ use std::time::Duration;
 
 use crate::app::Router;
 use crate::config::{BackendChoice, Config, History, Limits, Listen, ListenAt};
+use crate::hooks::port::ShardEnd as HooksEnd;
 use crate::io::{epoll, uring};
 use crate::mailbox::Doorbell;
 use crate::message::Epoch;
-use crate::metrics::{JournalMetrics, Metrics};
+use crate::metrics::{HooksMetrics, JournalMetrics, Metrics};
 use crate::shard::{Control, Entrance, EntranceKind, Live};
 
 use self::admin::{Admin, Phase, PhaseCell};
@@ -82,11 +84,13 @@ use self::api::{Desk, Realm};
 use self::bind::Held;
 use self::drainer::Drainer;
 use self::handover::{Estate, Inherited, Predecessor};
+use self::hooks::Hooking;
 use self::journal::{Begun, Keeping};
 use self::launch::{Group, Launch, Recovered, Waiting};
 use self::reload::Reloader;
 use self::watch::Watch;
 
+pub use self::hooks::HooksError;
 pub use self::prepared::Prepared;
 pub use self::publisher::{PublishError, Publisher};
 pub use self::tls::TlsError;
@@ -144,6 +148,9 @@ pub enum StartError {
         "cannot keep a journal: {0}, at the start: allow io_uring (kernel.io_uring_disabled, seccomp), or leave journal.dir out"
     )]
     Control(#[from] control::ControlError),
+    /// Nothing can be told to the receiver of hooks.
+    #[error(transparent)]
+    Hooks(#[from] HooksError),
     /// Too many shards or listeners.
     #[error("{0}")]
     TooMany(String),
@@ -176,6 +183,7 @@ pub struct Server {
     listening: Vec<String>,
     serving: Group,
     journal: Keeping,
+    hooks: Option<Hooking>,
     drainer: Drainer,
     admin: Option<Group>,
     /// The worker of the admin API.
@@ -246,8 +254,10 @@ impl Server {
         let drainer = Drainer::new(Arc::clone(&phase), serving.group().gate(), Arc::clone(&held), clients);
         let reloader = Arc::new(Reloader::new(config, keeper, Arc::clone(&control), serving.group().doorbells()));
         let journal: Option<Arc<JournalMetrics>> = config.journal.dir.as_ref().map(|_| Arc::default());
+        let hooks: Option<Arc<HooksMetrics>> = config.hooks.url.as_ref().map(|_| Arc::default());
         let realm = || Realm {
             journal: journal.clone(),
+            hooks: hooks.clone(),
             reloader: Arc::clone(&reloader),
             control: Arc::clone(&control),
             metrics: metrics.clone(),
@@ -264,8 +274,17 @@ impl Server {
         };
         let (admin, api) = admin.unzip();
         admin.iter().for_each(|admin| drainer.set_admin(admin.group().gate()));
+        let hooking = match Hooking::start(&control, shards, hooks.as_ref()) {
+            Ok(hooking) => hooking,
+            Err(error) => {
+                serving.give_up();
+                admin.into_iter().for_each(Waiting::give_up);
+                return Err(error.into());
+            }
+        };
+        let (hooks, ends) = hooking.unzip();
         let begin = |doorbells: &[_]| Begun::begin(config, repair, doorbells, journal.as_ref());
-        let (serving, admin, journal) = open(serving, admin, predecessor, &held, begin)?;
+        let (serving, admin, journal) = open(serving, admin, predecessor, &held, begin, ends.unwrap_or_default())?;
         let listening = held.iter().map(|held| held.url.clone()).collect();
         if let Some(hint) = bind::somaxconn().and_then(|max| bind::small_backlog(max, config.limits.connections_max)) {
             tracing::warn!("{hint}");
@@ -280,6 +299,7 @@ impl Server {
             listening,
             serving,
             journal,
+            hooks,
             drainer,
             admin,
             reloader,
@@ -326,6 +346,7 @@ impl Server {
     pub fn wait(&self) -> Result<(), RunError> {
         let result = self.serving.join();
         self.journal.end();
+        self.hooks.iter().for_each(Hooking::end);
         if let Some(admin) = &self.admin {
             admin.end();
             let _ = admin.join();
@@ -411,6 +432,7 @@ fn open(
     predecessor: Option<&Predecessor>,
     held: &[Held],
     begin: impl FnOnce(&[Arc<Doorbell>]) -> Result<Option<Begun>, StartError>,
+    hooks: Vec<HooksEnd>,
 ) -> Result<(Group, Option<Group>, Keeping), StartError> {
     let give_up = |serving: Waiting, admin: Option<Waiting>| {
         serving.give_up();
@@ -440,8 +462,8 @@ fn open(
     });
     // It ends with this value if anything fails from here on.
     let journal = Keeping::new(begun.map(|begun| begun.thread));
-    let serving = serving.listen(estate.epoch, estate.topics, recovered)?;
-    match admin.map(|admin| admin.listen(Epoch::default(), Vec::new(), None)).transpose() {
+    let serving = serving.listen(estate.epoch, estate.topics, recovered, hooks)?;
+    match admin.map(|admin| admin.listen(Epoch::default(), Vec::new(), None, Vec::new())).transpose() {
         Ok(admin) => Ok((serving, admin, journal)),
         Err(error) => {
             serving.end();
@@ -474,7 +496,9 @@ fn start_admin(
 ) -> Result<(Waiting, api::Thread), StartError> {
     let url = held.url.clone();
     let about = vec![("backend", backend.name().to_owned()), ("listeners", listening.join("\n"))];
-    let pages = Admin::new(realm.metrics.clone(), Arc::clone(&realm.phase), about).with_journal(realm.journal.clone());
+    let pages = Admin::new(realm.metrics.clone(), Arc::clone(&realm.phase), about)
+        .with_journal(realm.journal.clone())
+        .with_hooks(realm.hooks.clone());
     let reloader = Arc::clone(&realm.reloader);
     let control = Arc::new(Control::new(admin_live(&reloader.running())));
     let (desk, inbox) = Desk::new(realm, !held.is_remote());

@@ -262,6 +262,8 @@ mod tests {
             "\"tests/keys/jwks.json\"",
             "\"tests/keys/api-keys.toml\"",
             "[\"tests/keys/public.pem\"]",
+            "\"tests/keys/hook-secret\"",
+            "\"tests/keys/hook-ca.pem\"",
         ];
         let mut configs = words.chain(values.map(str::to_owned)).filter_map(|value| set(&value).ok());
         let other = configs.find(|config| *config != default);

@@ -29,6 +29,7 @@ pub(super) fn write(metrics: &Metrics, around: &Surroundings<'_>, format: Format
     text.one("draining", Kind::Gauge, "Whether clients are being sent away.", is_draining);
     text.one("uptime_seconds", Kind::Gauge, "Seconds since the start.", around.uptime.as_secs());
     around.journal.into_iter().for_each(|journal| journal.write(&mut text));
+    around.hooks.into_iter().for_each(|hooks| hooks.write(&mut text));
     around.reloader.into_iter().for_each(|reloader| reloader.write_metrics(&mut text));
     text.finish()
 }

@@ -219,6 +219,7 @@ impl Core {
         // Subscriptions and closes of a connection that has ended have no meaning; publications have.
         self.effects.retain(Effect::publishes);
         self.apply_effects(id);
+        self.hook_disconnected(id, reason);
     }
 
     /// What a peer is told of the log's words about its end: nothing where they only say that an application wished it.

@@ -11,6 +11,7 @@ use super::durable::Durable;
 use super::entrance::Entrance;
 use super::gate::Gate;
 use super::groups::Share;
+use super::hooks::Teller;
 use super::latency::Latencies;
 use super::live::{Hurry, Live};
 use super::log::{Ended, PeerLog};
@@ -190,6 +191,8 @@ pub struct Core {
     pub(super) orders: Orders,
     /// While somebody watches what happens.
     pub(super) tracer: Option<Box<Tracer>>,
+    /// Where a receiver is told what happens.
+    pub(super) hooks: Option<Box<Teller>>,
     /// Whether a phase ended on its budget.
     pub(super) unfinished: bool,
     /// What this shard's outboxes cost.
@@ -335,6 +338,7 @@ impl Core {
             gather: Vec::new(),
             orders: Orders::default(),
             tracer: None,
+            hooks: None,
             unfinished: false,
             queued: 0,
             queued_elsewhere: 0,

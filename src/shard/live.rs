@@ -12,7 +12,7 @@ use super::core::Core;
 use super::pace::Pace;
 use super::timers::spread;
 use crate::access::Access;
-use crate::config::{Config, Limits, Networks, TopicRules};
+use crate::config::{Config, Hooks, Limits, Networks, TopicRules};
 use crate::session::http::UpgradePolicy;
 use crate::time::Clock;
 
@@ -36,6 +36,8 @@ pub struct Live {
     pub operators_only: bool,
     /// Requests that each shard's log may tell of in a second; 0: none.
     pub access_rate: u32,
+    /// What is told to a receiver elsewhere.
+    pub hooks: Arc<Hooks>,
 }
 
 impl Live {
@@ -62,6 +64,7 @@ impl Live {
             access: Arc::new(config.access.clone()),
             operators_only: false,
             access_rate: config.access_rate,
+            hooks: Arc::new(config.hooks.clone()),
         }
     }
 }
@@ -97,6 +100,7 @@ impl Core {
         let before = std::mem::replace(&mut self.limits, Arc::clone(&self.live.limits));
         self.rulings.forget();
         self.gate.forget();
+        self.hooks.iter_mut().for_each(|teller| teller.follow(&self.live.hooks));
         self.members.set_topics_max(self.limits.topics_max);
         self.topics.follow(&self.live.rules, &self.limits, self.shards);
         let is_idle_new = before.idle_timeout.is_zero() && !self.limits.idle_timeout.is_zero();

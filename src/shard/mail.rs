@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use super::orders::Order;
+use crate::access::Grant;
 use crate::app::NotPublished;
 use crate::app::Renewed;
 use crate::hub::Group;
@@ -41,11 +42,13 @@ pub struct Publication {
     pub terms: Option<Box<Terms>>,
     /// A client said it, who is told when it is refused: its connection ends, if there are no terms.
     pub is_said: bool,
+    /// What the client may do, with its user's name, where a receiver of hooks is told who publishes.
+    pub grant: Option<Arc<Grant>>,
 }
 
 impl From<Message> for Publication {
     fn from(message: Message) -> Self {
-        Self { message, terms: None, is_said: false }
+        Self { message, terms: None, is_said: false, grant: None }
     }
 }
 

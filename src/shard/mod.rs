@@ -31,6 +31,7 @@ mod fanout;
 mod feed;
 mod gate;
 mod groups;
+mod hooks;
 mod http;
 mod ingress;
 mod latency;
@@ -63,10 +64,13 @@ mod visits;
 mod wishes;
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use self::durable::Durable;
+use self::hooks::Teller;
 use self::pace::{Pace, Part};
+use crate::hooks::port::ShardEnd as HooksEnd;
 use crate::hub::topics::Legacy;
 use crate::id::ListenerId;
 use crate::io::{Backend, Backlog};
@@ -129,6 +133,11 @@ impl<B: Backend> Shard<B> {
         self.core.durable = Some(Box::new(Durable::new(end)));
     }
 
+    /// Tells what happens to a receiver from now on. Before the first turn.
+    pub fn join_hooks(&mut self, end: HooksEnd) {
+        self.core.hooks = Some(Box::new(Teller::new(end, Arc::clone(&self.core.live.hooks))));
+    }
+
     /// Goes on with topics where the journal has them, but for those that are here already. Before the first turn, with a
     /// journal and after [`Shard::adopt`]. Returns how many found no room.
     pub fn recover(&mut self, epoch: Epoch, legacies: impl IntoIterator<Item = Legacy>, clock: &impl Clock) -> usize {
@@ -174,6 +183,7 @@ impl<B: Backend> Shard<B> {
         self.egress(&mut Pace::new(clock, Part::EGRESS));
         self.core.mail.flush();
         self.core.flush_journal();
+        self.core.flush_hooks();
         self.core.end_turn(begin, clock.now());
         Ok(if self.core.is_done() { Turn::Done } else { Turn::Again })
     }

@@ -191,6 +191,7 @@ impl Core {
         }
         self.begin_admission(id);
         self.arm_open(id);
+        self.hook_connected(id);
     }
 }
 

@@ -81,14 +81,14 @@ impl Core {
             self.count_refused(why);
             return Err(why);
         }
-        self.stage(Publication { message, terms: None, is_said: true });
+        self.stage(id, Publication { is_said: true, ..message.into() });
         Ok(())
     }
 
     /// Publishes what an application says about a client. Where the client may not publish nobody hears it.
     pub(super) fn publish_about(&mut self, id: ConnId, message: Message) {
         match self.permits_publish(id, &message.topic) {
-            Ok(()) => self.stage(Publication { message, terms: None, is_said: false }),
+            Ok(()) => self.stage(id, message.into()),
             Err(why) => self.count_refused(why),
         }
     }
@@ -101,10 +101,11 @@ impl Core {
             return self.reply(asker, message.topic, Answered::NotPublished(number, why));
         }
         let terms = Some(Box::new(Terms { asker, key, number }));
-        self.stage(Publication { message, terms, is_said: true });
+        self.stage(id, Publication { terms, is_said: true, ..message.into() });
     }
 
-    fn stage(&mut self, mut publication: Publication) {
+    fn stage(&mut self, id: ConnId, mut publication: Publication) {
+        publication.grant = self.hook_grant(id);
         publication.message.taken = Stamp::of(self.now);
         publication.message.time_ms = self.unix_ms;
         self.staged_bytes += publication.message.memory();
@@ -113,7 +114,7 @@ impl Core {
 
     /// As a topic's owner: tells whoever published a message that it is refused.
     pub(super) fn refuse_publication(&mut self, publication: Publication, why: NotPublished) {
-        let Publication { message, terms, is_said } = publication;
+        let Publication { message, terms, is_said, .. } = publication;
         self.count_refused(why);
         match (terms, message.publisher) {
             (Some(terms), _) => self.reply(terms.asker, message.topic, Answered::NotPublished(terms.number, why)),

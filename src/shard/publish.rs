@@ -186,14 +186,17 @@ impl Core {
             Request::Publish(publication) => self.own(publication),
             Request::Interest(topic, interested) => {
                 let (shard, group, now) = (interested.shard, interested.group.clone(), self.time());
+                let before = self.topics.interested();
                 if !self.topics.interest(&topic, interested, now) {
                     return self.answer(shard, Delivery::NoRoom(topic, group));
                 }
+                self.hook_interest(&topic, before);
                 self.note_crowd(&topic);
             }
             Request::Disinterest(topic, shard, group) => {
-                let now = self.time();
+                let (now, before) = (self.time(), self.topics.interested());
                 self.topics.disinterest(&topic, shard, group.as_ref(), now);
+                self.hook_interest(&topic, before);
                 self.note_crowd(&topic);
             }
             Request::Ask(question) => self.take_question(question),
@@ -211,7 +214,7 @@ impl Core {
 
     /// Takes a publication as its topic's owner.
     fn own(&mut self, publication: Publication) {
-        let Publication { mut message, terms, is_said } = publication;
+        let Publication { mut message, terms, is_said, grant } = publication;
         if message.taken.is_none() {
             // From outside of the shards.
             message.taken = Stamp::of(self.now);
@@ -221,7 +224,7 @@ impl Core {
             message.set_span(number);
         }
         self.settle(
-            Entrant { publication: Publication { message, terms, is_said }, span, came_ms },
+            Entrant { publication: Publication { message, terms, is_said, grant }, span, came_ms },
             Stage::Takes(Turn::Comes),
         );
     }
@@ -231,7 +234,7 @@ impl Core {
         if self.publishing == Publishing::Moved && stage != Stage::Written {
             return self.refuse_publication(entrant.publication, NotPublished::Moved);
         }
-        let Entrant { publication: Publication { mut message, terms, is_said }, span, came_ms } = entrant;
+        let Entrant { publication: Publication { mut message, terms, is_said, grant }, span, came_ms } = entrant;
         let key = terms.as_ref().and_then(|terms| terms.key.as_deref());
         let now = self.time();
         let taken = match stage {
@@ -245,25 +248,31 @@ impl Core {
             }
         };
         self.metrics.publications_total.add(u64::from(stage == Stage::Takes(Turn::Comes)));
-        let whole = |message, terms| Entrant { publication: Publication { message, terms, is_said }, span, came_ms };
+        let whole = |message, terms, grant| {
+            let publication = Publication { message, terms, is_said, grant };
+            Entrant { publication, span, came_ms }
+        };
         let published = match taken {
             Ok(Taken::Published(published)) => published,
-            Ok(Taken::Reserved(first_kept)) => return self.write_down(whole(message, terms), first_kept),
-            Ok(Taken::Behind) => return self.stand_behind(whole(message, terms), true),
-            Ok(Taken::Twin) => return self.stand_behind(whole(message, terms), false),
+            Ok(Taken::Reserved(first_kept)) => return self.write_down(whole(message, terms, grant), first_kept),
+            Ok(Taken::Behind) => return self.stand_behind(whole(message, terms, grant), true),
+            Ok(Taken::Twin) => return self.stand_behind(whole(message, terms, grant), false),
             Err(refused) => {
                 let why = match refused {
                     Refused::NoRoom => NotPublished::NoRoom,
                     Refused::TooFast => NotPublished::TooFast,
                     Refused::Busy => NotPublished::JournalBusy,
                 };
-                return self.refuse_publication(Publication { message, terms, is_said }, why);
+                return self.refuse_publication(Publication { message, terms, is_said, grant }, why);
             }
         };
         let Published { cursor, subscribers, duplicate, .. } = published;
         self.tops.published(&message.topic, subscribers);
         if let Some(tracer) = &mut self.tracer {
             tracer.published(&message, cursor, subscribers, duplicate);
+        }
+        if let Some(teller) = self.hooks.as_deref_mut().filter(|_| !duplicate) {
+            teller.published(&message, subscribers, grant);
         }
         self.metrics.duplicates_total.add(u64::from(duplicate));
         if let Some(span) = span {

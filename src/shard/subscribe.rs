@@ -54,6 +54,7 @@ impl Core {
         if let Some(tracer) = &mut self.tracer {
             tracer.membership("subscribed", id, topic, group);
         }
+        self.hook_subscribed(id, topic, group);
         self.tell_owner(topic, group, joined.interest);
         if begins_later {
             self.ask(id, topic, About::Past(how.start, wire));
@@ -113,6 +114,7 @@ impl Core {
         if let Some(tracer) = &mut self.tracer {
             tracer.membership("unsubscribed", id, &topic, group.as_ref());
         }
+        self.hook_unsubscribed(id, &topic, group.as_ref());
         self.tell_owner(&topic, group.as_ref(), left.interest);
         left.returned.into_iter().for_each(|message| self.give_back(message, group.as_ref()));
         if group.is_some() {

@@ -44,7 +44,7 @@ impl Handler for Check {
     }
 
     fn offers(&self) -> Offers {
-        Offers { open: true, ..CALLS }
+        Offers { open: true, once: true, ..CALLS }
     }
 
     fn message(&mut self, state: &mut Asked, _kind: Kind, payload: &[u8], context: &mut Context<'_>) {

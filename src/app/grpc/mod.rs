@@ -12,8 +12,16 @@ use crate::message::Kind;
 use crate::rule::AuthRefusal;
 
 /// What all these routes offer.
-const CALLS: Offers =
-    Offers { streams: false, polls: false, posts: false, batches: false, calls: true, queries: false, open: false };
+const CALLS: Offers = Offers {
+    streams: false,
+    polls: false,
+    posts: false,
+    batches: false,
+    calls: true,
+    queries: false,
+    open: false,
+    once: false,
+};
 
 /// Adds the services to a router.
 pub(super) fn add_to(router: Router) -> Router {
@@ -117,7 +125,8 @@ mod tests {
             let router = standard_routes();
             let (route, _) = router.find(&path).unwrap_or_else(|| panic!("{path} has no route"));
             let open = path.starts_with("/grpc.health.");
-            assert_eq!(router.offers(route), Ok(Offers { open, ..CALLS }), "{path}");
+            let once = path.ends_with("/Check") || path.ends_with("/Publish");
+            assert_eq!(router.offers(route), Ok(Offers { open, once, ..CALLS }), "{path}");
         }
         assert!(standard_routes().find("/holdline.v1.Edge/Other").is_none());
     }

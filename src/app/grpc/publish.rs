@@ -44,7 +44,7 @@ impl Handler for Publish {
     }
 
     fn offers(&self) -> Offers {
-        CALLS
+        Offers { once: true, ..CALLS }
     }
 
     fn message(&mut self, state: &mut Progress, _kind: Kind, payload: &[u8], context: &mut Context<'_>) {

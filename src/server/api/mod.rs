@@ -25,7 +25,7 @@ use crate::app::Refusal;
 use crate::app::Router;
 use crate::app::site::Ask;
 use crate::id::ConnId;
-use crate::metrics::{JournalMetrics, Metrics};
+use crate::metrics::{HooksMetrics, JournalMetrics, Metrics};
 use crate::server::admin::PhaseCell;
 use crate::server::drainer::Drainer;
 use crate::server::reload::Reloader;
@@ -62,6 +62,8 @@ pub(super) struct Realm {
     pub(super) metrics: Metrics,
     /// Where there is a journal.
     pub(super) journal: Option<Arc<JournalMetrics>>,
+    /// Where a receiver is told what happens.
+    pub(super) hooks: Option<Arc<HooksMetrics>>,
     pub(super) phase: Arc<PhaseCell>,
     pub(super) drainer: Drainer,
     /// The way to the shards that serve clients.

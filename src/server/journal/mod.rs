@@ -28,6 +28,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use self::desk::Desk;
+pub(super) use self::desk::{Side, race};
 use self::disk::Ring;
 use self::keeper::Keeper;
 use self::open::Owned;

@@ -1,0 +1,196 @@
+//! Where batches are delivered: one after the other, each until the receiver has taken it or it is given up.
+
+use std::pin::pin;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use tokio::time;
+
+use super::webhook::{Outcome, Webhook};
+use super::{FLUSH, Shared, Terms};
+use crate::config::Hooks;
+use crate::hooks::Batch;
+use crate::hooks::pace::Pace;
+use crate::metrics::Undelivered;
+use crate::server::control::Ending;
+use crate::server::journal::{Side, race};
+use crate::time::Clock as _;
+
+/// Between two lines of the log about the same trouble.
+const SAID: Duration = Duration::from_secs(60);
+
+/// The courier.
+pub(super) struct Courier {
+    shared: Rc<Shared>,
+    terms: Terms,
+    receiver: Webhook,
+    pace: Pace,
+    trouble: Trouble,
+}
+
+/// What the log has been told.
+#[derive(Default)]
+struct Trouble {
+    said_at: Option<Instant>,
+    /// Events that were given up since then.
+    given_up: u64,
+    /// Requests fail.
+    lasts: bool,
+}
+
+impl Trouble {
+    /// Whether it is time for a line.
+    fn is_due(&mut self) -> bool {
+        let now = Instant::now();
+        let is_due = self.said_at.is_none_or(|said| now.duration_since(said) >= SAID);
+        if is_due {
+            self.said_at = Some(now);
+        }
+        is_due
+    }
+}
+
+impl Courier {
+    pub(super) fn new(shared: Rc<Shared>, terms: Terms, receiver: Webhook, seed: u64) -> Self {
+        Self { shared, terms, receiver, pace: Pace::new(seed), trouble: Trouble::default() }
+    }
+
+    /// Delivers until nothing more comes, or the time after the end is over.
+    pub(super) async fn run(mut self, ending: Ending) {
+        let shared = Rc::clone(&self.shared);
+        let last = pin!(async {
+            ending.told().await;
+            time::sleep(FLUSH).await;
+        });
+        let work = pin!(self.work(&ending));
+        if let Side::First(()) = race(last, work).await {
+            let left = shared.in_hand.get().total() + shared.queue.borrow().len() as u64;
+            shared.metrics.lose(Undelivered::Ended, left);
+            shared.metrics.queued.set(0);
+            if left > 0 {
+                tracing::warn!(events = left, "events that the receiver of hooks did not take in time are lost");
+            }
+        }
+    }
+
+    async fn work(&mut self, ending: &Ending) {
+        while let Some(batch) = self.next().await {
+            self.shared.in_hand.set(batch.events);
+            self.deliver(&batch, ending).await;
+            self.shared.in_hand.set(crate::hooks::Counts::default());
+            self.shared.measure();
+        }
+    }
+
+    /// The next batch, when it is due; `None` when nothing more comes.
+    async fn next(&mut self) -> Option<Batch> {
+        let shared = Rc::clone(&self.shared);
+        loop {
+            let (hooks, now) = (self.terms.now(), shared.clock.now());
+            let late = shared.queue.borrow_mut().expire(hooks.retry_max_age, now).late;
+            self.note_late(late, &hooks);
+            let due = shared.queue.borrow().due(&hooks);
+            let is_closed = shared.is_closed.get();
+            match due {
+                None if is_closed => return None,
+                None => shared.news.notified().await,
+                Some(due) if due <= now || is_closed => {
+                    return shared.queue.borrow_mut().take(&hooks, now, shared.clock.unix_ms());
+                }
+                Some(due) => {
+                    // More may come and make it due at once.
+                    let _ = time::timeout(due.since(now), shared.news.notified()).await;
+                }
+            }
+        }
+    }
+
+    async fn deliver(&mut self, batch: &Batch, ending: &Ending) {
+        loop {
+            let hooks = self.terms.now();
+            let began = Instant::now();
+            let outcome = self.receiver.post(batch, &hooks).await;
+            let took = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
+            self.shared.metrics.batch_seconds.observe(took);
+            let wait = match outcome {
+                Outcome::Taken => return self.taken(batch),
+                Outcome::Never(why) => {
+                    self.refused(batch, &why, &hooks);
+                    let wait = self.pace.fail(None);
+                    return rest(wait, ending).await;
+                }
+                Outcome::Later(why, asked) => {
+                    if self.shared.clock.now().since(batch.came) > hooks.retry_max_age {
+                        self.shared.queue.borrow_mut().give_up(batch);
+                        self.note_late(batch.events.total(), &hooks);
+                        let wait = self.pace.fail(asked);
+                        return rest(wait, ending).await;
+                    }
+                    self.failed(&why, &hooks);
+                    self.pace.fail(asked)
+                }
+            };
+            self.shared.metrics.retries.add(1);
+            rest(wait, ending).await;
+        }
+    }
+
+    fn taken(&mut self, batch: &Batch) {
+        self.shared.metrics.delivered.add(batch.events.total());
+        self.pace.succeed();
+        if std::mem::take(&mut self.trouble.lasts) {
+            self.trouble = Trouble::default();
+            tracing::info!(receiver = self.receiver.origin(), "the receiver of hooks takes events again");
+        }
+    }
+
+    fn failed(&mut self, why: &str, hooks: &Hooks) {
+        self.trouble.lasts = true;
+        if self.trouble.is_due() {
+            let (receiver, waiting) = (self.receiver.origin(), self.shared.metrics.queued.get());
+            let age_max = hooks.retry_max_age;
+            tracing::warn!(
+                receiver,
+                why,
+                waiting,
+                ?age_max,
+                "the receiver of hooks takes no events; they are tried again"
+            );
+        }
+    }
+
+    fn refused(&mut self, batch: &Batch, why: &str, hooks: &Hooks) {
+        let events = batch.events.total();
+        self.shared.metrics.lose(Undelivered::Refused, events);
+        self.shared.queue.borrow_mut().give_up(batch);
+        self.given_up(events, why, hooks);
+    }
+
+    fn note_late(&mut self, events: u64, hooks: &Hooks) {
+        if events > 0 {
+            self.shared.metrics.lose(Undelivered::TooOld, events);
+            self.given_up(events, "they waited for longer than hooks.retry_max_age", hooks);
+        }
+    }
+
+    fn given_up(&mut self, events: u64, why: &str, hooks: &Hooks) {
+        self.trouble.lasts = true;
+        self.trouble.given_up += events;
+        if self.trouble.is_due() {
+            let (receiver, events) = (self.receiver.origin(), std::mem::take(&mut self.trouble.given_up));
+            let waiting = self.shared.metrics.queued.get();
+            let age_max = hooks.retry_max_age;
+            tracing::error!(receiver, why, events, waiting, ?age_max, "events of hooks are lost");
+        }
+    }
+}
+
+/// Waits; when the server ends there is no time for that, but for a moment.
+async fn rest(wait: Duration, ending: &Ending) {
+    const MOMENT: Duration = Duration::from_millis(100);
+    if ending.is_told() {
+        return time::sleep(wait.min(MOMENT)).await;
+    }
+    let (told, timer) = (pin!(ending.told()), pin!(time::sleep(wait)));
+    race(told, timer).await;
+}
