@@ -102,6 +102,9 @@ pub enum Violation {
     /// A method that RFC 9110 does not know.
     #[error("this method is unknown")]
     MethodUnknown,
+    /// An extended CONNECT for something else than a WebSocket (RFC 8441 section 4).
+    #[error("a CONNECT is taken here with the :protocol websocket alone")]
+    ProtocolUnknown,
     /// A body where none is taken.
     #[error("a body is not taken here")]
     BodyNotTaken,
@@ -161,7 +164,7 @@ impl Violation {
         match self {
             Self::Head(malformed) => malformed.status(),
             Self::MethodNotAllowed(_) => 405,
-            Self::MethodUnknown => 501,
+            Self::MethodUnknown | Self::ProtocolUnknown => 501,
             Self::BodyNotTaken | Self::MessageTooLarge(_) | Self::BodyTooLarge(_) => 413,
             Self::Expectation => 417,
             Self::LengthRequired => 411,
@@ -217,7 +220,7 @@ impl super::Violation for Violation {
             Self::BodyTooLarge(_) => Rule::BodyTooLarge,
             Self::Expectation => Rule::Expectation,
             Self::MethodNotAllowed(_) => Rule::MethodNotAllowed,
-            Self::MethodUnknown => Rule::MethodUnknown,
+            Self::MethodUnknown | Self::ProtocolUnknown => Rule::MethodUnknown,
             Self::BodyNotTaken => Rule::BodyNotTaken,
             Self::LengthRequired => Rule::LengthRequired,
             Self::UpgradeRequired(_) => Rule::UpgradeRequired,

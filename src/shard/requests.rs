@@ -154,6 +154,10 @@ impl Service for Requests<'_> {
         {
             return Err(Violation::TooManyRequests);
         }
+        // On a stream it is what its CONNECT named: there are no other upgrades.
+        if self.version.is_some() && head.field("upgrade").is_some() && !head.has_token("upgrade", "websocket") {
+            return Err(Violation::ProtocolUnknown);
+        }
         let caller = http::caller(head, &self.policy.origins);
         self.revisit(head);
         let is_page = matches!(head.method(), "GET" | "HEAD") && self.route(head.path()).is_none();

@@ -241,6 +241,10 @@ class WebSockets(unittest.TestCase):
                 head = [(":protocol", "websocket"), *([("sec-websocket-version", "13")] if status != 400 else []), *fields]
                 answer = one.answer(one.request("CONNECT", path, fields=head, ends=False))
                 self.assertEqual(answer.status, status, path)
+            for path in "/", "/topics/ws":
+                head = [(":protocol", "connect-udp"), ("sec-websocket-version", "13")]
+                answer = one.answer(one.request("CONNECT", path, fields=head, ends=False))
+                self.assertEqual(answer.status, 501, path)
 
 
 def parsed(data):

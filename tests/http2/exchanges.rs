@@ -108,6 +108,29 @@ fn a_topic_has_members_of_every_kind() {
     );
 }
 
+/// An extended CONNECT for something else is not served as a request for a page.
+#[test]
+fn rfc8441_a_protocol_that_nobody_speaks_here_is_not_implemented() {
+    if other().is_some() {
+        return;
+    }
+    judge(|peer| {
+        for (stream, path) in [(1, "/"), (3, "/topics/news"), (5, "/echo")] {
+            let fields = [
+                (":method", "CONNECT"),
+                (":protocol", "connect-udp"),
+                (":scheme", "http"),
+                (":path", path),
+                (":authority", "localhost"),
+            ];
+            peer.send(&headers(stream, END_HEADERS, &block(&fields)));
+            let head = peer.until("its head", |frame| frame.kind == HEADERS && frame.stream == stream)?;
+            same("its status", status(&head.payload), Some(501))?;
+        }
+        peer.lives()
+    });
+}
+
 /// A WebSocket on a stream (RFC 8441), beside requests on others.
 #[test]
 fn rfc8441_a_websocket_on_a_stream() {

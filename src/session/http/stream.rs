@@ -43,7 +43,7 @@ pub fn begin<S: Service>(
         let preflight = service.preflight(head);
         let expects = expects_continue(head);
         // A client that waits to be told sends nothing before it has an answer, and so does one that asks for a tunnel.
-        let waits = ends || expects == Ok(true) || head.has_token("upgrade", "websocket");
+        let waits = ends || expects == Ok(true) || head.field("upgrade").is_some();
         match preflight {
             Ok(Preflight::Call) => service.answer(head, if ends { Some(&[]) } else { None }).map(Step::Answered),
             Ok(_) if ends => service.answer(head, Some(&[])).map(Step::Answered),
