@@ -67,6 +67,25 @@ fn tcp(running: &Running, topic: &str, said: &[&str]) -> Client {
     client
 }
 
+/// RFC 6750 section 3.1: the answer says that it is the token's scope.
+#[test]
+fn a_token_that_does_not_name_the_topic_has_an_insufficient_scope() {
+    const SECRET: &[u8] = b"a secret of thirty-two bytes or more";
+    let mut config = config(backends()[0], 1);
+    config.access.secret = Some(Key::secret(SECRET).unwrap());
+    let running = Running::start(&config, standard_routes());
+    let shown = token(SECRET, r#"{"sub":"ann","exp":4102444800,"holdline":{"subscribe":["**"],"publish":["hers"]}}"#);
+    for (topic, expected) in [("hers", "http/1.1 200 "), ("other", "http/1.1 403 ")] {
+        let mut client = running.connect(0);
+        let head = format!("POST /topics/{topic} HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nConnection: close\r\n");
+        client.send_raw(format!("{head}Authorization: Bearer {shown}\r\n\r\nhi").as_bytes());
+        let answer = String::from_utf8(client.exactly(usize::MAX)).unwrap().to_ascii_lowercase();
+        assert!(answer.starts_with(expected), "{answer}");
+        let challenge = "\r\nwww-authenticate: bearer realm=\"holdline\", error=\"insufficient_scope\"\r\n";
+        assert_eq!(answer.contains(challenge), topic == "other", "{answer}");
+    }
+}
+
 #[test]
 fn where_nobody_may_publish_all_may_read_and_the_program_publishes() {
     let sections = [
@@ -76,8 +95,9 @@ fn where_nobody_may_publish_all_may_read_and_the_program_publishes() {
     ];
     with_sections(&sections, |running| {
         let mut reader = running.websocket("/topics/news/today");
-        let (status, _, body) = post(running, "/topics/news/today", "spam");
+        let (status, head, body) = post(running, "/topics/news/today", "spam");
         assert_eq!(status, 403, "{body}");
+        assert!(!head.contains("www-authenticate"), "no token would help: {head}");
         assert!(body.contains("\"code\":\"publish_not_allowed\""), "{body}");
         let (status, head, body) = post(running, "/topics/members/all", "spam");
         assert_eq!(status, 401, "{body}");

@@ -18,16 +18,15 @@ use crate::codec::json;
 use crate::hub::topics::{Info, Page};
 use crate::id::ConnId;
 use crate::message::{Cursor, Topic, Wants};
-use crate::rule::Limit;
+use crate::rule::{AuthRefusal, Limit};
 use crate::session::Protocol;
+use crate::session::http::challenge;
 
 /// The type of JSON answers.
 pub(super) const JSON: &str = "application/json";
 pub(super) const JSON_LINES: &str = "application/x-ndjson";
 /// Beside what is true for a moment: a cache without orders may guess how long an answer stays good.
 pub(super) const NO_STORE: (&str, &str) = ("Cache-Control", "no-store");
-/// Beside a 401 (RFC 9110 section 15.5.2).
-const CHALLENGE: [(&str, &str); 1] = [("WWW-Authenticate", "Bearer")];
 /// Beside a 429 and a 503.
 const RETRY_AFTER: [(&str, &str); 1] = [("Retry-After", "1")];
 
@@ -165,7 +164,8 @@ impl Core {
         waiting.waits_for = WaitsFor::Nothing;
         let fields = match status {
             429 | 503 => &RETRY_AFTER[..],
-            401 => &CHALLENGE[..],
+            401 => challenge(AuthRefusal::Missing),
+            403 if self.live.access.is_on() && !self.live.operators_only => challenge(AuthRefusal::Forbidden),
             _ => fields,
         };
         let (visit, is_borne) = (later.visit.take(), connection.flags.has(Flags::BORNE));

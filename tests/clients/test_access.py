@@ -262,7 +262,9 @@ class Topics(Access):
     def test_publications(self):
         self.assertEqual(self.post("/topics/write/a", headers=self.reader).status_code, 200)
         with self.counts("forbidden", 2):
-            self.assertEqual(self.post("/topics/read/a", headers=self.reader).status_code, 403)
+            answer = self.post("/topics/read/a", headers=self.reader)
+            self.assertEqual(answer.status_code, 403)
+            self.assertIn('error="insufficient_scope"', answer.headers["WWW-Authenticate"])
             self.assertEqual(self.post("/chat/lobby", headers=self.reader).status_code, 403)
         chatter = bearer(token([], ["chat/lobby"]))
         self.assertEqual(self.post("/chat/lobby", headers=chatter).status_code, 200)
