@@ -50,7 +50,7 @@ fn echo(address: &str) -> std::io::Result<()> {
 /// The status and the whole of an answer.
 fn get(address: &str, target: &str) -> (u16, String) {
     let mut stream = connect(address);
-    write!(stream, "GET {target} HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n").unwrap();
+    write!(stream, "GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     (answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap(), answer)

@@ -77,7 +77,7 @@ impl Client {
     /// The status and the body of an answer; `None` when the server has gone.
     fn ask(&mut self, head: &str, body: &str) -> Option<(u16, String)> {
         let length = body.len();
-        let request = format!("{head} HTTP/1.1\r\nHost: here\r\nContent-Length: {length}\r\n\r\n{body}");
+        let request = format!("{head} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{body}");
         self.0.get_mut().write_all(request.as_bytes()).ok()?;
         let (mut status, mut length, mut line) = (None, 0, String::new());
         loop {

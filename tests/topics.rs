@@ -12,13 +12,14 @@ mod common;
 
 use std::time::Duration;
 
+use holdline::access::Key;
 use holdline::app::standard_routes;
 use holdline::config::{Config, Pattern, Publishers, SlowConsumer, TopicSection};
 use holdline::message::{Kind, Topic};
 use holdline::rule::{Limit, Rule};
 
 use common::wire::{FIN, TEXT};
-use common::{Client, Running, backends, config, listen, until};
+use common::{Client, Running, backends, config, listen, token, until};
 
 fn section(pattern: &str) -> TopicSection {
     TopicSection::new(Pattern::parse(pattern).unwrap())

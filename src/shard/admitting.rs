@@ -12,7 +12,7 @@ use crate::rule::AuthRefusal;
 use crate::session::http::{self, Head, Violation};
 
 /// The pages of the admin listener that machines look at, which have nothing to hide.
-const PROBES: [&str; 2] = ["/healthz", "/readyz"];
+pub(super) const PROBES: [&str; 2] = ["/healthz", "/readyz"];
 
 /// Who it is.
 pub(super) fn user_of(grant: &Option<Arc<Grant>>) -> Option<&str> {

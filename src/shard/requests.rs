@@ -16,6 +16,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::addresses::Addresses;
+use super::admitting::PROBES;
 use super::control::Control;
 use super::gate::Gate;
 use super::http::{Answer, Later};
@@ -381,8 +382,11 @@ impl Requests<'_> {
 
     /// Writes a page, or that there is none.
     fn page(&mut self, head: &Head<'_>, reply: Reply<'_>) -> Answer {
+        // Without a host it is no browser's: none of HTTP/1.0 need have one, and what asks for numbers may be that old.
+        let is_told = !head.host().is_empty() || head.path().starts_with("/api/");
         if self.operators_only
-            && head.path().starts_with("/api/")
+            && is_told
+            && !PROBES.contains(&head.path())
             && let Err(refusal) = self.site.lets_in(head.host())
         {
             return self.refuse(&refusal, reply);

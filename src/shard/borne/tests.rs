@@ -284,7 +284,7 @@ fn what_operators_have_a_key_for_is_no_call_whatever_it_says_it_is() {
     assert_eq!(scene.seen(), ["9 fields 401", "9 data end"]);
     scene.send(&[request(11, flag::END_STREAM, "GET", "/topics/trace", &[fields[0], known[1]])]);
     assert_eq!(scene.seen(), ["11 fields 403", "11 data end"]);
-    for (stream, path, status) in [(13, "/api/overview", 403), (15, "/metrics", 404)] {
+    for (stream, path, status) in [(13, "/api/overview", 403), (15, "/metrics", 403), (17, "/healthz", 404)] {
         scene.send(&[request(stream, flag::END_STREAM, "GET", path, &[known[1]])]);
         assert_eq!(scene.seen(), [format!("{stream} fields {status}"), format!("{stream} data end")]);
     }
