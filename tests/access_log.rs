@@ -8,7 +8,8 @@ mod common;
 use std::io::{self, Read};
 use std::sync::{Arc, Mutex};
 
-use common::{Running, backends, config};
+use common::{Client, Running, backends, config};
+use holdline::access::{ApiKeys, FromFile};
 use holdline::app::standard_routes;
 
 #[derive(Clone, Default)]
@@ -45,11 +46,34 @@ fn get(path: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
 }
 
+/// What an operator changes is told by the name of the key, and neither the key nor the request is.
+fn operators_are_named(lines: &Lines) {
+    let keys = "[[key]]\nname = \"ann\"\nkey = \"a-key-of-an-operator-0123456789\"\nadmin = true\n";
+    let mut config = config(backends()[0], 1);
+    config.admin = Some("127.0.0.1:0".parse().unwrap());
+    config.access.api_keys = FromFile { path: None, content: Arc::new(ApiKeys::from_toml(keys).unwrap()) };
+    let running = Running::start(&config, standard_routes());
+    for (method, path) in [("GET", "/api/connections"), ("POST", "/api/kick"), ("GET", "/api/limits")] {
+        let mut client = Client::connect(*running.at.last().unwrap());
+        let body = if method == "POST" { r#"{"topic":"a-secret-topic"}"# } else { "" };
+        let length = body.len();
+        let head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nX-Holdline: 1\r\n");
+        let fields = format!("X-API-Key: a-key-of-an-operator-0123456789\r\nContent-Length: {length}\r\n");
+        client.send_raw(format!("{head}{fields}\r\n{body}").as_bytes());
+        assert!(client.exactly(usize::MAX).starts_with(b"HTTP/1.1 200 "));
+    }
+    let text = String::from_utf8(std::mem::take(&mut *lines.0.lock().unwrap())).unwrap();
+    let told: Vec<_> = text.lines().filter(|line| line.contains("an operator asks for a change")).collect();
+    assert!(told.len() == 1 && told[0].contains("key=\"ann\" method=POST path=/api/kick"), "{text}");
+    assert!(!text.contains("a-key-of") && !text.contains("a-secret-topic"), "{text}");
+}
+
 #[test]
 fn requests_are_told_without_their_queries() {
     let lines = Lines::default();
     let writer = lines.clone();
     tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).init();
+    operators_are_named(&lines);
     for backend in backends() {
         let mut config = config(backend, 1);
         ask(&Running::start(&config, standard_routes()), &get("/"));

@@ -211,6 +211,8 @@ pub struct Ask {
     pub is_marked: bool,
     /// `Authorization`.
     pub authorization: Option<Box<[u8]>>,
+    /// Who asks, by the name of the key or the token that was shown.
+    pub user: Option<Box<str>>,
     /// The body.
     pub body: Vec<u8>,
 }
@@ -231,6 +233,7 @@ impl Ask {
             content_type: head.field("content-type").map(Into::into),
             is_marked: head.field(Self::MARK).is_some(),
             authorization: head.field("authorization").map(Into::into),
+            user: None,
             body: body.to_vec(),
         }
     }

@@ -16,7 +16,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::addresses::Addresses;
-use super::admitting::PROBES;
+use super::admitting::{PROBES, user_of};
 use super::control::Control;
 use super::gate::Gate;
 use super::http::{Answer, Later};
@@ -278,7 +278,8 @@ impl Requests<'_> {
 
     /// Asks the site, whose answer comes later.
     fn ask_site(&mut self, head: &Head<'_>, body: &[u8], reply: Reply<'_>) -> Answer {
-        match self.site.ask(Ask::of(head, self.id, body)) {
+        let user = user_of(&self.grant).map(Box::from);
+        match self.site.ask(Ask { user, ..Ask::of(head, self.id, body) }) {
             Ok(()) => Answer::Waits(Later::of(reply), Task::Site),
             Err(refusal) => self.refuse(&refusal, reply),
         }

@@ -152,6 +152,7 @@ impl Desk {
         self.guard.admit(ask)?;
         let wish = Wish::read(ask, &self.realm)?;
         self.line.enter()?;
+        note(ask);
         self.tell(Event::Wish(ask.asker, Box::new(wish)));
         Ok(())
     }
@@ -201,6 +202,14 @@ impl Inbox {
             let _ = stop.send(Event::Stop);
         };
         Thread::start(worker, stop)
+    }
+}
+
+/// Tells the log what an operator changes, and by the name of which key; never the key, nor what is in the request.
+fn note(ask: &Ask) {
+    let Ask { method, path, user, .. } = ask;
+    if !matches!(&**method, "GET" | "HEAD") {
+        tracing::info!(key = user.as_deref(), %method, %path, "an operator asks for a change");
     }
 }
 
