@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+import sys
 import unittest
 
 import requests
@@ -38,8 +39,11 @@ class Metrics(unittest.TestCase):
             self.assertGreater(sum(s.value for s in turns), 0)
             self.assertTrue(all(family.documentation for family in families.values()))
 
-    @unittest.skipUnless(shutil.which("promtool"), "no promtool: apt-get install prometheus")
     def test_promtool_finds_nothing_to_say(self):
+        if not shutil.which("promtool"):
+            # It comes with the whole of Prometheus, which not every machine has; nobody must take that for a check.
+            print("NOT CHECKED: /metrics by promtool, which is not here: apt-get install prometheus", file=sys.stderr)
+            self.skipTest("NOT CHECKED: there is no promtool")
         with Server(listeners=(HTTP,)) as server:
             text = requests.get(scrape_url(server), timeout=10).text
         check = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, text=True, check=False)
