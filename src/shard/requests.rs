@@ -392,7 +392,10 @@ impl Requests<'_> {
         {
             return self.refuse(&refusal, reply);
         }
-        let Some(page) = self.site.get(&PageRequest::of(head, self.now)) else {
+        // A page would tell whoever has sent a CONNECT that its tunnel is there.
+        let is_tunnel = self.version.is_some() && head.field("upgrade").is_some();
+        let page = if is_tunnel { None } else { self.site.get(&PageRequest::of(head, self.now)) };
+        let Some(page) = page else {
             write_error(404, "not_found", "there is nothing at this path", &[], reply, self.out);
             return reply.into();
         };

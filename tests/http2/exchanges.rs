@@ -127,6 +127,17 @@ fn rfc8441_a_protocol_that_nobody_speaks_here_is_not_implemented() {
             let head = peer.until("its head", |frame| frame.kind == HEADERS && frame.stream == stream)?;
             same("its status", status(&head.payload), Some(501))?;
         }
+        let fields = [
+            (":method", "CONNECT"),
+            (":protocol", "websocket"),
+            (":scheme", "http"),
+            (":path", "/"),
+            (":authority", "localhost"),
+            ("sec-websocket-version", "13"),
+        ];
+        peer.send(&headers(7, END_HEADERS, &block(&fields)));
+        let head = peer.until("its head", |frame| frame.kind == HEADERS && frame.stream == 7)?;
+        same("the status of a WebSocket to a page", status(&head.payload), Some(404))?;
         peer.lives()
     });
 }
