@@ -6,11 +6,10 @@ use std::time::{Duration, Instant};
 
 use tokio::time;
 
-use super::webhook::{Outcome, Webhook};
-use super::{FLUSH, Shared, Terms};
+use super::{FLUSH, Outcome, Receiver, Shared, Terms};
 use crate::config::Hooks;
-use crate::hooks::Batch;
 use crate::hooks::pace::Pace;
+use crate::hooks::{Batch, Counts};
 use crate::metrics::Undelivered;
 use crate::server::control::Ending;
 use crate::server::journal::{Side, race};
@@ -20,10 +19,10 @@ use crate::time::Clock as _;
 const SAID: Duration = Duration::from_secs(60);
 
 /// The courier.
-pub(super) struct Courier {
+pub(super) struct Courier<R> {
     shared: Rc<Shared>,
     terms: Terms,
-    receiver: Webhook,
+    receiver: R,
     pace: Pace,
     trouble: Trouble,
 }
@@ -50,8 +49,8 @@ impl Trouble {
     }
 }
 
-impl Courier {
-    pub(super) fn new(shared: Rc<Shared>, terms: Terms, receiver: Webhook, seed: u64) -> Self {
+impl<R: Receiver> Courier<R> {
+    pub(super) fn new(shared: Rc<Shared>, terms: Terms, receiver: R, seed: u64) -> Self {
         Self { shared, terms, receiver, pace: Pace::new(seed), trouble: Trouble::default() }
     }
 
@@ -77,7 +76,7 @@ impl Courier {
         while let Some(batch) = self.next().await {
             self.shared.in_hand.set(batch.events);
             self.deliver(&batch, ending).await;
-            self.shared.in_hand.set(crate::hooks::Counts::default());
+            self.shared.in_hand.set(Counts::default());
             self.shared.measure();
         }
     }

@@ -26,7 +26,7 @@ use tokio::sync::Notify;
 
 pub(super) use self::running::Hooking;
 use crate::config::Hooks;
-use crate::hooks::{Counts, Queue};
+use crate::hooks::{Batch, Counts, Queue};
 use crate::metrics::HooksMetrics;
 use crate::shard::Control;
 use crate::time::SystemClock;
@@ -52,6 +52,25 @@ pub enum HooksError {
     /// No thread, or nothing to run on it.
     #[error("cannot start a thread for hooks: {0}, at the start: raise ulimit -u and ulimit -n")]
     Thread(std::io::Error),
+}
+
+/// Who is told. A webhook is one; what takes batches in another way is another.
+trait Receiver {
+    /// Who it is, for the log.
+    fn origin(&self) -> String;
+
+    /// Gives it a batch, within the time that there is for it. It may be given up at any time.
+    async fn post(&mut self, batch: &Batch, hooks: &Hooks) -> Outcome;
+}
+
+/// What a receiver made of a batch.
+#[derive(Debug, PartialEq, Eq)]
+enum Outcome {
+    Taken,
+    /// It may take it later; it may have said when.
+    Later(String, Option<Duration>),
+    /// It never will.
+    Never(String),
 }
 
 /// What the two tasks share.

@@ -22,21 +22,11 @@ use tokio::task::JoinHandle;
 use tokio::{task, time};
 use tokio_rustls::TlsConnector;
 
-use super::HooksError;
 use super::address::Resolver;
+use super::{HooksError, Outcome, Receiver};
 use crate::config::{Authorities, HookUrl, Hooks};
 use crate::hooks::{Batch, signature};
 use crate::io::tls::Trust;
-
-/// What the receiver made of a batch.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
-    Taken,
-    /// It may take it later; it may have said when.
-    Later(String, Option<Duration>),
-    /// It never will.
-    Never(String),
-}
 
 /// Why there was no answer.
 #[derive(Debug, thiserror::Error)]
@@ -91,20 +81,6 @@ impl Webhook {
             webhook.trust(hooks)?;
         }
         Ok(webhook)
-    }
-
-    /// Who it is, for the log.
-    pub(super) fn origin(&self) -> String {
-        self.url.origin()
-    }
-
-    /// Posts a batch, within the time that there is for it.
-    pub(super) async fn post(&mut self, batch: &Batch, hooks: &Hooks) -> Outcome {
-        match time::timeout(hooks.timeout, self.try_post(batch, hooks)).await {
-            Ok(Ok(outcome)) => outcome,
-            Ok(Err(failure)) => Outcome::Later(chain(&failure), None),
-            Err(_) => Outcome::Later(format!("no answer within {:?}", hooks.timeout), None),
-        }
     }
 
     async fn try_post(&mut self, batch: &Batch, hooks: &Hooks) -> Result<Outcome, Failure> {
@@ -197,6 +173,20 @@ impl Webhook {
         let config = Trust::Authorities(Arc::new(roots)).config(&["http/1.1"]).map_err(HooksError::Tls)?;
         self.trust = Some((Arc::clone(ours), Arc::clone(&config)));
         Ok(config)
+    }
+}
+
+impl Receiver for Webhook {
+    fn origin(&self) -> String {
+        self.url.origin()
+    }
+
+    async fn post(&mut self, batch: &Batch, hooks: &Hooks) -> Outcome {
+        match time::timeout(hooks.timeout, self.try_post(batch, hooks)).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(failure)) => Outcome::Later(chain(&failure), None),
+            Err(_) => Outcome::Later(format!("no answer within {:?}", hooks.timeout), None),
+        }
     }
 }
 
