@@ -57,6 +57,9 @@
 //! What operators want of connections and topics comes to each shard as [orders](shard::orders), through a queue beside the
 //! mail, and is worked off in a part of each turn; a thread of the [server] puts their answers together.
 //!
+//! What a receiver elsewhere wants to know, shards tell as [events](hooks): each pushes them into a bounded queue and goes on,
+//! and counts what has no room. A thread of the [server] makes batches of them and posts those until they are taken.
+//!
 //! # Layers
 //!
 //! Folders are layers, and imports go down only; `tests/layering.rs` reads them and fails otherwise.

@@ -146,3 +146,6 @@ impl Core {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
