@@ -1,9 +1,11 @@
 //! What durable topics cost: how fast a journal is read at the start, and how many messages a second it makes safe when a
-//! shard has 1, 16, 256 or 4,096 of them on their way, beside a bare loop of one write and one fdatasync.
+//! shard has 1, 16, 256 or 4,096 of them on their way, beside a bare loop of one write and one fdatasync; and what publishing
+//! costs a whole server, in CPU time and requests a second, to durable topics and to others.
 //!
 //! ```text
 //! cargo bench --bench journal
-//! cargo bench --bench journal -- replay | append
+//! cargo bench --bench journal -- replay | append | publish
+//! HOLDLINE_BENCH_BEFORE="/path/of/another/holdline serve" cargo bench --bench journal -- publish
 //! ```
 //!
 //! Without `--bench` (as tests run it) everything is small. The directory is under the target folder; `JOURNAL_BENCH_DIR`
@@ -11,6 +13,10 @@
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "a bench that cannot go on has failed")]
 #![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counts of a bench are small")]
+
+mod common;
+#[path = "journal/publish.rs"]
+mod publish;
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -42,7 +48,7 @@ struct Scale {
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let has = |name: &str| arguments.iter().any(|argument| argument == name);
-    let (is_bench, all) = (has("--bench"), !has("replay") && !has("append"));
+    let (is_bench, all) = (has("--bench"), !has("replay") && !has("append") && !has("publish"));
     let scale = if is_bench {
         Scale { messages: 1_000_000, topics: 1_000, time: Duration::from_secs(3) }
     } else {
@@ -56,6 +62,15 @@ fn main() {
     }
     if all || has("append") {
         append(&scale);
+    }
+    if all || has("publish") {
+        let effort = if is_bench {
+            publish::Effort { rounds: 5, requests: 200_000 }
+        } else {
+            publish::Effort { rounds: 1, requests: 1_000 }
+        };
+        let before = std::env::var("HOLDLINE_BENCH_BEFORE").ok();
+        publish::run(&Directory::new().0, effort, before.as_deref()).unwrap();
     }
 }
 
