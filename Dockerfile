@@ -5,9 +5,9 @@
 ARG BASE=scratch
 
 FROM rust:1.90-slim-bookworm AS build
-# For the parts that are in C.
+# For the parts that are in C; and whom receivers of hooks are vouched for by.
 # hadolint ignore=DL3008
-RUN apt-get update && apt-get install -y --no-install-recommends musl-tools && rm -rf /var/lib/apt/lists/*
+RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates musl-tools && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY . .
 SHELL ["/bin/bash", "-o", "pipefail", "-c"]
@@ -16,12 +16,14 @@ RUN target="$(uname -m)-unknown-linux-musl" \
     && cargo build --locked --release --target "$target" \
     && install -D -s -m 755 "target/$target/release/holdline" /out/usr/bin/holdline \
     && install -d /out/etc/holdline /out/run/holdline \
+    && install -D -m 644 /etc/ssl/certs/ca-certificates.crt /out/etc/ssl/certs/ca-certificates.crt \
     && /out/usr/bin/holdline default-config >/out/etc/holdline/holdline.toml
 
 # hadolint ignore=DL3006
 FROM ${BASE}
 COPY --from=build /out/usr/bin/holdline /usr/bin/holdline
 COPY --from=build /out/etc/holdline /etc/holdline
+COPY --from=build /out/etc/ssl /etc/ssl
 # For Unix sockets: those of listeners, and the one for upgrades.
 COPY --from=build --chown=65532:65532 /out/run/holdline /run/holdline
 # No name for it is needed, so that there is no /etc/passwd.
