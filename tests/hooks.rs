@@ -292,3 +292,21 @@ fn the_documented_verifier_takes_what_is_signed_and_nothing_else() {
     assert!(verify(&both, &told.body, &secret));
     drop(socket);
 }
+
+#[test]
+fn a_second_signal_does_not_wait_for_a_receiver_that_hangs() {
+    // It takes connections and says nothing.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("url = \"http://{}\"\ntimeout = \"5m\"", silent.local_addr().unwrap());
+    let mut program = serve(backends()[0], &settings("silent", &url));
+    let socket = ask(program.address(0), &handshake("/topics/news", ""));
+    let (_stream, _) = silent.accept().unwrap();
+    program.signal("-TERM");
+    drop(socket);
+    let mut out = String::new();
+    // Two of one kind could be taken for one.
+    program.signal("-INT");
+    program.out.read_to_string(&mut out).unwrap();
+    let status = program.child.wait().unwrap();
+    assert_eq!(status.code(), Some(1), "it ended at once: {out}");
+}

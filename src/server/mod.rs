@@ -363,6 +363,7 @@ impl Server {
     /// Ends at once: connections are reset.
     pub fn abort(&self) {
         self.drainer.close();
+        self.hooks.iter().for_each(Hooking::hurry);
         self.serving.end();
     }
 

@@ -55,11 +55,12 @@ impl<R: Receiver> Courier<R> {
     }
 
     /// Delivers until nothing more comes, or the time after the end is over.
-    pub(super) async fn run(mut self, ending: Ending) {
+    pub(super) async fn run(mut self, ending: Ending, hurry: Ending) {
         let shared = Rc::clone(&self.shared);
         let last = pin!(async {
             ending.told().await;
-            time::sleep(FLUSH).await;
+            let (no_time, timer) = (pin!(hurry.told()), pin!(time::sleep(FLUSH)));
+            race(no_time, timer).await;
         });
         let work = pin!(self.work(&ending));
         if let Side::First(()) = race(last, work).await {

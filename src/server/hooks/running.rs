@@ -26,6 +26,8 @@ use crate::time::SystemClock;
 #[derive(Debug)]
 pub(in crate::server) struct Hooking {
     ending: Ending,
+    /// Of those who wait for nothing.
+    hurry: Ending,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -56,11 +58,16 @@ impl Hooking {
         let seed = random();
         let (control, metrics) = (Arc::clone(control), Arc::clone(metrics));
         let start = Start { seats, doorbell, control, metrics, receiver, teller: teller(seed), seed };
-        let ending = Ending::default();
-        let told = ending.clone();
-        let run = move || LocalSet::new().block_on(&runtime, start.run(told));
+        let (ending, hurry) = (Ending::default(), Ending::default());
+        let told = (ending.clone(), hurry.clone());
+        let run = move || LocalSet::new().block_on(&runtime, start.run(told.0, told.1));
         let thread = thread::Builder::new().name("hooks".to_owned()).spawn(run).map_err(HooksError::Thread)?;
-        Ok(Some((Self { ending, thread: Mutex::new(Some(thread)) }, ends)))
+        Ok(Some((Self { ending, hurry, thread: Mutex::new(Some(thread)) }, ends)))
+    }
+
+    /// There is no time any more for what waits.
+    pub(in crate::server) fn hurry(&self) {
+        self.hurry.tell();
     }
 
     /// Delivers what there is, as far as there is time, and returns then. Once.
@@ -79,7 +86,7 @@ impl Drop for Hooking {
 }
 
 impl Start {
-    async fn run(self, ending: Ending) {
+    async fn run(self, ending: Ending, hurry: Ending) {
         let Self { seats, doorbell, control, metrics, receiver, teller, seed } = self;
         let shared = Rc::new(Shared {
             queue: Queue::new(teller).into(),
@@ -92,7 +99,7 @@ impl Start {
         let desk = Desk::new(seats, doorbell, Rc::clone(&shared), Terms::new(Arc::clone(&control)));
         let courier = Courier::new(shared, Terms::new(control), receiver, seed);
         let desk = task::spawn_local(desk.run(ending.clone()));
-        let courier = task::spawn_local(courier.run(ending));
+        let courier = task::spawn_local(courier.run(ending, hurry));
         for task in [desk, courier] {
             if let Err(error) = task.await {
                 tracing::error!(%error, "a task of the hooks has ended; please report it");

@@ -302,6 +302,17 @@ fn a_receiver_that_hangs_does_not_keep_the_server_from_its_end() {
 }
 
 #[test]
+fn whoever_is_in_a_hurry_waits_for_nobody() {
+    let (url, heard) = receiver(vec![Answer::Silence]);
+    let mut scene = Scene::new(&url, "timeout = \"5m\"");
+    scene.tell([occupied("a")]);
+    next(&heard);
+    scene.hooking.hurry();
+    scene.hooking.end();
+    assert_eq!((scene.dropped(Undelivered::Ended), scene.metrics.queued.get()), (1, 0));
+}
+
+#[test]
 fn a_reload_brings_other_secrets_and_kinds_of_payload() {
     let (url, heard) = receiver(vec![TAKEN]);
     let mut scene = Scene::new(&url, "");
