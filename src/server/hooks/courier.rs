@@ -12,7 +12,7 @@ use crate::hooks::pace::Pace;
 use crate::hooks::{Batch, Counts};
 use crate::metrics::Undelivered;
 use crate::server::control::Ending;
-use crate::server::journal::{Side, race};
+use crate::server::journal::race;
 use crate::time::Clock as _;
 
 /// Between two lines of the log about the same trouble.
@@ -56,21 +56,13 @@ impl<R: Receiver> Courier<R> {
 
     /// Delivers until nothing more comes, or the time after the end is over.
     pub(super) async fn run(mut self, ending: Ending, hurry: Ending) {
-        let shared = Rc::clone(&self.shared);
         let last = pin!(async {
             ending.told().await;
             let (no_time, timer) = (pin!(hurry.told()), pin!(time::sleep(FLUSH)));
             race(no_time, timer).await;
         });
         let work = pin!(self.work(&ending));
-        if let Side::First(()) = race(last, work).await {
-            let left = shared.in_hand.get().total() + shared.queue.borrow().len() as u64;
-            shared.metrics.lose(Undelivered::Ended, left);
-            shared.metrics.queued.set(0);
-            if left > 0 {
-                tracing::warn!(events = left, "events that the receiver of hooks did not take in time are lost");
-            }
-        }
+        race(last, work).await;
     }
 
     async fn work(&mut self, ending: &Ending) {

@@ -27,7 +27,7 @@ use tokio::sync::Notify;
 pub(super) use self::running::Hooking;
 use crate::config::Hooks;
 use crate::hooks::{Batch, Counts, Queue};
-use crate::metrics::HooksMetrics;
+use crate::metrics::{HooksMetrics, Undelivered};
 use crate::shard::Control;
 use crate::time::SystemClock;
 
@@ -92,6 +92,17 @@ impl Shared {
         let (queue, in_hand) = (self.queue.borrow(), self.in_hand.get());
         self.metrics.queued.set(queue.len() as u64 + in_hand.total());
         self.metrics.queued_bytes.set(queue.bytes() as u64);
+    }
+
+    /// Nobody delivers any more what is left.
+    fn conclude(&self) {
+        let left = self.queue.borrow().len() as u64 + self.in_hand.get().total();
+        self.metrics.lose(Undelivered::Ended, left);
+        self.metrics.queued.set(0);
+        self.metrics.queued_bytes.set(0);
+        if left > 0 {
+            tracing::warn!(events = left, "events that the receiver of hooks did not take in time are lost");
+        }
     }
 }
 

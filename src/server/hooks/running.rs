@@ -97,7 +97,7 @@ impl Start {
             clock: SystemClock::new(),
         });
         let desk = Desk::new(seats, doorbell, Rc::clone(&shared), Terms::new(Arc::clone(&control)));
-        let courier = Courier::new(shared, Terms::new(control), receiver, seed);
+        let courier = Courier::new(Rc::clone(&shared), Terms::new(control), receiver, seed);
         let desk = task::spawn_local(desk.run(ending.clone()));
         let courier = task::spawn_local(courier.run(ending, hurry));
         for task in [desk, courier] {
@@ -105,6 +105,7 @@ impl Start {
                 tracing::error!(%error, "a task of the hooks has ended; please report it");
             }
         }
+        shared.conclude();
     }
 }
 

@@ -226,7 +226,7 @@ fn what_is_refused_is_missing_in_the_next_batch() {
 }
 
 #[test]
-fn while_nobody_is_there_the_newest_are_kept_and_the_others_counted() {
+fn while_nobody_is_there_some_are_kept_and_the_others_counted() {
     // Nobody listens there any more.
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let mut scene = Scene::new(&format!("http://{free}/"), "queue_bytes = \"64KiB\"");
@@ -240,8 +240,8 @@ fn while_nobody_is_there_the_newest_are_kept_and_the_others_counted() {
     assert_eq!(lost(&scene) + waiting, 20_000);
     // Somebody is there again.
     let (told, missed) = take_all(&TcpListener::bind(free).unwrap(), 20_000);
-    assert_eq!((missed, *told.last().unwrap()), (20_000 - told.len() as u64, 19_999));
-    assert!(told.is_sorted(), "they are in order");
+    assert_eq!(told.len() as u64 + missed, 20_000);
+    assert!(told.windows(2).all(|two| two[0] < two[1]), "they are in order, and each comes once");
 }
 
 /// Takes events until there are so many with those that are missing: the numbers of their topics, and how many are missing.

@@ -28,7 +28,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use self::desk::Desk;
-pub(super) use self::desk::{Side, race};
+pub(super) use self::desk::race;
 use self::disk::Ring;
 use self::keeper::Keeper;
 use self::open::Owned;
