@@ -14,6 +14,9 @@
 //! A *durable* topic is a stream of its own: its offsets are the stream's sequence numbers, 1, 2, 3, ..., its epoch is the time
 //! at which the stream was made, and so both are the same on every node.
 //!
-//! This part knows no sockets. [`port`] is how shards and the cluster's thread talk; the thread is the server's.
+//! This part knows no sockets. [`port`] is how shards and the cluster's thread talk, [`names`] and [`envelope`] are what the
+//! thread says to NATS; the thread is the server's.
 
+pub mod envelope;
+pub mod names;
 pub mod port;
