@@ -43,7 +43,7 @@ impl Teller {
         self.wants(kind) && self.hooks.covers(topic.as_str())
     }
 
-    /// A message has its place.
+    /// A message has its place. Not for what was published on another node: that one tells it.
     pub(super) fn published(&mut self, message: &Message, subscribers: u64, grant: Option<Arc<Grant>>) {
         if self.wants_of(HookKind::Publish, &message.topic) {
             self.end
