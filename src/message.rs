@@ -48,7 +48,7 @@ pub struct Message {
     pub publisher: Option<Publisher>,
     /// When the publisher's shard took it, for measurements.
     pub taken: Stamp,
-    kind: Kind,
+    body: Body,
     /// Bytes of the WebSocket header in front of the payload in `wire`.
     head: u8,
     /// Bytes of the trace behind the newline in `wire`; most messages have none.
@@ -64,6 +64,15 @@ pub struct Message {
 // hundreds for each topic.
 const _: () = assert!(size_of::<Message>() == 96);
 
+/// What a message says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Body {
+    Text,
+    Binary,
+    /// Not what somebody has published: the topic's past has ended.
+    Reset,
+}
+
 #[derive(Clone, Debug, Default)]
 struct Encoded {
     /// Which formats need no more work, here or in `wire`.
@@ -77,6 +86,22 @@ impl Message {
     #[must_use]
     pub fn new(topic: Topic, kind: Kind, payload: &[u8], publisher: Option<Publisher>) -> Self {
         Self::traced(topic, kind, payload, publisher, None)
+    }
+
+    /// What tells those who hear a topic that some of it is lost and that it goes on behind this place: in each format what one
+    /// hears who resumes too late. It has a place as messages have, and goes the same way.
+    #[must_use]
+    pub fn reset(topic: Topic, cursor: Cursor) -> Self {
+        let mut told = Vec::new();
+        json::Place { topic: topic.as_str(), epoch: cursor.epoch.0, offset: cursor.offset.0 }.reset(&mut told);
+        let message = Self::new(topic, Kind::Text, &told, None);
+        Self { epoch: cursor.epoch, offset: cursor.offset, body: Body::Reset, ..message }
+    }
+
+    /// Whether it is no message, but tells of [such an end](Message::reset).
+    #[must_use]
+    pub const fn is_reset(&self) -> bool {
+        matches!(self.body, Body::Reset)
     }
 
     /// The same for a message that belongs to a trace, in the same one allocation.
@@ -108,6 +133,7 @@ impl Message {
         // At most 567: the state is bounded where it is read.
         let trace_bytes = u16::try_from(trace_bytes).unwrap_or(0);
         let (epoch, offset, time_ms) = (Epoch(0), Offset(0), 0);
+        let body = if kind == Kind::Text { Body::Text } else { Body::Binary };
         Self {
             topic,
             epoch,
@@ -115,7 +141,7 @@ impl Message {
             time_ms,
             publisher,
             taken: Stamp::NONE,
-            kind,
+            body,
             head,
             trace_bytes,
             wire,
@@ -168,7 +194,10 @@ impl Message {
     /// Text or binary.
     #[must_use]
     pub const fn kind(&self) -> Kind {
-        self.kind
+        match self.body {
+            Body::Text | Body::Reset => Kind::Text,
+            Body::Binary => Kind::Binary,
+        }
     }
 
     /// What the publisher said.
@@ -202,7 +231,7 @@ impl Message {
         let mut out = Vec::new();
         match wire {
             Wire::WebSocket => return None,
-            Wire::WebSocketDeflate => return frame::deflated(self.kind, self.payload(), deflater),
+            Wire::WebSocketDeflate => return frame::deflated(self.kind(), self.payload(), deflater),
             Wire::Line if line::fits(self.payload()) => return None,
             Wire::Line => line::encode(self.payload(), &mut out),
             Wire::Length => length::encode(self.payload(), &mut out),
@@ -222,7 +251,9 @@ impl Message {
             ),
             Wire::Sse => {
                 sse::write_id(self.cursor(), &mut out);
-                if self.is_text() {
+                if self.is_reset() {
+                    self.write_json_event(&mut out);
+                } else if self.is_text() {
                     sse::write_data(self.payload(), &mut out);
                 } else {
                     sse::write_event("binary", &mut out);
@@ -234,6 +265,7 @@ impl Message {
                 self.write_json(&mut out);
                 out.push(b'\n');
             }
+            Wire::Grpc if self.is_reset() => grpc::write_reset(self.place(), &mut out),
             Wire::Grpc => {
                 let kind = if self.is_text() { Kind::Text } else { Kind::Binary };
                 grpc::write_message(self.place(), self.time_ms, kind, self.payload(), self.trace_texts(), &mut out);
@@ -248,18 +280,24 @@ impl Message {
 
     /// Whether it can be sent as text: what raw TCP calls text need not be.
     fn is_text(&self) -> bool {
-        self.kind == Kind::Text && simdutf8::basic::from_utf8(self.payload()).is_ok()
+        self.kind() == Kind::Text && simdutf8::basic::from_utf8(self.payload()).is_ok()
     }
 
     fn write_json_event(&self, out: &mut Vec<u8>) {
         let mut json = Vec::new();
+        if self.is_reset() {
+            sse::write_event("reset", out);
+        }
         self.write_json(&mut json);
         sse::write_data(&json, out);
     }
 
     /// Appends its JSON, without a line break.
     pub fn write_json(&self, out: &mut Vec<u8>) {
-        self.place().message(self.time_ms, self.kind, self.payload(), out);
+        if self.is_reset() {
+            return out.extend_from_slice(self.payload());
+        }
+        self.place().message(self.time_ms, self.kind(), self.payload(), out);
         if let Some((parent, state)) = self.trace_texts() {
             json::write_trace(parent, state, out);
         }
@@ -322,6 +360,30 @@ mod tests {
         }
         assert!(encoded(Wire::Sse).ends_with("data: hi\n\n"));
         assert_eq!((message.payload(), message.is_sampled()), (&b"hi"[..], true));
+    }
+
+    /// In every format it is what `session::encode_reset` writes, behind its place where events have one.
+    #[test]
+    fn a_reset_looks_like_that_of_who_resumes_too_late() {
+        let topic = Topic::parse(b"t", Topic::BYTES_MAX).expect("a topic");
+        let mut reset = Message::reset(topic, Cursor { epoch: Epoch(5), offset: Offset(7) });
+        let mut encoded = |wire| {
+            let image = reset.encoded(wire, &mut Deflater::default());
+            String::from_utf8_lossy(image.as_slice()).into_owned()
+        };
+        let json = "{\"topic\":\"t\",\"epoch\":5,\"offset\":7,\"reset\":true}";
+        assert_eq!(encoded(Wire::Json), json);
+        assert_eq!(encoded(Wire::Line), format!("{json}\n"));
+        assert_eq!(encoded(Wire::JsonLines), format!("{json}\n"));
+        assert_eq!(encoded(Wire::Sse), format!("id: 5:7\nevent: reset\ndata: {json}\n\n"));
+        assert_eq!(encoded(Wire::SseMany), format!("event: reset\ndata: {json}\n\n"));
+        for wire in [Wire::WebSocket, Wire::WebSocketJson, Wire::Length, Wire::JsonStream] {
+            assert!(encoded(wire).trim_end().ends_with(json), "{wire:?}");
+        }
+        let mut grpc = Vec::new();
+        grpc::write_reset(json::Place { topic: "t", epoch: 5, offset: 7 }, &mut grpc);
+        assert_eq!(reset.encoded(Wire::Grpc, &mut Deflater::default()).as_slice(), grpc);
+        assert!(reset.is_reset() && reset.kind() == Kind::Text);
     }
 
     #[test]

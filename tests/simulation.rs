@@ -7,6 +7,8 @@
 
 #[path = "simulation/calls.rs"]
 mod calls;
+#[path = "simulation/cluster.rs"]
+mod cluster;
 #[path = "simulation/durable.rs"]
 mod durable;
 #[path = "simulation/journal.rs"]

@@ -278,6 +278,14 @@ pub enum NotPublished {
     JournalFailed,
     /// The topic is durable, and as much waits for the disk as may.
     JournalBusy,
+    /// The topic is durable and shared, and its stream cannot be reached.
+    ClusterAway,
+    /// The topic is durable and shared, and as much waits for its stream as may.
+    ClusterBusy,
+    /// The topic is durable and shared, and its stream takes no more.
+    ClusterFull,
+    /// The topic is shared, and the message is larger than what the nodes say to each other.
+    ClusterPayload,
     /// This connection may not publish there.
     Forbidden,
     /// This connection has not said whose it is, and would have to.
@@ -290,6 +298,8 @@ impl NotPublished {
     pub const fn status(self) -> u16 {
         match self {
             Self::NoRoom | Self::Moved | Self::JournalFailed | Self::JournalBusy => 503,
+            Self::ClusterAway | Self::ClusterBusy | Self::ClusterFull => 503,
+            Self::ClusterPayload => 413,
             Self::TooFast => 429,
             Self::Forbidden => 403,
             Self::Unauthenticated => 401,
@@ -305,6 +315,10 @@ impl NotPublished {
             Self::Moved => CloseReason::GoingAway.label(),
             Self::JournalFailed => "journal_failed",
             Self::JournalBusy => "journal_busy",
+            Self::ClusterAway => "cluster_unavailable",
+            Self::ClusterBusy => "cluster_busy",
+            Self::ClusterFull => "cluster_full",
+            Self::ClusterPayload => "cluster_payload_too_large",
             Self::Forbidden => Rule::PublishNotAllowed.label(),
             Self::Unauthenticated => "unauthenticated",
         }
@@ -318,6 +332,14 @@ impl NotPublished {
             Self::Moved => "the server is being replaced; connect again",
             Self::JournalFailed => "the topic's messages cannot be written to the disk now; try again later",
             Self::JournalBusy => "too many messages wait for the disk; try again later",
+            Self::ClusterAway => {
+                "the topic's stream cannot be reached now, the message may be in it all the same; try again later"
+            }
+            Self::ClusterBusy => "too many messages wait for the cluster; try again later",
+            Self::ClusterFull => "the topic's stream has no room for more; try again later",
+            Self::ClusterPayload => {
+                "the message is larger than the cluster takes: NATS's max_payload would have to be raised"
+            }
             Self::TooFast => "the topic takes no more messages this second; try again later",
             Self::Forbidden => "you may not publish to this topic",
             Self::Unauthenticated => "say who you are to publish to this topic",

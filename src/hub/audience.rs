@@ -105,6 +105,11 @@ impl Audience {
         self.subscribers
     }
 
+    /// The shards with plain subscribers.
+    pub(super) fn plain(&self) -> &[Interested] {
+        &self.plain
+    }
+
     /// Whether some of them are groups.
     pub(super) const fn has_groups(&self) -> bool {
         !self.groups.is_empty()

@@ -154,10 +154,27 @@ impl Local {
     /// Queues a message for a fan-out. Returns whether nothing waited before it.
     pub(super) fn queue(&mut self, message: Message) -> bool {
         let idle = self.pending.is_empty() && self.batch.messages.is_empty();
-        self.refresh(message.offset);
+        if message.is_reset() && !self.is_ahead(message.offset) {
+            self.begin_anew(message.offset);
+        } else {
+            self.refresh(message.offset);
+        }
         self.last = message.offset;
         self.pending.push_back(message);
         idle
+    }
+
+    /// Whether a place is one behind all that came, as members compare it.
+    const fn is_ahead(&self, offset: Offset) -> bool {
+        offset.0 > self.last.0 && (self.last.0 == 0 || offset.0 - self.last.0 < 1 << 31)
+    }
+
+    /// A reset leads to a place before those that were given, or far behind: what waits is part of what is lost.
+    fn begin_anew(&mut self, offset: Offset) {
+        self.pending.clear();
+        self.end_batch();
+        let before = Offset(offset.0.wrapping_sub(1));
+        self.members.iter_mut().filter(|member| !member.is_pending()).for_each(|member| member.refresh(before));
     }
 
     /// Brings old members' `after` forward, once in 2^30 messages, so that 32 bits always tell before from after. Also
@@ -186,6 +203,11 @@ impl Local {
             }
             self.batch.messages.extend(self.pending.pop_front());
         }
+    }
+
+    /// What waits for its fan-out, or is in it, keeps in memory, about.
+    pub(super) fn waiting_bytes(&self) -> usize {
+        self.pending.iter().chain(&self.batch.messages).map(Message::memory).sum()
     }
 
     /// Empties the batch. Returns whether more waits.

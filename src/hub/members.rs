@@ -197,7 +197,7 @@ impl Members {
         let is_group = local.is_group();
         self.group_bytes -= local.group_bytes;
         if !is_group {
-            self.waiting_bytes -= bytes_of(local.pending.iter()) + bytes_of(local.batch.messages.iter());
+            self.waiting_bytes -= local.waiting_bytes();
         }
         self.give_memory_back();
         if local.retired {
@@ -329,8 +329,17 @@ impl Members {
     }
 
     fn queue(&mut self, key: TopicKey, message: Message) -> Option<TopicKey> {
+        let local = &mut self.topics[key.0 as usize];
+        let is_reset = message.is_reset();
         self.waiting_bytes += message.memory();
-        self.topics[key.0 as usize].queue(message).then_some(key)
+        let before = if is_reset { local.waiting_bytes() } else { 0 };
+        let came = message.memory();
+        let is_idle = local.queue(message);
+        if is_reset {
+            // What waited may have been dropped.
+            self.waiting_bytes -= (before + came).saturating_sub(local.waiting_bytes());
+        }
+        is_idle.then_some(key)
     }
 
     fn wait_in_group(&mut self, key: TopicKey, message: Message, add: impl FnOnce(&mut VecDeque<Message>, Message)) {

@@ -11,6 +11,7 @@
 mod keeping;
 mod legacy;
 mod reserved;
+mod shared;
 mod sight;
 
 use std::collections::VecDeque;
@@ -23,6 +24,8 @@ use self::following::Walk;
 pub use self::legacy::{Left, Legacy};
 use self::reserved::Reserved;
 pub use self::reserved::{Taken, Turn};
+use self::shared::{Cluster, Shared};
+pub use self::shared::{Heard, Wish};
 pub use self::sight::Sight;
 use super::Group;
 use super::audience::Audience;
@@ -30,6 +33,7 @@ pub use super::audience::Interested;
 use super::history::History;
 pub use super::past::{Info, Page, Past, Start};
 use super::ruling::{Ruling, Rulings, Spent};
+use crate::cluster::port::Said;
 use crate::codec::websocket::deflate::Deflater;
 use crate::config::{Limits, RuleKey, TopicRules};
 use crate::id::ShardId;
@@ -79,6 +83,8 @@ pub struct Published<'a> {
     pub subscribers: u64,
     /// A message with the same key is in history: nothing was published.
     pub duplicate: bool,
+    /// Its number among this node's messages, where the topic is shared with others.
+    pub said: Option<Said>,
     /// Where it goes: all shards with plain subscribers and one shard of each group.
     pub audience: &'a [Interested],
 }
@@ -123,6 +129,8 @@ pub struct Topics {
     epoch: Epoch,
     /// Durable topics that are not needed on the disk any more, and up to where.
     gone: VecDeque<(Topic, Cursor)>,
+    /// Where topics are shared with other nodes.
+    cluster: Option<Box<Cluster>>,
     /// The audience of the last publication, where it had to be put together.
     scratch: Vec<Interested>,
 }
@@ -153,6 +161,8 @@ struct Owned {
     history: History,
     /// Of a topic that is on the disk.
     reserved: Option<Box<Reserved>>,
+    /// Of a topic that other nodes hold too.
+    shared: Option<Box<Shared>>,
 }
 
 impl Topics {
@@ -176,6 +186,7 @@ impl Topics {
             place: 0,
             epoch: Epoch(0),
             gone: VecDeque::new(),
+            cluster: None,
             scratch: Vec::new(),
         }
     }
@@ -184,6 +195,7 @@ impl Topics {
     /// same ones before. Returns whether there was room for the topic.
     pub fn interest(&mut self, topic: &Topic, interested: Interested, now: Now) -> bool {
         let Ok(key) = self.find_or_create(topic, now) else { return false };
+        self.share(key);
         let groups_max = self.groups_max;
         let audience = &mut self.owned(key).audience;
         if !audience.takes(&interested, groups_max) {
@@ -229,7 +241,7 @@ impl Topics {
         owned.used = now.tick;
         if let Some(offset) = key.and_then(|key| owned.history.keyed(key)) {
             let (cursor, subscribers) = (Cursor { offset, ..owned.cursor }, owned.audience.subscribers());
-            return Ok(Taken::Published(Published { cursor, subscribers, duplicate: true, audience: &[] }));
+            return Ok(Taken::Published(Published { cursor, subscribers, duplicate: true, said: None, audience: &[] }));
         }
         if ruling.durable || owned.reserved.is_some() {
             let is_durable = ruling.durable;
@@ -248,7 +260,11 @@ impl Topics {
         owned.cursor.offset.0 += 1;
         message.time_ms = now.unix_ms;
         (message.epoch, message.offset) = (owned.cursor.epoch, owned.cursor.offset);
-        Ok(Taken::Published(self.hand_out(topic, message, key, deflater, now)))
+        let said = self.number(topic);
+        if said.is_some() && !self.ruling(topic).bounds.is_off() {
+            self.share(topic);
+        }
+        Ok(Taken::Published(Published { said, ..self.hand_out(topic, message, key, deflater, now) }))
     }
 
     /// Encodes a topic's newest message for its audience, keeps it and says where it goes.
@@ -271,7 +287,7 @@ impl Topics {
         }
         let owned = &self.topics.0[topic as usize];
         let (subscribers, audience) = (owned.audience.subscribers(), owned.audience.chosen(&self.scratch));
-        Published { cursor, subscribers, duplicate: false, audience }
+        Published { cursor, subscribers, duplicate: false, said: None, audience }
     }
 
     /// Whom to give a message that a group's shard has given back because its subscribers had gone.
@@ -286,6 +302,7 @@ impl Topics {
     /// When there is no room for the topic.
     pub fn past(&mut self, topic: &Topic, start: Start, now: Now) -> Result<Past, NoRoom> {
         let key = self.find_or_create(topic, now)?;
+        self.share(key);
         let owned = self.look(key, now);
         let Some(missed) = owned.missed(start) else {
             return Ok(Past { cursor: owned.cursor, messages: Vec::new(), reset: true });
@@ -405,8 +422,8 @@ impl Topics {
         if self.topics.0.len() >= self.topics_max && !self.forget_idle() {
             return Err(NoRoom);
         }
-        self.epoch = Epoch(now.unix_ms.max(self.epoch.0 + 1));
-        Ok(self.create(topic, Cursor { epoch: self.epoch, offset: Offset(0) }, now))
+        let epoch = self.new_epoch(now);
+        Ok(self.create(topic, Cursor { epoch, offset: Offset(0) }, now))
     }
 
     /// A topic that stands there, where there is room for it.
@@ -423,6 +440,7 @@ impl Topics {
             audience: Audience::default(),
             history: History::default(),
             reserved: None,
+            shared: None,
         }));
         let key = key.expect("topics_max is a key");
         self.keys.insert(topic.clone(), key);

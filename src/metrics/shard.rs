@@ -144,6 +144,30 @@ shard_metrics! {
         durable_waiting: Gauge,
         /// What they keep in memory, in bytes.
         durable_waiting_bytes: Gauge,
+        /// Publications to durable topics of a cluster that were refused because their stream could not be reached.
+        cluster_away_total: Counter,
+        /// Publications to durable topics of a cluster that were refused because as many waited for it as may.
+        cluster_busy_total: Counter,
+        /// Publications to durable topics of a cluster that were refused because their stream took no more.
+        cluster_full_total: Counter,
+        /// Publications to topics of a cluster that were refused because they were larger than NATS takes.
+        cluster_payload_total: Counter,
+        /// Publications that wait for their place in a stream of the cluster now.
+        cluster_waiting: Gauge,
+        /// Topics owned here that are heard of other nodes now.
+        cluster_followed: Gauge,
+        /// Messages of other nodes, and of streams, that were placed here.
+        cluster_heard_total: Counter,
+        /// Messages that were given to the cluster.
+        cluster_said_total: Counter,
+        /// Messages that other nodes were not given, which they are told: no connection, or no room.
+        cluster_unsaid_total: Counter,
+        /// Messages of other nodes, as their numbers say, that never came here.
+        cluster_missed_total: Counter,
+        /// Pasts of topics that ended because something of them was missed: their subscribers were told.
+        cluster_resets_total: Counter,
+        /// Questions about durable topics of a cluster that were refused because their streams did not answer.
+        cluster_unanswered_total: Counter,
         /// Messages handed to subscribers.
         deliveries_total: Counter,
         /// Messages that could not be delivered because the subscriber was too slow.

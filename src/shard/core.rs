@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::carrier::Aftermath;
+use super::cluster::Cluster;
 use super::connection::Flags;
 use super::control::{Control, Phase, Publishing};
 use super::durable::Durable;
@@ -128,6 +129,8 @@ pub struct Core {
     pub(super) effects: Vec<Effect>,
     /// What waits for the disk, where there is a journal.
     pub(super) durable: Option<Box<Durable>>,
+    /// What is said to other nodes, where there is a cluster.
+    pub(super) cluster: Option<Box<Cluster>>,
     /// Publications of this shard's connections, in order.
     pub(super) staged: VecDeque<Publication>,
     /// What they keep in memory.
@@ -306,6 +309,7 @@ impl Core {
             nowhere: Vec::new(),
             effects: Vec::new(),
             durable: None,
+            cluster: None,
             staged: VecDeque::new(),
             staged_bytes: 0,
             blocked: false,

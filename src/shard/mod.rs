@@ -5,7 +5,7 @@
 //! that the shard works off. [`Shard::turn`] is the whole loop:
 //!
 //! ```text
-//! wait -> phase -> ingress -> mailbox -> verdicts -> timers -> orders -> publish -> fan-out -> files -> egress -> ring
+//! wait -> phase -> ingress -> mailbox -> verdicts -> cluster -> timers -> orders -> publish -> fan-out -> files -> egress -> ring
 //! ```
 //!
 //! Each phase has a part of the turn's time, a millisecond or so, and goes on in the next turn where it was: see `pace`.
@@ -20,6 +20,7 @@ mod borne;
 mod calls;
 mod carrier;
 mod closing;
+mod cluster;
 mod connection;
 mod control;
 mod core;
@@ -67,9 +68,11 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::cluster::Cluster;
 use self::durable::Durable;
 use self::hooks::Teller;
 use self::pace::{Pace, Part};
+use crate::cluster::port::ShardEnd as ClusterEnd;
 use crate::hooks::port::ShardEnd as HooksEnd;
 use crate::hub::topics::Legacy;
 use crate::id::ListenerId;
@@ -138,6 +141,12 @@ impl<B: Backend> Shard<B> {
         self.core.hooks = Some(Box::new(Teller::new(end, Arc::clone(&self.core.live.hooks))));
     }
 
+    /// Shares topics with other nodes from now on. Before the first turn, and before there are topics.
+    pub fn join_cluster(&mut self, end: ClusterEnd) {
+        self.core.topics.join_cluster(end.node);
+        self.core.cluster = Some(Box::new(Cluster::new(end)));
+    }
+
     /// Goes on with topics where the journal has them, but for those that are here already. Before the first turn, with a
     /// journal and after [`Shard::adopt`]. Returns how many found no room.
     pub fn recover(&mut self, epoch: Epoch, legacies: impl IntoIterator<Item = Legacy>, clock: &impl Clock) -> usize {
@@ -172,6 +181,7 @@ impl<B: Backend> Shard<B> {
         self.core.note_listening(self.backend.is_listening());
         self.core.take_mail(&mut Pace::new(clock, Part::MAIL));
         self.core.take_verdicts(&mut Pace::new(clock, Part::VERDICTS));
+        self.core.take_cluster_mail(&mut Pace::new(clock, Part::CLUSTER));
         self.timers(&mut Pace::new(clock, self.timers_part()));
         self.orders(&mut Pace::new(clock, Part::ORDERS));
         self.core.forget(&mut Pace::new(clock, Part::FORGET));
@@ -184,6 +194,7 @@ impl<B: Backend> Shard<B> {
         self.core.mail.flush();
         self.core.flush_journal();
         self.core.flush_hooks();
+        self.core.flush_cluster();
         self.core.end_turn(begin, clock.now());
         Ok(if self.core.is_done() { Turn::Done } else { Turn::Again })
     }
@@ -208,7 +219,11 @@ impl<B: Backend> Shard<B> {
     }
 
     fn timeout(&self, now: Instant) -> Duration {
-        if self.core.mail.requests_wait || self.core.mail.deliveries_wait || self.core.has_appends() {
+        if self.core.mail.requests_wait
+            || self.core.mail.deliveries_wait
+            || self.core.has_appends()
+            || self.core.waits_for_cluster()
+        {
             return Self::FULL_MAILBOX_WAIT;
         }
         let shuts = self.core.drain.and_then(|drain| drain.shuts);

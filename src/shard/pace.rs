@@ -39,6 +39,8 @@ impl Part {
     pub(super) const MAIL: Self = Self::of(500);
     /// What the disk has, or has not.
     pub(super) const VERDICTS: Self = Self::of(400);
+    /// What other nodes say.
+    pub(super) const CLUSTER: Self = Self::of(400);
     /// Heartbeats, deadlines, the drain.
     pub(super) const TIMERS: Self = Self::of(1000);
     /// The same while messages are being handed out and no deadline is long past.
@@ -59,14 +61,14 @@ impl Part {
     pub(super) const EGRESS: Self = Self::of(1000);
 }
 
-// 6.9 ms. Each phase may end late by what is owed then, about 1 ms, but hardly two of them do: far below 10 ms.
+// 7.3 ms. Each phase may end late by what is owed then, about 1 ms, but hardly two of them do: far below 10 ms.
 const _: () = {
     let [a, b, c, d] = [Part::INGRESS, Part::MAIL, Part::TIMERS, Part::FORGET];
     let [e, f, g, h] = [Part::TELL, Part::PUBLISH, Part::FAN_OUT, Part::EGRESS];
     let first = a.time.as_micros() + b.time.as_micros() + c.time.as_micros() + d.time.as_micros();
     let second = e.time.as_micros() + f.time.as_micros() + g.time.as_micros() + h.time.as_micros();
     let third = Part::TRANSFERS.time.as_micros() + Part::ORDERS.time.as_micros() + Part::VERDICTS.time.as_micros();
-    assert!(first + second + third < 7000);
+    assert!(first + second + third + Part::CLUSTER.time.as_micros() < 7400);
 };
 
 impl<'a, C: Clock> Pace<'a, C> {

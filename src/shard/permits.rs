@@ -130,6 +130,10 @@ impl Core {
             NotPublished::NoRoom => CloseReason::TryAgainLater,
             NotPublished::Moved => CloseReason::GoingAway,
             NotPublished::JournalFailed | NotPublished::JournalBusy => CloseReason::TryAgainLater,
+            NotPublished::ClusterAway | NotPublished::ClusterBusy | NotPublished::ClusterFull => {
+                CloseReason::TryAgainLater
+            }
+            NotPublished::ClusterPayload => CloseReason::TooBig,
             NotPublished::TooFast | NotPublished::Forbidden | NotPublished::Unauthenticated => CloseReason::Policy,
         };
         self.doomed.push((id, reason, why.message()));
@@ -142,6 +146,10 @@ impl Core {
             NotPublished::Moved => self.metrics.moved_total.add(1),
             NotPublished::JournalFailed => self.metrics.durable_failed_total.add(1),
             NotPublished::JournalBusy => self.metrics.durable_busy_total.add(1),
+            NotPublished::ClusterAway => self.metrics.cluster_away_total.add(1),
+            NotPublished::ClusterBusy => self.metrics.cluster_busy_total.add(1),
+            NotPublished::ClusterFull => self.metrics.cluster_full_total.add(1),
+            NotPublished::ClusterPayload => self.metrics.cluster_payload_total.add(1),
             NotPublished::Forbidden | NotPublished::Unauthenticated => {
                 self.metrics.count_violation(Rule::PublishNotAllowed);
             }

@@ -32,6 +32,8 @@ pub(super) enum Stage {
     Takes(Turn),
     /// It has one, and is on the disk.
     Written,
+    /// It comes from another node.
+    Heard,
 }
 
 impl Entrant {
@@ -177,7 +179,7 @@ impl Core {
     }
 
     /// Whether nothing may be published while another process takes the topics over.
-    fn is_held(&self) -> bool {
+    pub(super) fn is_held(&self) -> bool {
         self.publishing == Publishing::Held
     }
 
@@ -219,6 +221,10 @@ impl Core {
             // From outside of the shards.
             message.taken = Stamp::of(self.now);
         }
+        if self.is_too_large_for_others(&message) {
+            return self
+                .refuse_publication(Publication { message, terms, is_said, grant }, NotPublished::ClusterPayload);
+        }
         let (span, came_ms) = (self.spans.begin(&message, self.now, &self.metrics), message.time_ms);
         if let Some((_, number)) = span {
             message.set_span(number);
@@ -231,7 +237,7 @@ impl Core {
 
     /// Gives a publication its place and sends it to all shards that want it, or has it wait for that.
     pub(super) fn settle(&mut self, entrant: Entrant, stage: Stage) {
-        if self.publishing == Publishing::Moved && stage != Stage::Written {
+        if self.publishing == Publishing::Moved && matches!(stage, Stage::Takes(_)) {
             return self.refuse_publication(entrant.publication, NotPublished::Moved);
         }
         let Entrant { publication: Publication { mut message, terms, is_said, grant }, span, came_ms } = entrant;
@@ -239,11 +245,15 @@ impl Core {
         let now = self.time();
         let taken = match stage {
             Stage::Takes(turn) => self.topics.take(&mut message, key, turn, &mut self.deflater, now),
-            Stage::Written => {
-                let placed = self.topics.place(&mut message, key, &mut self.deflater, now);
+            Stage::Written | Stage::Heard => {
+                let placed = if stage == Stage::Heard {
+                    self.topics.hear(&mut message, &mut self.deflater, now)
+                } else {
+                    self.topics.place(&mut message, key, &mut self.deflater, now)
+                };
                 // Where its topic's past has ended nobody is left to hear it.
                 let cursor = message.cursor();
-                let unheard = Published { cursor, subscribers: 0, duplicate: false, audience: &[] };
+                let unheard = Published { cursor, subscribers: 0, duplicate: false, said: None, audience: &[] };
                 Ok(Taken::Published(placed.unwrap_or(unheard)))
             }
         };
@@ -266,12 +276,12 @@ impl Core {
                 return self.refuse_publication(Publication { message, terms, is_said, grant }, why);
             }
         };
-        let Published { cursor, subscribers, duplicate, .. } = published;
+        let Published { cursor, subscribers, duplicate, said, .. } = published;
         self.tops.published(&message.topic, subscribers);
         if let Some(tracer) = &mut self.tracer {
             tracer.published(&message, cursor, subscribers, duplicate);
         }
-        if let Some(teller) = self.hooks.as_deref_mut().filter(|_| !duplicate) {
+        if let Some(teller) = self.hooks.as_deref_mut().filter(|_| !duplicate && stage != Stage::Heard) {
             teller.published(&message, subscribers, grant);
         }
         self.metrics.duplicates_total.add(u64::from(duplicate));
@@ -293,6 +303,9 @@ impl Core {
         if let Some(terms) = terms {
             self.acknowledge(&terms, message.topic.clone(), Ack { cursor, subscribers, duplicate });
         }
+        if let Some(said) = said {
+            self.say_to_others(&message, said);
+        }
         while let Some((stay, group)) = self.own_shares.pop() {
             self.deliver(message.clone(), stay, Some(&group));
         }
@@ -303,7 +316,7 @@ impl Core {
 
     /// Hands a message to the members of a stay, behind answers that wait: a subscriber's past ends where the live stream
     /// begins, on its topic's own shard as on others.
-    fn deliver_here(&mut self, message: Message, stay: Stay) {
+    pub(super) fn deliver_here(&mut self, message: Message, stay: Stay) {
         if self.own_mail.is_empty() {
             self.deliver(message, stay, None);
         } else {

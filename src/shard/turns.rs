@@ -60,6 +60,7 @@ impl Core {
             || (!self.blocked && !self.stalled.is_empty())
             || self.has_mail()
             || self.has_verdicts()
+            || self.has_cluster_mail()
             || !self.own_mail.is_empty()
             || !self.begun.is_empty()
             || !self.doomed.is_empty()

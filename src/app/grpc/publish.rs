@@ -141,6 +141,8 @@ mod tests {
                 "end Unavailable the topic's messages cannot be written to the disk now; try again later",
             ),
             (NotPublished::JournalBusy, "end Unavailable too many messages wait for the disk; try again later"),
+            (NotPublished::ClusterBusy, "end Unavailable too many messages wait for the cluster; try again later"),
+            (NotPublished::ClusterFull, "end Unavailable the topic's stream has no room for more; try again later"),
             (NotPublished::Forbidden, "end PermissionDenied you may not publish to this topic"),
             (NotPublished::Unauthenticated, "end Unauthenticated say who you are to publish to this topic"),
         ] {

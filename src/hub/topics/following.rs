@@ -47,6 +47,7 @@ impl Topics {
             let off = self.change(key, std::mem::take);
             self.walk.waste.push(off);
         }
+        self.follow_sharing(key);
         self.hasten(key);
     }
 

@@ -90,6 +90,7 @@ impl Topics {
 
     fn forget(&mut self, key: u32) {
         self.note_gone(key);
+        self.end_sharing(key);
         let owned = self.topics.0.remove(key as usize);
         self.keys.remove(&owned.name);
         self.counts.forgotten += 1;

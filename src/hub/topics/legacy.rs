@@ -75,6 +75,7 @@ impl Topics {
             self.change(key, |history| history.push_aged(message, name, (now.tick, age), &bounds));
             while self.counts.bytes > self.bytes_max && self.evict(key) {}
         }
+        self.note_stale(key);
         self.expire_messages(key, now.tick, usize::MAX);
         self.hasten(key);
         true

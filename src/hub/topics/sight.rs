@@ -61,8 +61,7 @@ impl Topics {
     pub fn end(&mut self, topic: &Topic, now: Now) -> Option<Epoch> {
         let &key = self.keys.get(topic)?;
         self.change(key, |history| *history = History::default());
-        self.epoch = Epoch(now.unix_ms.max(self.epoch.0 + 1));
-        let epoch = self.epoch;
+        let epoch = self.new_epoch(now);
         let owned = self.owned(key);
         owned.cursor = Cursor { epoch, offset: Offset(0) };
         owned.used = now.tick;

@@ -34,7 +34,7 @@ pub(super) fn at(tick: u32) -> Now {
     Now { tick: Tick(tick), unix_ms: 1_000_000 + u64::from(tick) * 100 }
 }
 
-fn interested(shard: u16, group: Option<Group>, members: u32) -> Interested {
+pub(super) fn interested(shard: u16, group: Option<Group>, members: u32) -> Interested {
     let wants = Wants::NONE.with(Wire::Length);
     Interested { shard: ShardId(shard), group, wants, stay: Stay(1), members }
 }

@@ -1,0 +1,357 @@
+//! Plain topics that other nodes hold too: what is heard of them, and what the others are told.
+//!
+//! ```text
+//!   subscribed, asked, kept --> followed --> forgotten, or shared no more
+//!   published here           --> numbered 1, 2, 3, ... for those who follow it elsewhere
+//! ```
+//!
+//! A topic that is only published to, and of which nothing is kept, is numbered and not followed. Whoever hears of a node's
+//! messages a number that is not the next one has missed some: the topic's past ends there ([`Topics::renew`]), and its
+//! subscribers are told. A topic that is not shared has none of this.
+
+use std::collections::VecDeque;
+
+use hashbrown::HashMap;
+
+use super::{Interested, Now, Published, Topics};
+use crate::cluster::port::{Follow, NodeId, Said};
+use crate::codec::websocket::deflate::Deflater;
+use crate::hub::history::History;
+use crate::message::{Cursor, Epoch, Message, Topic};
+
+/// What an owner knows of its node's cluster.
+#[derive(Debug)]
+pub(super) struct Cluster {
+    /// The low bits of all epochs of this node.
+    mark: u64,
+    /// The number of the last follow.
+    last: u64,
+    follows: HashMap<Follow, u32>,
+    wishes: VecDeque<Wish>,
+    debts: VecDeque<(Topic, Option<Said>)>,
+    /// Debts of topics that are forgotten.
+    left: usize,
+}
+
+/// What the cluster is to be told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// A topic is to be heard.
+    Follow(Follow, Topic),
+    /// It is not any more.
+    Unfollow(Follow),
+}
+
+/// What a topic has that is shared.
+#[derive(Debug)]
+pub(super) struct Shared {
+    follow: Option<Follow>,
+    /// The cluster knows of that.
+    is_told: bool,
+    /// Something may have been missed since the past began, before the cluster was heard.
+    is_stale: bool,
+    life: Epoch,
+    said: u64,
+    /// Others have not been given all that was said, and have to be told how much that is.
+    owes: bool,
+    heard: Vec<Origin>,
+    /// Some origins found no room.
+    forgot: bool,
+}
+
+/// What was heard of one node.
+#[derive(Clone, Copy, Debug)]
+struct Origin {
+    node: NodeId,
+    said: Said,
+}
+
+/// What the number of a message says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// It is the next one.
+    Next,
+    /// It is known already, or of a topic that is not heard any more.
+    Old,
+    /// So many before it never came.
+    Missed(u64),
+}
+
+impl Shared {
+    /// Nodes of which it is known what they said last.
+    const ORIGINS_MAX: usize = 256;
+
+    const fn new(life: Epoch) -> Self {
+        Self {
+            follow: None,
+            is_told: false,
+            is_stale: false,
+            life,
+            said: 0,
+            owes: false,
+            heard: Vec::new(),
+            forgot: false,
+        }
+    }
+
+    fn note(&mut self, node: NodeId, said: Said, is_message: bool) -> Heard {
+        let Some(origin) = self.heard.iter_mut().find(|origin| origin.node == node) else {
+            if self.heard.len() >= Self::ORIGINS_MAX {
+                self.heard.remove(0);
+                self.forgot = true;
+            }
+            self.heard.push(Origin { node, said });
+            // Who listens since some message need not have heard those before it. What was not said at all was for all.
+            let missed = if !is_message {
+                said.number
+            } else if self.forgot {
+                said.number.saturating_sub(1)
+            } else {
+                0
+            };
+            return if missed > 0 { Heard::Missed(missed) } else { Heard::Next };
+        };
+        let before = if said.life > origin.said.life { 0 } else { origin.said.number };
+        if said.life < origin.said.life || (said.number <= before && (is_message || said.number < before)) {
+            return Heard::Old;
+        }
+        origin.said = said;
+        let missed = said.number - before - u64::from(is_message && said.number > before);
+        if missed > 0 { Heard::Missed(missed) } else { Heard::Next }
+    }
+}
+
+impl Topics {
+    /// Bits of an epoch that tell nodes apart: an epoch of milliseconds has room for them where numbers are exact (2^53).
+    const MARK_BITS: u32 = 11;
+    /// Debts of forgotten topics at most.
+    const LEFT_MAX: usize = 65_536;
+
+    /// Shares topics with other nodes from now on. Before there are any.
+    pub fn join_cluster(&mut self, node: NodeId) {
+        let mixed = (node.0 ^ (node.0 >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.cluster = Some(Box::new(Cluster {
+            mark: mixed >> (u64::BITS - Self::MARK_BITS),
+            last: 0,
+            follows: HashMap::new(),
+            wishes: VecDeque::new(),
+            debts: VecDeque::new(),
+            left: 0,
+        }));
+    }
+
+    /// A greater epoch than all before, and none that another node gives.
+    pub(super) fn new_epoch(&mut self, now: Now) -> Epoch {
+        let next = self.epoch.0.saturating_add(1);
+        self.epoch = Epoch(match &self.cluster {
+            None => now.unix_ms.max(next),
+            Some(cluster) => {
+                let mark = |time: u64| (time << Self::MARK_BITS) | cluster.mark;
+                let (by_time, by_order) = (mark(now.unix_ms), mark(next >> Self::MARK_BITS));
+                let by_order = if by_order < next { by_order.saturating_add(1 << Self::MARK_BITS) } else { by_order };
+                by_time.max(by_order)
+            }
+        });
+        self.epoch
+    }
+
+    fn is_plain_shared(&self, key: u32) -> bool {
+        self.cluster.is_some() && !self.ruling(key).durable
+    }
+
+    /// A topic is held here: it is heard from now on, where it is shared.
+    pub(super) fn share(&mut self, key: u32) {
+        if !self.is_plain_shared(key) {
+            return;
+        }
+        let owned = &mut self.topics.0[key as usize];
+        let Some(cluster) = self.cluster.as_deref_mut() else { return };
+        let shared = owned.shared.get_or_insert_with(|| Box::new(Shared::new(owned.cursor.epoch)));
+        if shared.follow.is_some() {
+            return;
+        }
+        cluster.last += 1;
+        let follow = Follow(cluster.last);
+        shared.follow = Some(follow);
+        cluster.follows.insert(follow, key);
+        cluster.wishes.push_back(Wish::Follow(follow, owned.name.clone()));
+        self.tidy_wishes();
+    }
+
+    /// Wishes that nobody has any more are as many as there are topics at most.
+    fn tidy_wishes(&mut self) {
+        let Some(cluster) = self.cluster.as_deref_mut() else { return };
+        if cluster.wishes.len() > 2 * self.topics.0.len() + 1024 {
+            let follows = &cluster.follows;
+            cluster.wishes.retain(|wish| match wish {
+                Wish::Follow(follow, _) => follows.contains_key(follow),
+                Wish::Unfollow(_) => true,
+            });
+        }
+    }
+
+    /// The number of a topic's newest message, for other nodes.
+    pub(super) fn number(&mut self, key: u32) -> Option<Said> {
+        if !self.is_plain_shared(key) {
+            return None;
+        }
+        let owned = &mut self.topics.0[key as usize];
+        let shared = owned.shared.get_or_insert_with(|| Box::new(Shared::new(owned.cursor.epoch)));
+        shared.said += 1;
+        Some(Said { life: shared.life, number: shared.said })
+    }
+
+    /// A topic is forgotten, or shared no more.
+    pub(super) fn end_sharing(&mut self, key: u32) {
+        let owned = &mut self.topics.0[key as usize];
+        let (Some(shared), Some(cluster)) = (owned.shared.take(), self.cluster.as_deref_mut()) else { return };
+        if let Some(follow) = shared.follow {
+            cluster.follows.remove(&follow);
+            if shared.is_told {
+                cluster.wishes.push_back(Wish::Unfollow(follow));
+            }
+        }
+        if shared.owes && cluster.left < Self::LEFT_MAX {
+            cluster.left += 1;
+            let said = Said { life: shared.life, number: shared.said };
+            cluster.debts.push_back((owned.name.clone(), Some(said)));
+        }
+    }
+
+    /// A topic has its present rule: it may be shared no more.
+    pub(super) fn follow_sharing(&mut self, key: u32) {
+        if self.owned(key).shared.is_some() && !self.is_plain_shared(key) {
+            self.end_sharing(key);
+        }
+    }
+
+    /// A topic goes on from another process: what was said elsewhere meanwhile is missed.
+    pub(super) fn note_stale(&mut self, key: u32) {
+        self.share(key);
+        if let Some(shared) = &mut self.owned(key).shared {
+            shared.is_stale = true;
+        }
+    }
+
+    /// The next thing that the cluster is to be told.
+    pub fn next_wish(&mut self) -> Option<Wish> {
+        let cluster = self.cluster.as_deref_mut()?;
+        while let Some(wish) = cluster.wishes.pop_front() {
+            let Wish::Follow(follow, _) = &wish else { return Some(wish) };
+            let Some(&key) = cluster.follows.get(follow) else { continue };
+            if let Some(shared) = &mut self.topics.0[key as usize].shared {
+                shared.is_told = true;
+                return Some(wish);
+            }
+        }
+        None
+    }
+
+    /// Whether there is something.
+    #[must_use]
+    pub fn has_wishes(&self) -> bool {
+        self.cluster.as_deref().is_some_and(|cluster| !cluster.wishes.is_empty())
+    }
+
+    /// Others were not given a message of this topic.
+    pub fn owe(&mut self, topic: &Topic) {
+        if let Some(&key) = self.keys.get(topic) {
+            self.owe_of(key);
+        }
+    }
+
+    fn owe_of(&mut self, key: u32) {
+        let owned = &mut self.topics.0[key as usize];
+        let (Some(shared), Some(cluster)) = (owned.shared.as_deref_mut(), self.cluster.as_deref_mut()) else { return };
+        if shared.said > 0 && !std::mem::replace(&mut shared.owes, true) {
+            cluster.debts.push_back((owned.name.clone(), None));
+        }
+    }
+
+    /// Others may not have got what was said of the topic at a place: there may be one.
+    pub fn owe_at(&mut self, place: usize) {
+        if let Some(key) = u32::try_from(place).ok().filter(|_| self.topics.0.contains(place)) {
+            self.owe_of(key);
+        }
+    }
+
+    /// The next topic of which others have to be told how much was said.
+    pub fn next_debt(&mut self) -> Option<(Topic, Said)> {
+        let cluster = self.cluster.as_deref_mut()?;
+        while let Some((topic, said)) = cluster.debts.pop_front() {
+            if let Some(said) = said {
+                cluster.left -= 1;
+                return Some((topic, said));
+            }
+            let shared = self.keys.get(&topic).and_then(|&key| self.topics.0[key as usize].shared.as_deref_mut());
+            if let Some(shared) = shared.filter(|shared| shared.owes) {
+                shared.owes = false;
+                return Some((topic, Said { life: shared.life, number: shared.said }));
+            }
+        }
+        None
+    }
+
+    /// Whether there is one.
+    #[must_use]
+    pub fn has_debts(&self) -> bool {
+        self.cluster.as_deref().is_some_and(|cluster| !cluster.debts.is_empty())
+    }
+
+    /// How many topics are followed.
+    #[must_use]
+    pub fn followed(&self) -> usize {
+        self.cluster.as_deref().map_or(0, |cluster| cluster.follows.len())
+    }
+
+    /// The topic of a follow, and whether the cluster heard it first too late for all of its past.
+    pub fn note_following(&mut self, follow: Follow) -> bool {
+        let key = self.cluster.as_deref().and_then(|cluster| cluster.follows.get(&follow)).copied();
+        let shared = key.and_then(|key| self.owned(key).shared.as_deref_mut());
+        shared.is_some_and(|shared| std::mem::take(&mut shared.is_stale))
+    }
+
+    /// Notes which message of a node's has come; `topic` is what it says that it belongs to.
+    pub fn note_heard(&mut self, follow: Follow, node: NodeId, said: Said, topic: Option<&Topic>) -> Heard {
+        let key = self.cluster.as_deref().and_then(|cluster| cluster.follows.get(&follow)).copied();
+        let Some(key) = key else { return Heard::Old };
+        let owned = self.owned(key);
+        let is_its_own = topic.is_none_or(|topic| *topic == owned.name);
+        let shared = owned.shared.as_deref_mut().filter(|_| is_its_own);
+        shared.map_or(Heard::Old, |shared| shared.note(node, said, topic.is_some()))
+    }
+
+    /// Places a message that was published on another node.
+    pub fn hear(&mut self, message: &mut Message, deflater: &mut Deflater, now: Now) -> Option<Published<'_>> {
+        let &key = self.keys.get(&message.topic)?;
+        self.settle(key);
+        self.expire_messages(key, now.tick, usize::MAX);
+        let owned = self.owned(key);
+        owned.cursor.offset.0 += 1;
+        message.time_ms = now.unix_ms;
+        (message.epoch, message.offset) = (owned.cursor.epoch, owned.cursor.offset);
+        Some(self.hand_out(key, message, None, deflater, now))
+    }
+
+    /// Ends a topic's past, of which something was missed: nothing of it is kept, and it goes on in a new epoch, behind a
+    /// [reset](Message::reset) that has the next place. Returns that and who is to hear it.
+    pub fn renew(&mut self, follow: Follow, deflater: &mut Deflater, now: Now) -> Option<(Message, &[Interested])> {
+        let &key = self.cluster.as_deref()?.follows.get(&follow)?;
+        self.change(key, |history| *history = History::default());
+        let epoch = self.new_epoch(now);
+        let owned = self.owned(key);
+        owned.cursor = Cursor { epoch, offset: owned.cursor.offset };
+        owned.cursor.offset.0 += 1;
+        self.arm(key);
+        let owned = &self.topics.0[key as usize];
+        let audience = owned.audience.plain();
+        let mut reset = Message::reset(owned.name.clone(), owned.cursor);
+        reset.time_ms = now.unix_ms;
+        let wants = audience.iter().fold(crate::message::Wants::NONE, |all, to| all.union(to.wants));
+        reset.prepare(wants, deflater);
+        Some((reset, audience))
+    }
+}
+
+#[cfg(test)]
+mod tests;
