@@ -26,6 +26,8 @@ enum Answer {
     Status(u16, &'static str),
     /// The same, and the connection is closed without a word about it.
     Closing(u16),
+    /// A status, and the body that it promises never comes.
+    HeadOnly(u16),
     /// Nothing, for as long as the test takes.
     Silence,
     /// The end of the connection.
@@ -73,6 +75,12 @@ fn receiver(answers: Vec<Answer>) -> (String, mpsc::Receiver<Heard>) {
                         break;
                     }
                     Answer::Hangup => break,
+                    Answer::HeadOnly(status) => {
+                        let head = format!("HTTP/1.1 {status} X\r\nContent-Length: 2\r\n\r\n");
+                        stream.get_mut().write_all(head.as_bytes()).unwrap();
+                        silent.push(stream);
+                        break;
+                    }
                     Answer::Silence => {
                         silent.push(stream);
                         break;
@@ -208,6 +216,19 @@ fn a_receiver_that_hangs_has_its_time_and_then_another_connection() {
     let second = next(&heard);
     assert_eq!((&second.body, second.connection), (&first.body, 1));
     scene.wait(|scene| scene.metrics.delivered.get() == 1);
+}
+
+#[test]
+fn a_status_is_an_answer_though_its_body_never_comes() {
+    let (url, heard) = receiver(vec![Answer::HeadOnly(200), TAKEN]);
+    let mut scene = Scene::new(&url, "timeout = \"100ms\"");
+    scene.tell([occupied("a")]);
+    assert_eq!(next(&heard).topics(), ["a"]);
+    scene.tell([occupied("b")]);
+    let second = next(&heard);
+    assert_eq!((second.topics(), second.connection), (vec!["b"], 1), "what was taken is not sent again");
+    scene.wait(|scene| scene.metrics.delivered.get() == 2);
+    assert_eq!(scene.metrics.retries.get(), 0);
 }
 
 #[test]

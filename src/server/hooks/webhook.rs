@@ -69,6 +69,8 @@ pub(super) struct Webhook {
 impl Webhook {
     /// Bytes of an answer that are read: nobody looks at them, but the connection can be used again.
     const ANSWER_BYTES_MAX: usize = 64 * 1024;
+    /// Time for what comes after its head. A connection whose answer takes longer is given up.
+    const ANSWER_TIME_MAX: Duration = Duration::from_secs(1);
     /// Bytes of its head.
     const HEAD_BYTES_MAX: usize = 64 * 1024;
     /// A receiver that asks for more time than that is asked again all the same.
@@ -83,7 +85,8 @@ impl Webhook {
         Ok(webhook)
     }
 
-    async fn try_post(&mut self, batch: &Batch, hooks: &Hooks) -> Result<Outcome, Failure> {
+    /// An answer, of which the head is there, and the connection that it comes on.
+    async fn try_post(&mut self, batch: &Batch, hooks: &Hooks) -> Result<(Response<Incoming>, Open), Failure> {
         // It is gone if this is given up.
         if let Some(open) = self.open.take().filter(|open| !open.requests.is_closed())
             && let Ok(answer) = self.exchange(open, batch, hooks).await
@@ -95,15 +98,23 @@ impl Webhook {
         self.exchange(open, batch, hooks).await
     }
 
-    /// One request and its answer. The connection is kept if it can be used again.
-    async fn exchange(&mut self, mut open: Open, batch: &Batch, hooks: &Hooks) -> Result<Outcome, Failure> {
+    /// One request and the head of its answer.
+    async fn exchange(
+        &self,
+        mut open: Open,
+        batch: &Batch,
+        hooks: &Hooks,
+    ) -> Result<(Response<Incoming>, Open), Failure> {
         open.requests.ready().await?;
         let answer = open.requests.send_request(self.request(batch, hooks)?).await?;
-        let outcome = outcome(&answer);
-        if drain(answer).await {
+        Ok((answer, open))
+    }
+
+    /// Keeps a connection, if its answer ends soon enough for it to be used again. What the answer says is known before.
+    async fn keep(&mut self, answer: Response<Incoming>, open: Open) {
+        if time::timeout(Self::ANSWER_TIME_MAX, drain(answer)).await == Ok(true) {
             self.open = Some(open);
         }
-        Ok(outcome)
     }
 
     fn request(&self, batch: &Batch, hooks: &Hooks) -> Result<Request<Full<Bytes>>, hyper::http::Error> {
@@ -183,7 +194,11 @@ impl Receiver for Webhook {
 
     async fn post(&mut self, batch: &Batch, hooks: &Hooks) -> Outcome {
         match time::timeout(hooks.timeout, self.try_post(batch, hooks)).await {
-            Ok(Ok(outcome)) => outcome,
+            Ok(Ok((answer, open))) => {
+                let outcome = outcome(&answer);
+                self.keep(answer, open).await;
+                outcome
+            }
             Ok(Err(failure)) => Outcome::Later(chain(&failure), None),
             Err(_) => Outcome::Later(format!("no answer within {:?}", hooks.timeout), None),
         }
