@@ -129,12 +129,13 @@ impl Core {
     /// Somebody has said who is interested in a topic that is owned here, where this many topics had somebody before.
     pub(super) fn hook_interest(&mut self, topic: &Topic, before: usize) {
         let Some(teller) = self.hooks.as_deref() else { return };
-        let (kind, what): (_, fn(Topic) -> What) = match self.topics.interested().cmp(&before) {
-            std::cmp::Ordering::Greater => (HookKind::Occupied, What::Occupied),
-            std::cmp::Ordering::Less => (HookKind::Vacated, What::Vacated),
+        let what: fn(Topic) -> What = match self.topics.interested().cmp(&before) {
+            std::cmp::Ordering::Greater => What::Occupied,
+            std::cmp::Ordering::Less => What::Vacated,
             std::cmp::Ordering::Equal => return,
         };
-        if teller.wants_of(kind, topic) {
+        // Who hears one of the two needs both to know what stays: see [`settle`](crate::hooks::settle).
+        if [HookKind::Occupied, HookKind::Vacated].iter().any(|&either| teller.wants_of(either, topic)) {
             self.tell_hook(what(topic.clone()));
         }
     }

@@ -87,25 +87,33 @@ impl Desk {
         is_more
     }
 
+    /// Shards tell of both, topics that are occupied and vacated, where only one of them is wanted.
     fn push(&mut self, event: &Event, now: Instant) {
+        let hooks = self.terms.now();
+        if !hooks.events.has(event.kind()) {
+            return;
+        }
         let Shared { metrics, queue, news, .. } = &*self.shared;
         metrics.events[event.kind() as usize].add(1);
-        let dropped = queue.borrow_mut().push(event, &self.terms.now(), now);
+        let dropped = queue.borrow_mut().push(event, &hooks, now);
         metrics.lose(Undelivered::Queue, dropped.full);
         news.notify_one();
     }
 
     /// Notes what found no room on its way.
-    fn miss(&self, missed: &Counts) {
-        if missed.is_empty() {
+    fn miss(&mut self, missed: &Counts) {
+        let hooks = self.terms.now();
+        let mut wanted = Counts::default();
+        missed.iter().filter(|(kind, _)| hooks.events.has(*kind)).for_each(|(kind, events)| wanted.add(kind, events));
+        if wanted.is_empty() {
             return;
         }
         let Shared { metrics, queue, news, .. } = &*self.shared;
-        for (kind, events) in missed.iter() {
+        for (kind, events) in wanted.iter() {
             metrics.events[kind as usize].add(events);
         }
-        metrics.lose(Undelivered::ShardQueue, missed.total());
-        queue.borrow_mut().miss(missed);
+        metrics.lose(Undelivered::ShardQueue, wanted.total());
+        queue.borrow_mut().miss(&wanted);
         news.notify_one();
     }
 
@@ -120,7 +128,6 @@ impl Desk {
     async fn sleep(&mut self, ending: &Ending) {
         let wait = self.vacancies.due().map(|due| due.since(self.shared.clock.now()).max(Duration::from_millis(1)));
         self.doorbell.prepare_to_sleep();
-        // What has been missed is told with what comes next.
         if self.seats.iter().all(ThreadEnd::is_empty) {
             let woken = pin!(self.bell.notified());
             let told = pin!(ending.told());

@@ -297,6 +297,18 @@ fn topics_that_flap_are_told_as_what_they_are_in_the_end() {
 }
 
 #[test]
+fn who_hears_only_of_occupied_topics_hears_nothing_of_those_that_flap() {
+    let (url, heard) = receiver(vec![TAKEN]);
+    let mut scene = Scene::new(&url, "events = [\"occupied\"]");
+    scene.tell([occupied("a"), vacated("a"), occupied("a"), vacated("a"), occupied("a"), occupied("b")]);
+    assert_eq!(next(&heard).topics(), ["a", "b"]);
+    scene.tell([vacated("a")]);
+    scene.hooking.end();
+    assert_eq!(heard.try_iter().count(), 0, "that it was vacated is not wanted");
+    assert_eq!((scene.metrics.events[HookKind::Vacated as usize].get(), scene.metrics.delivered.get()), (0, 2));
+}
+
+#[test]
 fn at_the_end_what_waits_is_delivered() {
     let (url, heard) = receiver(vec![Answer::Status(503, "Retry-After: 3000\r\n"), TAKEN]);
     let mut scene = Scene::new(&url, "retry_max_age = \"1m\"");
@@ -336,12 +348,12 @@ fn whoever_is_in_a_hurry_waits_for_nobody() {
 #[test]
 fn a_reload_brings_other_secrets_and_kinds_of_payload() {
     let (url, heard) = receiver(vec![TAKEN]);
-    let mut scene = Scene::new(&url, "");
+    let mut scene = Scene::new(&url, "events = [\"publish\"]");
     let published = || Event { time_ms: 1, what: What::Published(message("t", b"hi"), 0, None) };
     scene.tell([published()]);
     let first = next(&heard);
     assert!(!first.head.contains("ignature") && first.body["events"][0]["text"] == Value::Null);
-    let other = config(&url, "payload = true\nsecret_file = \"tests/keys/hook-secret\"");
+    let other = config(&url, "events = [\"publish\"]\npayload = true\nsecret_file = \"tests/keys/hook-secret\"");
     scene.control.replace(Live::of(&other));
     scene.tell([published()]);
     let second = next(&heard);

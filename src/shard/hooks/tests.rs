@@ -191,7 +191,10 @@ fn a_reload_says_what_is_told_from_now_on() {
     assert_eq!(scene.kinds(), ["subscribe", "occupied"]);
     [first, second, third].into_iter().for_each(Peer::reset);
     scene.rest();
-    assert_eq!(scene.kinds(), ["disconnect"; 3], "connections are of no topic");
+    let mut kinds = scene.kinds();
+    kinds.sort_unstable();
+    // Connections are of no topic; and whether a topic stays occupied is for the thread to tell.
+    assert_eq!(kinds, ["disconnect", "disconnect", "disconnect", "vacated"]);
 }
 
 #[test]
