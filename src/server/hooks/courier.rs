@@ -68,9 +68,13 @@ impl<R: Receiver> Courier<R> {
     async fn work(&mut self, ending: &Ending) {
         while let Some(batch) = self.next().await {
             self.shared.in_hand.set(batch.events);
-            self.deliver(&batch, ending).await;
+            let is_refused = self.deliver(&batch, ending).await;
             self.shared.in_hand.set(Counts::default());
             self.shared.measure();
+            // Whoever will not take what is there will not hear either how much of it is missing.
+            if is_refused && self.shared.is_closed.get() && self.shared.queue.borrow().bytes() == 0 {
+                return;
+            }
         }
     }
 
@@ -97,7 +101,8 @@ impl<R: Receiver> Courier<R> {
         }
     }
 
-    async fn deliver(&mut self, batch: &Batch, ending: &Ending) {
+    /// Delivers a batch or gives it up; whether the receiver has refused it.
+    async fn deliver(&mut self, batch: &Batch, ending: &Ending) -> bool {
         loop {
             let hooks = self.terms.now();
             let began = Instant::now();
@@ -105,18 +110,23 @@ impl<R: Receiver> Courier<R> {
             let took = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
             self.shared.metrics.batch_seconds.observe(took);
             let wait = match outcome {
-                Outcome::Taken => return self.taken(batch),
+                Outcome::Taken => {
+                    self.taken(batch);
+                    return false;
+                }
                 Outcome::Never(why) => {
                     self.refused(batch, &why, &hooks);
                     let wait = self.pace.fail(None);
-                    return rest(wait, ending).await;
+                    rest(wait, ending).await;
+                    return true;
                 }
                 Outcome::Later(why, asked) => {
                     if self.shared.clock.now().since(batch.came) > hooks.retry_max_age {
                         self.shared.queue.borrow_mut().give_up(batch);
                         self.note_late(batch.events.total(), &hooks);
                         let wait = self.pace.fail(asked);
-                        return rest(wait, ending).await;
+                        rest(wait, ending).await;
+                        return false;
                     }
                     self.failed(&why, &hooks);
                     self.pace.fail(asked)
@@ -130,9 +140,10 @@ impl<R: Receiver> Courier<R> {
     fn taken(&mut self, batch: &Batch) {
         self.shared.metrics.delivered.add(batch.events.total());
         self.pace.succeed();
-        if std::mem::take(&mut self.trouble.lasts) {
-            self.trouble = Trouble::default();
-            tracing::info!(receiver = self.receiver.origin(), "the receiver of hooks takes events again");
+        if self.trouble.lasts {
+            // Those that no line has said yet.
+            let lost = std::mem::take(&mut self.trouble).given_up;
+            tracing::info!(receiver = self.receiver.origin(), lost, "the receiver of hooks takes events again");
         }
     }
 
@@ -168,7 +179,8 @@ impl<R: Receiver> Courier<R> {
     fn given_up(&mut self, events: u64, why: &str, hooks: &Hooks) {
         self.trouble.lasts = true;
         self.trouble.given_up += events;
-        if self.trouble.is_due() {
+        // A batch may have said only what is missing.
+        if self.trouble.given_up > 0 && self.trouble.is_due() {
             let (receiver, events) = (self.receiver.origin(), std::mem::take(&mut self.trouble.given_up));
             let waiting = self.shared.metrics.queued.get();
             let age_max = hooks.retry_max_age;

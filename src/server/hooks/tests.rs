@@ -151,7 +151,8 @@ impl Scene {
 
 fn config(url: &str, more: &str) -> Config {
     let mut loader = Loader::new();
-    let text = format!("[hooks]\nurl = {url:?}\nbatch_delay = \"20ms\"\n{more}\n");
+    let delay = if more.contains("batch_delay") { "" } else { "batch_delay = \"20ms\"" };
+    let text = format!("[hooks]\nurl = {url:?}\n{delay}\n{more}\n");
     loader.text("h.toml".as_ref(), &text);
     loader.finish().unwrap()
 }
@@ -306,6 +307,17 @@ fn who_hears_only_of_occupied_topics_hears_nothing_of_those_that_flap() {
     scene.hooking.end();
     assert_eq!(heard.try_iter().count(), 0, "that it was vacated is not wanted");
     assert_eq!((scene.metrics.events[HookKind::Vacated as usize].get(), scene.metrics.delivered.get()), (0, 2));
+}
+
+#[test]
+fn what_nobody_will_hear_does_not_keep_the_server_from_its_end() {
+    let (url, heard) = receiver(vec![Answer::Status(404, "")]);
+    let mut scene = Scene::new(&url, "batch_delay = \"1m\"");
+    scene.tell([occupied("a")]);
+    scene.hooking.end();
+    let told: Vec<_> = heard.try_iter().collect();
+    assert_eq!(told.len(), 1, "it is not told again and again what it is missing: {told:?}");
+    assert_eq!(scene.dropped(Undelivered::Refused), 1);
 }
 
 #[test]
