@@ -80,10 +80,10 @@ impl ThreadEnd {
         Some(event)
     }
 
-    /// Whether there is none. One that is being told may count already.
+    /// Whether there is none, nor one that found no room. One that is being told may count already.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.events.is_empty()
+        self.events.is_empty() && self.shared.missed.iter().all(|events| events.load(Ordering::Relaxed) == 0)
     }
 
     /// What found no room since the last call.
@@ -118,9 +118,10 @@ mod tests {
         (0..QUEUED_MAX + 3).for_each(|_| shard.tell(occupied("t")));
         shard.flush();
         let taken = std::iter::from_fn(|| thread.take()).count();
+        assert!(!thread.is_empty(), "what is missed is to be told too");
         let missed = thread.take_missed();
         assert_eq!((taken, missed.of(HookKind::Occupied), missed.total()), (QUEUED_MAX, 3, 3));
-        assert!(thread.take_missed().is_empty(), "it is told once");
+        assert!(thread.is_empty() && thread.take_missed().is_empty(), "it is told once");
         shard.tell(occupied("t"));
         assert!(thread.take().is_some() && thread.take().is_none());
     }
