@@ -61,6 +61,12 @@ impl HooksMetrics {
         self.dropped[why as usize].add(events);
     }
 
+    /// Events that will not be delivered, for whatever reason.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        self.dropped.iter().map(Counter::get).sum()
+    }
+
     /// Writes all of it.
     pub fn write(&self, text: &mut Text) {
         let name = "hooks_events_total";
@@ -111,7 +117,9 @@ mod tests {
         let hooks = HooksMetrics::default();
         hooks.events[HookKind::Publish as usize].add(7);
         hooks.delivered.add(4);
-        hooks.lose(Undelivered::Queue, 3);
+        hooks.lose(Undelivered::Queue, 2);
+        hooks.lose(Undelivered::Refused, 1);
+        assert_eq!(hooks.lost(), 3);
         hooks.batch_seconds.observe(2_000_000);
         let mut text = Text::new(Format::Prometheus);
         hooks.write(&mut text);
@@ -120,7 +128,7 @@ mod tests {
             "holdline_hooks_events_total{kind=\"publish\"} 7\n",
             "holdline_hooks_events_total{kind=\"vacated\"} 0\n",
             "holdline_hooks_delivered_total 4\n",
-            "holdline_hooks_dropped_total{why=\"queue\"} 3\n",
+            "holdline_hooks_dropped_total{why=\"queue\"} 2\n",
             "holdline_hooks_dropped_total{why=\"ended\"} 0\n",
             "holdline_hooks_queued 0\n",
             "holdline_hooks_batch_seconds_bucket{le=\"0.0025\"} 1\n",

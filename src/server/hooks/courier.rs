@@ -25,6 +25,8 @@ pub(super) struct Courier<R> {
     receiver: R,
     pace: Pace,
     trouble: Trouble,
+    /// Events that were lost, for whatever reason, when a batch was last taken.
+    lost: u64,
 }
 
 /// What the log has been told.
@@ -51,7 +53,7 @@ impl Trouble {
 
 impl<R: Receiver> Courier<R> {
     pub(super) fn new(shared: Rc<Shared>, terms: Terms, receiver: R, seed: u64) -> Self {
-        Self { shared, terms, receiver, pace: Pace::new(seed), trouble: Trouble::default() }
+        Self { shared, terms, receiver, pace: Pace::new(seed), trouble: Trouble::default(), lost: 0 }
     }
 
     /// Delivers until nothing more comes, or the time after the end is over.
@@ -140,9 +142,9 @@ impl<R: Receiver> Courier<R> {
     fn taken(&mut self, batch: &Batch) {
         self.shared.metrics.delivered.add(batch.events.total());
         self.pace.succeed();
-        if self.trouble.lasts {
-            // Those that no line has said yet.
-            let lost = std::mem::take(&mut self.trouble).given_up;
+        let lost_before = std::mem::replace(&mut self.lost, self.shared.metrics.lost());
+        if std::mem::take(&mut self.trouble).lasts {
+            let lost = self.lost.saturating_sub(lost_before);
             tracing::info!(receiver = self.receiver.origin(), lost, "the receiver of hooks takes events again");
         }
     }
