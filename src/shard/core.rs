@@ -198,6 +198,8 @@ pub struct Core {
     pub(super) hooks: Option<Box<Teller>>,
     /// Whether a phase ended on its budget.
     pub(super) unfinished: bool,
+    /// Connections that are heard no more and send all the same: they are not read until the next tick.
+    pub(super) resting: Vec<ConnId>,
     /// What this shard's outboxes cost.
     pub(super) queued: usize,
     /// What the other shards' outboxes and unfinished messages cost, as of the last look.
@@ -344,6 +346,7 @@ impl Core {
             tracer: None,
             hooks: None,
             unfinished: false,
+            resting: Vec::new(),
             queued: 0,
             queued_elsewhere: 0,
         }

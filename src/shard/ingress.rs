@@ -17,6 +17,9 @@ use crate::session::Protocol;
 use crate::time::{Clock, Stamp};
 
 impl<B: Backend> Shard<B> {
+    /// Bytes in a read from which on it was more than a last word.
+    const DEAF_BYTES_MIN: usize = 4096;
+
     pub(super) fn ingress(&mut self, pace: &mut Pace<'_, impl Clock>) {
         self.resume_all(pace);
         while !self.core.is_staging_full() && pace.more() {
@@ -84,7 +87,8 @@ impl<B: Backend> Shard<B> {
         self.begin_output(id);
         let core = &mut self.core;
         let bytes = self.backend.bytes(&lease);
-        core.metrics.bytes_received_total.add(bytes.len() as u64);
+        let count = bytes.len();
+        core.metrics.bytes_received_total.add(count as u64);
         if let Some(tracer) = &mut core.tracer {
             tracer.bytes("received", id, bytes.len());
         }
@@ -95,9 +99,32 @@ impl<B: Backend> Shard<B> {
         let more = lease.more;
         self.backend.release(lease);
         self.after_feed(id, fed);
+        if count >= Self::DEAF_BYTES_MIN {
+            self.rest_if_deaf(id);
+        }
         if !more {
             // Now, while this connection's lines are in the cache.
             self.uncork();
+        }
+    }
+
+    /// What a connection that is heard no more sends on is thrown away: to read it as fast as it comes would be all that a
+    /// shard does. So such a connection is read once in a tick, which is often enough to see its end.
+    fn rest_if_deaf(&mut self, id: ConnId) {
+        let connection =
+            self.core.table.get(id).filter(|one| one.flags.has(Flags::DEAF) && !one.flags.has(Flags::ENDED));
+        if connection.is_some_and(|one| !one.flags.has(Flags::BORNE)) {
+            self.backend.pause(id);
+            self.core.resting.push(id);
+        }
+    }
+
+    /// Reads again from those who have rested.
+    pub(super) fn resume_resting(&mut self) {
+        for id in std::mem::take(&mut self.core.resting) {
+            if self.core.table.get(id).is_some_and(|connection| !connection.flags.has(Flags::ENDED)) {
+                self.backend.resume(id);
+            }
         }
     }
 

@@ -175,6 +175,7 @@ impl<B: Backend> Shard<B> {
         if self.core.begin_turn(now, clock.unix_ms()) {
             self.core.metrics.set_memory(Purpose::Backend, self.backend.memory());
             self.core.metrics.set_memory(Purpose::Tls, self.backend.tls_memory());
+            self.resume_resting();
         }
         self.control();
         self.ingress(&mut Pace::new(clock, Part::INGRESS));
@@ -227,7 +228,8 @@ impl<B: Backend> Shard<B> {
             return Self::FULL_MAILBOX_WAIT;
         }
         let shuts = self.core.drain.and_then(|drain| drain.shuts);
-        let nexts = [self.core.wheel.next_expiry(), self.core.topics.next_expiry(), shuts];
+        let resting = (!self.core.resting.is_empty()).then(|| self.core.tick.later(1));
+        let nexts = [self.core.wheel.next_expiry(), self.core.topics.next_expiry(), shuts, resting];
         let next = nexts.into_iter().flatten().min();
         next.map_or(Self::WAIT_MAX, |tick: Tick| self.core.wheel.instant_of(tick).since(now)).min(Self::WAIT_MAX)
     }
