@@ -94,6 +94,31 @@ fn a_stalled_publisher_is_closed_without_waiting() {
 }
 
 #[test]
+fn who_is_heard_no_more_cannot_keep_a_shard_busy() {
+    let mut scene = Scene::new(1, Limits::default());
+    let mut client = scene.connect(0, WEB, "this is no request\r\n\r\n");
+    scene.rest();
+    assert!(client.read().starts_with(b"HTTP/1.1 400 "), "it is told, and its end has begun");
+    let received = |scene: &Scene| scene.metrics.total(|shard| shard.bytes_received_total.get());
+    let flood = vec![b'x'; 1 << 20];
+    let mut taken = Vec::new();
+    for _ in 0..10 {
+        let before = received(&scene);
+        for _ in 0..100 {
+            client.write(&flood);
+            scene.turn(0);
+        }
+        taken.push(received(&scene) - before);
+        scene.clock.advance(Duration::from_millis(100));
+    }
+    assert!(taken.iter().all(|&bytes| bytes < 1 << 17), "in a tick: {taken:?}");
+    assert!(taken.iter().sum::<u64>() > 1 << 13, "it is read all the same: {taken:?}");
+    client.shutdown_write();
+    scene.pass(2000);
+    assert_eq!(scene.metrics.total(|shard| shard.connections.get()), 0, "its end is seen");
+}
+
+#[test]
 fn all_who_join_a_topic_without_room_are_sent_away() {
     let mut scene = Scene::new(2, Limits { topics_max: 2, ..Limits::default() });
     let first = scene.member(0, &topic_of(0, 2, 0));
