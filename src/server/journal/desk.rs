@@ -359,6 +359,12 @@ impl Desk {
         }
         drop(census);
         let messages: u32 = batch.counts.iter().sum();
+        // First, so that who has its answer finds it counted.
+        let metrics = &self.shared.metrics;
+        metrics.messages.add(u64::from(messages));
+        metrics.written.add(batch.commit.bytes.len() as u64);
+        metrics.commit_seconds.observe(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
+        metrics.commit_records.observe(records);
         for (seat, count) in self.seats.iter_mut().zip(batch.counts.drain(..)).filter(|(_, count)| *count > 0) {
             seat.end.verdicts.push(Verdict::Committed { generation: seat.generation, count });
             seat.end.verdicts.flush();
@@ -367,11 +373,6 @@ impl Desk {
             let _ = done.send(true);
         });
         self.trouble.pause = RETRY.0;
-        let metrics = &self.shared.metrics;
-        metrics.messages.add(u64::from(messages));
-        metrics.written.add(batch.commit.bytes.len() as u64);
-        metrics.commit_seconds.observe(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
-        metrics.commit_records.observe(records);
         self.shared.measure();
         self.reuse(batch.commit.bytes);
     }
@@ -419,10 +420,10 @@ impl Desk {
     /// Tells a shard that nothing of its generation is written any more.
     fn refuse(&mut self, seat: usize, messages: u64) {
         let seat = &mut self.seats[seat];
+        self.shared.metrics.refused.add(messages);
         seat.end.verdicts.push(Verdict::Failed { generation: seat.generation });
         seat.end.verdicts.flush();
         seat.generation = seat.generation.wrapping_add(1);
-        self.shared.metrics.refused.add(messages);
     }
 
     /// Looks whether writing works again.
