@@ -141,6 +141,25 @@ pub fn write_number(mut number: u64, out: &mut Vec<u8>) {
     out.extend_from_slice(&digits[start..]);
 }
 
+/// The name of another field of an object, which is none that needs escapes.
+pub fn write_field(name: &str, out: &mut Vec<u8>) {
+    out.extend_from_slice(b",\"");
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b"\":");
+}
+
+/// Another field with a number.
+pub fn write_number_field(name: &str, value: u64, out: &mut Vec<u8>) {
+    write_field(name, out);
+    write_number(value, out);
+}
+
+/// Another field with a string.
+pub fn write_string_field(name: &str, value: &str, out: &mut Vec<u8>) {
+    write_field(name, out);
+    write_string(value, out);
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]

@@ -119,21 +119,21 @@ impl Event {
         out.extend_from_slice(b"\",\"kind\":\"");
         out.extend_from_slice(self.kind().name().as_bytes());
         out.push(b'"');
-        number("time", self.time_ms, out);
+        json::write_number_field("time", self.time_ms, out);
         match &self.what {
             What::Connected(client) => client.write(out),
             What::Disconnected(client, reason) => {
                 client.write(out);
-                string("reason", reason.label(), out);
+                json::write_string_field("reason", reason.label(), out);
                 if let Some(code) = reason.code() {
-                    number("code", u64::from(code), out);
+                    json::write_number_field("code", u64::from(code), out);
                 }
             }
             What::Subscribed(client, topic, group) | What::Unsubscribed(client, topic, group) => {
                 client.write(out);
-                string("topic", topic.as_str(), out);
+                json::write_string_field("topic", topic.as_str(), out);
                 if let Some(group) = group {
-                    string("group", group.as_str(), out);
+                    json::write_string_field("group", group.as_str(), out);
                 }
             }
             What::Published(message, subscribers, grant) => {
@@ -144,7 +144,7 @@ impl Event {
                     json::write_payload(message.kind(), message.payload(), out);
                 }
             }
-            What::Occupied(topic) | What::Vacated(topic) => string("topic", topic.as_str(), out),
+            What::Occupied(topic) | What::Vacated(topic) => json::write_string_field("topic", topic.as_str(), out),
         }
         out.push(b'}');
     }
@@ -152,11 +152,11 @@ impl Event {
 
 impl Client {
     fn write(&self, out: &mut Vec<u8>) {
-        string("connection", &self.id.of(self.shard).to_string(), out);
-        string("protocol", self.protocol.label(), out);
+        json::write_string_field("connection", &self.id.of(self.shard).to_string(), out);
+        json::write_string_field("protocol", self.protocol.label(), out);
         match self.address {
-            Address::Ip(address) => string("address", &address.to_string(), out),
-            Address::Unix => string("address", "unix", out),
+            Address::Ip(address) => json::write_string_field("address", &address.to_string(), out),
+            Address::Unix => json::write_string_field("address", "unix", out),
             Address::Unknown => {}
         }
         user(self.grant.as_deref(), out);
@@ -165,35 +165,19 @@ impl Client {
 
 fn user(grant: Option<&Grant>, out: &mut Vec<u8>) {
     if let Some(user) = grant.and_then(|grant| grant.user.as_deref()) {
-        string("user", user, out);
+        json::write_string_field("user", user, out);
     }
 }
 
 fn write_publication(message: &Message, subscribers: u64, out: &mut Vec<u8>) {
-    string("topic", message.topic.as_str(), out);
-    number("epoch", message.epoch.0, out);
-    number("offset", message.offset.0, out);
+    json::write_string_field("topic", message.topic.as_str(), out);
+    json::write_number_field("epoch", message.epoch.0, out);
+    json::write_number_field("offset", message.offset.0, out);
     if let Some(publisher) = message.publisher {
-        string("connection", &publisher.connection.of(publisher.shard).to_string(), out);
+        json::write_string_field("connection", &publisher.connection.of(publisher.shard).to_string(), out);
     }
-    number("subscribers", subscribers, out);
-    number("bytes", message.payload().len() as u64, out);
-}
-
-fn field(name: &str, out: &mut Vec<u8>) {
-    out.extend_from_slice(b",\"");
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(b"\":");
-}
-
-fn number(name: &str, value: u64, out: &mut Vec<u8>) {
-    field(name, out);
-    json::write_number(value, out);
-}
-
-fn string(name: &str, value: &str, out: &mut Vec<u8>) {
-    field(name, out);
-    json::write_string(value, out);
+    json::write_number_field("subscribers", subscribers, out);
+    json::write_number_field("bytes", message.payload().len() as u64, out);
 }
 
 #[cfg(test)]

@@ -23,28 +23,12 @@ pub(in crate::shard) fn write_id(shard: ShardId, id: ConnId, out: &mut Vec<u8>) 
     out.push(b'"');
 }
 
-fn field(name: &str, out: &mut Vec<u8>) {
-    out.extend_from_slice(b",\"");
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(b"\":");
-}
-
-fn number(name: &str, value: u64, out: &mut Vec<u8>) {
-    field(name, out);
-    json::write_number(value, out);
-}
-
-fn string(name: &str, value: &str, out: &mut Vec<u8>) {
-    field(name, out);
-    json::write_string(value, out);
-}
-
 /// A string, or null.
 fn optional(name: &str, value: Option<&str>, out: &mut Vec<u8>) {
     match value {
-        Some(value) => string(name, value, out),
+        Some(value) => json::write_string_field(name, value, out),
         None => {
-            field(name, out);
+            json::write_field(name, out);
             out.extend_from_slice(b"null");
         }
     }
@@ -72,25 +56,25 @@ impl Core {
         let mut out = Vec::with_capacity(384);
         out.extend_from_slice(b"{\"id\":");
         write_id(self.id, id, &mut out);
-        string("protocol", connection.protocol.label(), &mut out);
-        string("state", state_of(connection), &mut out);
+        json::write_string_field("protocol", connection.protocol.label(), &mut out);
+        json::write_string_field("state", state_of(connection), &mut out);
         let address = self.whence(id).map(|address| address.to_string());
         optional("address", address.as_deref(), &mut out);
         optional("user", self.user(id), &mut out);
         let entrance = self.entrances.get(usize::from(connection.listener().0));
         optional("listener", entrance.map(|entrance| entrance.url.as_str()), &mut out);
         self.write_subscriptions(connection, &mut out);
-        number("queued_bytes", queued_bytes(connection) as u64, &mut out);
+        json::write_number_field("queued_bytes", queued_bytes(connection) as u64, &mut out);
         let silence = self.silence(id, connection).as_millis();
-        number("idle_ms", u64::try_from(silence).unwrap_or(u64::MAX), &mut out);
+        json::write_number_field("idle_ms", u64::try_from(silence).unwrap_or(u64::MAX), &mut out);
         let extra = connection.extra.as_deref();
         if let Some(borne) = extra.and_then(|extra| extra.borne.as_deref()) {
-            field("carrier", &mut out);
+            json::write_field("carrier", &mut out);
             write_id(self.id, borne.carrier, &mut out);
-            number("stream", u64::from(borne.stream.0), &mut out);
+            json::write_number_field("stream", u64::from(borne.stream.0), &mut out);
         }
         if let Some(carrier) = extra.and_then(|extra| extra.carrier.as_deref()) {
-            number("streams", carrier.http2.streams() as u64, &mut out);
+            json::write_number_field("streams", carrier.http2.streams() as u64, &mut out);
         }
         out.push(b'}');
         out
@@ -98,7 +82,7 @@ impl Core {
 
     fn write_subscriptions(&self, connection: &Connection, out: &mut Vec<u8>) {
         let (mut all, mut before) = (0, "");
-        field("topics", out);
+        json::write_field("topics", out);
         out.push(b'[');
         for membership in connection.memberships() {
             all += 1;
@@ -111,7 +95,7 @@ impl Core {
             }
         }
         out.push(b']');
-        number("subscriptions", all as u64, out);
+        json::write_number_field("subscriptions", all as u64, out);
     }
 
     /// One topic.
@@ -119,11 +103,11 @@ impl Core {
         let mut out = Vec::with_capacity(256);
         out.extend_from_slice(b"{\"topic\":");
         json::write_string(sight.name.as_str(), &mut out);
-        number("epoch", sight.cursor.epoch.0, &mut out);
-        number("offset", sight.cursor.offset.0, &mut out);
-        number("subscribers", sight.subscribers, &mut out);
-        number("shard", u64::from(self.id.0), &mut out);
-        field("groups", &mut out);
+        json::write_number_field("epoch", sight.cursor.epoch.0, &mut out);
+        json::write_number_field("offset", sight.cursor.offset.0, &mut out);
+        json::write_number_field("subscribers", sight.subscribers, &mut out);
+        json::write_number_field("shard", u64::from(self.id.0), &mut out);
+        json::write_field("groups", &mut out);
         out.push(b'[');
         for (place, group) in self.topics.groups(sight.name).enumerate() {
             if place > 0 {
@@ -133,9 +117,9 @@ impl Core {
         }
         out.extend_from_slice(b"],\"history\":{\"messages\":");
         json::write_number(sight.messages as u64, &mut out);
-        number("bytes", sight.bytes as u64, &mut out);
+        json::write_number_field("bytes", sight.bytes as u64, &mut out);
         if let Some(first) = sight.first {
-            number("first_offset", first.0, &mut out);
+            json::write_number_field("first_offset", first.0, &mut out);
         }
         out.extend_from_slice(b"}}");
         out
