@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::parameters::only_start;
+use super::parameters::{crop, named, only_start};
 use super::topic::refusal;
 use super::{Context, Handler, Offers, Publication, Refusal, Request, Subscribe};
 use crate::close::CloseReason;
@@ -40,7 +40,9 @@ impl Handler for Chat {
             Some(name) => parse_name(name)?,
         };
         let start = only_start(request)?;
-        context.subscribe(topic.clone(), Subscribe { start, ..Subscribe::default() });
+        let mut how = Subscribe { start, ..named(&Query::new(request.query))? };
+        how.who.get_or_insert_default().name = Some(crop(name).into());
+        context.subscribe(topic.clone(), how);
         context.announce(topic, Kind::Text, self.line(&[name.as_bytes(), b" joined the chat"]));
         Ok(())
     }
@@ -125,7 +127,7 @@ mod tests {
     fn a_member_joins_speaks_and_leaves() {
         let (mut bench, mut chat, mut name) = (Bench::new(Wire::WebSocket), Chat::default(), Box::default());
         assert_eq!(bench.open(&mut chat, &mut name, "/chat/lobby", "name=Ann+Lee", "lobby"), Ok(()));
-        let joined = ["subscribe chat/lobby echo=true", "publish chat/lobby Text Ann Lee joined the chat"];
+        let joined = ["subscribe chat/lobby echo=true as - Ann Lee", "publish chat/lobby Text Ann Lee joined the chat"];
         assert_eq!(bench.effects(), joined);
         bench.join("chat/lobby");
         bench.message(&mut chat, &mut name, Kind::Text, "hello, Zoë".as_bytes());
@@ -138,7 +140,7 @@ mod tests {
     #[test]
     fn a_room_has_a_past() {
         let (opened, effects, _) = open("name=ann&history=5");
-        assert_eq!((opened, effects[0].as_str()), (Ok(()), "subscribe chat/lobby echo=true history=5"));
+        assert_eq!((opened, effects[0].as_str()), (Ok(()), "subscribe chat/lobby echo=true history=5 as - ann"));
         assert!(open("name=ann&since=x").0.is_err());
     }
 

@@ -5,6 +5,7 @@ use crate::access::Grant;
 use crate::close::CloseReason;
 use crate::codec::trace::Trace;
 use crate::codec::websocket::deflate::Deflater;
+use crate::hub::presence::MemberId;
 use crate::id::{ConnId, ShardId};
 use crate::message::{Kind, Message, Publisher, Topic};
 use crate::session::{self, Encoder, Protocol};
@@ -192,6 +193,12 @@ impl<'a> Context<'a> {
         let publisher = Publisher { shard: self.shard, connection: self.id };
         let message = Message::traced(topic, kind, payload, Some(publisher), trace);
         self.effects.push(Effect::PublishFor(message, number, key.map(Box::from)));
+    }
+
+    /// Asks who is in a topic: those behind `after`, `limit` at most. [`Handler::presence`](super::Handler::presence) is told.
+    /// Only for calls, and whoever does it asks [`Context::may_subscribe`] before.
+    pub fn ask_presence(&mut self, topic: Topic, after: Option<MemberId>, limit: usize) {
+        self.effects.push(Effect::Presence(topic, after, limit));
     }
 
     /// Ends this call with a status, after what was sent before. On what is no gRPC call it is [`Context::close`].

@@ -81,9 +81,11 @@ pub(crate) mod testing;
 pub mod topic;
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::close::CloseReason;
+use crate::hub::presence::{MemberId, Page};
 use crate::hub::{Group, Start};
 use crate::message::{Cursor, Kind, Message, Topic, TopicError};
 use crate::rule::{AuthRefusal, Limit, Rule};
@@ -161,6 +163,11 @@ pub trait Handler: Clone + Send + 'static {
     ) {
         let _ = (state, topic);
         context.close(why.reason());
+    }
+
+    /// Who is in a topic that was asked about with [`Context::ask_presence`]; `None` where that is not kept.
+    fn presence(&mut self, state: &mut Self::State, topic: &Topic, page: Option<&Page>, context: &mut Context<'_>) {
+        let _ = (state, topic, page, context);
     }
 
     /// The client sends no more, and still listens: the half-close of a gRPC call. By default the call ends well.
@@ -362,11 +369,24 @@ pub struct Subscribe {
     pub group: Option<Group>,
     /// Where it begins.
     pub start: Start,
+    /// Whether the connection is told who is in the topic.
+    pub watch: bool,
+    /// Who it is there, where it says so.
+    pub who: Option<Box<Named>>,
+}
+
+/// Who a connection says that it is in a topic. Where its token says a user it is that one, whatever its member.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Named {
+    /// Its member's id, of 128 bytes at most; `None`: one of its own.
+    pub member: Option<Arc<str>>,
+    /// What it is called, in 64 bytes at most.
+    pub name: Option<Arc<str>>,
 }
 
 impl Default for Subscribe {
     fn default() -> Self {
-        Self { echo: true, group: None, start: Start::Now }
+        Self { echo: true, group: None, start: Start::Now, watch: false, who: None }
     }
 }
 
@@ -389,6 +409,8 @@ pub enum Effect {
     End(Status),
     /// Take this token from now on; the number is that of [`Handler::renewed`].
     Renew(Box<[u8]>, u32),
+    /// Ask who is in a topic: those behind this member, and so many at most.
+    Presence(Topic, Option<MemberId>, usize),
     /// Count a wish that was refused.
     Refused(AuthRefusal),
 }

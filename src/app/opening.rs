@@ -203,7 +203,7 @@ mod tests {
     fn bad_first_frames() {
         for (app, topic, first_frame) in [
             ("topic", "", &b"two words"[..]),
-            ("topic", "", b"t name=ann"),
+            ("topic", "", b"t nam=ann"),
             ("topic", "", b"t since"),
             ("topic", "", b"t group=%ff"),
             ("topic", "", b"\xff"),

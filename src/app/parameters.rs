@@ -3,25 +3,31 @@
 //! `/topics/a,b,c` over server-sent events, as lines of JSON and by long polls are three topics; a comma that belongs to a
 //! name is written `%2C`. Their cursors stand in the same order, with commas between them.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::router::Request;
 use super::topic::refusal;
-use super::{Context, Refusal, Subscribe};
+use super::{Context, Named, Refusal, Subscribe};
 use crate::codec::http1::Query;
 use crate::codec::http1::uri::decode_path;
+use crate::hub::presence::{self, MemberId};
 use crate::hub::{Group, Start};
 use crate::message::{BadCursor, Cursor, Topic};
 use crate::session::Protocol;
 
 /// Their names.
-pub const NAMES: [&str; 4] = ["since", "history", "echo", "group"];
+pub const NAMES: [&str; 7] = ["since", "history", "echo", "group", "presence", "member", "name"];
 
 /// The code of the error when a stream names more topics than a connection may subscribe to.
 pub const TOO_MANY_TOPICS: &str = "too_many_topics";
 
 /// Messages of a page of history that does not say how many.
 const PAGE_MESSAGES: usize = 256;
+/// Members of a page of a list that does not say how many.
+pub const PAGE_MEMBERS: usize = 256;
+/// Members of a page of a list at most.
+pub const PAGE_MEMBERS_MAX: usize = 10_000;
 /// Messages of a page of history at most.
 const PAGE_MESSAGES_MAX: usize = 10_000;
 
@@ -46,7 +52,8 @@ pub fn subscriptions(request: &Request<'_>, context: &Context<'_>) -> Result<Vec
         return Err(refusal("bad_parameter", message));
     }
     let echo = flag(&query, "echo")?;
-    let how = |start| Subscribe { echo, group: group.clone(), start };
+    let named = named(&query)?;
+    let how = |start| Subscribe { echo, group: group.clone(), start, ..named.clone() };
     Ok(topics.into_iter().zip(starts.into_iter().map(how)).collect())
 }
 
@@ -110,6 +117,60 @@ fn group(query: &Query<'_>) -> Result<Option<Group>, Refusal> {
     group
         .map(Some)
         .map_err(|_| refusal("bad_parameter", "group is a name of 1 to 255 bytes, without spaces".to_owned()))
+}
+
+/// Who the client is in a topic, and whether it is told who else is: `member=ID`, `name=NAME`, `presence=1`.
+///
+/// # Errors
+/// When a parameter is not what it should be.
+pub fn named(query: &Query<'_>) -> Result<Subscribe, Refusal> {
+    let watch = is_set(query, "presence")?;
+    let text = |name: &str, bytes_max: usize| match query.get(name) {
+        None => Ok(None),
+        Some(text) => own_text(name, &text, bytes_max),
+    };
+    let (member, name) = (text("member", presence::ID_BYTES_MAX)?, text("name", presence::NAME_BYTES_MAX));
+    // A name that is no good is none: it was no parameter of streams before.
+    let name = name.unwrap_or_default();
+    let who = (member.is_some() || name.is_some()).then(|| Box::new(Named { member, name }));
+    Ok(Subscribe { watch, who, ..Subscribe::default() })
+}
+
+/// A text that a client says of itself; an empty one is none.
+///
+/// # Errors
+/// When it is too long, or has control characters.
+pub fn own_text(name: &str, text: &str, bytes_max: usize) -> Result<Option<Arc<str>>, Refusal> {
+    let text = text.trim();
+    if text.len() > bytes_max || text.chars().any(char::is_control) {
+        let message = format!("{name} is a text of {bytes_max} bytes at most, without control characters");
+        return Err(refusal("bad_parameter", message));
+    }
+    Ok(if text.is_empty() { None } else { Some(text.into()) })
+}
+
+/// As much of a name as members may have.
+#[must_use]
+pub fn crop(name: &str) -> &str {
+    let end = (0..=presence::NAME_BYTES_MAX.min(name.len())).rev().find(|end| name.is_char_boundary(*end));
+    &name[..end.unwrap_or(0)]
+}
+
+/// What a list of members is asked for: behind which one, and how many at most.
+///
+/// # Errors
+/// When a parameter is not what it should be.
+pub fn members(query: &Query<'_>) -> Result<(Option<MemberId>, usize), Refusal> {
+    let after = match query.get("after").as_deref() {
+        None | Some("") => None,
+        Some(after) => {
+            let message = || "after is what next said: user:ID or member:ID".to_owned();
+            Some(MemberId::parse(after).ok_or_else(|| refusal("bad_parameter", message()))?)
+        }
+    };
+    let limit = query.get("limit").map_or(Some(PAGE_MEMBERS), |limit| limit.parse().ok());
+    let limit = limit.ok_or_else(|| refusal("bad_parameter", "limit is a number of members".to_owned()))?;
+    Ok((after, limit.min(PAGE_MEMBERS_MAX)))
 }
 
 /// How long a long poll waits: seconds, or a number with `s`, `ms` or `m` behind it.

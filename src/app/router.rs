@@ -11,6 +11,7 @@ use super::{
 };
 use crate::close::CloseReason;
 use crate::codec::trace::Trace;
+use crate::hub::presence::Page;
 use crate::message::{Kind, Topic};
 
 /// A route of a router, in the order they were added.
@@ -106,6 +107,8 @@ pub enum News<'a> {
     Published(u32, Result<Published, NotPublished>),
     /// [`Handler::not_subscribed`].
     NotSubscribed(&'a Topic, NotSubscribed),
+    /// [`Handler::presence`].
+    Presence(&'a Topic, Option<&'a Page>),
     /// [`Handler::finish`].
     Finish,
     /// [`Handler::leave`].
@@ -122,6 +125,7 @@ impl News<'_> {
             Self::Message(kind, payload) => handler.message(state, kind, payload, context),
             Self::Published(number, outcome) => handler.published(state, number, outcome, context),
             Self::NotSubscribed(topic, why) => handler.not_subscribed(state, topic, why, context),
+            Self::Presence(topic, page) => handler.presence(state, topic, page, context),
             Self::Finish => handler.finish(state, context),
             Self::Leave => handler.leave(state, context),
             Self::Expiring(left) => handler.expiring(state, left, context),

@@ -118,7 +118,12 @@ impl Bench {
                     Start::Since(cursor) => format!(" since={cursor}"),
                     Start::Last(count) => format!(" history={count}"),
                 };
-                format!("subscribe {topic} echo={}{group}{start}", how.echo)
+                let watch = if how.watch { " watch" } else { "" };
+                let who = how.who.map_or_else(String::new, |who| {
+                    let text = |text: &Option<std::sync::Arc<str>>| text.as_deref().unwrap_or("-").to_owned();
+                    format!(" as {} {}", text(&who.member), text(&who.name))
+                });
+                format!("subscribe {topic} echo={}{group}{start}{watch}{who}", how.echo)
             }
             Effect::Unsubscribe(topic) => format!("unsubscribe {topic}"),
             Effect::Publish(message) | Effect::Announce(message) => {
@@ -126,6 +131,9 @@ impl Bench {
                 format!("publish {} {:?} {text}", message.topic, message.kind())
             }
             Effect::Renew(token, number) => format!("renew {number} {}", String::from_utf8_lossy(&token)),
+            Effect::Presence(topic, after, limit) => {
+                format!("presence {topic} {} {limit}", after.map_or_else(String::new, |id| id.write()))
+            }
             Effect::Refused(cause) => format!("refused {}", cause.label()),
             Effect::Close(reason) => format!("close {reason}"),
             Effect::End(status) => format!("end {:?} {}", status.code, status.message),

@@ -93,6 +93,8 @@ mod tests {
             ("history=20&echo=0", "subscribe t echo=false history=20"),
             ("history=0", "subscribe t echo=true"),
             ("group=workers", "subscribe t echo=true group=workers"),
+            ("presence=1&member=a%20b", "subscribe t echo=true watch as a b -"),
+            ("name=Ann&presence=0", "subscribe t echo=true as - Ann"),
         ] {
             let mut bench = Bench::new(Wire::WebSocket);
             assert_eq!(bench.open(&mut Topics, &mut (), "/topics/t", query, "t"), Ok(()));
@@ -160,6 +162,8 @@ mod tests {
             ("t", "history=-1"),
             ("t", "history=99999999999999999999"),
             ("t", "group="),
+            ("t", "presence=2"),
+            ("t", "member=a%01b"),
             ("t", "group=a%20b"),
             ("t", "group=g&since=1:1"),
             ("t", "group=g&history=5"),

@@ -85,7 +85,7 @@ pub use reload::Difference;
 pub(crate) use settings::keys;
 pub use settings::{default_config, effective};
 pub use tls::{ClientCertificates, TlsConfig, TlsVersion};
-pub use topics::{Keep, Publishers, RuleKey, TopicRule, TopicRules, TopicSection};
+pub use topics::{Keep, Presence, Publishers, RuleKey, TopicRule, TopicRules, TopicSection};
 pub(crate) use value::{parse_duration, parse_size};
 
 /// All that an operator decides.
@@ -139,6 +139,10 @@ pub struct Config {
     pub topic_rate: u32,
     /// Whether a publication is on the disk before anybody hears of it, likewise.
     pub durable: bool,
+    /// Whether it is kept who is in a topic.
+    pub presence: Presence,
+    /// Members of one topic that are listed.
+    pub presence_members_max: usize,
     /// What differs for the topics that a pattern stands for; the first that fits counts.
     pub topics: Vec<TopicSection>,
     /// Where durable topics are kept.
@@ -175,6 +179,8 @@ impl Default for Config {
             publish: Publishers::default(),
             topic_rate: 0,
             durable: false,
+            presence: Presence::default(),
+            presence_members_max: 10_000,
             topics: Vec::new(),
             journal: Journal::default(),
             hooks: Hooks::default(),

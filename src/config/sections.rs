@@ -7,7 +7,7 @@ use super::nearest::nearest;
 use super::pattern::Pattern;
 use super::problem::{Place, Problem, Wrong, quote};
 use super::settings::{GIB, hours, ms};
-use super::topics::{Publishers, TopicRules, TopicSection};
+use super::topics::{Presence, Publishers, TopicRules, TopicSection};
 use super::value::{Count, Format, Period, Raw, Rule, Size, Switch, Word};
 use super::{Config, SlowConsumer};
 use Rule::{Within, ZeroOr};
@@ -58,6 +58,8 @@ section_settings! {
     "rate" => rate or topic_rate: Count<u32>, Within(0, 1_000_000);
     /// Whether its messages survive a crash: see [journal].
     "durable" => durable or durable: Switch;
+    /// Whether it is kept who is there: off, count or members.
+    "presence" => presence or presence: Word<Presence>;
 }
 
 /// A section as it can stand in a file, all of it as a comment, with what topics have anyway.

@@ -12,7 +12,9 @@ use super::problem::{Wrong, quote};
 use super::receiver::{CaFile, Kinds, Receiver, SecretFile};
 use super::sections::example_section;
 use super::value::{Count, Directory, File, FilePath, Format, Period, Raw, Rule, Size, Switch, Word};
-use super::{BackendChoice, ClientCertificates, Config, LogFormat, OverRate, Publishers, SlowConsumer, TlsVersion};
+use super::{
+    BackendChoice, ClientCertificates, Config, LogFormat, OverRate, Presence, Publishers, SlowConsumer, TlsVersion,
+};
 use crate::access::CHECKS_MAX;
 
 /// One thing that can be set.
@@ -212,6 +214,11 @@ settings! {
     /// on the disk, see [journal]. While that cannot be written it is refused (503, journal_failed). Topics that are not
     /// durable never wait for the disk.
     "topics.durable" => durable: Switch;
+    /// Whether it is kept who is in a topic: off, count (how many subscriptions it has) or members (who they are, with their
+    /// names). See GET /topics/NAME/presence and presence=1.
+    "topics.presence" => presence: Word<Presence>;
+    /// Members of one topic that are listed. Those beyond are counted, and answers say that the list is truncated.
+    "topics.presence_members_max" => presence_members_max: Count<usize>, Within(1, 1_000_000);
 
     /// Messages of each topic that are kept for those who come later; 0: none.
     "history.messages_max" => limits.history.messages_max: Count<usize>, Within(0, 1_000_000);
@@ -366,7 +373,7 @@ settings! {
 }
 
 /// The setting behind which sections for topics can stand.
-const LAST_OF_TOPICS: &str = "topics.durable";
+const LAST_OF_TOPICS: &str = "topics.presence_members_max";
 
 /// The whole configuration with its defaults and what each setting means: a TOML file that says what no file says.
 #[must_use]

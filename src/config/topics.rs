@@ -21,6 +21,19 @@ named! {
     }
 }
 
+named! {
+    /// Whether it is kept who is in a topic.
+    Presence {
+        /// Nothing is kept.
+        #[default]
+        Off = "off",
+        /// How many they are.
+        Count = "count",
+        /// Who they are.
+        Members = "members",
+    }
+}
+
 /// How much of one topic's past is kept. A zero turns its history off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Keep {
@@ -46,6 +59,8 @@ pub struct TopicRule {
     pub rate: u32,
     /// Whether a publication is on the disk before anybody hears of it.
     pub durable: bool,
+    /// Whether it is kept who is there.
+    pub presence: Presence,
 }
 
 /// A section of the file: what it says of the topics whose names fit, and nothing of what it does not.
@@ -67,6 +82,8 @@ pub struct TopicSection {
     pub rate: Option<u32>,
     /// [`TopicRule::durable`].
     pub durable: Option<bool>,
+    /// [`TopicRule::presence`].
+    pub presence: Option<Presence>,
 }
 
 impl TopicSection {
@@ -82,6 +99,7 @@ impl TopicSection {
             publish: None,
             rate: None,
             durable: None,
+            presence: None,
         }
     }
 
@@ -98,6 +116,7 @@ impl TopicSection {
             publish: self.publish.unwrap_or(rest.publish),
             rate: self.rate.unwrap_or(rest.rate),
             durable: self.durable.unwrap_or(rest.durable),
+            presence: self.presence.unwrap_or(rest.presence),
         }
     }
 
@@ -129,6 +148,8 @@ impl RuleKey {
 pub struct TopicRules {
     /// What happens to slow consumers where neither their topic's rule nor their route says it.
     pub slow_consumer: SlowConsumer,
+    /// Members of one topic that are listed where [`TopicRule::presence`] says so. Those beyond are counted.
+    pub presence_members_max: usize,
     /// For what no pattern fits.
     rest: TopicRule,
     /// In the order of the file.
@@ -159,10 +180,12 @@ impl TopicRules {
             publish: config.publish,
             rate: config.topic_rate,
             durable: config.durable,
+            presence: config.presence,
         };
         let sections = config.topics.iter().take(Self::SECTIONS_MAX);
         let rules = sections.map(|section| (section.pattern.clone(), section.over(rest))).collect();
-        Self { slow_consumer: config.slow_consumer, rest, rules }
+        let (slow_consumer, presence_members_max) = (config.slow_consumer, config.presence_members_max);
+        Self { slow_consumer, presence_members_max, rest, rules }
     }
 
     /// The rule for a topic.

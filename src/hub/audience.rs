@@ -110,6 +110,21 @@ impl Audience {
         &self.plain
     }
 
+    /// Those of them who are in no group.
+    pub(super) fn plain_subscribers(&self) -> u64 {
+        self.plain.iter().map(|interested| u64::from(interested.members)).sum()
+    }
+
+    /// Whether a shard has some.
+    pub(super) fn has_plain(&self, shard: ShardId) -> bool {
+        self.plain.iter().any(|interested| interested.shard == shard)
+    }
+
+    /// Where those are.
+    pub(super) fn plain_shards(&self) -> impl Iterator<Item = ShardId> {
+        self.plain.iter().map(|interested| interested.shard)
+    }
+
     /// Whether some of them are groups.
     pub(super) const fn has_groups(&self) -> bool {
         !self.groups.is_empty()

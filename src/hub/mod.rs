@@ -11,6 +11,7 @@ mod local;
 pub mod member;
 pub mod members;
 mod past;
+pub mod presence;
 mod ruling;
 #[cfg(test)]
 mod testing;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::history::Bounds;
-use crate::config::{Keep, RuleKey, TopicRule, TopicRules};
+use crate::config::{Keep, Presence, RuleKey, TopicRule, TopicRules};
 use crate::message::Topic;
 use crate::wheel::{TICK, Tick, Wheel};
 
@@ -15,6 +15,8 @@ pub(super) struct Ruling {
     pub(super) bounds: Bounds,
     /// Whether its messages are written down first.
     pub(super) durable: bool,
+    /// Whether it is kept who is there.
+    pub(super) presence: Presence,
     /// How long a topic stays after its last use.
     pub(super) linger_ticks: u32,
     /// The time that each publication of an even pace takes, zero for any pace.
@@ -46,7 +48,14 @@ impl Ruling {
         let bounds = Bounds { messages_max, bytes_max, age_ticks: wheel.ticks_in(keep.age_max) };
         let linger = if bounds.is_off() { Self::LINGER } else { keep.age_max };
         let interval_ns = Self::SECOND_NS.checked_div(u64::from(rule.rate)).unwrap_or(0);
-        Self { keep, bounds, durable: rule.durable, linger_ticks: wheel.ticks_in(linger), interval_ns }
+        Self {
+            keep,
+            bounds,
+            durable: rule.durable,
+            presence: rule.presence,
+            linger_ticks: wheel.ticks_in(linger),
+            interval_ns,
+        }
     }
 
     /// Lets a publication through, if it may: so many within a second, as many at once after a quiet one.
@@ -68,6 +77,11 @@ impl Rulings {
     pub(super) fn new(rules: Arc<TopicRules>, wheel: &Wheel, version: u32) -> Self {
         let all = rules.all().map(|(_, rule)| Ruling::new(rule, wheel)).collect();
         Self { rules, all, version }
+    }
+
+    /// Members of one topic that are listed.
+    pub(super) fn presence_members_max(&self) -> usize {
+        self.rules.presence_members_max
     }
 
     /// The number of the rule for a topic.

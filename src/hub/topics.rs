@@ -10,6 +10,7 @@
 
 mod keeping;
 mod legacy;
+mod presence;
 mod reserved;
 mod shared;
 mod sight;
@@ -22,6 +23,7 @@ use slab::Slab;
 
 use self::following::Walk;
 pub use self::legacy::{Left, Legacy};
+use self::presence::Desk;
 use self::reserved::Reserved;
 pub use self::reserved::{Taken, Turn};
 use self::shared::{Cluster, Shared};
@@ -32,6 +34,7 @@ use super::audience::Audience;
 pub use super::audience::Interested;
 use super::history::History;
 pub use super::past::{Info, Page, Past, Start};
+use super::presence::Presence;
 use super::ruling::{Ruling, Rulings, Spent};
 use crate::cluster::port::Said;
 use crate::codec::websocket::deflate::Deflater;
@@ -131,6 +134,8 @@ pub struct Topics {
     gone: VecDeque<(Topic, Cursor)>,
     /// Where topics are shared with other nodes.
     cluster: Option<Box<Cluster>>,
+    /// Who is where.
+    desk: Desk,
     /// The audience of the last publication, where it had to be put together.
     scratch: Vec<Interested>,
 }
@@ -163,6 +168,12 @@ struct Owned {
     reserved: Option<Box<Reserved>>,
     /// Of a topic that other nodes hold too.
     shared: Option<Box<Shared>>,
+    /// Who is there, where that is kept or somebody watches.
+    presence: Option<Box<Presence>>,
+    /// When shards were last asked who is there.
+    rolled: Tick,
+    /// Whether those who watch have to be told something.
+    has_news: bool,
 }
 
 impl Topics {
@@ -187,6 +198,7 @@ impl Topics {
             epoch: Epoch(0),
             gone: VecDeque::new(),
             cluster: None,
+            desk: Desk::default(),
             scratch: Vec::new(),
         }
     }
@@ -202,8 +214,11 @@ impl Topics {
             return false;
         }
         let is_new = audience.is_empty();
+        let newcomer = Some(interested.shard).filter(|shard| interested.group.is_none() && !audience.has_plain(*shard));
         audience.set(interested);
         self.interested += usize::from(is_new);
+        newcomer.into_iter().for_each(|shard| self.call_roll(key, shard));
+        self.note_subscriptions(key, now);
         true
     }
 
@@ -218,6 +233,7 @@ impl Topics {
             self.interested -= 1;
             self.arm(key);
         }
+        self.note_subscriptions(key, now);
     }
 
     /// Gives a publication its place in its topic, encodes it for its audience, keeps it and says where it goes; or, where the
@@ -370,7 +386,10 @@ impl Topics {
     #[must_use]
     pub fn memory(&self) -> usize {
         let lists = self.keys.capacity() * (size_of::<(Topic, u32)>() + 1) + self.keepers.capacity() * size_of::<u32>();
-        self.topics.0.capacity() * size_of::<Owned>() + self.topics.0.len() * Topic::NAME_BYTES + lists
+        self.topics.0.capacity() * size_of::<Owned>()
+            + self.topics.0.len() * Topic::NAME_BYTES
+            + lists
+            + self.presence_bytes()
     }
 
     /// How many topics somebody is interested in.
@@ -441,9 +460,13 @@ impl Topics {
             history: History::default(),
             reserved: None,
             shared: None,
+            presence: None,
+            rolled: now.tick,
+            has_news: false,
         }));
         let key = key.expect("topics_max is a key");
         self.keys.insert(topic.clone(), key);
+        self.settle_presence(key);
         self.arm(key);
         key
     }

@@ -208,6 +208,10 @@ shard_metrics! {
         topics_owned: Gauge,
         /// Subscriptions held now.
         subscriptions: Gauge,
+        /// Members on the lists of topics that this shard owns.
+        presence_members: Gauge,
+        /// Events about who is in a topic that were handed to subscribers.
+        presence_events_total: Counter,
         /// Spans of recorded traces that were not told, because publishers began too many.
         spans_suppressed_total: Counter,
         /// Topics with subscribers on this shard.

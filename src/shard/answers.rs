@@ -15,6 +15,7 @@ use crate::app::router::News;
 use crate::close::CloseReason;
 use crate::codec::http1::response::write_page;
 use crate::codec::json;
+use crate::hub::presence::OFF;
 use crate::hub::topics::{Info, Page};
 use crate::id::ConnId;
 use crate::message::{Cursor, Topic, Wants};
@@ -51,6 +52,10 @@ impl Core {
             About::Past(start, wire) => {
                 self.topics.prepare(&topic, start, Wants::NONE.with(wire), &mut self.deflater);
                 self.topics.past(&topic, start, now).map_or(Answered::NoRoom, Answered::Past)
+            }
+            About::Watch => self.topics.watch(&topic, asker.shard, now).map_or(Answered::NoRoom, Answered::Watched),
+            About::Presence(after, limit) => {
+                Answered::Presence(self.topics.presence(&topic, after.as_ref(), limit, now).map(Box::new))
             }
             About::Info => {
                 let info = self.topics.info(&topic, now);
@@ -106,6 +111,16 @@ impl Core {
             Answered::NoRoom => {
                 self.metrics.strike(Limit::TopicsMax);
                 self.doomed.push((id, CloseReason::TryAgainLater, "no room for the topic"));
+            }
+            Answered::Watched(list) => self.take_watched(id, &topic, &list),
+            Answered::Presence(page) if self.is_call(id) => {
+                self.tell_handler(id, News::Presence(&topic, page.as_deref()));
+            }
+            Answered::Presence(Some(page)) => self.respond(id, 200, JSON, &page.to_json(&topic), &[NO_STORE]),
+            Answered::Presence(None) => {
+                let mut error = Vec::new();
+                json::write_error("presence_off", OFF, &mut error);
+                self.respond(id, 404, JSON, &error, &[NO_STORE]);
             }
             Answered::Json(body, cursor) => {
                 let cursor = cursor.map(|cursor| cursor.to_string());

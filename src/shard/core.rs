@@ -22,6 +22,7 @@ use super::orders::trace::Tracer;
 use super::paces::{Paces, Spent};
 use super::peers::Peers;
 use super::permits::Rulings;
+use super::presence::Attendance;
 use super::spans::Spans;
 use super::standing::Review;
 use super::table::Table;
@@ -162,6 +163,8 @@ pub struct Core {
     pub(super) transfers: VecDeque<ConnId>,
     /// Where slow reads of files arrive: the side of the reader, and ours.
     pub(super) desk: (Desk, crossbeam::channel::Receiver<Done>),
+    /// Who is where, and who watches that.
+    pub(super) attendance: Attendance,
     /// Topics whose fan-out runs, served in turn.
     pub(super) fan_outs: VecDeque<TopicKey>,
     /// Messages that could not be sent straight: connection, frames, how many messages they are.
@@ -328,6 +331,7 @@ impl Core {
             resumable: VecDeque::new(),
             transfers: VecDeque::new(),
             desk,
+            attendance: Attendance::default(),
             fan_outs: VecDeque::new(),
             deferred: Vec::new(),
             own_shares: Vec::new(),

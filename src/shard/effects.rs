@@ -2,6 +2,7 @@
 
 use super::connection::Connection;
 use super::core::Core;
+use super::mail::About;
 use crate::access::Grant;
 use crate::app::router::News;
 use crate::app::{Effect, Subject};
@@ -59,6 +60,7 @@ impl Core {
                 Effect::Unsubscribe(topic) => self.unsubscribe(id, &topic),
                 Effect::PublishFor(message, number, key) => self.publish_for(id, message, key, number),
                 Effect::Renew(token, number) => self.renew(id, &token, number),
+                Effect::Presence(topic, after, limit) => self.ask(id, &topic, About::Presence(after, limit)),
                 Effect::Refused(cause) => self.metrics.count_refused(cause),
                 Effect::Close(reason) => close = close.or(Some((reason, Self::ASKED_FOR))),
                 Effect::End(status) => {

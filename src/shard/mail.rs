@@ -8,11 +8,13 @@
 use std::sync::Arc;
 
 use super::orders::Order;
+use super::presence::Seats;
 use crate::access::Grant;
 use crate::app::NotPublished;
 use crate::app::Renewed;
 use crate::hub::Group;
 use crate::hub::members::Stay;
+use crate::hub::presence::{self, MemberId, Notice};
 use crate::hub::topics::{Interested, Past, Start};
 use crate::id::{ConnId, ShardId};
 use crate::mailbox::{self, Doorbell, Outlet, Receiver, Sender};
@@ -29,6 +31,10 @@ pub enum Request {
     Disinterest(Topic, ShardId, Option<Group>),
     /// Somebody wants to know something about a topic.
     Ask(Question),
+    /// Who has these seats of a topic on a shard now.
+    Attend(Topic, ShardId, Seats),
+    /// Nobody on this shard watches who is in a topic any more.
+    Unwatch(Topic, ShardId),
     /// A message for a queue group whose members here were gone before they were given it.
     Return(Message, Group),
 }
@@ -84,6 +90,10 @@ pub enum About {
     Past(Start, Wire),
     /// The state of the topic.
     Info,
+    /// Who is there, now and whenever that changes: the asker's shard is told from now on.
+    Watch,
+    /// Who is there: those behind this one, and so many at most.
+    Presence(Option<MemberId>, usize),
     /// Some of its history.
     Page {
         /// What comes after this.
@@ -100,6 +110,10 @@ pub enum Delivery {
     Message(Message, Stay, Option<Group>),
     /// The owner has no room for this topic, which this shard or a queue group here is interested in.
     NoRoom(Topic, Option<Group>),
+    /// What those who watch who is in a topic are told.
+    Presence(Arc<[Notice]>),
+    /// The owner wants to know a topic's seats, or does not any more.
+    Roll(Topic, bool),
     /// What a connection wanted to know.
     Answer(Box<Answer>),
 }
@@ -109,6 +123,8 @@ pub enum Delivery {
 pub(super) enum OwnMail {
     /// For all subscribers of this stay.
     Message(Message, Stay),
+    /// What those who watch who is in a topic are told.
+    Presence(Arc<[Notice]>),
     /// What a connection wants to know, where that takes a while.
     Question(Question),
     /// What a connection wanted to know.
@@ -141,6 +157,10 @@ pub enum Answered {
     NotPublished(u32, NotPublished),
     /// A publication without a number was refused.
     Refused(NotPublished),
+    /// Who is in a topic, for one who watches.
+    Watched(Arc<[Notice]>),
+    /// Who is in a topic; `None` where that is not kept.
+    Presence(Option<Box<presence::Page>>),
     /// The owner has no room for the topic.
     NoRoom,
 }

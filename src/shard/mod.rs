@@ -46,6 +46,7 @@ mod paces;
 mod peers;
 mod permits;
 mod polls;
+mod presence;
 mod proxied;
 mod publish;
 mod pump;
@@ -188,6 +189,7 @@ impl<B: Backend> Shard<B> {
         self.core.forget(&mut Pace::new(clock, Part::FORGET));
         self.core.tell_changes(&mut Pace::new(clock, Part::TELL));
         self.core.publish(&mut Pace::new(clock, Part::PUBLISH));
+        self.core.tell_presence(&mut Pace::new(clock, Part::TELL));
         self.close_doomed();
         self.fan_out(&mut Pace::new(clock, Part::FAN_OUT));
         self.transfer(&mut Pace::new(clock, Part::TRANSFERS));
@@ -229,7 +231,13 @@ impl<B: Backend> Shard<B> {
         }
         let shuts = self.core.drain.and_then(|drain| drain.shuts);
         let resting = (!self.core.resting.is_empty()).then(|| self.core.tick.later(1));
-        let nexts = [self.core.wheel.next_expiry(), self.core.topics.next_expiry(), shuts, resting];
+        let nexts = [
+            self.core.wheel.next_expiry(),
+            self.core.topics.next_expiry(),
+            self.core.topics.news_due(),
+            shuts,
+            resting,
+        ];
         let next = nexts.into_iter().flatten().min();
         next.map_or(Self::WAIT_MAX, |tick: Tick| self.core.wheel.instant_of(tick).since(now)).min(Self::WAIT_MAX)
     }

@@ -70,6 +70,8 @@ impl Core {
             match self.mail.deliveries.try_recv() {
                 Some(Delivery::Message(message, stay, group)) => self.deliver(message, stay, group.as_ref()),
                 Some(Delivery::NoRoom(topic, group)) => self.evict(topic, group),
+                Some(Delivery::Presence(notices)) => self.take_notices(notices),
+                Some(Delivery::Roll(topic, wants)) => self.take_roll(&topic, wants),
                 Some(Delivery::Answer(answer)) => {
                     self.take_answer(*answer);
                     // A past is some hundred messages.
@@ -106,7 +108,9 @@ impl Core {
 
     /// Whether so much waits for its fan-out, or behind answers, that nothing may be added.
     pub(super) fn is_congested(&self) -> bool {
-        self.members.waiting_bytes() > Self::WAITING_BYTES_MAX || self.own_mail.len() > Self::OWN_MAIL_MAX
+        self.members.waiting_bytes() > Self::WAITING_BYTES_MAX
+            || self.own_mail.len() > Self::OWN_MAIL_MAX
+            || self.attendance.is_congested()
     }
 
     /// Sends this shard's publications to their owners, in order, as long as there is room and time; and takes what the
@@ -154,6 +158,7 @@ impl Core {
     fn take_own_mail(&mut self, pace: &mut Pace<'_, impl Clock>) -> bool {
         match self.own_mail.pop_front() {
             Some(OwnMail::Message(message, stay)) => self.deliver(message, stay, None),
+            Some(OwnMail::Presence(notices)) => self.take_notices(notices),
             Some(OwnMail::Renewed(id, number, outcome)) => self.tell_renewed(id, number, outcome),
             Some(OwnMail::Question(question)) => {
                 self.take_question(question);
@@ -193,8 +198,14 @@ impl Core {
                     return self.answer(shard, Delivery::NoRoom(topic, group));
                 }
                 self.hook_interest(&topic, before);
+                self.call_rolls();
                 self.note_crowd(&topic);
             }
+            Request::Attend(topic, shard, seats) => {
+                let now = self.time();
+                self.topics.attend(&topic, shard, seats, now);
+            }
+            Request::Unwatch(topic, shard) => self.topics.unwatch(&topic, shard),
             Request::Disinterest(topic, shard, group) => {
                 let (now, before) = (self.time(), self.topics.interested());
                 self.topics.disinterest(&topic, shard, group.as_ref(), now);

@@ -283,7 +283,7 @@ impl Core {
         self.mark_dirty(id);
     }
 
-    fn queue_past(&mut self, id: ConnId, image: Image) {
+    pub(super) fn queue_past(&mut self, id: ConnId, image: Image) {
         self.uncork_to_outbox(id);
         let Some(outbox) = self.outbox(id) else { return };
         let before = outbox.memory();

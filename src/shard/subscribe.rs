@@ -22,7 +22,8 @@ impl Core {
             self.metrics.count_refused(cause);
             return Err(NotSubscribed::Forbidden(cause));
         }
-        let group = how.group.as_ref();
+        let own_group = how.group.clone();
+        let group = own_group.as_ref();
         let key = self.members.key(topic, group);
         if key.is_some_and(|key| connection.memberships().any(|membership| membership.topic == key)) {
             return Ok(());
@@ -61,6 +62,7 @@ impl Core {
         } else if group.is_some() {
             self.share_out(joined.topic);
         }
+        self.attend(id, joined.topic, topic, how);
         Ok(())
     }
 
@@ -116,6 +118,9 @@ impl Core {
         }
         self.hook_unsubscribed(id, &topic, group.as_ref());
         self.tell_owner(&topic, group.as_ref(), left.interest);
+        if group.is_none() {
+            self.absent(id, membership.topic, &topic);
+        }
         left.returned.into_iter().for_each(|message| self.give_back(message, group.as_ref()));
         if group.is_some() {
             // Nobody who stays may want what was for this one.

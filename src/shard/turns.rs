@@ -62,6 +62,7 @@ impl Core {
             || self.has_verdicts()
             || self.has_cluster_mail()
             || !self.own_mail.is_empty()
+            || self.attendance.has_work(!self.mail.requests_wait)
             || !self.begun.is_empty()
             || !self.doomed.is_empty()
             || self.has_orders()

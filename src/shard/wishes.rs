@@ -44,10 +44,19 @@ pub(super) fn reading(head: &Head<'_>, offers: Offers, limits: &Limits) -> Resul
     Ok(is_lines.then_some(Reading::Lines))
 }
 
-/// The topic that a path asks about, and whether it asks for the history.
-pub(super) fn asks(param: &str) -> Option<(&str, bool)> {
-    let history = param.strip_suffix("/history").map(|topic| (topic, true));
-    history.or_else(|| param.strip_suffix("/info").map(|topic| (topic, false))).filter(|(topic, _)| !topic.is_empty())
+/// What a path asks about a topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asks {
+    History,
+    Info,
+    Presence,
+}
+
+/// The topic that a path asks about, and what it asks.
+pub(super) fn asks(param: &str) -> Option<(&str, Asks)> {
+    let ends = [("/history", Asks::History), ("/info", Asks::Info), ("/presence", Asks::Presence)];
+    let found = ends.into_iter().find_map(|(end, asks)| param.strip_suffix(end).map(|topic| (topic, asks)));
+    found.filter(|(topic, _)| !topic.is_empty())
 }
 
 /// Whether a body is text or binary: what `Content-Type` says; where it says nothing, what the body is.

@@ -6,6 +6,8 @@
 use std::time::Duration;
 
 use super::{CALLS, check_key, decode, no_payload, send};
+use crate::app::Named;
+use crate::app::parameters::own_text;
 use crate::app::{
     Context, Handler, NotPublished, NotSubscribed, Offers, Published, Refusal, Renewed, Request, Status, Subscribe,
 };
@@ -13,6 +15,7 @@ use crate::codec::grpc::generated::edge::{
     self, ClientFrame, ServerFrame, client_frame, publish, server_frame, subscribe,
 };
 use crate::codec::trace::Trace;
+use crate::hub::presence::{ID_BYTES_MAX, NAME_BYTES_MAX};
 use crate::hub::{Group, Start};
 use crate::message::{Cursor, Epoch, Kind, Offset, Topic};
 
@@ -69,7 +72,10 @@ impl Connected {
             let topic = wish.topic.clone();
             answer(0, server_frame::Frame::Subscribed(edge::Subscribed { topic, cursor: None }), context);
         }
-        context.subscribe(topic, Subscribe { echo: !wish.no_echo, group, start });
+        let member = own_text("member", &wish.member, ID_BYTES_MAX)?;
+        let name = own_text("name", &wish.name, NAME_BYTES_MAX)?;
+        let who = (member.is_some() || name.is_some()).then(|| Box::new(Named { member, name }));
+        context.subscribe(topic, Subscribe { echo: !wish.no_echo, group, start, watch: wish.presence, who });
         Ok(())
     }
 

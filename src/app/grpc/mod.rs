@@ -4,6 +4,7 @@
 pub mod connect;
 pub mod echo;
 pub mod health;
+pub mod presence;
 pub mod publish;
 pub mod reflection;
 
@@ -29,6 +30,7 @@ pub(super) fn add_to(router: Router) -> Router {
     router
         .route("/holdline.v1.Edge/Connect", connect::Connect)
         .route("/holdline.v1.Edge/Publish", publish::Publish)
+        .route("/holdline.v1.Edge/Presence", presence::Presence)
         .route("/holdline.v1.Edge/Echo", echo::Echo)
         .route("/grpc.health.v1.Health/Check", health::Check)
         .route("/grpc.health.v1.Health/Watch", health::Watch)

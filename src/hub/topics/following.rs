@@ -48,6 +48,7 @@ impl Topics {
             self.walk.waste.push(off);
         }
         self.follow_sharing(key);
+        self.settle_presence(key);
         self.hasten(key);
     }
 

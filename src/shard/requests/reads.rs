@@ -11,7 +11,7 @@ use crate::shard::answers::{JSON_LINES, NO_STORE};
 use crate::shard::http::{Answer, Later};
 use crate::shard::mail::About;
 use crate::shard::opening::{Opened, fault_reason};
-use crate::shard::wishes::{Reading, asks, reading};
+use crate::shard::wishes::{Asks, Reading, asks, reading};
 
 /// What a route offers that can be read as a stream, to those who ask for nothing of it.
 const ELSE: &str = ", for events with Accept: text/event-stream, or for lines of JSON with ?stream=1";
@@ -55,16 +55,22 @@ impl Requests<'_> {
     /// Asks a topic's owner for its state or its history.
     fn ask(&mut self, head: &Head<'_>, param: &str, reply: Reply<'_>) -> Answer {
         let query = head.query();
-        let Some((name, is_history)) = asks(param) else { return reply.into() };
+        let Some((name, asks)) = asks(param) else { return reply.into() };
         let question = Topic::parse(name.as_bytes(), self.limits.topic_bytes_max)
             .map_err(Refusal::from)
             .and_then(|topic| self.may_read(topic))
-            .and_then(|topic| Ok((topic, if is_history { parameters::page(&query)? } else { (None, 0) })));
+            .and_then(|topic| {
+                let about = match asks {
+                    Asks::Info => About::Info,
+                    Asks::History => parameters::page(&query).map(|(since, limit)| About::Page { since, limit })?,
+                    Asks::Presence => {
+                        parameters::members(&query).map(|(after, limit)| About::Presence(after, limit))?
+                    }
+                };
+                Ok((topic, about))
+            });
         match question {
-            Ok((topic, (since, limit))) => {
-                let about = if is_history { About::Page { since, limit } } else { About::Info };
-                Answer::Waits(Later::of(reply), Task::Ask(topic, about))
-            }
+            Ok((topic, about)) => Answer::Waits(Later::of(reply), Task::Ask(topic, about)),
             Err(refusal) => self.refuse(&refusal, reply),
         }
     }

@@ -38,7 +38,8 @@ pub(super) fn subscribe(topic: u8, from: From, group: bool, echo: bool, out: &mu
         From::Last(count) => Some(subscribe::Start::History(u32::try_from(count).unwrap_or(0))),
     };
     let group = if group { "g".to_owned() } else { String::new() };
-    let wish = edge::Subscribe { topic: format!("t{topic}"), group, no_echo: !echo, start };
+    let wish =
+        edge::Subscribe { topic: format!("t{topic}"), group, no_echo: !echo, start, ..edge::Subscribe::default() };
     client_frame(0, client_frame::Frame::Subscribe(wish), out);
 }
 
@@ -141,6 +142,7 @@ pub(super) fn hear(works: bool, inbox: &mut Vec<u8>) -> Result<Option<Heard>, St
             Heard::NoRoom(number)
         }
         server_frame::Frame::Error(error) => return Err(format!("it is answered {error:?}")),
+        frame @ server_frame::Frame::Presence(_) => return Err(format!("nobody watches, and hears {frame:?}")),
         frame @ (server_frame::Frame::Authenticated(_) | server_frame::Frame::Expiring(_)) => {
             return Err(format!("nobody was asked who it is, and hears {frame:?}"));
         }

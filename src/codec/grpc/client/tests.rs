@@ -39,7 +39,7 @@ proptest! {
             Start::History(count) => Some(subscribe::Start::History(count)),
             Start::Now => None,
         };
-        let expected = client_frame::Frame::Subscribe(edge::Subscribe { topic, group, no_echo, start });
+        let expected = client_frame::Frame::Subscribe(edge::Subscribe { topic, group, no_echo, start, ..edge::Subscribe::default() });
         prop_assert_eq!(out, client_frame(id, expected));
     }
 

@@ -34,6 +34,15 @@ pub struct Subscribe {
     /// Without the messages that this call publishes itself.
     #[prost(bool, tag = "5")]
     pub no_echo: bool,
+    /// Tell who is in the topic, in Presence frames: first the whole list, then who comes and who goes.
+    #[prost(bool, tag = "6")]
+    pub presence: bool,
+    /// Who this call is there, at most 128 bytes; where the call's token says a user it is that one. Empty: somebody.
+    #[prost(string, tag = "7")]
+    pub member: ::prost::alloc::string::String,
+    /// What it is called there, at most 64 bytes.
+    #[prost(string, tag = "8")]
+    pub name: ::prost::alloc::string::String,
     /// Where to begin; without it, with now. A queue group always begins with now.
     #[prost(oneof = "subscribe::Start", tags = "2, 3")]
     pub start: ::core::option::Option<subscribe::Start>,
@@ -100,17 +109,17 @@ pub struct Cursor {
     pub offset: u64,
 }
 /// What the server says.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ServerFrame {
     /// The ClientFrame.id that this answers, 0 where it answers none.
     #[prost(uint32, tag = "1")]
     pub id: u32,
-    #[prost(oneof = "server_frame::Frame", tags = "2, 3, 4, 5, 6, 7, 8, 9")]
+    #[prost(oneof = "server_frame::Frame", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10")]
     pub frame: ::core::option::Option<server_frame::Frame>,
 }
 /// Nested message and enum types in `ServerFrame`.
 pub mod server_frame {
-    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum Frame {
         #[prost(message, tag = "2")]
         Message(super::Message),
@@ -128,6 +137,8 @@ pub mod server_frame {
         Authenticated(super::Authenticated),
         #[prost(message, tag = "9")]
         Expiring(super::Expiring),
+        #[prost(message, tag = "10")]
+        Presence(super::Presence),
     }
 }
 /// A message of a topic.
@@ -209,6 +220,49 @@ pub struct Expiring {
     #[prost(uint32, tag = "1")]
     pub seconds_left: u32,
 }
+/// Somebody who is in a topic.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Member {
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    /// The id is a user's, as a token or a key says it. Others give themselves theirs.
+    #[prost(bool, tag = "2")]
+    pub user: bool,
+    #[prost(string, tag = "3")]
+    pub name: ::prost::alloc::string::String,
+    /// When its first connection came, in milliseconds of Unix time.
+    #[prost(int64, tag = "4")]
+    pub since_ms: i64,
+    #[prost(uint32, tag = "5")]
+    pub connections: u32,
+}
+/// Who is in a topic, or what has changed.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Presence {
+    #[prost(string, tag = "1")]
+    pub topic: ::prost::alloc::string::String,
+    /// How many are there.
+    #[prost(uint64, tag = "2")]
+    pub count: u64,
+    /// Some of them are on no list: there are too many.
+    #[prost(bool, tag = "3")]
+    pub truncated: bool,
+    /// It is not kept who is in this topic. When it is again, that is told.
+    #[prost(bool, tag = "4")]
+    pub off: bool,
+    /// This is the list, or a part of it: more says that more parts follow.
+    #[prost(bool, tag = "5")]
+    pub list: bool,
+    #[prost(bool, tag = "6")]
+    pub more: bool,
+    #[prost(message, repeated, tag = "7")]
+    pub members: ::prost::alloc::vec::Vec<Member>,
+    /// Who has come and who has gone since the last frame.
+    #[prost(message, repeated, tag = "8")]
+    pub joined: ::prost::alloc::vec::Vec<Member>,
+    #[prost(message, repeated, tag = "9")]
+    pub left: ::prost::alloc::vec::Vec<Member>,
+}
 /// A frame could not be obeyed. The call goes on.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Error {
@@ -250,6 +304,34 @@ pub struct PublishResponse {
     pub subscribers: u64,
     #[prost(bool, tag = "4")]
     pub duplicate: bool,
+}
+/// Asks who is in a topic.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PresenceRequest {
+    #[prost(string, tag = "1")]
+    pub topic: ::prost::alloc::string::String,
+    /// Members at most; 0: 256.
+    #[prost(uint32, tag = "2")]
+    pub limit: u32,
+    /// What PresenceResponse.next said.
+    #[prost(string, tag = "3")]
+    pub after: ::prost::alloc::string::String,
+}
+/// Who is in a topic.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PresenceResponse {
+    #[prost(string, tag = "1")]
+    pub topic: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub count: u64,
+    #[prost(message, repeated, tag = "3")]
+    pub members: ::prost::alloc::vec::Vec<Member>,
+    /// Some of them are on no list: there are too many.
+    #[prost(bool, tag = "4")]
+    pub truncated: bool,
+    /// Ask for what comes after this; empty: these were the last.
+    #[prost(string, tag = "5")]
+    pub next: ::prost::alloc::string::String,
 }
 /// Any bytes.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -1,0 +1,404 @@
+//! Who is in a topic, as its owner keeps it.
+//!
+//! A *seat* is a subscription: a connection of a shard. Whoever has one or more of them is a member, from the first on to the
+//! last. Beyond a bound of members seats are counted and nothing is known of who has them.
+//!
+//! Those who watch are told in ticks: once who is there, and from then on what has changed. What they were told, and not what
+//! is true, is what a new one is told first, so that each change is news to all or none.
+
+mod notice;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use hashbrown::{HashMap, HashSet};
+
+pub use self::notice::{Notice, Seen, What};
+use crate::codec::json;
+use crate::config::Presence as Mode;
+use crate::id::ShardId;
+use crate::message::Topic;
+
+/// What is said of a topic whose rule keeps nothing of its members.
+pub const OFF: &str = "it is not kept who is in this topic; set topics.presence, or presence in a section for it";
+
+/// Bytes of a member's id.
+pub const ID_BYTES_MAX: usize = 128;
+/// Bytes of a member's name.
+pub const NAME_BYTES_MAX: usize = 64;
+
+/// Who a member is. A user's id is what its token or its key says; all others are their connections' own words, and never a
+/// user's, whatever they are.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MemberId {
+    /// It is a user.
+    pub is_user: bool,
+    /// The id among users, or among others.
+    pub text: Arc<str>,
+}
+
+impl MemberId {
+    /// A user's. One that is too long is cut, and told from others with the same beginning by a number behind it.
+    #[must_use]
+    pub fn user(name: &str) -> Self {
+        if name.len() <= ID_BYTES_MAX {
+            return Self { is_user: true, text: name.into() };
+        }
+        // FNV-1a, 64 bit: users are the operator's own.
+        let hash = name
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
+        let end = (0..=ID_BYTES_MAX - 17).rev().find(|end| name.is_char_boundary(*end)).unwrap_or(0);
+        Self { is_user: true, text: format!("{}~{hash:016x}", &name[..end]).into() }
+    }
+
+    /// Somebody else's.
+    #[must_use]
+    pub fn other(text: &str) -> Self {
+        Self { is_user: false, text: text.into() }
+    }
+
+    /// As it stands in `after=`: `user:ID` or `member:ID`.
+    #[must_use]
+    pub fn write(&self) -> String {
+        format!("{}:{}", if self.is_user { "user" } else { "member" }, self.text)
+    }
+
+    /// What [`MemberId::write`] has written.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (kind, text) = text.split_once(':')?;
+        match kind {
+            "user" => Some(Self { is_user: true, text: text.into() }),
+            "member" => Some(Self::other(text)),
+            _ => None,
+        }
+    }
+}
+
+/// Who has a seat.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Who {
+    /// Its id.
+    pub id: MemberId,
+    /// What it is called, where that is another than the id.
+    pub name: Option<Arc<str>>,
+}
+
+/// A subscription: an index of a connection on a shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Seat {
+    /// The shard.
+    pub shard: ShardId,
+    /// The connection's place there.
+    pub connection: u32,
+}
+
+/// What is known of a member.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Member {
+    name: Option<Arc<str>>,
+    since_ms: u64,
+    seats: u32,
+}
+
+/// Part of the list, in the order of ids, others before users.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Page {
+    /// How many there are in all.
+    pub count: u64,
+    /// `None` where they are counted only.
+    pub members: Option<Vec<Seen>>,
+    /// Not all are on the list.
+    pub truncated: bool,
+    /// There are more behind the last of these.
+    pub more: bool,
+}
+
+impl Page {
+    /// What the next part is asked for with: behind the last one of this.
+    #[must_use]
+    pub fn next(&self) -> Option<String> {
+        self.members.as_ref().filter(|_| self.more)?.last().map(|member| member.id.write())
+    }
+
+    /// As it is answered: `{"topic","count","members":[{"id","name","since","connections"}],"truncated","next"}`.
+    #[must_use]
+    pub fn to_json(&self, topic: &Topic) -> Vec<u8> {
+        let mut out = Vec::from(b"{\"topic\":");
+        json::write_string(topic.as_str(), &mut out);
+        out.extend_from_slice(b",\"count\":");
+        json::write_number(self.count, &mut out);
+        if let Some(members) = &self.members {
+            out.extend_from_slice(b",\"members\":");
+            notice::write_list(members, Seen::write_json, &mut out);
+        }
+        if self.truncated {
+            out.extend_from_slice(b",\"truncated\":true");
+        }
+        if let Some(next) = self.next() {
+            out.extend_from_slice(b",\"next\":");
+            json::write_string(&next, &mut out);
+        }
+        out.extend_from_slice(b"}\n");
+        out
+    }
+}
+
+/// Who is in one topic.
+#[derive(Debug)]
+pub struct Presence {
+    mode: Mode,
+    members_max: usize,
+    members: BTreeMap<MemberId, Member>,
+    seats: HashMap<Seat, MemberId>,
+    /// Seats of those who are not on the list.
+    unlisted: HashSet<Seat>,
+    /// Subscriptions, where nothing else is counted.
+    subscriptions: u64,
+    /// Shards with somebody who watches.
+    watchers: Vec<ShardId>,
+    /// Members of whom watchers were told something else than is true: what that was.
+    untold: BTreeMap<MemberId, Option<Seen>>,
+    /// The number that watchers were told.
+    told: (u64, bool),
+    /// Watchers are told all there is with the next news.
+    is_anew: bool,
+    /// The list as watchers were told it, where somebody has asked since.
+    list: Option<Arc<[Notice]>>,
+}
+
+impl Presence {
+    /// Nobody.
+    #[must_use]
+    pub fn new(mode: Mode, members_max: usize) -> Self {
+        Self {
+            mode,
+            members_max,
+            members: BTreeMap::new(),
+            seats: HashMap::new(),
+            unlisted: HashSet::new(),
+            subscriptions: 0,
+            watchers: Vec::new(),
+            untold: BTreeMap::new(),
+            told: (0, false),
+            is_anew: false,
+            list: None,
+        }
+    }
+
+    /// What is kept.
+    #[must_use]
+    pub const fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// Members on the list.
+    #[must_use]
+    pub fn listed(&self) -> usize {
+        self.members.len()
+    }
+
+    /// What it keeps in memory, about.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        let member = size_of::<(MemberId, Member)>() * 4 / 3 + 48;
+        self.members.len() * member
+            + self.seats.capacity() * (size_of::<(Seat, MemberId)>() + 1)
+            + self.unlisted.capacity() * (size_of::<Seat>() + 1)
+    }
+
+    /// Whether nothing is kept and nobody watches.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.mode == Mode::Off && self.watchers.is_empty()
+    }
+
+    /// Takes another rule on. Where it keeps something else than before all that was known is forgotten, and those who watch
+    /// are to be told all anew: then it is `true`.
+    pub fn follow(&mut self, mode: Mode, members_max: usize) -> bool {
+        self.members_max = members_max;
+        if self.mode == mode {
+            return false;
+        }
+        let (watchers, subscriptions) = (std::mem::take(&mut self.watchers), self.subscriptions);
+        *self = Self { watchers, subscriptions, ..Self::new(mode, members_max) };
+        self.told = (self.count(), false);
+        true
+    }
+
+    /// How many are there.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        match self.mode {
+            Mode::Off => 0,
+            Mode::Count => self.subscriptions,
+            Mode::Members => (self.members.len() + self.unlisted.len()) as u64,
+        }
+    }
+
+    /// Whether somebody is not on the list.
+    #[must_use]
+    pub fn is_truncated(&self) -> bool {
+        !self.unlisted.is_empty()
+    }
+
+    /// Notes how many subscriptions there are.
+    pub fn set_subscriptions(&mut self, subscriptions: u64) {
+        self.subscriptions = subscriptions;
+    }
+
+    /// Somebody has taken a seat.
+    pub fn join(&mut self, seat: Seat, who: Who, now_ms: u64) {
+        if self.mode != Mode::Members || self.seats.get(&seat).is_some_and(|id| *id == who.id) {
+            return;
+        }
+        self.leave(seat);
+        if let Some(member) = self.members.get_mut(&who.id) {
+            member.seats += 1;
+        } else if self.members.len() < self.members_max {
+            self.note(&who.id);
+            self.members.insert(who.id.clone(), Member { name: who.name, since_ms: now_ms, seats: 1 });
+        } else {
+            self.unlisted.insert(seat);
+            return;
+        }
+        self.seats.insert(seat, who.id);
+    }
+
+    /// A seat is empty.
+    pub fn leave(&mut self, seat: Seat) {
+        let Some(id) = self.seats.remove(&seat) else {
+            self.unlisted.remove(&seat);
+            return;
+        };
+        let Some(member) = self.members.get_mut(&id) else { return };
+        member.seats -= 1;
+        if member.seats == 0 {
+            self.note(&id);
+            self.members.remove(&id);
+        }
+    }
+
+    /// Whether some who are not on the list could be: there is room again for a part of them.
+    #[must_use]
+    pub fn has_room_again(&self) -> bool {
+        !self.unlisted.is_empty() && self.members.len() <= self.members_max - self.members_max.div_ceil(4)
+    }
+
+    /// Remembers what watchers were told of a member that changes.
+    fn note(&mut self, id: &MemberId) {
+        if !self.watchers.is_empty() && !self.untold.contains_key(id) {
+            let told = self.members.get(id).map(|member| seen(id, member));
+            self.untold.insert(id.clone(), told);
+        }
+    }
+
+    /// A shard has somebody who watches.
+    pub fn watch(&mut self, shard: ShardId) {
+        if self.watchers.is_empty() {
+            self.told = (self.count(), self.is_truncated());
+        }
+        if !self.watchers.contains(&shard) {
+            self.watchers.push(shard);
+        }
+    }
+
+    /// A shard has none any more.
+    pub fn unwatch(&mut self, shard: ShardId) {
+        self.watchers.retain(|watcher| *watcher != shard);
+        if self.watchers.is_empty() {
+            self.untold.clear();
+            self.list = None;
+        }
+    }
+
+    /// Shards with somebody who watches.
+    #[must_use]
+    pub fn watchers(&self) -> &[ShardId] {
+        &self.watchers
+    }
+
+    /// Whether there is something that watchers have not been told.
+    #[must_use]
+    pub fn is_news(&self) -> bool {
+        !self.watchers.is_empty()
+            && (self.is_anew || !self.untold.is_empty() || (self.count(), self.is_truncated()) != self.told)
+    }
+
+    /// What one who watches is told first: all that the others know.
+    pub fn list(&mut self, topic: &Topic) -> Arc<[Notice]> {
+        if let Some(list) = &self.list {
+            return Arc::clone(list);
+        }
+        let list: Arc<[Notice]> = match self.mode {
+            Mode::Off => [Notice::new(topic, What::Off, 0, false)].into(),
+            Mode::Count => [Notice::new(topic, What::Count, self.told.0, false)].into(),
+            Mode::Members => {
+                let (count, truncated) = self.told;
+                notice::list(topic, self.told_members(), count, truncated).into()
+            }
+        };
+        self.list = Some(Arc::clone(&list));
+        list
+    }
+
+    /// The members that watchers know of.
+    fn told_members(&self) -> Vec<Seen> {
+        let still = self.members.iter().filter(|(id, _)| !self.untold.contains_key(id));
+        let mut told: Vec<Seen> = still.map(|(id, member)| seen(id, member)).collect();
+        told.extend(self.untold.values().flatten().cloned());
+        told
+    }
+
+    /// All that watchers were told holds no more: the next news is a list.
+    pub fn begin_anew(&mut self) {
+        self.is_anew = true;
+    }
+
+    /// What has changed since watchers were told last, which they are told now; nothing where all is as it was.
+    pub fn news(&mut self, topic: &Topic) -> Option<Arc<[Notice]>> {
+        let now = (self.count(), self.is_truncated());
+        let before = std::mem::replace(&mut self.told, now);
+        if std::mem::take(&mut self.is_anew) {
+            (self.untold, self.list) = (BTreeMap::new(), None);
+            return Some(self.list(topic));
+        }
+        let (mut joined, mut left) = (Vec::new(), Vec::new());
+        for (id, told) in std::mem::take(&mut self.untold) {
+            match (told, self.members.get(&id)) {
+                (None, Some(member)) => joined.push(seen(&id, member)),
+                (Some(told), None) => left.push(told),
+                (None, None) | (Some(_), Some(_)) => {}
+            }
+        }
+        if joined.is_empty() && left.is_empty() && before == now {
+            return None;
+        }
+        self.list = None;
+        if self.mode != Mode::Members {
+            return Some([Notice::new(topic, What::Count, now.0, false)].into());
+        }
+        Some(notice::changes(topic, joined, left, now.0, now.1).into())
+    }
+
+    /// Members behind this one, and so many at most.
+    #[must_use]
+    pub fn page(&self, after: Option<&MemberId>, limit: usize) -> Page {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let (count, truncated) = (self.count(), self.is_truncated());
+        if self.mode != Mode::Members {
+            return Page { count, ..Page::default() };
+        }
+        let mut rest = self.members.range((after.map_or(Unbounded, Excluded), Unbounded));
+        let members = rest.by_ref().take(limit).map(|(id, member)| seen(id, member)).collect();
+        Page { count, members: Some(members), truncated, more: rest.next().is_some() }
+    }
+}
+
+fn seen(id: &MemberId, member: &Member) -> Seen {
+    Seen { id: id.clone(), name: member.name.clone(), since_ms: member.since_ms, connections: member.seats }
+}
+
+#[cfg(test)]
+mod tests;
