@@ -37,6 +37,7 @@ macro_rules! named {
     };
 }
 
+mod cluster;
 mod credentials;
 mod endpoint;
 mod filter;
@@ -66,6 +67,7 @@ use std::time::Duration;
 
 use crate::access::Access;
 
+pub use cluster::{Cluster, Login, NatsUrl, Storage, is_prefix};
 pub use endpoint::Endpoint;
 pub use filter::{LogFilter, LogFilterError};
 pub use hooks::{Authorities, HookKind, HookKinds, HookSecrets, HookUrl, Hooks};
@@ -147,6 +149,8 @@ pub struct Config {
     pub topics: Vec<TopicSection>,
     /// Where durable topics are kept.
     pub journal: Journal,
+    /// The other nodes.
+    pub cluster: Cluster,
     /// What is told to a receiver elsewhere.
     pub hooks: Hooks,
 }
@@ -183,6 +187,7 @@ impl Default for Config {
             presence_members_max: 10_000,
             topics: Vec::new(),
             journal: Journal::default(),
+            cluster: Cluster::default(),
             hooks: Hooks::default(),
         }
     }

@@ -19,6 +19,15 @@ const AT_START: &[&str] = &[
     "journal.segment_bytes",
     "journal.bytes_max",
     "journal.age_max",
+    // The connection, and what others know this node by.
+    "cluster.nats",
+    "cluster.credentials",
+    "cluster.ca_file",
+    "cluster.name",
+    "cluster.prefix",
+    "cluster.replicas",
+    "cluster.storage",
+    "cluster.lease",
     // Shards have their way to the thread that posts, or none.
     "hooks.url",
     // Tables and queues have their size.

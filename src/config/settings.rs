@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use super::cluster::{NatsUrls, NodeName, Prefix};
 use super::credentials::{ApiKeyFile, Claim, Jwks, Names, Patterns, PublicKeys, Secret};
 use super::endpoint::Collector;
 use super::filter::Filter;
@@ -13,7 +14,8 @@ use super::receiver::{CaFile, Kinds, Receiver, SecretFile};
 use super::sections::example_section;
 use super::value::{Count, Directory, File, FilePath, Format, Period, Raw, Rule, Size, Switch, Word};
 use super::{
-    BackendChoice, ClientCertificates, Config, LogFormat, OverRate, Presence, Publishers, SlowConsumer, TlsVersion,
+    BackendChoice, ClientCertificates, Config, LogFormat, OverRate, Presence, Publishers, SlowConsumer, Storage,
+    TlsVersion,
 };
 use crate::access::CHECKS_MAX;
 
@@ -240,6 +242,25 @@ settings! {
     "journal.bytes_max" => journal.bytes_max: Size, Within(4 * MIB, 1 << 50);
     /// Age from which on nothing is kept, not even the place of a topic that nobody has published to.
     "journal.age_max" => journal.age_max: Period, Within(hours(1), hours(24 * 365));
+
+    /// Servers of NATS over which this node shares its topics with others: what is published on any node reaches the
+    /// subscribers on all; see docs/cluster.md. Such as nats://127.0.0.1:4222, with USER:PASSWORD@ or TOKEN@ before the host;
+    /// tls:// over TLS. Empty: it is on its own.
+    "cluster.nats" => cluster.nats: NatsUrls;
+    /// A file with a JWT and a seed for NATS, as `nsc generate creds` prints it; or none.
+    "cluster.credentials" => cluster.credentials: FilePath;
+    /// A file with CA certificates (PEM) that may vouch for NATS, beside those that the system trusts; or none.
+    "cluster.ca_file" => cluster.ca_file: FilePath;
+    /// What this node is called in NATS' lists; empty for the host's name.
+    "cluster.name" => cluster.name: NodeName;
+    /// What all subjects and streams of the cluster begin with: one NATS can serve several.
+    "cluster.prefix" => cluster.prefix: Prefix;
+    /// Servers of NATS that keep each durable topic, where NATS is a cluster itself: 1, or 3 or 5, to go on when one fails.
+    "cluster.replicas" => cluster.replicas: Count<u8>, Within(1, 5);
+    /// Where NATS keeps durable topics: file, or memory, which is lost when NATS ends.
+    "cluster.storage" => cluster.storage: Word<Storage>;
+    /// Time after which a node that is not heard of is gone for the others.
+    "cluster.lease" => cluster.lease: Period, Within(ms(1000), hours(1));
 
     /// Where events are posted, such as https://app.example/hooks: connections that come and go, subscriptions, publications,
     /// topics that become occupied and vacated. Empty: nowhere. Batches of JSON, in order, each until the receiver takes it

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::problem::{Wrong, quote};
-use super::{BackendChoice, ClientCertificates, LogFormat, OverRate, Presence, Publishers, SlowConsumer, TlsVersion};
+use super::{
+    BackendChoice, ClientCertificates, LogFormat, OverRate, Presence, Publishers, SlowConsumer, Storage, TlsVersion,
+};
 
 /// A value as it was found.
 pub(super) enum Raw<'a> {
@@ -290,7 +292,17 @@ macro_rules! has_names {
     };
 }
 
-has_names!(BackendChoice, ClientCertificates, LogFormat, OverRate, Presence, Publishers, SlowConsumer, TlsVersion);
+has_names!(
+    BackendChoice,
+    ClientCertificates,
+    LogFormat,
+    OverRate,
+    Presence,
+    Publishers,
+    SlowConsumer,
+    Storage,
+    TlsVersion
+);
 
 impl<T: Named> Format for Word<T> {
     type Value = T;
