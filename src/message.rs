@@ -33,6 +33,9 @@ pub struct Publisher {
     pub connection: ConnId,
 }
 
+/// Bytes of an idempotency key of a client at most.
+pub const KEY_BYTES_MAX: usize = 255;
+
 /// One message of one topic.
 #[derive(Clone, Debug)]
 pub struct Message {

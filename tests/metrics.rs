@@ -44,6 +44,7 @@ fn start() -> Running {
     config.journal.dir = holdline::io::uring::probe().is_ok().then(|| journal.clone());
     // And of hooks. Nobody is there.
     config.hooks.url = "http://127.0.0.1:9/".parse().ok();
+    config.cluster.nats = vec![holdline::config::NatsUrl::parse("nats://127.0.0.1:9").unwrap()];
     let running = Running::start(&config, standard_routes());
     let _ = fs::remove_dir_all(journal);
     fs::remove_file(file.0).unwrap();

@@ -17,13 +17,10 @@ use serde::Deserialize;
 use super::topic::refusal;
 use super::{Publication, Refusal};
 use crate::codec::trace::{OwnTrace, Trace};
-use crate::message::{Kind, Topic};
+use crate::message::{KEY_BYTES_MAX, Kind, Topic};
 
 /// Lines of a batch at most.
 pub const LINES_MAX: usize = 10_000;
-
-/// Bytes of an idempotency key at most.
-pub const KEY_BYTES_MAX: usize = 255;
 
 /// One line, as it is written.
 #[derive(Debug, Deserialize)]

@@ -13,13 +13,22 @@
 use super::port::{NodeId, Said};
 use crate::codec::trace::Trace;
 use crate::id::{ConnId, ShardId};
-use crate::message::{Cursor, Epoch, Kind, Message, Publisher, Topic};
+use crate::message::{Cursor, Epoch, KEY_BYTES_MAX, Kind, Message, Publisher, Topic};
 
 /// The name of the header.
 pub const HEADER: &str = "Holdline";
 
 /// Bytes of its value at most: the words without the trace, a `traceparent`, a `tracestate`.
 pub const BYTES_MAX: usize = 128 + 56 + Trace::STATE_BYTES_MAX;
+
+/// Bytes of all headers of a message at most, which NATS counts with its payload: the first line, this one, a key, the end.
+pub const HEADERS_MAX: usize = "NATS/1.0\r\n".len()
+    + HEADER.len()
+    + BYTES_MAX
+    + "Nats-Msg-Id: ".len()
+    + KEY_PREFIX.len()
+    + 3 * KEY_BYTES_MAX
+    + 4 * "\r\n".len();
 
 /// What is told of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -279,6 +288,22 @@ mod tests {
         for text in ["", "a", "k:%", "k:%2", "k:%zz", "k:%ff", "k:%+1"] {
             assert_eq!(read_key(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn all_headers_have_room() {
+        let topic = Topic::parse(b"t", 9).unwrap();
+        let publisher = Publisher { shard: ShardId(u16::MAX), connection: ConnId::from_bits(u64::MAX) };
+        let state = format!("a={}", "x".repeat(Trace::STATE_BYTES_MAX - 2));
+        let parent = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let trace = Trace::parse(parent, Some(state.as_bytes())).or_else(|| Trace::parse(parent, None));
+        let mut message = Message::traced(topic, Kind::Text, b"", Some(publisher), trace);
+        message.time_ms = u64::MAX;
+        let said = Said { life: Epoch(u64::MAX), number: u64::MAX };
+        let value = Envelope::of(NodeId(u64::MAX), &message, Some(said)).write();
+        let key = write_key(&"é".repeat(KEY_BYTES_MAX / 2));
+        let all = format!("NATS/1.0\r\n{HEADER}: {value}\r\nNats-Msg-Id: {key}\r\n\r\n");
+        assert!(value.len() <= BYTES_MAX && all.len() <= HEADERS_MAX, "{} {} {}", value.len(), all.len(), HEADERS_MAX);
     }
 
     proptest! {

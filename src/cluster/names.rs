@@ -79,13 +79,6 @@ impl Names {
     }
 }
 
-/// Whether a text can be what all subjects of a cluster begin with: tokens of letters, digits, `-` and `_`.
-#[must_use]
-pub fn is_prefix(text: &str) -> bool {
-    let is_token = |token: &str| !token.is_empty() && token.chars().all(is_plain) && token.is_ascii();
-    text.len() <= 64 && text.split('.').all(is_token)
-}
-
 const fn is_plain(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '-' | '_') || !c.is_ascii()
 }
@@ -168,9 +161,11 @@ mod tests {
 
     #[test]
     fn a_prefix_has_no_wildcards() {
-        assert!(["holdline", "a.b-c_1"].into_iter().all(is_prefix));
-        assert!(["", "a.", ".a", "a..b", "a.*", ">", "a b", "ü"].into_iter().all(|text| !is_prefix(text)));
-        assert!(!is_prefix(&"a".repeat(65)));
+        assert!(["holdline", "a.b-c_1"].into_iter().all(crate::config::is_prefix));
+        assert!(
+            ["", "a.", ".a", "a..b", "a.*", ">", "a b", "ü"].into_iter().all(|text| !crate::config::is_prefix(text))
+        );
+        assert!(!crate::config::is_prefix(&"a".repeat(65)));
     }
 
     proptest! {

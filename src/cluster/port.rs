@@ -113,7 +113,7 @@ pub enum Inbound {
     /// A plain topic is heard from now on.
     Following(Follow),
     /// The past of a durable topic's stream, in order: of all parts together as much as is to be kept, the newest. Comes once for
-    /// each follow.
+    /// each follow. Two messages that are no neighbours have a hole between them: what is before it is no past.
     Past {
         /// Whose.
         follow: Follow,

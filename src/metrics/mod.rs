@@ -3,6 +3,7 @@
 //! Each shard has its own [`ShardMetrics`], so a count is a plain load and store on a line that no other core writes.
 //! A scrape adds the shards up: its cost depends on the number of shards and metrics, not on connections.
 
+mod cluster;
 mod glance;
 mod histogram;
 mod hooks;
@@ -17,6 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use self::shard::{FAMILIES, Number};
 use self::text::{Kind, Text};
 
+pub use self::cluster::{ClusterDropped, ClusterMetrics};
 pub use self::glance::{Glance, LostConsumer, Pane, SlowConsumer, TopTopic};
 pub use self::histogram::{Histogram, Scale, Spread};
 pub use self::hooks::{HooksMetrics, Undelivered};

@@ -12,7 +12,7 @@ use super::{dashboard, scrape};
 use crate::app::Refusal;
 use crate::app::site::{Ask, Page, PageRequest, Site};
 use crate::metrics::text::Format;
-use crate::metrics::{HooksMetrics, JournalMetrics, Metrics};
+use crate::metrics::{ClusterMetrics, HooksMetrics, JournalMetrics, Metrics};
 
 /// What pages say beside the counters.
 pub(super) struct Surroundings<'a> {
@@ -22,6 +22,7 @@ pub(super) struct Surroundings<'a> {
     pub(super) reloader: Option<&'a Reloader>,
     pub(super) journal: Option<&'a JournalMetrics>,
     pub(super) hooks: Option<&'a HooksMetrics>,
+    pub(super) cluster: Option<&'a ClusterMetrics>,
 }
 
 impl Surroundings<'_> {
@@ -94,6 +95,7 @@ pub struct Admin {
     journal: Option<Arc<JournalMetrics>>,
     /// Where a receiver is told what happens.
     hooks: Option<Arc<HooksMetrics>>,
+    cluster: Option<Arc<ClusterMetrics>>,
     /// Where requests of the API come in.
     desk: Option<Arc<Desk>>,
 }
@@ -102,13 +104,20 @@ impl Admin {
     /// Pages over these counters. `about` goes on the front page as it is.
     #[must_use]
     pub fn new(metrics: Metrics, phase: Arc<PhaseCell>, about: Vec<(&'static str, String)>) -> Self {
-        Self { metrics, phase, started: Instant::now(), about, journal: None, hooks: None, desk: None }
+        Self { metrics, phase, started: Instant::now(), about, journal: None, hooks: None, cluster: None, desk: None }
     }
 
     /// The same with what the journal counts.
     #[must_use]
     pub(super) fn with_journal(mut self, journal: Option<Arc<JournalMetrics>>) -> Self {
         self.journal = journal;
+        self
+    }
+
+    /// The same with what is counted of a cluster.
+    #[must_use]
+    pub(super) fn with_cluster(mut self, cluster: Option<Arc<ClusterMetrics>>) -> Self {
+        self.cluster = cluster;
         self
     }
 
@@ -134,6 +143,7 @@ impl Admin {
             reloader: self.desk.as_ref().map(|desk| &**desk.reloader()),
             journal: self.journal.as_deref(),
             hooks: self.hooks.as_deref(),
+            cluster: self.cluster.as_deref(),
         }
     }
 }
@@ -142,7 +152,10 @@ impl Site for Admin {
     fn get(&self, request: &PageRequest<'_>) -> Option<Page> {
         const HTML: &str = "text/html; charset=utf-8";
         let text = |status, body: &'static str| Page::new(status, "text/plain; charset=utf-8", body);
+        // Without NATS this node serves all the same: whoever takes it out of service for that takes out all.
+        let is_alone = || self.cluster.as_ref().is_some_and(|cluster| cluster.connected.get() == 0);
         let ready = || match self.phase.get() {
+            Phase::Running if is_alone() => text(200, "ready\ndegraded: no connection to NATS (cluster.nats)\n"),
             Phase::Running => text(200, "ready\n"),
             Phase::Starting => text(503, "starting\n"),
             Phase::Draining | Phase::Ended => text(503, "draining\n"),
@@ -212,6 +225,19 @@ mod tests {
             assert_eq!(get(&admin, "/readyz"), (expected.0, expected.1.to_owned()));
             assert_eq!(get(&admin, "/healthz"), (200, "ok\n".to_owned()));
         }
+    }
+
+    #[test]
+    fn a_node_without_its_cluster_is_ready_and_says_so() {
+        let (admin, _, phase) = admin();
+        let cluster = Arc::<ClusterMetrics>::default();
+        let admin = admin.with_cluster(Some(Arc::clone(&cluster)));
+        assert_eq!(get(&admin, "/readyz"), (503, "starting\n".to_owned()));
+        phase.advance(Phase::Running);
+        let degraded = (200, "ready\ndegraded: no connection to NATS (cluster.nats)\n".to_owned());
+        assert_eq!(get(&admin, "/readyz"), degraded);
+        cluster.connected.set(1);
+        assert_eq!(get(&admin, "/readyz"), (200, "ready\n".to_owned()));
     }
 
     #[test]

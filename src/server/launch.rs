@@ -10,6 +10,7 @@ use super::bind::{self, BACKLOG_MAX, Numbered};
 use super::publisher::Publisher;
 use super::{Joins, RunError, StartError, lock, ring_all};
 use crate::app::Router;
+use crate::cluster::port::ShardEnd as ClusterEnd;
 use crate::config::BackendChoice;
 use crate::hooks::port::ShardEnd as HooksEnd;
 use crate::hub::topics::Legacy;
@@ -55,6 +56,8 @@ struct Heritage {
     journal: Option<(ShardEnd, Epoch, Vec<Legacy>)>,
     /// Its way to a receiver of what happens.
     hooks: Option<HooksEnd>,
+    /// Its way to the other nodes.
+    cluster: Option<ClusterEnd>,
 }
 
 /// What a journal has for all shards.
@@ -86,6 +89,7 @@ impl Waiting {
         topics: Vec<Legacy>,
         recovered: Option<Recovered>,
         hooks: Vec<HooksEnd>,
+        cluster: Vec<ClusterEnd>,
     ) -> Result<Group, StartError> {
         let Self { group, words, reports } = self;
         let shards = u16::try_from(words.len()).unwrap_or(u16::MAX);
@@ -93,10 +97,11 @@ impl Waiting {
             let parts = by_owner(recovered.topics, shards);
             recovered.ends.into_iter().zip(parts).map(move |(end, part)| (end, recovered.epoch, part))
         });
-        let mut hooks = hooks.into_iter();
+        let (mut hooks, mut cluster) = (hooks.into_iter(), cluster.into_iter());
         for (word, part) in words.iter().zip(by_owner(topics, shards)) {
             let journal = journals.as_mut().and_then(Iterator::next);
-            let _ = word.send(Heritage { topics: (epoch, part), journal, hooks: hooks.next() });
+            let _ =
+                word.send(Heritage { topics: (epoch, part), journal, hooks: hooks.next(), cluster: cluster.next() });
         }
         reports.iter().take(words.len()).try_for_each(|started| started.map_err(|error| group.fail(error)))?;
         Ok(group)
@@ -339,7 +344,8 @@ fn serve<B: Backend>(
 
 /// Goes on with what was left.
 fn begin<B: Backend>(shard: &mut Shard<B>, heritage: Heritage, clock: &SystemClock) {
-    let Heritage { topics: (epoch, topics), journal, hooks } = heritage;
+    let Heritage { topics: (epoch, topics), journal, hooks, cluster } = heritage;
+    cluster.into_iter().for_each(|end| shard.join_cluster(end));
     hooks.into_iter().for_each(|end| shard.join_hooks(end));
     let (count, adopted) = (topics.len(), shard.adopt(epoch, topics, clock));
     if adopted < count {
@@ -429,7 +435,7 @@ mod tests {
             tls: None,
             name: "test",
         };
-        let group = launch.start().unwrap().listen(Epoch::default(), Vec::new(), None, Vec::new()).unwrap();
+        let group = launch.start().unwrap().listen(Epoch::default(), Vec::new(), None, Vec::new(), Vec::new()).unwrap();
         let mut client = TcpStream::connect(address).unwrap();
         client.write_all(b"GET / HTTP/1.1\r\nHost: here\r\n\r\n").unwrap();
         assert!(matches!(group.join(), Err(RunError::Panic(_))), "it ends, and says why");

@@ -48,6 +48,7 @@
 pub mod admin;
 mod api;
 mod bind;
+pub mod cluster;
 pub mod control;
 mod dashboard;
 mod drainer;
@@ -71,17 +72,19 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::app::Router;
+use crate::cluster::port::ShardEnd as ClusterEnd;
 use crate::config::{BackendChoice, Config, History, Limits, Listen, ListenAt};
 use crate::hooks::port::ShardEnd as HooksEnd;
 use crate::io::{epoll, uring};
 use crate::mailbox::Doorbell;
 use crate::message::Epoch;
-use crate::metrics::{HooksMetrics, JournalMetrics, Metrics};
+use crate::metrics::{ClusterMetrics, HooksMetrics, JournalMetrics, Metrics};
 use crate::shard::{Control, Entrance, EntranceKind, Live};
 
 use self::admin::{Admin, Phase, PhaseCell};
 use self::api::{Desk, Realm};
 use self::bind::Held;
+use self::cluster::{ClusterError, Clustering};
 use self::drainer::Drainer;
 use self::handover::{Estate, Inherited, Predecessor};
 use self::hooks::Hooking;
@@ -148,6 +151,9 @@ pub enum StartError {
         "cannot keep a journal: {0}, at the start: allow io_uring (kernel.io_uring_disabled, seccomp), or leave journal.dir out"
     )]
     Control(#[from] control::ControlError),
+    /// There is no cluster for this node.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
     /// Nothing can be told to the receiver of hooks.
     #[error(transparent)]
     Hooks(#[from] HooksError),
@@ -184,6 +190,7 @@ pub struct Server {
     serving: Group,
     journal: Keeping,
     hooks: Option<Hooking>,
+    cluster: Option<Clustering>,
     drainer: Drainer,
     admin: Option<Group>,
     /// The worker of the admin API.
@@ -255,7 +262,9 @@ impl Server {
         let reloader = Arc::new(Reloader::new(config, keeper, Arc::clone(&control), serving.group().doorbells()));
         let journal: Option<Arc<JournalMetrics>> = config.journal.dir.as_ref().map(|_| Arc::default());
         let hooks: Option<Arc<HooksMetrics>> = config.hooks.url.as_ref().map(|_| Arc::default());
+        let shared: Option<Arc<ClusterMetrics>> = config.cluster.is_set().then(Arc::default);
         let realm = || Realm {
+            cluster: shared.clone(),
             journal: journal.clone(),
             hooks: hooks.clone(),
             reloader: Arc::clone(&reloader),
@@ -283,8 +292,18 @@ impl Server {
             }
         };
         let (hooks, ends) = hooking.unzip();
+        let clustering = match Clustering::begin(&config.cluster, &serving.group().doorbells(), shared.as_ref()) {
+            Ok(clustering) => clustering,
+            Err(error) => {
+                serving.give_up();
+                admin.into_iter().for_each(Waiting::give_up);
+                return Err(error.into());
+            }
+        };
+        let (cluster, shared_ends) = clustering.unzip();
+        let ways = Ways { hooks: ends.unwrap_or_default(), cluster: shared_ends.unwrap_or_default() };
         let begin = |doorbells: &[_]| Begun::begin(config, repair, doorbells, journal.as_ref());
-        let (serving, admin, journal) = open(serving, admin, predecessor, &held, begin, ends.unwrap_or_default())?;
+        let (serving, admin, journal) = open(serving, admin, predecessor, &held, begin, ways)?;
         let listening = held.iter().map(|held| held.url.clone()).collect();
         if let Some(hint) = bind::somaxconn().and_then(|max| bind::small_backlog(max, config.limits.connections_max)) {
             tracing::warn!("{hint}");
@@ -300,6 +319,7 @@ impl Server {
             serving,
             journal,
             hooks,
+            cluster,
             drainer,
             admin,
             reloader,
@@ -347,6 +367,7 @@ impl Server {
         let result = self.serving.join();
         self.journal.end();
         self.hooks.iter().for_each(Hooking::end);
+        self.cluster.iter().for_each(Clustering::end);
         if let Some(admin) = &self.admin {
             admin.end();
             let _ = admin.join();
@@ -426,6 +447,12 @@ fn bind_all(config: &Config, shards: usize, mut inherited: Inherited) -> Result<
     all.zip(named).map(bind).collect()
 }
 
+/// Where shards tell what others are to know.
+struct Ways {
+    hooks: Vec<HooksEnd>,
+    cluster: Vec<ClusterEnd>,
+}
+
 /// Lets shards listen, once the server before has made room.
 fn open(
     serving: Waiting,
@@ -433,7 +460,7 @@ fn open(
     predecessor: Option<&Predecessor>,
     held: &[Held],
     begin: impl FnOnce(&[Arc<Doorbell>]) -> Result<Option<Begun>, StartError>,
-    hooks: Vec<HooksEnd>,
+    ways: Ways,
 ) -> Result<(Group, Option<Group>, Keeping), StartError> {
     let give_up = |serving: Waiting, admin: Option<Waiting>| {
         serving.give_up();
@@ -463,8 +490,8 @@ fn open(
     });
     // It ends with this value if anything fails from here on.
     let journal = Keeping::new(begun.map(|begun| begun.thread));
-    let serving = serving.listen(estate.epoch, estate.topics, recovered, hooks)?;
-    match admin.map(|admin| admin.listen(Epoch::default(), Vec::new(), None, Vec::new())).transpose() {
+    let serving = serving.listen(estate.epoch, estate.topics, recovered, ways.hooks, ways.cluster)?;
+    match admin.map(|admin| admin.listen(Epoch::default(), Vec::new(), None, Vec::new(), Vec::new())).transpose() {
         Ok(admin) => Ok((serving, admin, journal)),
         Err(error) => {
             serving.end();
@@ -499,7 +526,8 @@ fn start_admin(
     let about = vec![("backend", backend.name().to_owned()), ("listeners", listening.join("\n"))];
     let pages = Admin::new(realm.metrics.clone(), Arc::clone(&realm.phase), about)
         .with_journal(realm.journal.clone())
-        .with_hooks(realm.hooks.clone());
+        .with_hooks(realm.hooks.clone())
+        .with_cluster(realm.cluster.clone());
     let reloader = Arc::clone(&realm.reloader);
     let control = Arc::new(Control::new(admin_live(&reloader.running())));
     let (desk, inbox) = Desk::new(realm, !held.is_remote());

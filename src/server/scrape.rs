@@ -30,6 +30,7 @@ pub(super) fn write(metrics: &Metrics, around: &Surroundings<'_>, format: Format
     text.one("uptime_seconds", Kind::Gauge, "Seconds since the start.", around.uptime.as_secs());
     around.journal.into_iter().for_each(|journal| journal.write(&mut text));
     around.hooks.into_iter().for_each(|hooks| hooks.write(&mut text));
+    around.cluster.into_iter().for_each(|cluster| cluster.write(&mut text));
     around.reloader.into_iter().for_each(|reloader| reloader.write_metrics(&mut text));
     text.finish()
 }

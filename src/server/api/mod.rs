@@ -25,7 +25,7 @@ use crate::app::Refusal;
 use crate::app::Router;
 use crate::app::site::Ask;
 use crate::id::ConnId;
-use crate::metrics::{HooksMetrics, JournalMetrics, Metrics};
+use crate::metrics::{ClusterMetrics, HooksMetrics, JournalMetrics, Metrics};
 use crate::server::admin::PhaseCell;
 use crate::server::drainer::Drainer;
 use crate::server::reload::Reloader;
@@ -64,6 +64,7 @@ pub(super) struct Realm {
     pub(super) journal: Option<Arc<JournalMetrics>>,
     /// Where a receiver is told what happens.
     pub(super) hooks: Option<Arc<HooksMetrics>>,
+    pub(super) cluster: Option<Arc<ClusterMetrics>>,
     pub(super) phase: Arc<PhaseCell>,
     pub(super) drainer: Drainer,
     /// The way to the shards that serve clients.

@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-pub(super) use self::running::Hooking;
+pub(super) use self::running::{Hooking, random};
 use crate::config::Hooks;
 use crate::hooks::{Batch, Counts, Queue};
 use crate::metrics::{HooksMetrics, Undelivered};

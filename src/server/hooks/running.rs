@@ -115,7 +115,7 @@ fn teller(number: u64) -> Teller {
     Teller { node: format!("{number:016x}"), host: host.trim().to_owned() }
 }
 
-fn random() -> u64 {
+pub(in crate::server) fn random() -> u64 {
     let mut bytes = [0; 8];
     if SystemRandom::new().fill(&mut bytes).is_err() {
         // There is a kernel without random numbers: the time and the process are as good as it gets.

@@ -1,0 +1,172 @@
+//! The connection to NATS: how it is made, and what all tasks know of it.
+
+use std::io;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use async_nats::connection::State;
+use async_nats::{Client, ConnectError, ConnectErrorKind, ConnectOptions, Event, RequestErrorKind, ServerAddr};
+use bytes::Bytes;
+use tokio::sync::watch;
+use tokio::time;
+
+use super::{ClusterError, Settings};
+use crate::config::{Login, NatsUrl};
+
+/// For a first answer.
+const CONNECT: Duration = Duration::from_secs(5);
+/// Between two tries to come back, at first and at most.
+const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+/// Between two looks at the connection, should nothing be heard of it.
+const LOOK: Duration = Duration::from_secs(1);
+/// Messages of one subscription that may wait for their shard.
+const WAITING_MAX: usize = 16 * 1024;
+/// Commands that may wait for the socket.
+const COMMANDS_MAX: usize = 4096;
+
+/// What is known of the connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Link {
+    /// There is one, and NATS knows what is listened to.
+    pub(super) is_up: bool,
+    /// How many there have been.
+    pub(super) number: u64,
+    /// How often a subscription was so slow that messages were dropped.
+    pub(super) slow: u64,
+}
+
+/// A connection to NATS, and where news of it come from.
+pub(super) struct Line {
+    pub(super) client: Client,
+    news: watch::Receiver<News>,
+}
+
+/// What NATS' client calls out. It drops some of it where there is much: of connections only that something is new.
+#[derive(Clone, Copy, Debug, Default)]
+struct News {
+    changes: u64,
+    slow: u64,
+}
+
+impl Line {
+    /// Connects, or begins to try. Who is turned away for its credentials is told so; who finds nobody goes on without.
+    pub(super) async fn open(settings: &Settings) -> Result<Self, ClusterError> {
+        let (news, heard) = watch::channel(News::default());
+        let first = options(settings, news.clone()).await?.connect(addresses(settings)?).await;
+        let client = match first {
+            Ok(client) => client,
+            Err(error) if is_final(&error) => return Err(ClusterError::refused(settings, &error)),
+            Err(error) => {
+                let nats = settings.servers();
+                tracing::warn!(%error, nats, "NATS cannot be reached yet: topics are this node's own until it can");
+                let options = options(settings, news).await?.retry_on_initial_connect();
+                options.connect(addresses(settings)?).await.map_err(|error| ClusterError::refused(settings, &error))?
+            }
+        };
+        Ok(Self { client, news: heard })
+    }
+
+    /// Tells what is known of the connection whenever that changes, without end. A new one counts as up when NATS has taken
+    /// all subscriptions: what is published from then on is heard.
+    pub(super) async fn watch(mut self, nobody: String, link: watch::Sender<Link>) {
+        loop {
+            let slow = self.news.borrow_and_update().slow;
+            let now = Link { is_up: is_up(&self.client), number: self.connections(), slow };
+            let before = *link.borrow();
+            if now.is_up && now.number != before.number {
+                if before.is_up {
+                    link.send_modify(|link| link.is_up = false);
+                }
+                // They went out before this question, which nobody answers but NATS itself.
+                let settled = self.client.request(nobody.clone(), Bytes::new()).await;
+                let is_settled = settled.is_err_and(|error| error.kind() == RequestErrorKind::NoResponders);
+                if !is_settled || self.connections() != now.number || !is_up(&self.client) {
+                    time::sleep(RETRY.0).await;
+                    continue;
+                }
+            }
+            if now != before {
+                tell(before, now);
+                link.send_replace(now);
+            }
+            let _ = time::timeout(LOOK, self.news.changed()).await;
+        }
+    }
+
+    fn connections(&self) -> u64 {
+        self.client.statistics().connects.load(Ordering::Relaxed)
+    }
+}
+
+fn tell(before: Link, now: Link) {
+    if now.is_up && now.number != before.number {
+        tracing::info!(connections = now.number, "connected to NATS");
+    } else if before.is_up && !now.is_up {
+        tracing::warn!("the connection to NATS is lost: topics are this node's own until it is back");
+    }
+    if now.slow != before.slow {
+        tracing::warn!("NATS sent more than this node took: something was dropped, and its topics begin anew");
+    }
+}
+
+/// Whether trying again changes nothing.
+fn is_final(error: &ConnectError) -> bool {
+    use ConnectErrorKind as Kind;
+    matches!(error.kind(), Kind::ServerParse | Kind::Authentication | Kind::AuthorizationViolation | Kind::Tls)
+}
+
+fn addresses(settings: &Settings) -> Result<Vec<ServerAddr>, ClusterError> {
+    let address = |url: &NatsUrl| {
+        url.as_str()
+            .parse()
+            .map_err(|error: io::Error| ClusterError::Address { url: url.to_string(), why: error.to_string() })
+    };
+    settings.nats.iter().map(address).collect()
+}
+
+async fn options(settings: &Settings, news: watch::Sender<News>) -> Result<ConnectOptions, ClusterError> {
+    let hear = move |event: Event| {
+        match event {
+            Event::SlowConsumer(_) => news.send_modify(|news| news.slow += 1),
+            // Of each try to come back.
+            Event::ServerError(error) => tracing::debug!(%error, "NATS"),
+            Event::ClientError(error) => tracing::debug!(%error, "NATS"),
+            _ => news.send_modify(|news| news.changes += 1),
+        }
+        std::future::ready(())
+    };
+    let options = ConnectOptions::new()
+        .name(format!("holdline {}", settings.name))
+        .no_echo()
+        .event_callback(hear)
+        .connection_timeout(CONNECT)
+        .ping_interval(settings.lease / 3)
+        .subscription_capacity(WAITING_MAX)
+        .client_capacity(COMMANDS_MAX)
+        .request_timeout(Some(CONNECT))
+        .reconnect_delay_callback(|tries| {
+            let doubled = RETRY.0.saturating_mul(1 << tries.min(10));
+            doubled.min(RETRY.1)
+        });
+    let options = match &settings.ca_file {
+        Some(file) => options.add_root_certificates(file.clone()),
+        None => options,
+    };
+    let options = match settings.nats.iter().find_map(NatsUrl::login) {
+        Some(Login::Password(user, password)) => options.user_and_password(user, password),
+        Some(Login::Token(token)) => options.token(token),
+        None => options,
+    };
+    match &settings.credentials {
+        Some(file) => {
+            let credentials = options.credentials_file(file).await;
+            credentials.map_err(|error| ClusterError::Credentials { file: file.clone(), error })
+        }
+        None => Ok(options),
+    }
+}
+
+/// Whether a client has a connection now.
+pub(super) fn is_up(client: &Client) -> bool {
+    client.connection_state() == State::Connected
+}

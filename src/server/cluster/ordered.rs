@@ -1,0 +1,257 @@
+//! Durable topics: their past and what follows, without a gap.
+//!
+//! NATS says each message of a stream again, with its number, to whoever listens to the topic now: that costs the stream nothing
+//! for each node. What is missing between two numbers is read from the stream; what is not there any more is told.
+//!
+//! Numbers are the stream's, and another stream of the same name begins at 1 again. Whoever hears a number that is not above
+//! the one before looks which stream it is; where it is another one, it listens anew, so that nothing of the one before is taken
+//! for a message of it.
+
+use std::ops::RangeInclusive;
+use std::rc::Rc;
+use std::time::Duration;
+
+use async_nats::header::NATS_SEQUENCE;
+use async_nats::{Message as NatsMessage, Subscriber};
+use futures_util::{StreamExt as _, stream};
+use tokio::time;
+
+use super::desk::{Seat, Shared};
+use super::stream::{Found, Known};
+use crate::cluster::names::Use;
+use crate::cluster::port::{Follow, Inbound};
+use crate::config::Keep;
+use crate::message::Topic;
+use crate::metrics::ClusterDropped;
+
+/// Messages that are read from a stream at a time.
+const READS: usize = 64;
+/// Messages in one part of a past.
+const PART: usize = 256;
+/// Between two tries to reach a stream, at first and at most.
+const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+/// Between two looks whether a stream that is quiet is still the same and has nothing that was not said.
+const LOOK: Duration = Duration::from_secs(15);
+
+/// Where a shard stands with a topic.
+struct Standing {
+    seat: Rc<Seat>,
+    follow: Follow,
+    topic: Topic,
+    keep: Keep,
+    known: Known,
+    /// What the shard has.
+    have: u64,
+    /// The last number that the stream has said again.
+    heard: u64,
+}
+
+/// What is to be done next.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Next {
+    /// What follows is heard.
+    Hear,
+    /// It is another stream.
+    Anew,
+    /// There is nothing to hear any more.
+    End,
+}
+
+impl Shared {
+    /// Hears a durable topic until it is dropped.
+    pub(super) async fn follow_ordered(self: Rc<Self>, seat: Rc<Seat>, follow: Follow, topic: Topic, keep: Keep) {
+        let Some(mut whispered) = self.whispers(&topic).await else { return };
+        let mut standing: Option<Standing> = None;
+        loop {
+            // From before the stream is looked at: what it says from then on is heard, or is there to be read.
+            let Ok(mut said) = self.client.subscribe(self.settings.names.subject(Use::Ordered, &topic)).await else {
+                return self.metrics.drop_one(ClusterDropped::Refused);
+            };
+            let known = self.stream_at_last(&topic, keep).await;
+            let next = match &mut standing {
+                None => {
+                    let (seat, topic) = (Rc::clone(&seat), topic.clone());
+                    let first = Standing { seat, follow, topic, keep, have: known.last, known, heard: 0 };
+                    let first = standing.insert(first);
+                    self.tell_past(first).await;
+                    self.hear_stream(first, &mut said, &mut whispered).await
+                }
+                Some(standing) => {
+                    (standing.heard, standing.known) = (0, known);
+                    let last = standing.known.last;
+                    self.lose(standing, last).await;
+                    self.hear_stream(standing, &mut said, &mut whispered).await
+                }
+            };
+            if next == Next::End {
+                return;
+            }
+        }
+    }
+
+    async fn hear_stream(&self, standing: &mut Standing, said: &mut Subscriber, whispered: &mut Subscriber) -> Next {
+        let mut link = self.link.clone();
+        let mut seen = *link.borrow_and_update();
+        loop {
+            let next = tokio::select! {
+                biased;
+                changed = link.changed() => {
+                    let now = *link.borrow_and_update();
+                    match changed {
+                        Err(_) => Next::End,
+                        Ok(()) if now.is_up && (now.number, now.slow) != (seen.number, seen.slow) => {
+                            seen = now;
+                            self.catch_up(standing).await
+                        }
+                        Ok(()) => Next::Hear,
+                    }
+                }
+                next = said.next() => match next {
+                    Some(next) => self.take(standing, &next).await,
+                    None => Next::End,
+                },
+                next = whispered.next() => match next {
+                    Some(next) => {
+                        self.hear_whisper(&standing.seat, standing.follow, next).await;
+                        Next::Hear
+                    }
+                    None => Next::End,
+                },
+                () = time::sleep(LOOK) => self.catch_up(standing).await,
+            };
+            if next != Next::Hear {
+                return next;
+            }
+        }
+    }
+
+    /// Waits for a topic's stream as long as it takes.
+    async fn stream_at_last(&self, topic: &Topic, keep: Keep) -> Known {
+        let mut pause = RETRY.0;
+        loop {
+            if let Ok(known) = self.stream(topic, keep).await {
+                return known;
+            }
+            time::sleep(pause).await;
+            pause = (pause * 2).min(RETRY.1);
+        }
+    }
+
+    /// Tells the newest messages of a stream, and where it stands. What is not there any more is left out.
+    async fn tell_past(&self, standing: &mut Standing) {
+        let Standing { known, topic, seat, follow, keep, .. } = &*standing;
+        let (follow, last) = (*follow, known.last);
+        let most = u64::try_from(keep.messages_max).unwrap_or(u64::MAX);
+        let mut next = known.first.max(last.saturating_sub(most) + 1).max(1);
+        let mut messages = Vec::new();
+        while next <= last {
+            for found in self.fetch_all(known, topic, next..=last.min(next + READS as u64 - 1)).await {
+                match found {
+                    Found::Message(stored) => messages.push(*stored),
+                    // The stream goes on meanwhile, and drops its oldest; or somebody took one out.
+                    Found::Gone => {}
+                    Found::Away => {
+                        time::sleep(RETRY.0).await;
+                        break;
+                    }
+                }
+                next += 1;
+            }
+            if messages.len() >= PART {
+                seat.post(Inbound::Past { follow, messages: std::mem::take(&mut messages), end: None }).await;
+            }
+        }
+        seat.post(Inbound::Past { follow, messages, end: Some(known.cursor(last)) }).await;
+    }
+
+    /// Takes what the stream says again.
+    async fn take(&self, standing: &mut Standing, said: &NatsMessage) -> Next {
+        let headers = said.headers.as_ref();
+        let number = headers.and_then(|headers| headers.get(NATS_SEQUENCE)?.as_str().parse::<u64>().ok());
+        let Some(number) = number else {
+            self.metrics.drop_one(ClusterDropped::Foreign);
+            return Next::Hear;
+        };
+        self.metrics.heard(said.payload.len());
+        if number <= standing.heard {
+            return self.catch_up(standing).await;
+        }
+        standing.heard = number;
+        if number > standing.have + 1 {
+            self.metrics.gaps.add(1);
+            let next = self.read(standing, number - 1).await;
+            if next != Next::Hear {
+                return next;
+            }
+        }
+        // Below that it was read before it was said.
+        if number == standing.have + 1 {
+            let cursor = standing.known.cursor(number);
+            let stored = self.stored(&standing.topic, cursor, &said.payload, headers);
+            standing.have = number;
+            standing.seat.post(Inbound::Placed(standing.follow, stored)).await;
+        }
+        Next::Hear
+    }
+
+    /// Reads what the shard does not have, up to a place.
+    async fn read(&self, standing: &mut Standing, last: u64) -> Next {
+        while standing.have < last {
+            let missing = standing.have + 1..=last.min(standing.have + READS as u64);
+            for found in self.fetch_all(&standing.known, &standing.topic, missing).await {
+                match found {
+                    Found::Message(stored) => {
+                        standing.have += 1;
+                        standing.seat.post(Inbound::Placed(standing.follow, *stored)).await;
+                    }
+                    Found::Gone => return self.go_on_behind(standing, last).await,
+                    Found::Away if self.is_up() => {
+                        time::sleep(RETRY.0).await;
+                        break;
+                    }
+                    // It is caught up with when the connection is back.
+                    Found::Away => return Next::Hear,
+                }
+            }
+        }
+        Next::Hear
+    }
+
+    async fn fetch_all(&self, known: &Known, topic: &Topic, offsets: RangeInclusive<u64>) -> Vec<Found> {
+        stream::iter(offsets).map(|offset| self.fetch(known, topic, offset)).buffered(READS).collect().await
+    }
+
+    /// A message that was missed is not there any more: the topic goes on behind the last one that was missed.
+    async fn go_on_behind(&self, standing: &mut Standing, last: u64) -> Next {
+        let known = self.stream_at_last(&standing.topic, standing.keep).await;
+        if known.epoch != standing.known.epoch || known.last < last {
+            return Next::Anew;
+        }
+        standing.known = known;
+        self.lose(standing, last).await;
+        Next::Hear
+    }
+
+    async fn lose(&self, standing: &mut Standing, at: u64) {
+        self.metrics.lost.add(1);
+        standing.have = at;
+        let cursor = standing.known.cursor(at);
+        standing.seat.post(Inbound::Lost(standing.follow, Some(cursor))).await;
+    }
+
+    /// Looks what the stream has that was not said, and whether it is the same one.
+    async fn catch_up(&self, standing: &mut Standing) -> Next {
+        // Where it cannot be reached it is looked for with the next connection, or when it is time again.
+        let Ok(known) = self.stream(&standing.topic, standing.keep).await else { return Next::Hear };
+        if known.epoch != standing.known.epoch || known.last < standing.have {
+            return Next::Anew;
+        }
+        standing.known = known;
+        if standing.have + 1 < standing.known.first {
+            let at = standing.known.first - 1;
+            self.lose(standing, at).await;
+        }
+        let last = standing.known.last;
+        self.read(standing, last).await
+    }
+}

@@ -1,0 +1,141 @@
+//! Publications to a durable topic: into its stream, in their order, and back with their places.
+
+use std::cell::Cell;
+use std::convert::Infallible;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_nats::jetstream::context::{PublishError, PublishErrorKind};
+use bytes::Bytes;
+use tokio::sync::mpsc;
+use tokio::{task, time};
+
+use super::desk::{Seat, Shared};
+use super::plain::headers;
+use super::stream::Known;
+use crate::cluster::envelope::{Envelope, write_key};
+use crate::cluster::names::Use;
+use crate::cluster::port::{Appended, Inbound, NotAppended, Ticket};
+use crate::config::Keep;
+use crate::message::{Message, Topic};
+
+/// A writer without work ends.
+const IDLE: Duration = Duration::from_secs(30);
+/// For an answer of the stream.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A publication on its way.
+pub(super) struct Append {
+    pub(super) seat: Rc<Seat>,
+    pub(super) ticket: Ticket,
+    pub(super) message: Message,
+    pub(super) key: Option<Arc<str>>,
+    pub(super) keep: Keep,
+}
+
+impl Append {
+    async fn answer(self, what: Result<Appended, NotAppended>) {
+        self.seat.post(Inbound::Appended(self.ticket, what)).await;
+    }
+}
+
+/// A topic's stream as its writer knows it.
+struct Target {
+    /// The connection that it was looked at with.
+    connection: u64,
+    known: Known,
+    /// The greatest number that it has given a message.
+    highest: Cell<u64>,
+    /// It may be another stream by now.
+    is_stale: Cell<bool>,
+}
+
+impl Shared {
+    /// Writes what comes until nothing has for a while.
+    pub(super) async fn write(self: Rc<Self>, topic: Topic, mut appends: mpsc::UnboundedReceiver<Append>) {
+        let mut target: Option<Rc<Target>> = None;
+        while let Ok(Some(append)) = time::timeout(IDLE, appends.recv()).await {
+            let connection = self.link.borrow().number;
+            let is_fit = |target: &Rc<Target>| target.connection == connection && !target.is_stale.get();
+            let target = match target.take_if(|target| !is_fit(target)).map_or(target.as_ref(), |_| None) {
+                Some(target) => target,
+                None => match self.stream(&topic, append.keep).await {
+                    Ok(known) => {
+                        let (highest, is_stale) = (Cell::new(known.last), Cell::new(false));
+                        target.insert(Rc::new(Target { connection, known, highest, is_stale }))
+                    }
+                    Err(why) => {
+                        append.answer(Err(why)).await;
+                        continue;
+                    }
+                },
+            };
+            self.append(Rc::clone(target), append).await;
+        }
+    }
+
+    /// Sends one, and waits for its place beside.
+    async fn append(self: &Rc<Self>, target: Rc<Target>, append: Append) {
+        if !self.is_up() {
+            return append.answer(Err(NotAppended::Away)).await;
+        }
+        let Append { message, key, .. } = &append;
+        let mut headers = headers(&Envelope::of(self.node, message, None));
+        if let Some(key) = key {
+            headers.insert(async_nats::header::NATS_MESSAGE_ID, write_key(key));
+        }
+        let subject = self.settings.names.subject(Use::Durable, &message.topic);
+        let payload = Bytes::copy_from_slice(message.payload());
+        self.metrics.said(payload.len());
+        let began = Instant::now();
+        let publish = self.jetstream.publish_with_headers(subject, headers, payload);
+        let sent = self.unless_away(async { Ok::<_, Infallible>(publish.await) }).await;
+        let waiting = match sent {
+            Ok(Ok(waiting)) => waiting,
+            Ok(Err(error)) => return append.answer(Err(why(&error))).await,
+            Err(_) => return append.answer(Err(NotAppended::Away)).await,
+        };
+        let shared = Rc::clone(self);
+        task::spawn_local(async move {
+            let answer = time::timeout(PATIENCE, waiting.into_future()).await;
+            shared.metrics.append_seconds.observe(u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX));
+            let what = match answer {
+                Ok(Ok(ack)) => shared.place(&target, &append, ack.sequence, ack.duplicate).await,
+                Ok(Err(error)) => {
+                    target.is_stale.set(true);
+                    Err(why(&error))
+                }
+                Err(_) => Err(NotAppended::Away),
+            };
+            append.answer(what).await;
+        });
+    }
+
+    /// Where a message is that has got this number.
+    async fn place(
+        &self,
+        target: &Target,
+        append: &Append,
+        number: u64,
+        duplicate: bool,
+    ) -> Result<Appended, NotAppended> {
+        let before = target.highest.get();
+        target.highest.set(before.max(number));
+        if duplicate || number > before {
+            return Ok(Appended { cursor: target.known.cursor(number), duplicate });
+        }
+        // A stream does not count back: it is another one, or its answers have overtaken each other.
+        target.is_stale.set(true);
+        let known = self.stream(&append.message.topic, append.keep).await?;
+        Ok(Appended { cursor: known.cursor(number), duplicate })
+    }
+}
+
+fn why(error: &PublishError) -> NotAppended {
+    match error.kind() {
+        PublishErrorKind::MaxPayloadExceeded => NotAppended::TooLarge,
+        PublishErrorKind::Other => NotAppended::NoRoom,
+        _ => NotAppended::Away,
+    }
+}

@@ -1,0 +1,319 @@
+//! The cluster's thread against a real nats-server, through the queues that shards have.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+#[path = "common/nats.rs"]
+mod nats;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use holdline::cluster::names::Names;
+use holdline::cluster::port::{
+    Appended, Follow, Inbound, NodeId, NotAppended, Outbound, Said, ShardEnd, Sharing, Ticket,
+};
+use holdline::config::{Keep, NatsUrl};
+use holdline::mailbox::Doorbell;
+use holdline::message::{Cursor, Epoch, Kind, Message, Offset, Topic};
+use holdline::metrics::ClusterMetrics;
+use holdline::server::cluster::{ClusterError, Clustering, Settings};
+
+use nats::Nats;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+const KEEP: Keep = Keep { messages_max: 1000, bytes_max: 1 << 20, age_max: Duration::from_secs(3600) };
+
+fn topic(name: &str) -> Topic {
+    Topic::parse(name.as_bytes(), 255).unwrap()
+}
+
+fn settings(url: &str) -> Settings {
+    Settings {
+        nats: vec![NatsUrl::parse(url).unwrap()],
+        credentials: None,
+        ca_file: None,
+        name: "test".to_owned(),
+        names: Names::new("test"),
+        replicas: 1,
+        in_memory: true,
+        lease: Duration::from_secs(3),
+    }
+}
+
+/// A node with one shard, which is the test.
+struct Node {
+    id: NodeId,
+    end: ShardEnd,
+    clustering: Clustering,
+    follows: u64,
+    /// What came while something else was waited for.
+    aside: VecDeque<Inbound>,
+}
+
+impl Node {
+    fn start(number: u64, url: &str) -> Self {
+        let id = NodeId(number);
+        let started =
+            Clustering::start(settings(url), id, &[Arc::<Doorbell>::default()], Arc::<ClusterMetrics>::default());
+        let (clustering, mut ends) = started.unwrap();
+        Self { id, end: ends.remove(0), clustering, follows: 0, aside: VecDeque::new() }
+    }
+
+    /// One that has its connection.
+    fn connected(number: u64, url: &str) -> Self {
+        let mut node = Self::start(number, url);
+        node.until("a connection", |what| matches!(what, Inbound::Connected { .. }).then_some(()));
+        node
+    }
+
+    fn say(&mut self, what: Outbound) {
+        self.end.outbound.push(what);
+        self.end.outbound.flush();
+    }
+
+    fn next(&mut self) -> Inbound {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.end.inbound.try_recv() {
+                Some(what) => return what,
+                None => assert!(Instant::now() < deadline, "nothing comes"),
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Waits for something, and lays aside what comes before it.
+    fn until<T>(&mut self, what: &str, is: impl Fn(&Inbound) -> Option<T>) -> T {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            assert!(Instant::now() < deadline, "{what} does not come");
+            let next = self.next();
+            if let Some(found) = is(&next) {
+                return found;
+            }
+            self.aside.push_back(next);
+        }
+    }
+
+    /// The first one of its kind, whether it has come already or not.
+    fn first<T>(&mut self, what: &str, is: impl Fn(&Inbound) -> Option<T>) -> T {
+        match self.aside.iter().enumerate().find_map(|(place, inbound)| Some((place, is(inbound)?))) {
+            Some((place, found)) => {
+                self.aside.remove(place);
+                found
+            }
+            None => self.until(what, is),
+        }
+    }
+
+    fn follow(&mut self, name: &str, sharing: Sharing) -> Follow {
+        self.follows += 1;
+        let follow = Follow(self.follows);
+        self.say(Outbound::Follow { follow, topic: topic(name), sharing });
+        follow
+    }
+
+    /// Follows a plain topic, and waits until it is heard.
+    fn hear(&mut self, name: &str) -> Follow {
+        let follow = self.follow(name, Sharing::Plain);
+        self.until("a follow", |what| matches!(what, Inbound::Following(one) if *one == follow).then_some(()));
+        follow
+    }
+
+    /// Follows a durable topic: the texts of its past, and where it stands.
+    fn join(&mut self, name: &str) -> (Vec<(u64, String)>, Cursor) {
+        let follow = self.follow(name, Sharing::Durable(KEEP));
+        let mut past = Vec::new();
+        loop {
+            match self.next() {
+                Inbound::Past { follow: of, messages, end } => {
+                    assert_eq!(of, follow);
+                    past.extend(messages.iter().map(|stored| (stored.message.offset.0, text(&stored.message))));
+                    if let Some(cursor) = end {
+                        return (past, cursor);
+                    }
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    fn append(&mut self, ticket: u64, name: &str, said: &str, key: Option<&str>) {
+        let message = Message::new(topic(name), Kind::Text, said.as_bytes(), None);
+        let key = key.map(Arc::from);
+        self.say(Outbound::Append { ticket: Ticket(ticket), message, key, keep: KEEP });
+    }
+
+    fn appended(&mut self, ticket: u64) -> Result<Appended, NotAppended> {
+        self.first("an answer", |what| match what {
+            Inbound::Appended(of, result) if *of == Ticket(ticket) => Some(*result),
+            _ => None,
+        })
+    }
+
+    /// The next message of a durable topic.
+    fn placed(&mut self) -> (u64, String) {
+        self.first("a message", |what| match what {
+            Inbound::Placed(_, stored) => Some((stored.message.offset.0, text(&stored.message))),
+            Inbound::Lost(_, cursor) => panic!("lost, up to {cursor:?}"),
+            _ => None,
+        })
+    }
+}
+
+fn text(message: &Message) -> String {
+    String::from_utf8(message.payload().to_vec()).unwrap()
+}
+
+#[test]
+fn plain_messages_reach_those_who_follow_and_nobody_else() {
+    let nats = Nats::start();
+    let (mut a, mut b, mut c) =
+        (Node::connected(1, &nats.url), Node::connected(2, &nats.url), Node::connected(3, &nats.url));
+    let follows = [a.hear("room/1"), b.hear("room/1")];
+    c.hear("room/2");
+    for number in 1..=3 {
+        let message = Message::new(topic("room/1"), Kind::Text, format!("{number}").as_bytes(), None);
+        a.say(Outbound::Say(message, Said { life: Epoch(7), number }));
+    }
+    a.say(Outbound::SaidSoFar(topic("room/1"), Said { life: Epoch(7), number: 5 }));
+    for number in [1, 2, 3, 5] {
+        match b.next() {
+            Inbound::Heard { follow, node, said, message } => {
+                assert_eq!((follow, node, said), (follows[1], a.id, Said { life: Epoch(7), number }));
+                assert_eq!(message.as_ref().map(text), (number < 5).then(|| number.to_string()));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    // Binary, and with a name that NATS would not have.
+    let odd = "a *.>/ü";
+    let follow = b.hear(&odd.replace(' ', "_"));
+    let message = Message::new(topic(&odd.replace(' ', "_")), Kind::Binary, &[0, 255], None);
+    a.say(Outbound::Say(message, Said { life: Epoch(7), number: 1 }));
+    let heard = b.until("it", |what| match what {
+        Inbound::Heard { follow: of, message: Some(message), .. } if *of == follow => Some(message.clone()),
+        _ => None,
+    });
+    assert_eq!((heard.kind(), heard.payload()), (Kind::Binary, &[0_u8, 255][..]));
+    a.say(Outbound::Whisper(topic("room/1"), [1, 2].into()));
+    b.until("a whisper", |what| match what {
+        Inbound::Whispered(follow, node, bytes) => {
+            assert_eq!((*follow, *node, &bytes[..]), (follows[1], NodeId(1), &[1, 2][..]));
+            Some(())
+        }
+        _ => None,
+    });
+    // Who follows no more hears no more; others, and who said it himself, have heard nothing.
+    b.say(Outbound::Unfollow(follows[1]));
+    b.hear("room/3");
+    let message = Message::new(topic("room/1"), Kind::Text, b"late", None);
+    a.say(Outbound::Say(message, Said { life: Epoch(7), number: 6 }));
+    let message = Message::new(topic("room/3"), Kind::Text, b"marker", None);
+    a.say(Outbound::Say(message, Said { life: Epoch(7), number: 1 }));
+    match b.next() {
+        Inbound::Heard { message: Some(message), .. } => assert_eq!(text(&message), "marker"),
+        other => panic!("{other:?}"),
+    }
+    for silent in [&mut a, &mut c] {
+        assert!(silent.end.inbound.try_recv().is_none());
+    }
+}
+
+#[test]
+fn a_durable_topic_has_one_order_and_a_past_everywhere() {
+    let nats = Nats::start();
+    let (mut a, mut b) = (Node::connected(1, &nats.url), Node::connected(2, &nats.url));
+    let (past, start) = a.join("orders/1");
+    assert_eq!((past, start.offset), (vec![], Offset(0)));
+    for ticket in 1..=300 {
+        a.append(2 * ticket, "orders/1", &format!("a{ticket}"), None);
+        b.append(2 * ticket, "orders/1", &format!("b{ticket}"), None);
+    }
+    let order: Vec<_> = (0..600).map(|_| a.placed()).collect();
+    assert!(order.iter().map(|(offset, _)| *offset).eq(1..=600), "offsets are the stream's");
+    for node in ["a", "b"] {
+        let own: Vec<_> = order.iter().filter_map(|(_, said)| said.strip_prefix(node)?.parse::<u32>().ok()).collect();
+        assert!(own.into_iter().eq(1..=300_u32), "a publisher's order holds");
+    }
+    for ticket in 1..=300_u64 {
+        let Appended { cursor, duplicate } = b.appended(2 * ticket).unwrap();
+        assert_eq!((cursor.epoch, duplicate), (start.epoch, false));
+        assert_eq!(order[usize::try_from(cursor.offset.0).unwrap() - 1].1, format!("b{ticket}"));
+    }
+    // Who joins later has the same past under the same epoch, as much as is kept.
+    let (past, cursor) = b.join("orders/1");
+    assert_eq!((past, cursor), (order, Cursor { epoch: start.epoch, offset: Offset(600) }));
+    // What is published with a key again is the same message.
+    a.append(1, "orders/1", "once", Some("key"));
+    b.append(1, "orders/1", "once", Some("key"));
+    let two = [a.appended(1).unwrap(), b.appended(1).unwrap()];
+    assert_eq!((two[0].cursor, two[1].cursor.offset), (two[1].cursor, Offset(601)));
+    assert_eq!(two.iter().filter(|one| one.duplicate).count(), 1);
+    assert_eq!((a.placed().0, b.placed().0), (601, 601));
+}
+
+#[test]
+fn a_nats_that_goes_and_comes_back_leaves_no_gap() {
+    let mut nats = Nats::start();
+    let (mut a, mut b) = (Node::connected(1, &nats.url), Node::connected(2, &nats.url));
+    let (_, start) = b.join("orders/1");
+    let plain = b.hear("room/1");
+    a.append(1, "orders/1", "before", None);
+    a.appended(1).unwrap();
+    assert_eq!(b.placed(), (1, "before".to_owned()));
+    nats.stop();
+    for node in [&mut a, &mut b] {
+        node.until("the end", |what| matches!(what, Inbound::Away).then_some(()));
+    }
+    a.append(2, "orders/1", "refused", None);
+    assert_eq!(a.appended(2), Err(NotAppended::Away));
+    nats.start_again();
+    for node in [&mut a, &mut b] {
+        node.until("a connection", |what| matches!(what, Inbound::Connected { .. }).then_some(()));
+    }
+    // Its memory is gone, and so is the stream: that is told, with another epoch.
+    b.first("that plain messages may be lost", |what| match what {
+        Inbound::Lost(follow, None) => (*follow == plain).then_some(()),
+        _ => None,
+    });
+    b.first("that the stream is lost", |what| match what {
+        Inbound::Lost(_, Some(cursor)) => (cursor.epoch > start.epoch && cursor.offset == Offset(0)).then_some(()),
+        _ => None,
+    });
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        a.append(3, "orders/1", "after", None);
+        match a.appended(3) {
+            Ok(appended) => break assert_eq!(appended.cursor.offset, Offset(1)),
+            Err(_) => assert!(Instant::now() < deadline),
+        }
+    }
+    assert_eq!(b.placed(), (1, "after".to_owned()));
+}
+
+#[test]
+fn wrong_credentials_are_told_and_a_nats_that_is_not_there_is_waited_for() {
+    let nats = Nats::start_with(&["--user", "ann", "--pass", "right"]);
+    let start = |url: &str| {
+        let metrics = Arc::<ClusterMetrics>::default();
+        Clustering::start(settings(url), NodeId(1), &[Arc::<Doorbell>::default()], metrics).map(drop)
+    };
+    let wrong = nats.url.replace("://", "://ann:wrong@");
+    let error = start(&wrong).unwrap_err();
+    assert!(matches!(error, ClusterError::Refused { .. }));
+    let line = error.to_string();
+    assert!(line.contains("turned this node away") && line.contains("cluster.nats"), "{line}");
+    assert!(!line.contains("wrong") && !line.contains("ann"), "no secret is told: {line}");
+    drop(Node::connected(1, &nats.url.replace("://", "://ann:right@")));
+
+    let mut late = Nats::start();
+    late.stop();
+    let mut node = Node::start(1, &late.url);
+    node.until("that it is away", |what| matches!(what, Inbound::Away).then_some(()));
+    late.start_again();
+    node.until("a connection", |what| matches!(what, Inbound::Connected { .. }).then_some(()));
+    node.clustering.end();
+}

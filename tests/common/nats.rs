@@ -1,0 +1,70 @@
+//! A real nats-server, on a port of its own, with JetStream.
+
+#![allow(clippy::unwrap_used, missing_docs, dead_code, unreachable_pub, reason = "a test that cannot go on has failed")]
+
+use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// It is killed with this value.
+pub struct Nats {
+    pub url: String,
+    port: u16,
+    store: PathBuf,
+    arguments: Vec<String>,
+    child: Option<Child>,
+}
+
+impl Nats {
+    pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    pub fn start_with(arguments: &[&str]) -> Self {
+        // Free a moment ago: another process that took it would be found below.
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let store = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("nats-{}-{port}", std::process::id()));
+        let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        let mut nats = Self { url: format!("nats://127.0.0.1:{port}"), port, store, arguments, child: None };
+        nats.start_again();
+        nats
+    }
+
+    /// Starts it, on the same port.
+    pub fn start_again(&mut self) {
+        let mut command = Command::new("nats-server");
+        command.args(["--addr", "127.0.0.1", "--port", &self.port.to_string(), "--jetstream"]).args(&self.arguments);
+        command.arg("--store_dir").arg(&self.store).stdout(Stdio::null()).stderr(Stdio::null());
+        let child = command.spawn();
+        let mut child =
+            child.unwrap_or_else(|error| panic!("nats-server is needed ({error}): apt-get install nats-server"));
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
+            assert!(Instant::now() < deadline, "nats-server does not begin");
+            assert_eq!(child.try_wait().unwrap(), None, "nats-server ended");
+            thread::sleep(Duration::from_millis(10));
+        }
+        self.child = Some(child);
+    }
+
+    /// Kills it.
+    pub fn stop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    pub fn pid(&self) -> String {
+        self.child.as_ref().unwrap().id().to_string()
+    }
+}
+
+impl Drop for Nats {
+    fn drop(&mut self) {
+        self.stop();
+        let _ = std::fs::remove_dir_all(&self.store);
+    }
+}
