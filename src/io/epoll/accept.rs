@@ -119,6 +119,12 @@ impl Listeners {
         Some(timeout.map_or(left, |timeout| timeout.min(left)))
     }
 
+    /// One that was refused is the last before the next wait: whoever is turned away comes again at once, and those who are
+    /// served do not wait for more than one of these.
+    pub(super) const fn end_round(&mut self) {
+        self.accepts_left = 0;
+    }
+
     /// Whether connections may be waiting that can be taken now.
     pub(super) fn has_work(&self) -> bool {
         self.can_accept() && self.listeners.iter().flatten().any(|listener| listener.ready)
@@ -183,4 +189,35 @@ const fn is_the_peers(kind: ErrorKind) -> bool {
             | ErrorKind::NetworkUnreachable
             | ErrorKind::NetworkDown
     )
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+    use mio::Poll;
+
+    use super::*;
+
+    #[test]
+    fn one_that_is_refused_is_the_last_before_the_next_wait() {
+        let poll = Poll::new().unwrap();
+        let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = socket.local_addr().unwrap();
+        let clients: Vec<_> = (0..6).map(|_| TcpStream::connect(address).unwrap()).collect();
+        let mut listeners = Listeners::new(3);
+        listeners.add(poll.registry(), ListenerId(0), socket).unwrap();
+        listeners.note_ready(0);
+        let mut take =
+            |listeners: &mut Listeners| matches!(listeners.next(poll.registry()), Some(Completion::Accepted(_)));
+        listeners.begin_round(None);
+        assert_eq!([(); 4].map(|()| take(&mut listeners)), [true, true, true, false], "as many as a round has");
+        listeners.begin_round(None);
+        assert!(take(&mut listeners));
+        listeners.end_round();
+        assert!(!take(&mut listeners) && listeners.has_work(), "the others wait for the next round");
+        listeners.begin_round(None);
+        assert_eq!([(); 3].map(|()| take(&mut listeners)), [true, true, false], "and are taken then");
+        drop(clients);
+    }
 }

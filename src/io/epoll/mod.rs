@@ -243,6 +243,7 @@ impl Backend for Epoll {
         if let Some(stream) = self.listeners.claim(accepted) {
             reset(&stream);
         }
+        self.listeners.end_round();
     }
 
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
