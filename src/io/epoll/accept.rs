@@ -208,8 +208,7 @@ mod tests {
         let mut listeners = Listeners::new(3);
         listeners.add(poll.registry(), ListenerId(0), socket).unwrap();
         listeners.note_ready(0);
-        let mut take =
-            |listeners: &mut Listeners| matches!(listeners.next(poll.registry()), Some(Completion::Accepted(_)));
+        let take = |listeners: &mut Listeners| matches!(listeners.next(poll.registry()), Some(Completion::Accepted(_)));
         listeners.begin_round(None);
         assert_eq!([(); 4].map(|()| take(&mut listeners)), [true, true, true, false], "as many as a round has");
         listeners.begin_round(None);
