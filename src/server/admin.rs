@@ -30,6 +30,20 @@ impl Surroundings<'_> {
     pub(super) fn backend(&self) -> &str {
         self.about.iter().find(|(name, _)| *name == "backend").map_or("unknown", |(_, value)| value)
     }
+
+    /// What does not work while the rest goes on.
+    pub(super) fn degraded(&self) -> Option<&'static str> {
+        let is_alone = self.cluster.is_some_and(|cluster| cluster.connected.get() == 0);
+        let is_stuck = self.journal.is_some_and(|journal| journal.working.get() == 0);
+        match (is_alone, is_stuck) {
+            (true, true) => {
+                Some("no connection to NATS (cluster.nats), and the journal cannot be written (journal.dir)")
+            }
+            (true, false) => Some("no connection to NATS (cluster.nats)"),
+            (false, true) => Some("the journal cannot be written (journal.dir)"),
+            (false, false) => None,
+        }
+    }
 }
 
 /// Where a server is in its life.
@@ -152,11 +166,12 @@ impl Site for Admin {
     fn get(&self, request: &PageRequest<'_>) -> Option<Page> {
         const HTML: &str = "text/html; charset=utf-8";
         let text = |status, body: &'static str| Page::new(status, "text/plain; charset=utf-8", body);
-        // Without NATS this node serves all the same: whoever takes it out of service for that takes out all.
-        let is_alone = || self.cluster.as_ref().is_some_and(|cluster| cluster.connected.get() == 0);
+        // Whoever takes a node out of service for what all of them miss takes out all.
         let ready = || match self.phase.get() {
-            Phase::Running if is_alone() => text(200, "ready\ndegraded: no connection to NATS (cluster.nats)\n"),
-            Phase::Running => text(200, "ready\n"),
+            Phase::Running => match self.surroundings().degraded() {
+                Some(what) => Page::new(200, "text/plain; charset=utf-8", format!("ready\ndegraded: {what}\n")),
+                None => text(200, "ready\n"),
+            },
             Phase::Starting => text(503, "starting\n"),
             Phase::Draining | Phase::Ended => text(503, "draining\n"),
         };

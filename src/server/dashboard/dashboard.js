@@ -219,6 +219,9 @@
     const phase = document.getElementById('phase');
     phase.textContent = now.phase;
     phase.className = now.phase;
+    const degraded = document.getElementById('degraded');
+    degraded.hidden = !now.degraded;
+    degraded.textContent = now.degraded ? `Degraded: ${now.degraded}` : '';
     const up = Math.floor(now.uptime_seconds);
     const two = (number) => String(number).padStart(2, '0');
     document.title = `${say(total(now, 'connections'), 'count')} connected – Holdline`;

@@ -48,10 +48,12 @@ pub(super) fn front(metrics: &Metrics, around: &Surroundings<'_>) -> String {
     let mut html = String::with_capacity(8192);
     html.push_str(HEAD);
     let (phase, uptime) = (around.phase.label(), clock(around.uptime));
+    let degraded = around.degraded().map_or_else(String::new, |what| format!("Degraded: {what}"));
+    let hidden = if degraded.is_empty() { " hidden" } else { "" };
     let _ = write!(
         html,
         "<header><h1>Holdline</h1><p><span id=phase class={phase}>{phase}</span> for <span id=uptime>{uptime}</span>, \
-         version {}<p id=stale hidden>No answer from the server: these are old numbers.</header>\
+         version {}<p id=degraded{hidden}>{degraded}<p id=stale hidden>No answer from the server: these are old numbers.</header>\
          <main id=live hidden></main><section id=plain><div class=wide><table><tr><th><th>all",
         BUILD[0].1
     );

@@ -20,6 +20,7 @@ pub(in crate::server) fn overview(metrics: &Metrics, around: &Surroundings<'_>) 
     let shards: Vec<Value> = totals.collect();
     json!({
         "phase": around.phase.label(),
+        "degraded": around.degraded(),
         "uptime_seconds": around.uptime.as_secs_f64(),
         "build": BUILD.iter().map(|(name, value)| ((*name).to_owned(), Value::from(*value))).collect::<Map<_, _>>(),
         "backend": around.backend(),
