@@ -6,6 +6,8 @@
 mod nats;
 
 use std::collections::VecDeque;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -253,6 +255,11 @@ fn a_durable_topic_has_one_order_and_a_past_everywhere() {
     assert_eq!((two[0].cursor, two[1].cursor.offset), (two[1].cursor, Offset(601)));
     assert_eq!(two.iter().filter(|one| one.duplicate).count(), 1);
     assert_eq!((a.placed().0, b.placed().0), (601, 601));
+    // What NATS does not take is refused, and nothing else.
+    a.append(3, "orders/1", &"x".repeat(2 << 20), None);
+    a.append(5, "orders/1", "small", None);
+    assert_eq!(a.appended(3), Err(NotAppended::TooLarge));
+    assert_eq!((a.appended(5).unwrap().cursor.offset, a.placed().0), (Offset(602), 602));
 }
 
 #[test]
@@ -292,6 +299,103 @@ fn a_nats_that_goes_and_comes_back_leaves_no_gap() {
         }
     }
     assert_eq!(b.placed(), (1, "after".to_owned()));
+}
+
+/// Says something to NATS that is no node's, and waits until it is taken.
+fn say_raw(nats: &Nats, commands: &[u8]) {
+    let mut raw = TcpStream::connect(nats.url.strip_prefix("nats://").unwrap()).unwrap();
+    raw.set_read_timeout(Some(PATIENCE)).unwrap();
+    raw.write_all(b"CONNECT {\"verbose\":false,\"pedantic\":false,\"headers\":true}\r\n").unwrap();
+    raw.write_all(commands).unwrap();
+    raw.write_all(b"PING\r\n").unwrap();
+    let mut said = BufReader::new(raw).lines().map(Result::unwrap);
+    assert!(said.any(|line| line == "PONG"), "NATS takes it");
+}
+
+/// A publication with headers, as it goes over the wire.
+fn with_headers(subject: &str, headers: &str, payload: &[u8]) -> Vec<u8> {
+    let headers = format!("NATS/1.0\r\n{headers}\r\n\r\n");
+    let first = format!("HPUB {subject} {} {}\r\n{headers}", headers.len(), headers.len() + payload.len());
+    [first.as_bytes(), payload, b"\r\n"].concat()
+}
+
+#[test]
+fn what_is_no_nodes_is_dropped_or_has_its_place() {
+    let nats = Nats::start();
+    let mut a = Node::connected(0xa, &nats.url);
+    let plain = a.hear("room/1");
+    let (_, start) = a.join("orders/1");
+    let foreign = [
+        b"PUB test.t.room.1 5\r\nhello\r\n".to_vec(),
+        with_headers("test.t.room.1", "Holdline: ", b"x"),
+        with_headers("test.t.room.1", "Holdline: zz t 1 - 1:1", b"x"),
+        with_headers("test.t.room.1", "Holdline: b t 1 - -", b"without a number"),
+        with_headers("test.t.room.1", "Holdline: a t 1 - 1:1", b"says that it is this node"),
+        with_headers("test.t.room.1", &format!("Holdline: b t 1 - 1:1 {}", "x".repeat(5000)), b"long"),
+        with_headers("test.w.room.1", "Holdline: b - 0 - -", &vec![7; 100_000]),
+        b"PUB test.w.room.1 1\r\nx\r\n".to_vec(),
+        b"PUB test.o.orders.1 1\r\nx\r\n".to_vec(),
+        with_headers("test.o.orders.1", "Nats-Sequence: -7", b"x"),
+        // What is good comes behind all that; text that is none is told as what it is.
+        with_headers("test.t.room.1", "Holdline: b t 1 0.1 9:1", b"\xff"),
+    ];
+    say_raw(&nats, &foreign.concat());
+    match a.next() {
+        Inbound::Heard { follow, node, said, message: Some(message) } => {
+            assert_eq!((follow, node, said), (plain, NodeId(0xb), Said { life: Epoch(9), number: 1 }));
+            assert_eq!((message.kind(), message.payload(), message.publisher), (Kind::Binary, &b"\xff"[..], None));
+        }
+        other => panic!("{other:?}"),
+    }
+    // Who writes into a stream has a place there, and so it is a message.
+    say_raw(&nats, b"PUB test.d.orders.1 5\r\nhello\r\n");
+    assert_eq!(a.placed(), (1, "hello".to_owned()));
+    // A number that the stream does not have: what is there is told, as the place behind which it goes on.
+    say_raw(&nats, &with_headers("test.o.orders.1", "Nats-Sequence: 9223372036854775807", b"x"));
+    let at = a.first("that something is lost", |what| match what {
+        Inbound::Lost(_, cursor) => *cursor,
+        _ => None,
+    });
+    assert_eq!(at, Cursor { epoch: start.epoch, offset: Offset(1) });
+    a.append(1, "orders/1", "on", None);
+    assert_eq!(a.placed(), (2, "on".to_owned()));
+}
+
+#[test]
+fn a_stream_that_is_deleted_is_made_anew_and_nothing_of_both_is_mixed() {
+    let nats = Nats::start();
+    let (mut a, mut b) = (Node::connected(1, &nats.url), Node::connected(2, &nats.url));
+    let (_, start) = b.join("orders/1");
+    for ticket in 1..=3 {
+        a.append(ticket, "orders/1", "before", None);
+        assert_eq!(a.appended(ticket).unwrap().cursor, Cursor { offset: Offset(ticket), ..start });
+        assert_eq!(b.placed().0, ticket);
+    }
+    let name = Names::new("test").stream(&topic("orders/1"));
+    say_raw(&nats, format!("PUB $JS.API.STREAM.DELETE.{name} none 0\r\n\r\n").as_bytes());
+    // The publisher is told that it has failed until there is one again.
+    let (deadline, mut ticket) = (Instant::now() + PATIENCE, 10);
+    let first = loop {
+        ticket += 1;
+        a.append(ticket, "orders/1", "after", None);
+        match a.appended(ticket) {
+            Ok(appended) => break appended.cursor,
+            Err(why) => assert!(why == NotAppended::Away && Instant::now() < deadline, "{why:?}"),
+        }
+    };
+    assert!(first.epoch > start.epoch && first.offset == Offset(1), "{first:?}");
+    let lost = b.first("that the stream is another one", |what| match what {
+        Inbound::Lost(_, cursor) => *cursor,
+        _ => None,
+    });
+    assert_eq!(lost.epoch, first.epoch);
+    a.append(100, "orders/1", "and on", None);
+    let second = a.appended(100).unwrap().cursor;
+    assert_eq!(second, Cursor { offset: Offset(2), ..first });
+    // The first may be told behind what is lost, or be lost with it.
+    let placed = b.placed();
+    let placed = if lost.offset == Offset(0) { b.placed() } else { placed };
+    assert_eq!(placed, (2, "and on".to_owned()));
 }
 
 #[test]
