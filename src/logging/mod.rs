@@ -62,8 +62,10 @@ pub fn flush() {
 }
 
 fn env_filter(filter: &LogFilter) -> EnvFilter {
+    // What NATS' client says of itself is said in this program's own words; whoever wants to read it names it.
+    let quiet = if filter.as_str().contains("async_nats") { "" } else { "async_nats=off," };
     // It was read once already, when it became a filter.
-    EnvFilter::try_new(filter.as_str()).unwrap_or_default()
+    EnvFilter::try_new(format!("{quiet}{}", filter.as_str())).unwrap_or_default()
 }
 
 fn layer<S>(format: LogFormat, lines: &Lines) -> Box<dyn Layer<S> + Send + Sync>

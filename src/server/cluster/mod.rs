@@ -87,6 +87,11 @@ pub enum ClusterError {
 
 impl ClusterError {
     fn refused(settings: &Settings, error: &async_nats::ConnectError) -> Self {
-        Self::Refused { nats: settings.servers(), why: error.to_string() }
+        use async_nats::ConnectErrorKind as Kind;
+        let why = match error.kind() {
+            kind @ (Kind::Authentication | Kind::AuthorizationViolation) => kind.to_string(),
+            _ => error.to_string(),
+        };
+        Self::Refused { nats: settings.servers(), why }
     }
 }
