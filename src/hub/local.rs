@@ -158,6 +158,9 @@ impl Local {
             self.begin_anew(message.offset);
         } else {
             self.refresh(message.offset);
+            if message.is_reset() {
+                self.let_all_take(message.offset);
+            }
         }
         self.last = message.offset;
         self.pending.push_back(message);
@@ -175,6 +178,13 @@ impl Local {
         self.end_batch();
         let before = Offset(offset.0.wrapping_sub(1));
         self.members.iter_mut().filter(|member| !member.is_pending()).for_each(|member| member.refresh(before));
+    }
+
+    /// A reset is for all: also for those who have had a past that ended there, or behind that, of which nobody here knew.
+    fn let_all_take(&mut self, offset: Offset) {
+        let before = Offset(offset.0.wrapping_sub(1));
+        let is_beyond = |member: &&mut Member| !member.is_pending() && !member.takes(offset);
+        self.members.iter_mut().filter(is_beyond).for_each(|member| member.refresh(before));
     }
 
     /// Brings old members' `after` forward, once in 2^30 messages, so that 32 bits always tell before from after. Also

@@ -33,6 +33,34 @@ fn a_member_takes_what_came_after_it_joined() {
 }
 
 #[test]
+fn a_reset_is_for_all_who_take_part_wherever_they_stand() {
+    // With nothing that came before, or with so many messages: where the reset leads to.
+    for (came, place) in [(0, 9), (0, 3), (0, 0), (0, 5000), (9, 9), (9, 3), (9, 0), (9, 5000)] {
+        let mut members = Members::new(1, 1000);
+        let joined: Vec<_> = (0..4)
+            .map(|connection| members.join(&topic("t"), None, connection, Wire::Line, true, connection >= 2).unwrap())
+            .collect();
+        let key = joined[0].topic;
+        for offset in 1..=came {
+            members.deliver(message("t", offset, b"hi"));
+        }
+        members.begin(key, joined[2].position, Offset(9));
+        let mut reset = message("t", place, b"");
+        reset = Message::reset(reset.topic, crate::message::Cursor { offset: reset.offset, ..Default::default() });
+        members.deliver(reset);
+        let takes =
+            |members: &Members, offset| [0, 1, 2, 3].map(|one: usize| members.members(key)[one].takes(Offset(offset)));
+        assert_eq!(takes(&members, place), [true, true, true, false], "{came} {place}");
+        members.deliver(message("t", place + 1, b"hi"));
+        assert_eq!(takes(&members, place + 1), [true, true, true, false], "{came} {place}");
+        while members.fan_out(key, 100).is_some() {
+            members.end_batch(key);
+        }
+        assert_eq!(members.waiting_bytes(), 0);
+    }
+}
+
+#[test]
 fn a_batch_has_a_bound_however_small_its_messages_are() {
     let mut members = Members::new(1, 1000);
     members.join(&topic("t"), None, 1, Wire::Line, true, false);
