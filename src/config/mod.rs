@@ -139,8 +139,10 @@ pub struct Config {
     pub publish: Publishers,
     /// Publications a second of each topic, likewise. Zero: no bound.
     pub topic_rate: u32,
-    /// Whether a publication is on the disk before anybody hears of it, likewise.
+    /// Whether a publication is on the disk, or in the cluster's stream, before anybody hears of it, likewise.
     pub durable: bool,
+    /// Whether other nodes hold topics too, where there is a cluster; likewise.
+    pub shared: bool,
     /// Whether it is kept who is in a topic.
     pub presence: Presence,
     /// Members of one topic that are listed.
@@ -183,6 +185,7 @@ impl Default for Config {
             publish: Publishers::default(),
             topic_rate: 0,
             durable: false,
+            shared: true,
             presence: Presence::default(),
             presence_members_max: 10_000,
             topics: Vec::new(),

@@ -56,8 +56,10 @@ section_settings! {
     "publish" => publish or publish: Word<Publishers>;
     /// Publications of each topic within a second; 0: no limit.
     "rate" => rate or topic_rate: Count<u32>, Within(0, 1_000_000);
-    /// Whether its messages survive a crash: see [journal].
+    /// Whether its messages survive a crash: see [journal] and [cluster].
     "durable" => durable or durable: Switch;
+    /// Whether other nodes of the cluster hold it too.
+    "shared" => shared or shared: Switch;
     /// Whether it is kept who is there: off, count or members.
     "presence" => presence or presence: Word<Presence>;
 }
@@ -245,6 +247,31 @@ mod tests {
             assert!(said.starts_with("journal.dir is not set"), "{said}");
             assert!(said.contains(&format!("{key} is true")), "{said}");
             assert!(said.ends_with(&format!("name a directory for the journal, or leave {key} out")), "{said}");
+        }
+    }
+
+    #[test]
+    fn durable_topics_that_are_shared_in_a_cluster_need_none() {
+        let cluster = "[cluster]\nnats = [\"nats://127.0.0.1:4222\"]\n";
+        let durable = "[topics]\ndurable = true\n";
+        let config =
+            load(&format!("{durable}[topics.\"mine/*\"]\ndurable = false\nshared = false\n{cluster}")).unwrap();
+        let rules = TopicRules::new(&config);
+        let seen = |topic| (rules.of(topic).durable, rules.of(topic).shared);
+        assert_eq!((seen("log/1"), seen("mine/1")), ((true, true), (false, false)));
+        for (text, said) in [
+            (
+                "[topics]\ndurable = true\n[topics.\"mine/*\"]\nshared = false\n",
+                "topics.\"mine/*\".shared is false: there is nowhere to write its messages down",
+            ),
+            (
+                "[topics]\nshared = false\n[topics.\"log/*\"]\ndurable = true\n",
+                "topics.\"log/*\".durable is true: there is",
+            ),
+            ("[topics]\nshared = false\ndurable = true\n", "topics.durable is true: there is nowhere"),
+        ] {
+            let problem = load(&format!("{text}{cluster}")).unwrap_err().remove(0);
+            assert!(problem.contains(said) && problem.contains("or share its topics, or leave"), "{problem}");
         }
     }
 

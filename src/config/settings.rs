@@ -12,6 +12,7 @@ use super::lists::{Address, Files, Listeners, NetworkList, OriginList, Subprotoc
 use super::problem::{Wrong, quote};
 use super::receiver::{CaFile, Kinds, Receiver, SecretFile};
 use super::sections::example_section;
+use super::topics::TopicSection;
 use super::value::{Count, Directory, File, FilePath, Format, Period, Raw, Rule, Size, Switch, Word};
 use super::{
     BackendChoice, ClientCertificates, Config, LogFormat, OverRate, Presence, Publishers, SlowConsumer, Storage,
@@ -214,8 +215,12 @@ settings! {
     "topics.rate" => topic_rate: Count<u32>, Within(0, 1_000_000);
     /// Whether messages survive a crash: a publication is acknowledged, handed out and kept only when it is in the journal
     /// on the disk, see [journal]. While that cannot be written it is refused (503, journal_failed). Topics that are not
-    /// durable never wait for the disk.
+    /// durable never wait for the disk. In a cluster the topic has a stream of JetStream instead, see [cluster], and is one
+    /// order with one past on all nodes. While that cannot be reached it is refused too (503, cluster_unavailable).
     "topics.durable" => durable: Switch;
+    /// Whether other nodes of the cluster hold these topics too, where there is one. If not, each node has topics of its own
+    /// by these names: what is published on one is not heard on others, and durable ones need a [journal].
+    "topics.shared" => shared: Switch;
     /// Whether it is kept who is in a topic: off, count (how many subscriptions it has) or members (who they are, with their
     /// names). See GET /topics/NAME/presence and presence=1.
     "topics.presence" => presence: Word<Presence>;
@@ -485,19 +490,28 @@ pub(super) fn check(config: &Config) -> Vec<(&'static str, Wrong)> {
     wrongs
 }
 
-/// Topics that are to be durable without a place to write them down.
+/// Topics that are to be durable without a place to write them down: neither a journal nor a cluster that they are shared in.
 fn unwritten(config: &Config) -> Option<(&'static str, Wrong)> {
-    let is_durable = config.durable || config.topics.iter().any(|section| section.durable == Some(true));
-    if !is_durable || config.journal.dir.is_some() {
+    if config.journal.dir.is_some() {
         return None;
     }
-    let section = config.topics.iter().find(|section| !config.durable && section.durable == Some(true));
-    let which = section.map_or_else(
-        || "topics.durable".to_owned(),
-        |section| format!("topics.{}.durable", quote(section.pattern.as_str())),
-    );
-    let what = format!("is not set, and {which} is true: there is nowhere to write its messages down");
-    Some(("journal.dir", Wrong::new(what, format!("name a directory for the journal, or leave {which} out"))))
+    let has_stream = |shared: bool| shared && config.cluster.is_set();
+    let is_unwritten = |section: &&TopicSection| {
+        section.durable.unwrap_or(config.durable) && !has_stream(section.shared.unwrap_or(config.shared))
+    };
+    let section = config.topics.iter().find(is_unwritten);
+    let (which, value) = match section {
+        _ if config.durable && !has_stream(config.shared) => ("topics.durable".to_owned(), true),
+        Some(TopicSection { pattern, durable, .. }) => {
+            let key = if *durable == Some(true) { "durable" } else { "shared" };
+            (format!("topics.{}.{key}", quote(pattern.as_str())), *durable == Some(true))
+        }
+        None => return None,
+    };
+    let what = format!("is not set, and {which} is {value}: there is nowhere to write its messages down");
+    let stream = if config.cluster.is_set() { ", or share its topics" } else { "" };
+    let mend = format!("name a directory for the journal{stream}, or leave {which} out");
+    Some(("journal.dir", Wrong::new(what, mend)))
 }
 
 /// Certificates, keys and listeners that do not fit together. What is in the files is looked at when they are served.

@@ -57,8 +57,10 @@ pub struct TopicRule {
     pub publish: Publishers,
     /// Publications a second, as many at once after a quiet second. Zero: no bound.
     pub rate: u32,
-    /// Whether a publication is on the disk before anybody hears of it.
+    /// Whether a publication is on the disk, or in the cluster's stream, before anybody hears of it.
     pub durable: bool,
+    /// Whether other nodes hold it too, where there is a cluster.
+    pub shared: bool,
     /// Whether it is kept who is there.
     pub presence: Presence,
 }
@@ -82,6 +84,8 @@ pub struct TopicSection {
     pub rate: Option<u32>,
     /// [`TopicRule::durable`].
     pub durable: Option<bool>,
+    /// [`TopicRule::shared`].
+    pub shared: Option<bool>,
     /// [`TopicRule::presence`].
     pub presence: Option<Presence>,
 }
@@ -99,6 +103,7 @@ impl TopicSection {
             publish: None,
             rate: None,
             durable: None,
+            shared: None,
             presence: None,
         }
     }
@@ -116,6 +121,7 @@ impl TopicSection {
             publish: self.publish.unwrap_or(rest.publish),
             rate: self.rate.unwrap_or(rest.rate),
             durable: self.durable.unwrap_or(rest.durable),
+            shared: self.shared.unwrap_or(rest.shared),
             presence: self.presence.unwrap_or(rest.presence),
         }
     }
@@ -180,6 +186,7 @@ impl TopicRules {
             publish: config.publish,
             rate: config.topic_rate,
             durable: config.durable,
+            shared: config.shared,
             presence: config.presence,
         };
         let sections = config.topics.iter().take(Self::SECTIONS_MAX);
