@@ -15,6 +15,8 @@ pub(super) struct Ruling {
     pub(super) bounds: Bounds,
     /// Whether its messages are written down first.
     pub(super) durable: bool,
+    /// Whether other nodes hold it too, where there are any.
+    pub(super) shared: bool,
     /// Whether it is kept who is there.
     pub(super) presence: Presence,
     /// How long a topic stays after its last use.
@@ -48,14 +50,9 @@ impl Ruling {
         let bounds = Bounds { messages_max, bytes_max, age_ticks: wheel.ticks_in(keep.age_max) };
         let linger = if bounds.is_off() { Self::LINGER } else { keep.age_max };
         let interval_ns = Self::SECOND_NS.checked_div(u64::from(rule.rate)).unwrap_or(0);
-        Self {
-            keep,
-            bounds,
-            durable: rule.durable,
-            presence: rule.presence,
-            linger_ticks: wheel.ticks_in(linger),
-            interval_ns,
-        }
+        let linger_ticks = wheel.ticks_in(linger);
+        let TopicRule { durable, shared, presence, .. } = *rule;
+        Self { keep, bounds, durable, shared, presence, linger_ticks, interval_ns }
     }
 
     /// Lets a publication through, if it may: so many within a second, as many at once after a quiet one.

@@ -3,13 +3,15 @@
 //! A topic exists while a shard is interested in it, while it has history, and for some time after its last use. When it
 //! is forgotten, its next epoch is a greater one, so that nobody takes the new past for the old.
 //!
-//! A message of a durable topic has its place before it is kept, handed out and seen: while the disk is written.
+//! A message of a durable topic has its place before it is kept, handed out and seen: while the disk is written. Where other
+//! nodes hold it too a stream elsewhere gives its place, and it is kept, handed out and seen when the stream tells it.
 //!
 //! Timers are lazy: a topic's is set when it has none and needs one, and looks at the topic when it fires. So
 //! publishing does not touch the wheel.
 
 mod keeping;
 mod legacy;
+mod ordered;
 mod presence;
 mod reserved;
 mod shared;
@@ -27,8 +29,8 @@ use self::presence::Desk;
 use self::reserved::Reserved;
 pub use self::reserved::{Taken, Turn};
 use self::shared::{Cluster, Shared};
-pub use self::shared::{Heard, Wish};
-pub use self::sight::Sight;
+pub use self::shared::{Heard, Way, Wish};
+pub use self::sight::{Holding, Sight};
 use super::Group;
 use super::audience::Audience;
 pub use super::audience::Interested;
@@ -237,7 +239,8 @@ impl Topics {
     }
 
     /// Gives a publication its place in its topic, encodes it for its audience, keeps it and says where it goes; or, where the
-    /// topic is durable, gives it a place and does the rest when it is [placed](Topics::place).
+    /// topic is durable, gives it a place and does the rest when it is [placed](Topics::place). Where a stream gives the places
+    /// it says that the message belongs there.
     ///
     /// # Errors
     /// When the topic does not exist and there is no room for it, or when it has had its rate: what the server itself
@@ -261,6 +264,9 @@ impl Topics {
         }
         if ruling.durable || owned.reserved.is_some() {
             let is_durable = ruling.durable;
+            if self.way(topic) == Way::Ordered {
+                return self.order(topic, message, turn, now);
+            }
             if let Some(waits) = self.waits(topic, key, turn, is_durable)? {
                 return Ok(waits);
             }

@@ -10,13 +10,13 @@ use super::mail::{About, Ack, Answer, Answered, Asker, Delivery, OwnMail, Questi
 use super::polls::CURSOR_FIELD;
 use super::requests::Task;
 use super::streams::place_of;
-use crate::app::Published;
 use crate::app::router::News;
+use crate::app::{NotPublished, Published};
 use crate::close::CloseReason;
 use crate::codec::http1::response::write_page;
 use crate::codec::json;
 use crate::hub::presence::OFF;
-use crate::hub::topics::{Info, Page};
+use crate::hub::topics::{Info, NoRoom, Page};
 use crate::id::ConnId;
 use crate::message::{Cursor, Topic, Wants};
 use crate::rule::{AuthRefusal, Limit};
@@ -28,6 +28,8 @@ pub(super) const JSON: &str = "application/json";
 pub(super) const JSON_LINES: &str = "application/x-ndjson";
 /// Beside what is true for a moment: a cache without orders may guess how long an answer stays good.
 pub(super) const NO_STORE: (&str, &str) = ("Cache-Control", "no-store");
+/// Why a question about a durable topic has no answer.
+const UNAVAILABLE: &str = "the topic's stream cannot be reached now; try again later";
 /// Beside a 429 and a 503.
 const RETRY_AFTER: [(&str, &str); 1] = [("Retry-After", "1")];
 
@@ -44,8 +46,22 @@ pub(super) enum WaitsFor {
 }
 
 impl Core {
-    /// Answers as the owner of a topic.
+    /// Answers as the owner of a topic, or has the question wait until that can be done.
     pub(super) fn take_question(&mut self, question: Question) {
+        self.turn_over(&question.topic);
+        if matches!(question.about, About::Watch | About::Presence(..)) {
+            // Of those who are there a stream knows nothing.
+            return self.answer_question(question);
+        }
+        let now = self.time();
+        match self.topics.waits_for_stream(&question.topic, now) {
+            Ok(false) => self.answer_question(question),
+            Ok(true) => self.park_question(question),
+            Err(NoRoom) => self.reply(question.asker, question.topic, Answered::NoRoom),
+        }
+    }
+
+    pub(super) fn answer_question(&mut self, question: Question) {
         let Question { asker, topic, about } = question;
         let now = self.time();
         let what = match about {
@@ -121,6 +137,15 @@ impl Core {
                 let mut error = Vec::new();
                 json::write_error("presence_off", OFF, &mut error);
                 self.respond(id, 404, JSON, &error, &[NO_STORE]);
+            }
+            Answered::Unavailable => {
+                let why = NotPublished::ClusterAway;
+                if self.waits_for(id).is_none() {
+                    return self.doomed.push((id, CloseReason::TryAgainLater, UNAVAILABLE));
+                }
+                let mut error = Vec::new();
+                json::write_error(why.code(), UNAVAILABLE, &mut error);
+                self.respond(id, why.status(), JSON, &error, &[]);
             }
             Answered::Json(body, cursor) => {
                 let cursor = cursor.map(|cursor| cursor.to_string());

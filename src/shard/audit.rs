@@ -99,6 +99,7 @@ impl Core {
         }
         self.audit_lists()?;
         self.audit_journal()?;
+        self.audit_cluster()?;
         let peers = self.mail.peers.len().saturating_sub(1);
         // What one request leads to: its message to all shards, and its answer. What a group's last member here has left goes
         // to others all at once.
@@ -127,6 +128,16 @@ impl Core {
             return Err(format!("{places} places are reserved and {behind} publications wait for theirs: {all:?}"));
         }
         Ok(())
+    }
+
+    /// What waits for streams is counted, and topics are followed as the cluster is told.
+    fn audit_cluster(&self) -> Result<(), String> {
+        let Some(cluster) = self.cluster.as_deref() else { return Ok(()) };
+        let (books, all) = (cluster.ordered.books(), cluster.ordered.recount());
+        if books != all {
+            return Err(format!("what waits for streams is {books:?}, should be {all:?}"));
+        }
+        self.topics.check_follows()
     }
 
     /// What a connection waits for that topics' owners have to say.

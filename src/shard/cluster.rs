@@ -4,17 +4,19 @@
 //! published as if the server said it. Where something cannot be said (no connection, no room) the others are told later how
 //! much that was; where something was missed the topic's past ends and its subscribers are told.
 //!
-//! Nothing here waits: the queue to the cluster's thread is bounded in messages and bytes.
+//! Nothing here waits: the queue to the cluster's thread is bounded in messages and bytes. What a durable topic's stream has to
+//! say first is [`ordered`](super::ordered)'s.
 
 use std::collections::VecDeque;
 
 use super::control::Publishing;
 use super::core::Core;
 use super::mail::{Delivery, Publication};
+use super::ordered::Ordered;
 use super::pace::Pace;
 use super::publish::{Entrant, Stage};
-use crate::cluster::port::{Follow, Inbound, NodeId, Outbound, Said, ShardEnd, Sharing};
-use crate::hub::topics::{Heard, Interested, Wish};
+use crate::cluster::port::{Follow, Inbound, NodeId, Outbound, QUEUED_MAX, Said, ShardEnd};
+use crate::hub::topics::{Heard, Interested, Way, Wish};
 use crate::message::Message;
 use crate::time::Clock;
 
@@ -30,6 +32,10 @@ pub(super) struct Cluster {
     bytes: usize,
     /// With a new connection: the next place of a topic of which the others are told how much was said.
     walk: Option<usize>,
+    /// What was heard that would give something a place here, while another process takes the topics over.
+    kept: VecDeque<Inbound>,
+    /// What waits for streams.
+    pub(super) ordered: Ordered,
 }
 
 impl Cluster {
@@ -37,8 +43,42 @@ impl Cluster {
     const BYTES_MAX: usize = 32 * 1024 * 1024;
 
     /// Without a connection so far.
-    pub(super) const fn new(end: ShardEnd) -> Self {
-        Self { end, is_connected: false, payload_max: usize::MAX, sizes: VecDeque::new(), bytes: 0, walk: None }
+    pub(super) fn new(end: ShardEnd) -> Self {
+        Self {
+            end,
+            is_connected: false,
+            payload_max: usize::MAX,
+            sizes: VecDeque::new(),
+            bytes: 0,
+            walk: None,
+            kept: VecDeque::new(),
+            ordered: Ordered::default(),
+        }
+    }
+
+    /// Whether there is a connection to the others.
+    pub(super) const fn is_connected(&self) -> bool {
+        self.is_connected
+    }
+
+    /// The next thing that was heard and may be taken.
+    fn next_inbound(&mut self, is_held: bool) -> Option<Inbound> {
+        if !is_held && let Some(kept) = self.kept.pop_front() {
+            return Some(kept);
+        }
+        while !is_held || self.kept.len() < QUEUED_MAX {
+            let next = self.end.inbound.try_recv()?;
+            if !is_held || goes_on(&next) {
+                return Some(next);
+            }
+            self.kept.push_back(next);
+        }
+        None
+    }
+
+    fn has_inbound(&self, is_held: bool) -> bool {
+        let has_some = !self.end.inbound.is_empty();
+        if is_held { has_some && self.kept.len() < QUEUED_MAX } else { has_some || !self.kept.is_empty() }
     }
 
     fn has_room(&self) -> bool {
@@ -71,6 +111,19 @@ impl Cluster {
     }
 }
 
+/// Whether something is taken while nothing may get a place here: it has its place, or none.
+const fn goes_on(inbound: &Inbound) -> bool {
+    matches!(
+        inbound,
+        Inbound::Connected { .. }
+            | Inbound::Away
+            | Inbound::Past { .. }
+            | Inbound::Placed(..)
+            | Inbound::Lost(_, Some(_))
+            | Inbound::Appended(..)
+    )
+}
+
 impl Core {
     /// Tells other nodes of a message that has its place here.
     pub(super) fn say_to_others(&mut self, message: &Message, said: Said) {
@@ -86,34 +139,60 @@ impl Core {
     /// Whether a message cannot be said to other nodes and would have to be.
     pub(super) fn is_too_large_for_others(&self, message: &Message) -> bool {
         let payload_max = self.cluster.as_deref().map_or(usize::MAX, |cluster| cluster.payload_max);
-        message.payload().len() > payload_max && !self.topics.is_durable(&message.topic)
+        message.payload().len() > payload_max && matches!(self.topics.way_of(&message.topic), Way::Said | Way::Ordered)
     }
 
-    /// Takes what other nodes say, as long as there is room and time.
+    /// Takes what other nodes and streams say, as long as there is room and time.
     pub(super) fn take_cluster_mail(&mut self, pace: &mut Pace<'_, impl Clock>) {
+        if self.cluster.is_none() {
+            return;
+        }
+        self.give_up_on_streams();
+        let mut has_moved = false;
         while self.has_cluster_mail() && pace.more() {
+            has_moved = true;
+            if self.work_off_parked() {
+                continue;
+            }
+            let is_held = self.is_held();
             let Some(cluster) = self.cluster.as_deref_mut() else { return };
-            match cluster.end.inbound.try_recv() {
-                Some(inbound) => self.take_inbound(inbound),
+            match cluster.next_inbound(is_held) {
+                Some(inbound) => self.take_inbound(inbound, pace),
+                None if is_held => break,
                 None => self.walk_topics(),
             }
+        }
+        if has_moved {
+            self.orders.go_on();
         }
     }
 
     /// Whether there is something to be taken now, or the walk goes on.
     pub(super) fn has_cluster_mail(&self) -> bool {
         let Some(cluster) = self.cluster.as_deref() else { return false };
-        let is_due = cluster.walk.is_some() || !cluster.end.inbound.is_empty();
-        is_due && !self.mail.deliveries_wait && !self.is_held() && !self.is_congested()
+        let is_held = self.is_held();
+        let is_due = cluster.has_inbound(is_held)
+            || (cluster.walk.is_some() && !is_held)
+            || cluster.ordered.has_open()
+            || self.topics.has_opened();
+        is_due && !self.mail.deliveries_wait && !self.is_congested()
     }
 
-    fn take_inbound(&mut self, inbound: Inbound) {
+    fn take_inbound(&mut self, inbound: Inbound, pace: &mut Pace<'_, impl Clock>) {
         let Some(cluster) = self.cluster.as_deref_mut() else { return };
         match inbound {
             Inbound::Connected { payload_max } => {
                 (cluster.is_connected, cluster.payload_max, cluster.walk) = (true, payload_max, Some(0));
             }
-            Inbound::Away => (cluster.is_connected, cluster.walk) = (false, None),
+            Inbound::Away => {
+                (cluster.is_connected, cluster.walk) = (false, None);
+                self.refuse_unsent();
+            }
+            // These have their places, whoever has the topics.
+            Inbound::Appended(ticket, result) => self.take_appended(ticket, result),
+            Inbound::Past { follow, messages, end } => self.hear_past(follow, messages, end, pace),
+            Inbound::Placed(follow, stored) => self.hear_placed(follow, stored),
+            Inbound::Lost(follow, Some(cursor)) => self.hear_lost(follow, cursor),
             // Another process has the topics, and hears them.
             _ if self.publishing == Publishing::Moved => {}
             Inbound::Following(follow) => {
@@ -122,21 +201,17 @@ impl Core {
                 }
             }
             Inbound::Heard { follow, node, said, message } => self.hear_others(follow, node, said, message),
-            Inbound::Lost(follow, _) => self.renew_past(follow),
-            // Of durable topics, which are not shared yet, and of members, whom nobody tells of yet.
-            Inbound::Past { .. }
-            | Inbound::Placed(..)
-            | Inbound::Appended(..)
-            | Inbound::Whispered(..)
-            | Inbound::Came(_)
-            | Inbound::Gone(_) => {}
+            Inbound::Lost(follow, None) => self.renew_past(follow),
+            // Of members, whom nobody tells of yet.
+            Inbound::Whispered(..) | Inbound::Came(_) | Inbound::Gone(_) => {}
         }
     }
 
     /// Publishes what another node has published.
     fn hear_others(&mut self, follow: Follow, node: NodeId, said: Said, message: Option<Message>) {
-        let topic = message.as_ref().map(|message| &message.topic);
-        match self.topics.note_heard(follow, node, said, topic) {
+        let topic = message.as_ref().map(|message| message.topic.clone());
+        topic.iter().for_each(|topic| self.turn_over(topic));
+        match self.topics.note_heard(follow, node, said, topic.as_ref()) {
             Heard::Old => return,
             Heard::Next => {}
             Heard::Missed(count) => {
@@ -155,18 +230,25 @@ impl Core {
     /// Ends the past of a topic of which something was missed, and tells those who hear it.
     fn renew_past(&mut self, follow: Follow) {
         let now = self.time();
-        let Some((reset, audience)) = self.topics.renew(follow, &mut self.deflater, now) else { return };
-        self.metrics.cluster_resets_total.add(1);
-        let mut here = None;
-        for Interested { shard, stay, .. } in audience {
-            if *shard == self.id {
-                here = Some(*stay);
-            } else {
-                self.mail.deliver(*shard, Delivery::Message(reset.clone(), *stay, None));
+        self.topics.renew(follow, now);
+        self.tell_resets();
+    }
+
+    /// Tells those who hear topics whose pasts have ended.
+    pub(super) fn tell_resets(&mut self) {
+        while let Some((reset, audience)) = self.topics.next_reset(&mut self.deflater) {
+            self.metrics.cluster_resets_total.add(1);
+            let mut here = None;
+            for Interested { shard, stay, .. } in audience {
+                if *shard == self.id {
+                    here = Some(*stay);
+                } else {
+                    self.mail.deliver(*shard, Delivery::Message(reset.clone(), *stay, None));
+                }
             }
-        }
-        if let Some(stay) = here {
-            self.deliver_here(reset, stay);
+            if let Some(stay) = here {
+                self.deliver_here(reset, stay);
+            }
         }
     }
 
@@ -179,10 +261,16 @@ impl Core {
         self.topics.owe_at(place);
     }
 
+    /// When something will have waited for streams for too long.
+    pub(super) fn streams_deadline(&self) -> Option<crate::wheel::Tick> {
+        self.cluster.as_deref().and_then(|cluster| cluster.ordered.deadline())
+    }
+
     /// Whether something waits until the cluster's thread has made room.
     pub(super) fn waits_for_cluster(&self) -> bool {
         let Some(cluster) = self.cluster.as_deref() else { return false };
         cluster.end.outbound.staged() > 0
+            || cluster.ordered.has_unsent()
             || self.topics.has_wishes()
             || (cluster.is_connected && self.topics.has_debts())
     }
@@ -195,10 +283,16 @@ impl Core {
             && let Some(wish) = self.topics.next_wish()
         {
             let outbound = match wish {
-                Wish::Follow(follow, topic) => Outbound::Follow { follow, topic, sharing: Sharing::Plain },
+                Wish::Follow(follow, topic, sharing) => Outbound::Follow { follow, topic, sharing },
                 Wish::Unfollow(follow) => Outbound::Unfollow(follow),
             };
             cluster.give(outbound, 0);
+        }
+        while cluster.has_room()
+            && cluster.end.outbound.sender().room() > QUEUED_MAX / 2
+            && let Some(append) = cluster.ordered.next_append()
+        {
+            cluster.give(append, 0);
         }
         while cluster.is_connected
             && cluster.has_room()
@@ -207,6 +301,7 @@ impl Core {
             cluster.give(Outbound::SaidSoFar(topic, said), 0);
         }
         cluster.end.outbound.flush();
+        self.metrics.cluster_waiting.set(cluster.ordered.waiting() as u64);
         self.metrics.cluster_followed.set(self.topics.followed() as u64);
     }
 }

@@ -15,7 +15,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::core::{Core, Drain};
+use super::core::Core;
 use super::mail::Publication;
 use super::pace::Pace;
 use super::publish::{Entrant, Stage};
@@ -197,8 +197,8 @@ impl Durable {
 }
 
 impl Core {
-    /// How much longer than its period a drain waits for the disk, in ticks: two seconds.
-    const DISK_TICKS: u32 = 20;
+    /// How much longer than its period a drain waits for the disk, and for streams, in ticks: two seconds.
+    pub(super) const DISK_TICKS: u32 = 20;
 
     /// Writes a message down that has a reserved place.
     pub(super) fn write_down(&mut self, entrant: Entrant, first_kept: Offset) {
@@ -282,17 +282,16 @@ impl Core {
 
     /// A drain does not wait for a disk for ever: what has had no verdict by then is refused, for all that is known.
     fn give_up_late(&mut self) {
-        let until = |drain: Drain| drain.began.later(drain.ticks.saturating_add(Self::DISK_TICKS));
-        let is_late = self.drain.is_some_and(|drain| self.tick >= until(drain));
+        let is_late = self.is_drain_late();
         let durable = self.durable.as_deref_mut().filter(|durable| is_late && !durable.waiting.is_empty());
         if let Some(durable) = durable.filter(|durable| durable.failed == 0 && durable.committed == 0) {
             durable.give_up();
         }
     }
 
-    /// Whether something waits for the disk.
+    /// Whether something waits for the disk, or for its place in a stream.
     pub(super) fn has_durable_waiting(&self) -> bool {
-        self.durable.as_deref().is_some_and(|durable| !durable.waiting.is_empty())
+        self.durable.as_deref().is_some_and(|durable| !durable.waiting.is_empty()) || self.has_ordered_waiting()
     }
 
     /// How many messages were given to the journal so far, in which generation, and whether it works.

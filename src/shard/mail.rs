@@ -163,6 +163,8 @@ pub enum Answered {
     Presence(Option<Box<presence::Page>>),
     /// The owner has no room for the topic.
     NoRoom,
+    /// The topic's stream does not say where it stands.
+    Unavailable,
 }
 
 /// What became of a publication.

@@ -40,6 +40,7 @@ mod live;
 mod log;
 mod mail;
 mod opening;
+mod ordered;
 pub mod orders;
 mod pace;
 mod paces;
@@ -237,6 +238,7 @@ impl<B: Backend> Shard<B> {
             self.core.topics.news_due(),
             shuts,
             resting,
+            self.core.streams_deadline(),
         ];
         let next = nexts.into_iter().flatten().min();
         next.map_or(Self::WAIT_MAX, |tick: Tick| self.core.wheel.instant_of(tick).since(now)).min(Self::WAIT_MAX)

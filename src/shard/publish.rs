@@ -1,10 +1,13 @@
 //! Publications on their way: publisher's shard, owner shard, interested shards.
 
+use std::sync::Arc;
+
 use super::control::Publishing;
 use super::core::Core;
-use super::mail::{Ack, Delivery, OwnMail, Publication, Request};
+use super::mail::{Ack, Delivery, Mail, OwnMail, Publication, Request};
 use super::pace::Pace;
 use super::spans::Times;
+use crate::access::Grant;
 use crate::app::NotPublished;
 use crate::codec::trace::Parent;
 use crate::hub::Group;
@@ -193,6 +196,7 @@ impl Core {
             Request::Publish(publication) => self.own(publication),
             Request::Interest(topic, interested) => {
                 let (shard, group, now) = (interested.shard, interested.group.clone(), self.time());
+                self.turn_over(&topic);
                 let before = self.topics.interested();
                 if !self.topics.interest(&topic, interested, now) {
                     return self.answer(shard, Delivery::NoRoom(topic, group));
@@ -251,6 +255,9 @@ impl Core {
         if self.publishing == Publishing::Moved && matches!(stage, Stage::Takes(_)) {
             return self.refuse_publication(entrant.publication, NotPublished::Moved);
         }
+        if matches!(stage, Stage::Takes(_)) {
+            self.turn_over(&entrant.publication.message.topic);
+        }
         let Entrant { publication: Publication { mut message, terms, is_said, grant }, span, came_ms } = entrant;
         let key = terms.as_ref().and_then(|terms| terms.key.as_deref());
         let now = self.time();
@@ -278,6 +285,8 @@ impl Core {
             Ok(Taken::Reserved(first_kept)) => return self.write_down(whole(message, terms, grant), first_kept),
             Ok(Taken::Behind) => return self.stand_behind(whole(message, terms, grant), true),
             Ok(Taken::Twin) => return self.stand_behind(whole(message, terms, grant), false),
+            Ok(Taken::Ordered(keep)) => return self.append_to_stream(whole(message, terms, grant), keep),
+            Ok(Taken::Joining) => return self.park_publication(whole(message, terms, grant)),
             Err(refused) => {
                 let why = match refused {
                     Refused::NoRoom => NotPublished::NoRoom,
@@ -287,41 +296,80 @@ impl Core {
                 return self.refuse_publication(Publication { message, terms, is_said, grant }, why);
             }
         };
-        let Published { cursor, subscribers, duplicate, said, .. } = published;
-        self.tops.published(&message.topic, subscribers);
-        if let Some(tracer) = &mut self.tracer {
-            tracer.published(&message, cursor, subscribers, duplicate);
-        }
-        if let Some(teller) = self.hooks.as_deref_mut().filter(|_| !duplicate && stage != Stage::Heard) {
-            teller.published(&message, subscribers, grant);
-        }
-        self.metrics.duplicates_total.add(u64::from(duplicate));
-        if let Some(span) = span {
-            let end_ns = self.unix_ms.saturating_mul(1_000_000);
-            self.spans.tell("publish", span, &message, Times { begin_ms: came_ms, end_ns }, subscribers);
-        }
-        let mut here = None;
-        for Interested { shard, stay, group, .. } in published.audience {
-            if *shard != self.id {
-                self.mail.deliver(*shard, Delivery::Message(message.clone(), *stay, group.clone()));
-            } else if let Some(group) = group {
-                // Rarely more than one: they wait until the loop has given the topics back.
-                self.own_shares.push((*stay, group.clone()));
-            } else {
-                here = Some(*stay);
-            }
+        let Published { cursor, subscribers, duplicate, said, audience } = published;
+        let ack = Ack { cursor, subscribers, duplicate };
+        let here = Self::send_to(&mut self.mail, &mut self.own_shares, self.id, audience, &message);
+        self.note_published(&message, ack);
+        if stage != Stage::Heard {
+            self.note_own(&message, ack, grant, span.map(|span| (span, came_ms)));
         }
         if let Some(terms) = terms {
-            self.acknowledge(&terms, message.topic.clone(), Ack { cursor, subscribers, duplicate });
+            self.acknowledge(&terms, message.topic.clone(), ack);
         }
         if let Some(said) = said {
             self.say_to_others(&message, said);
         }
+        self.hand_out_here(message, here);
+    }
+
+    /// Sends a message to the other shards that want it. Returns the stay of members here, and lists groups here whose turn it
+    /// is.
+    pub(super) fn send_to(
+        mail: &mut Mail,
+        own_shares: &mut Vec<(Stay, Group)>,
+        id: ShardId,
+        audience: &[Interested],
+        message: &Message,
+    ) -> Option<Stay> {
+        let mut here = None;
+        for Interested { shard, stay, group, .. } in audience {
+            if *shard != id {
+                mail.deliver(*shard, Delivery::Message(message.clone(), *stay, group.clone()));
+            } else if let Some(group) = group {
+                // Rarely more than one: they wait until the loop has given the topics back.
+                own_shares.push((*stay, group.clone()));
+            } else {
+                here = Some(*stay);
+            }
+        }
+        here
+    }
+
+    /// Hands a message to those here whom [`Core::send_to`] found.
+    pub(super) fn hand_out_here(&mut self, message: Message, here: Option<Stay>) {
         while let Some((stay, group)) = self.own_shares.pop() {
             self.deliver(message.clone(), stay, Some(&group));
         }
         if let Some(stay) = here {
             self.deliver_here(message, stay);
+        }
+    }
+
+    /// Tells operators of a message that has its place.
+    pub(super) fn note_published(&mut self, message: &Message, ack: Ack) {
+        let Ack { cursor, subscribers, duplicate } = ack;
+        self.tops.published(&message.topic, subscribers);
+        if let Some(tracer) = &mut self.tracer {
+            tracer.published(message, cursor, subscribers, duplicate);
+        }
+    }
+
+    /// Tells of a message that was published on this node: receivers of hooks, and collectors of spans.
+    pub(super) fn note_own(
+        &mut self,
+        message: &Message,
+        ack: Ack,
+        grant: Option<Arc<Grant>>,
+        span: Option<((Parent, u64), u64)>,
+    ) {
+        let Ack { subscribers, duplicate, .. } = ack;
+        if let Some(teller) = self.hooks.as_deref_mut().filter(|_| !duplicate) {
+            teller.published(message, subscribers, grant);
+        }
+        self.metrics.duplicates_total.add(u64::from(duplicate));
+        if let Some((span, begin_ms)) = span {
+            let end_ns = self.unix_ms.saturating_mul(1_000_000);
+            self.spans.tell("publish", span, message, Times { begin_ms, end_ns }, subscribers);
         }
     }
 

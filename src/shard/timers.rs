@@ -329,6 +329,7 @@ impl Core {
     /// Drops what is too old of the topics owned here.
     pub(super) fn forget(&mut self, pace: &mut Pace<'_, impl Clock>) {
         let done = self.topics.expire(self.tick, || pace.more());
+        self.tell_resets();
         self.unfinished |= !done;
         let counts = self.topics.counts();
         self.metrics.topics_owned.set(self.topics.len() as u64);

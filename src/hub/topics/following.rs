@@ -72,6 +72,11 @@ impl Topics {
         true
     }
 
+    /// Whether it is under way.
+    pub(super) const fn is_walking(&self) -> bool {
+        self.walk.place.is_some()
+    }
+
     fn step(&mut self, place: usize, now: Tick) {
         if self.counts.bytes > self.bytes_max {
             (0..History::DROPPED_AT_ONCE)

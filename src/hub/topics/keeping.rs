@@ -3,7 +3,7 @@
 use hashbrown::HashMap;
 use slab::Slab;
 
-use super::{Now, Table, Topics};
+use super::{Now, Table, Topics, Way};
 use crate::hub::history::History;
 use crate::message::Message;
 use crate::wheel::Tick;
@@ -13,6 +13,8 @@ impl Topics {
     const EXPIRED_PER_STEP: usize = 256;
     /// Places that are looked at for a topic to forget when there is no room for another: a microsecond.
     const LOOKED_AT_FOR_ROOM: usize = 64;
+    /// How long a topic is not forgotten that may join its stream: longer than anybody waits for that.
+    const JOINING_TICKS: u32 = 100;
     /// Topics whose places are kept when the last one has gone.
     const ROOM_KEPT: usize = 1024;
 
@@ -28,6 +30,10 @@ impl Topics {
             self.expire_messages(key, now, Self::EXPIRED_PER_STEP);
             match self.deadline(key) {
                 Some(deadline) if deadline <= now && self.owned(key).history.is_empty() => self.forget(key),
+                Some(deadline) if deadline <= now && self.may_be_left(key, now) => {
+                    self.change(key, |history| *history = History::default());
+                    self.forget(key);
+                }
                 Some(deadline) => self.wheel.arm(&mut self.topics, key, deadline),
                 None => {}
             }
@@ -56,8 +62,8 @@ impl Topics {
     /// Whether a topic may be forgotten for another: nobody subscribes to it, and nothing of it was promised to be there.
     fn is_idle(&self, key: u32) -> bool {
         let owned = &self.topics.0[key as usize];
-        let is_promised = owned.is_waited_for() || (self.ruling(key).durable && !owned.history.is_empty());
-        owned.audience.is_empty() && !is_promised
+        let is_promised = owned.is_waited_for() || (self.way(key) == Way::Written && !owned.history.is_empty());
+        owned.audience.is_empty() && !is_promised && !self.is_awaited(key)
     }
 
     /// When a topic must be looked at; `None` when it stays as it is without us.
@@ -66,7 +72,23 @@ impl Topics {
         let expiry = owned.history.expiry(&ruling.bounds);
         let is_left = owned.audience.is_empty() && !owned.is_waited_for();
         let leave = || is_left.then(|| owned.used.later(ruling.linger_ticks));
+        if self.way(key) == Way::Ordered {
+            // It goes on in its stream.
+            return expiry.into_iter().chain(is_left.then(|| self.left_at(key))).min();
+        }
         expiry.or_else(leave)
+    }
+
+    /// When a topic that nobody uses is left to its stream. Those who wait for that have their time.
+    fn left_at(&self, key: u32) -> Tick {
+        self.topics.0[key as usize].used.later(self.ruling(key).linger_ticks.max(Self::JOINING_TICKS))
+    }
+
+    /// Whether it is time for that: nobody hears it, and its stream has what is kept of it here.
+    fn may_be_left(&self, key: u32, now: Tick) -> bool {
+        let owned = &self.topics.0[key as usize];
+        let is_left = owned.audience.is_empty() && !owned.is_waited_for();
+        is_left && self.way(key) == Way::Ordered && self.left_at(key) <= now
     }
 
     /// Sets a topic's timer if it has none. One that has is looked at in time: its deadline was not later.
@@ -127,6 +149,11 @@ impl Topics {
         // Where a topic has given its last one, the next topic to have its turn is in its place.
         self.hand += usize::from(self.keepers.get(self.hand) == Some(&key));
         true
+    }
+
+    /// Whether all topics together keep more than they may.
+    pub(super) const fn is_over(&self) -> bool {
+        self.counts.bytes > self.bytes_max
     }
 
     pub(super) fn expire_messages(&mut self, key: u32, now: Tick, most: usize) {

@@ -29,10 +29,10 @@ pub struct Left {
 }
 
 impl Topics {
-    /// What the topic at a place leaves, if there is one.
+    /// What the topic at a place leaves, if there is one. One with a stream leaves nothing: the stream has it.
     #[must_use]
     pub fn legacy(&self, place: usize, now: Tick) -> Option<Legacy> {
-        let owned = self.topics.0.get(place)?;
+        let owned = self.topics.0.get(place).filter(|owned| !self.is_ordered(&owned.name))?;
         let left = |(message, age, key): (&Message, u32, Option<&Arc<str>>)| Left {
             message: message.clone(),
             age_ms: age.saturating_mul(tick_ms()),
@@ -53,10 +53,15 @@ impl Topics {
         self.epoch = self.epoch.max(epoch);
     }
 
-    /// Goes on with a topic where it was left. What is too old by its rule here, or more than that keeps, is dropped.
+    /// Goes on with a topic where it was left. What is too old by its rule here, or more than that keeps, is dropped. One that has
+    /// a stream here begins with that.
     /// Returns whether there was room, and no such topic yet.
     pub fn adopt(&mut self, legacy: Legacy, now: Now) -> bool {
         let Legacy { topic, cursor, messages } = legacy;
+        if self.is_ordered(&topic) {
+            self.begin_after(cursor.epoch);
+            return true;
+        }
         if self.keys.contains_key(&topic) || self.topics.0.len() >= self.topics_max {
             return false;
         }
@@ -85,7 +90,12 @@ impl Topics {
 impl Topics {
     /// The same with a topic that comes from the disk, whatever its rule is here.
     pub fn recover(&mut self, legacy: Legacy, now: Now) -> bool {
-        let topic = legacy.topic.clone();
+        let (topic, epoch) = (legacy.topic.clone(), legacy.cursor.epoch);
+        if self.is_ordered(&topic) {
+            // Whoever comes back to the journal later must not take what it has for all there was.
+            self.gone.push_back((topic, Cursor { epoch: Epoch(epoch.0.saturating_add(1)), offset: Offset(0) }));
+            return true;
+        }
         let is_new = self.adopt(legacy, now);
         if let Some(&key) = self.keys.get(&topic) {
             self.note_recorded(key);

@@ -16,8 +16,9 @@ use std::sync::Arc;
 
 use hashbrown::HashSet;
 
-use super::{Now, Owned, Published, Refused, Topics};
+use super::{Now, Owned, Published, Refused, Topics, Way};
 use crate::codec::websocket::deflate::Deflater;
+use crate::config::Keep;
 use crate::message::{Cursor, Epoch, Message, Offset, Topic};
 
 /// Whether a publication has waited.
@@ -25,7 +26,7 @@ use crate::message::{Cursor, Epoch, Message, Offset, Topic};
 pub enum Turn {
     /// It has just come: others of its topic may wait before it.
     Comes,
-    /// It is a [twin](Taken::Twin), and the one that it repeats has its place.
+    /// It is a [twin](Taken::Twin), and the one that it repeats has its place; or it has waited for its topic's stream.
     Again,
     /// It [stood behind](Taken::Behind) others, and those have their places.
     Next,
@@ -42,6 +43,10 @@ pub enum Taken<'a> {
     Behind,
     /// One with the same key waits: take it again when that has its place.
     Twin,
+    /// A stream gives it a place, which is to keep so much.
+    Ordered(Keep),
+    /// The same, but its topic's past has to come first.
+    Joining,
 }
 
 /// What a topic has beyond its cursor.
@@ -60,6 +65,11 @@ pub(super) struct Reserved {
 }
 
 impl Reserved {
+    /// Whether publications stand behind others.
+    pub(super) const fn has_behind(&self) -> bool {
+        self.behind > 0
+    }
+
     /// What waits belongs to a past that has ended.
     pub(super) fn end(&mut self) {
         self.places = 0;
@@ -212,8 +222,8 @@ impl Topics {
 
     /// Whether publications to a topic wait for the disk now.
     #[must_use]
-    pub fn is_durable(&self, topic: &Topic) -> bool {
-        self.rulings.of(topic).durable
+    pub fn is_written(&self, topic: &Topic) -> bool {
+        self.way_of(topic) == Way::Written
     }
 
     /// The next topic of which the journal keeps more than it needs, and up to where. What follows in the epoch of that place,

@@ -1,4 +1,5 @@
-//! Plain topics that other nodes hold too: what is heard of them, and what the others are told.
+//! Topics that other nodes hold too: which are heard of, and of plain ones what is heard and what the others are told.
+//! See [`ordered`](super::ordered) for durable ones.
 //!
 //! ```text
 //!   subscribed, asked, kept --> followed --> forgotten, or shared no more
@@ -13,11 +14,13 @@ use std::collections::VecDeque;
 
 use hashbrown::HashMap;
 
+use super::ordered::{Before, Ordered};
 use super::{Interested, Now, Published, Topics};
-use crate::cluster::port::{Follow, NodeId, Said};
+use crate::cluster::port::{Follow, NodeId, Said, Sharing};
 use crate::codec::websocket::deflate::Deflater;
 use crate::hub::history::History;
-use crate::message::{Cursor, Epoch, Message, Topic};
+use crate::hub::ruling::Ruling;
+use crate::message::{Cursor, Epoch, Message, Topic, Wants};
 
 /// What an owner knows of its node's cluster.
 #[derive(Debug)]
@@ -26,18 +29,35 @@ pub(super) struct Cluster {
     mark: u64,
     /// The number of the last follow.
     last: u64,
-    follows: HashMap<Follow, u32>,
-    wishes: VecDeque<Wish>,
+    pub(super) follows: HashMap<Follow, u32>,
+    pub(super) wishes: VecDeque<Wish>,
     debts: VecDeque<(Topic, Option<Said>)>,
     /// Debts of topics that are forgotten.
     left: usize,
+    /// Of pasts that have ended, for those who heard them.
+    pub(super) resets: VecDeque<Message>,
+    /// Topics whose streams are here.
+    pub(super) opened: VecDeque<Topic>,
+}
+
+/// What becomes of a publication, by its topic's rule and where there are other nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// It has its place here, and nobody else is told.
+    Here,
+    /// The same, when it is on the disk.
+    Written,
+    /// It has its place here, and the others are told.
+    Said,
+    /// A stream gives it its place, and tells all.
+    Ordered,
 }
 
 /// What the cluster is to be told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wish {
     /// A topic is to be heard.
-    Follow(Follow, Topic),
+    Follow(Follow, Topic, Sharing),
     /// It is not any more.
     Unfollow(Follow),
 }
@@ -45,9 +65,11 @@ pub enum Wish {
 /// What a topic has that is shared.
 #[derive(Debug)]
 pub(super) struct Shared {
-    follow: Option<Follow>,
+    pub(super) follow: Option<Follow>,
     /// The cluster knows of that.
-    is_told: bool,
+    pub(super) is_told: bool,
+    /// Of a topic that a stream tells. The rest is of plain ones.
+    pub(super) ordered: Option<Ordered>,
     /// Something may have been missed since the past began, before the cluster was heard.
     is_stale: bool,
     life: Epoch,
@@ -85,6 +107,7 @@ impl Shared {
         Self {
             follow: None,
             is_told: false,
+            ordered: None,
             is_stale: false,
             life,
             said: 0,
@@ -137,6 +160,8 @@ impl Topics {
             wishes: VecDeque::new(),
             debts: VecDeque::new(),
             left: 0,
+            resets: VecDeque::new(),
+            opened: VecDeque::new(),
         }));
     }
 
@@ -155,26 +180,61 @@ impl Topics {
         self.epoch
     }
 
-    fn is_plain_shared(&self, key: u32) -> bool {
-        self.cluster.is_some() && !self.ruling(key).durable
+    /// What becomes of publications to a topic.
+    pub(super) fn way(&self, key: u32) -> Way {
+        self.way_by(self.ruling(key))
+    }
+
+    fn way_by(&self, ruling: &Ruling) -> Way {
+        match (ruling.durable, ruling.shared && self.cluster.is_some()) {
+            (false, false) => Way::Here,
+            (true, false) => Way::Written,
+            (false, true) => Way::Said,
+            (true, true) => Way::Ordered,
+        }
+    }
+
+    /// What becomes of publications to a topic that need not exist.
+    #[must_use]
+    pub fn way_of(&self, topic: &Topic) -> Way {
+        self.way_by(self.rulings.of(topic))
+    }
+
+    /// Whether a stream tells a topic.
+    #[must_use]
+    pub fn is_ordered(&self, topic: &Topic) -> bool {
+        self.cluster.is_some() && self.way_of(topic) == Way::Ordered
     }
 
     /// A topic is held here: it is heard from now on, where it is shared.
     pub(super) fn share(&mut self, key: u32) {
-        if !self.is_plain_shared(key) {
-            return;
+        match self.way(key) {
+            Way::Here | Way::Written => {}
+            Way::Said => self.share_with(key, None),
+            Way::Ordered => self.share_with(key, Some(Before::Nothing)),
         }
+    }
+
+    /// The same; with what those have heard of it who hear it, where a stream tells it.
+    pub(super) fn share_with(&mut self, key: u32, before: Option<Before>) {
+        let keep = self.ruling(key).keep;
         let owned = &mut self.topics.0[key as usize];
-        let Some(cluster) = self.cluster.as_deref_mut() else { return };
         let shared = owned.shared.get_or_insert_with(|| Box::new(Shared::new(owned.cursor.epoch)));
-        if shared.follow.is_some() {
-            return;
+        if shared.follow.is_none() {
+            shared.ordered = before.map(|before| Ordered::new(before, keep));
+            self.follow_now(key);
         }
+    }
+
+    pub(super) fn follow_now(&mut self, key: u32) {
+        let owned = &mut self.topics.0[key as usize];
+        let (Some(shared), Some(cluster)) = (owned.shared.as_deref_mut(), self.cluster.as_deref_mut()) else { return };
         cluster.last += 1;
         let follow = Follow(cluster.last);
         shared.follow = Some(follow);
         cluster.follows.insert(follow, key);
-        cluster.wishes.push_back(Wish::Follow(follow, owned.name.clone()));
+        let sharing = shared.ordered.as_ref().map_or(Sharing::Plain, |ordered| Sharing::Durable(ordered.keep));
+        cluster.wishes.push_back(Wish::Follow(follow, owned.name.clone(), sharing));
         self.tidy_wishes();
     }
 
@@ -184,7 +244,7 @@ impl Topics {
         if cluster.wishes.len() > 2 * self.topics.0.len() + 1024 {
             let follows = &cluster.follows;
             cluster.wishes.retain(|wish| match wish {
-                Wish::Follow(follow, _) => follows.contains_key(follow),
+                Wish::Follow(follow, ..) => follows.contains_key(follow),
                 Wish::Unfollow(_) => true,
             });
         }
@@ -192,7 +252,7 @@ impl Topics {
 
     /// The number of a topic's newest message, for other nodes.
     pub(super) fn number(&mut self, key: u32) -> Option<Said> {
-        if !self.is_plain_shared(key) {
+        if self.way(key) != Way::Said {
             return None;
         }
         let owned = &mut self.topics.0[key as usize];
@@ -204,13 +264,8 @@ impl Topics {
     /// A topic is forgotten, or shared no more.
     pub(super) fn end_sharing(&mut self, key: u32) {
         let owned = &mut self.topics.0[key as usize];
-        let (Some(shared), Some(cluster)) = (owned.shared.take(), self.cluster.as_deref_mut()) else { return };
-        if let Some(follow) = shared.follow {
-            cluster.follows.remove(&follow);
-            if shared.is_told {
-                cluster.wishes.push_back(Wish::Unfollow(follow));
-            }
-        }
+        let (Some(mut shared), Some(cluster)) = (owned.shared.take(), self.cluster.as_deref_mut()) else { return };
+        cluster.unfollow(&mut shared);
         if shared.owes && cluster.left < Self::LEFT_MAX {
             cluster.left += 1;
             let said = Said { life: shared.life, number: shared.said };
@@ -218,10 +273,28 @@ impl Topics {
         }
     }
 
-    /// A topic has its present rule: it may be shared no more.
+    /// A topic has its present rule: it may be shared no more, or in another way.
     pub(super) fn follow_sharing(&mut self, key: u32) {
-        if self.owned(key).shared.is_some() && !self.is_plain_shared(key) {
-            self.end_sharing(key);
+        if self.cluster.is_none() {
+            return;
+        }
+        let (way, keep) = (self.way(key), self.ruling(key).keep);
+        let owned = self.owned(key);
+        let is_held = !owned.audience.is_empty() || !owned.history.is_empty();
+        let kept = owned.shared.as_deref().and_then(|shared| shared.ordered.as_ref()).map(|ordered| ordered.keep);
+        match (kept, way) {
+            (Some(kept), Way::Ordered) if kept == keep => {}
+            (Some(_), Way::Ordered) => self.follow_again(key),
+            (Some(_), _) => {
+                self.leave_stream(key);
+                if !self.owned(key).audience.is_empty() {
+                    self.share(key);
+                }
+            }
+            (None, Way::Ordered) => self.enter_stream(key),
+            (None, Way::Said) if is_held => self.share(key),
+            (None, Way::Said) => {}
+            (None, Way::Here | Way::Written) => self.end_sharing(key),
         }
     }
 
@@ -237,7 +310,7 @@ impl Topics {
     pub fn next_wish(&mut self) -> Option<Wish> {
         let cluster = self.cluster.as_deref_mut()?;
         while let Some(wish) = cluster.wishes.pop_front() {
-            let Wish::Follow(follow, _) = &wish else { return Some(wish) };
+            let Wish::Follow(follow, ..) = &wish else { return Some(wish) };
             let Some(&key) = cluster.follows.get(follow) else { continue };
             if let Some(shared) = &mut self.topics.0[key as usize].shared {
                 shared.is_told = true;
@@ -298,6 +371,11 @@ impl Topics {
         self.cluster.as_deref().is_some_and(|cluster| !cluster.debts.is_empty())
     }
 
+    /// The topic of a follow.
+    pub(super) fn follow_key(&self, follow: Follow) -> Option<u32> {
+        self.cluster.as_deref()?.follows.get(&follow).copied()
+    }
+
     /// How many topics are followed.
     #[must_use]
     pub fn followed(&self) -> usize {
@@ -306,18 +384,17 @@ impl Topics {
 
     /// The topic of a follow, and whether the cluster heard it first too late for all of its past.
     pub fn note_following(&mut self, follow: Follow) -> bool {
-        let key = self.cluster.as_deref().and_then(|cluster| cluster.follows.get(&follow)).copied();
+        let key = self.follow_key(follow);
         let shared = key.and_then(|key| self.owned(key).shared.as_deref_mut());
         shared.is_some_and(|shared| std::mem::take(&mut shared.is_stale))
     }
 
     /// Notes which message of a node's has come; `topic` is what it says that it belongs to.
     pub fn note_heard(&mut self, follow: Follow, node: NodeId, said: Said, topic: Option<&Topic>) -> Heard {
-        let key = self.cluster.as_deref().and_then(|cluster| cluster.follows.get(&follow)).copied();
-        let Some(key) = key else { return Heard::Old };
+        let Some(key) = self.follow_key(follow) else { return Heard::Old };
         let owned = self.owned(key);
         let is_its_own = topic.is_none_or(|topic| *topic == owned.name);
-        let shared = owned.shared.as_deref_mut().filter(|_| is_its_own);
+        let shared = owned.shared.as_deref_mut().filter(|shared| is_its_own && shared.ordered.is_none());
         shared.map_or(Heard::Old, |shared| shared.note(node, said, topic.is_some()))
     }
 
@@ -334,22 +411,69 @@ impl Topics {
     }
 
     /// Ends a topic's past, of which something was missed: nothing of it is kept, and it goes on in a new epoch, behind a
-    /// [reset](Message::reset) that has the next place. Returns that and who is to hear it.
-    pub fn renew(&mut self, follow: Follow, deflater: &mut Deflater, now: Now) -> Option<(Message, &[Interested])> {
-        let &key = self.cluster.as_deref()?.follows.get(&follow)?;
+    /// [reset](Topics::next_reset) that has the next place. Returns whether it is such a topic.
+    pub fn renew(&mut self, follow: Follow, now: Now) -> bool {
+        let Some(key) = self.follow_key(follow).filter(|&key| !self.is_stream(key)) else { return false };
         self.change(key, |history| *history = History::default());
         let epoch = self.new_epoch(now);
         let owned = self.owned(key);
         owned.cursor = Cursor { epoch, offset: owned.cursor.offset };
         owned.cursor.offset.0 += 1;
         self.arm(key);
-        let owned = &self.topics.0[key as usize];
-        let audience = owned.audience.plain();
-        let mut reset = Message::reset(owned.name.clone(), owned.cursor);
-        reset.time_ms = now.unix_ms;
-        let wants = audience.iter().fold(crate::message::Wants::NONE, |all, to| all.union(to.wants));
+        self.note_reset(key);
+        true
+    }
+
+    fn is_stream(&self, key: u32) -> bool {
+        self.topics.0[key as usize].shared.as_deref().is_some_and(|shared| shared.ordered.is_some())
+    }
+
+    /// The next [reset](Message::reset) of a past that has ended, encoded for those who are to hear it: before anything else of
+    /// its topic.
+    pub fn next_reset(&mut self, deflater: &mut Deflater) -> Option<(Message, &[Interested])> {
+        let (mut reset, key) = loop {
+            let reset = self.cluster.as_deref_mut()?.resets.pop_front()?;
+            if let Some(&key) = self.keys.get(&reset.topic) {
+                break (reset, key);
+            }
+        };
+        let audience = self.topics.0[key as usize].audience.plain();
+        let wants = audience.iter().fold(Wants::NONE, |all, to| all.union(to.wants));
         reset.prepare(wants, deflater);
         Some((reset, audience))
+    }
+
+    /// Whether there may be topics that have not taken their present rule on, which ends the pasts of some.
+    #[must_use]
+    pub fn may_turn(&self) -> bool {
+        self.cluster.is_some() && self.is_walking()
+    }
+
+    /// Has a topic take its present rule on, if there is one.
+    pub fn turn_over(&mut self, topic: &Topic) {
+        if let Some(&key) = self.keys.get(topic) {
+            self.settle(key);
+        }
+    }
+
+    /// Whether each follow is a topic's and each topic's is there, for audits. It looks at all.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub fn check_follows(&self) -> Result<(), String> {
+        let Some(cluster) = self.cluster.as_deref() else { return Ok(()) };
+        let of = |key: u32| self.topics.0.get(key as usize).and_then(|owned| owned.shared.as_deref()?.follow);
+        if let Some((follow, key)) = cluster.follows.iter().find(|(follow, key)| of(**key) != Some(**follow)) {
+            return Err(format!("{follow:?} is {key}'s, which has {:?}", of(*key)));
+        }
+        let all =
+            self.topics.0.iter().filter(|(_, owned)| owned.shared.as_deref().is_some_and(|one| one.follow.is_some()));
+        let count = all.count();
+        if count != cluster.follows.len() || !cluster.resets.is_empty() {
+            let (known, resets) = (cluster.follows.len(), cluster.resets.len());
+            return Err(format!("{count} topics are followed, {known} are known, {resets} resets are untold"));
+        }
+        Ok(())
     }
 }
 

@@ -1,6 +1,6 @@
 //! What operators see of topics, and how they end one.
 
-use super::{Now, Owned, Topics};
+use super::{Now, Owned, Topics, Way};
 use crate::hub::Group;
 use crate::hub::history::History;
 use crate::message::{Cursor, Epoch, Offset, Topic};
@@ -20,14 +20,21 @@ pub struct Sight<'a> {
     pub bytes: usize,
     /// The oldest of them.
     pub first: Option<Offset>,
+    /// What other nodes have to do with it, where there is a cluster.
+    pub holding: Option<Holding>,
 }
 
-impl Owned {
-    fn sight(&self) -> Sight<'_> {
-        let Self { name, cursor, audience, history, .. } = self;
-        let (messages, bytes, first) = (history.len(), history.bytes(), history.first());
-        Sight { name, cursor: *cursor, subscribers: audience.subscribers(), messages, bytes, first }
-    }
+/// What other nodes have to do with a topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holding {
+    /// Nothing.
+    Alone,
+    /// It is shared, and not heard: it was only published to here.
+    Idle,
+    /// Its stream's past is awaited.
+    Joining,
+    /// It is heard.
+    Live,
 }
 
 impl Topics {
@@ -40,7 +47,21 @@ impl Topics {
     /// The topic at a place, if there is one. It keeps its place while it lives.
     #[must_use]
     pub fn at(&self, place: usize) -> Option<Sight<'_>> {
-        self.topics.0.get(place).map(Owned::sight)
+        let owned = self.topics.0.get(place)?;
+        let holding = self.cluster.is_some().then(|| self.holding(u32::try_from(place).unwrap_or(u32::MAX)));
+        let Owned { name, cursor, audience, history, .. } = owned;
+        let (messages, bytes, first) = (history.len(), history.bytes(), history.first());
+        Some(Sight { name, cursor: *cursor, subscribers: audience.subscribers(), messages, bytes, first, holding })
+    }
+
+    fn holding(&self, key: u32) -> Holding {
+        let shared = self.topics.0[key as usize].shared.as_deref();
+        match self.way(key) {
+            Way::Here | Way::Written => Holding::Alone,
+            _ if self.is_joining(key) => Holding::Joining,
+            _ if shared.is_some_and(|shared| shared.follow.is_some()) => Holding::Live,
+            Way::Said | Way::Ordered => Holding::Idle,
+        }
     }
 
     /// A topic by its name. Looking is no use of it.
@@ -57,9 +78,14 @@ impl Topics {
 
     /// Ends a topic's past: nothing of it is kept, and what is published next is the first message of a new epoch. Who
     /// subscribes stays until [`Members::retire`](crate::hub::Members::retire) on each shard, which must follow: those who
-    /// joined before do not know the new epoch's offsets. Returns that epoch, `None` when there is no such topic.
+    /// joined before do not know the new epoch's offsets. Returns that epoch, `None` when there is no such topic. One that has a
+    /// stream goes on as the stream does: other nodes hold it too.
     pub fn end(&mut self, topic: &Topic, now: Now) -> Option<Epoch> {
         let &key = self.keys.get(topic)?;
+        self.settle(key);
+        if self.way(key) == Way::Ordered {
+            return Some(self.owned(key).cursor.epoch);
+        }
         self.change(key, |history| *history = History::default());
         let epoch = self.new_epoch(now);
         let owned = self.owned(key);

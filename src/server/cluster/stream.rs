@@ -17,8 +17,8 @@ use crate::cluster::port::{NotAppended, Stored};
 use crate::config::Keep;
 use crate::message::{Cursor, Epoch, Offset, Topic};
 
-/// Publications with one key are one message for so long at most.
-const DUPLICATES: Duration = Duration::from_secs(120);
+/// Publications with one key are one message for so long at most, as long as the topic's history has it otherwise.
+const DUPLICATES: Duration = Duration::from_secs(3600);
 /// NATS takes no shorter age.
 const AGE_MIN: Duration = Duration::from_millis(100);
 

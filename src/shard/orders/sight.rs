@@ -2,10 +2,11 @@
 
 use super::filter::queued_bytes;
 use crate::codec::json;
-use crate::hub::topics::Sight;
+use crate::hub::topics::{Holding, Sight};
 use crate::id::{ConnId, ShardId};
 use crate::message::Topic;
 use crate::session::Protocol;
+use crate::shard::cluster::Cluster;
 use crate::shard::connection::{Connection, Flags};
 use crate::shard::core::Core;
 
@@ -98,6 +99,17 @@ impl Core {
         json::write_number_field("subscriptions", all as u64, out);
     }
 
+    /// How a shared topic is doing.
+    fn state_of_sharing(&self, holding: Holding) -> &'static str {
+        let is_connected = self.cluster.as_deref().is_some_and(Cluster::is_connected);
+        match holding {
+            _ if !is_connected => "away",
+            Holding::Alone | Holding::Idle => "idle",
+            Holding::Joining => "joining",
+            Holding::Live => "live",
+        }
+    }
+
     /// One topic.
     pub(super) fn write_topic(&self, sight: &Sight<'_>) -> Vec<u8> {
         let mut out = Vec::with_capacity(256);
@@ -115,7 +127,16 @@ impl Core {
             }
             json::write_string(group.as_str(), &mut out);
         }
-        out.extend_from_slice(b"],\"history\":{\"messages\":");
+        out.push(b']');
+        if let Some(holding) = sight.holding {
+            let is_shared = holding != Holding::Alone;
+            json::write_field("shared", &mut out);
+            out.extend_from_slice(if is_shared { b"true" } else { b"false" });
+            if is_shared {
+                json::write_string_field("cluster", self.state_of_sharing(holding), &mut out);
+            }
+        }
+        out.extend_from_slice(b",\"history\":{\"messages\":");
         json::write_number(sight.messages as u64, &mut out);
         json::write_number_field("bytes", sight.bytes as u64, &mut out);
         if let Some(first) = sight.first {

@@ -8,6 +8,7 @@ use super::scan::Scan;
 use super::{Filter, Order, Outcome, Parting, Progress, Report, Reports, Response, What};
 use crate::app::NotPublished;
 use crate::close::CloseReason;
+use crate::cluster::port::Ticket;
 use crate::hub::{Group, TopicKey};
 use crate::id::ConnId;
 use crate::io::Backend;
@@ -18,11 +19,10 @@ use crate::shard::answers::NO_STORE;
 use crate::shard::control::Publishing;
 use crate::shard::core::Core;
 use crate::shard::mail::Request;
+use crate::shard::ordered::{Ordered, Place};
 use crate::shard::pace::Pace;
 use crate::time::Clock;
-
-/// The place of a message that was to be published, and who hears it.
-type Place = Result<(Cursor, u64), NotPublished>;
+use crate::wheel::Tick;
 
 /// An order that takes more than a step.
 #[derive(Debug)]
@@ -40,6 +40,10 @@ enum Task {
     Legacies(Bequest),
     /// A message that waits for the disk with this place, in this generation.
     Publishing(Topic, Cursor, u32),
+    /// A message that waits for its topic's stream to be read, since then.
+    Joining(Box<Message>, Tick),
+    /// One that waits for its place in its stream.
+    Appending(Ticket),
     /// Members of these, from this place on.
     Close(VecDeque<TopicKey>, usize, Closing),
 }
@@ -100,6 +104,14 @@ impl<B: Backend> Shard<B> {
             Task::Topics(scan) => self.core.look_at_topics(scan),
             Task::Legacies(bequest) => self.core.look_at_legacies(bequest),
             Task::Publishing(topic, cursor, _) => Some(Outcome::Published(self.core.has_published(topic, *cursor))),
+            Task::Joining(message, since) => match self.core.publish_to_stream((**message).clone(), *since) {
+                Ok(place) => Some(Outcome::Published(place)),
+                Err(waits) => {
+                    *task = waits;
+                    None
+                }
+            },
+            Task::Appending(ticket) => Some(Outcome::Published(self.core.place_for_operator(*ticket))),
             Task::Kick(filter, closing) => {
                 if let Some(id) = self.core.next_meant(&mut closing.next, closing.end, filter)
                     && self.kick(id, &closing.parting)
@@ -175,9 +187,9 @@ impl Core {
                 Task::Legacies(Bequest::new(from))
             }
             What::Publish(message) => {
-                let topic = message.topic.clone();
+                self.turn_over(&message.topic);
                 match self.publish_for_operator(message) {
-                    Err((cursor, generation)) => Task::Publishing(topic, cursor, generation),
+                    Err(waits) => waits,
                     Ok(outcome) => return self.report_order(number, &reports, Outcome::Published(outcome)),
                 }
             }
@@ -228,13 +240,16 @@ impl Core {
         }
     }
 
-    /// Publishes, and says what became of it; or with which place it waits for the disk, in which generation.
-    fn publish_for_operator(&mut self, message: Message) -> Result<Place, (Cursor, u32)> {
+    /// Publishes, and says what became of it; or what waits for it.
+    fn publish_for_operator(&mut self, message: Message) -> Result<Place, Task> {
         if self.publishing != Publishing::Open {
             return Ok(Err(NotPublished::Moved));
         }
         let topic = message.topic.clone();
-        if self.topics.is_waited_for(&topic) && !self.topics.is_durable(&topic) {
+        if self.topics.is_ordered(&topic) {
+            return self.publish_to_stream(message, self.tick);
+        }
+        if self.topics.is_waited_for(&topic) && !self.topics.is_written(&topic) {
             // It would have to stand behind others, without a place to be found by.
             return Ok(Err(NotPublished::JournalBusy));
         }
@@ -244,20 +259,40 @@ impl Core {
         if now_appended > appended
             && let Some(cursor) = self.topics.reserved_cursor(&topic)
         {
-            return Err((cursor, generation));
+            return Err(Task::Publishing(topic, cursor, generation));
         }
         Ok(match self.topics.sight(&topic) {
             None => Err(NotPublished::NoRoom),
             Some(sight) if Some(sight.cursor) != before => Ok((sight.cursor, sight.subscribers)),
-            Some(_) if !self.topics.is_durable(&topic) => Err(NotPublished::TooFast),
+            Some(_) if !self.topics.is_written(&topic) => Err(NotPublished::TooFast),
             Some(_) if works => Err(NotPublished::JournalBusy),
             Some(_) => Err(NotPublished::JournalFailed),
         })
     }
 
-    /// Whether a task has to wait until the disk has said something.
+    /// The same of a topic with a stream, which is waited for since then.
+    fn publish_to_stream(&mut self, message: Message, since: Tick) -> Result<Place, Task> {
+        if self.topics.awaits_stream(&message.topic) {
+            let is_late = since.later(Ordered::PARKED_TICKS) <= self.tick;
+            return if is_late {
+                Ok(Err(NotPublished::ClusterAway))
+            } else {
+                Err(Task::Joining(message.into(), since))
+            };
+        }
+        match self.order_for_operator(message) {
+            Ok(ticket) => Err(Task::Appending(ticket)),
+            Err(why) => Ok(Err(why)),
+        }
+    }
+
+    /// Whether a task has to wait until the disk, or a stream, has said something.
     fn is_parked(&self, task: &Task) -> bool {
         match task {
+            Task::Joining(message, since) => {
+                self.topics.awaits_stream(&message.topic) && since.later(Ordered::PARKED_TICKS) > self.tick
+            }
+            Task::Appending(ticket) => self.waits_for_place(*ticket),
             Task::Legacies(_) => self.has_durable_waiting(),
             Task::Publishing(topic, cursor, generation) => {
                 self.has_published(topic, *cursor).is_err() && self.journal_state().1 == *generation

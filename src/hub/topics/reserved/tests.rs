@@ -43,6 +43,7 @@ fn take(topics: &mut Topics, name: &str, key: Option<&str>, turn: Turn) -> (Came
         Taken::Reserved(first) => Came::Reserved(message.offset.0, first.0),
         Taken::Behind => Came::Behind,
         Taken::Twin => Came::Twin,
+        Taken::Ordered(_) | Taken::Joining => panic!("there is no cluster"),
     };
     (came, message)
 }

@@ -19,7 +19,7 @@ fn said(life: u64, number: u64) -> Said {
 fn what_is_held_is_followed_until_it_is_forgotten() {
     let (mut topics, name) = (of(1), topic("t"));
     assert!(topics.interest(&name, interested(0, None, 1), at(0)));
-    let Some(Wish::Follow(follow, followed)) = topics.next_wish() else { panic!("it is followed") };
+    let Some(Wish::Follow(follow, followed, Sharing::Plain)) = topics.next_wish() else { panic!("it is followed") };
     assert_eq!((followed, topics.next_wish(), topics.followed()), (name.clone(), None, 1));
     topics.past(&name, Start::Now, at(0)).unwrap();
     assert!(!topics.has_wishes(), "once");
@@ -27,14 +27,14 @@ fn what_is_held_is_followed_until_it_is_forgotten() {
     topics.expire(crate::wheel::Tick(10_000), || true);
     assert_eq!((topics.len(), topics.next_wish(), topics.followed()), (0, Some(Wish::Unfollow(follow)), 0));
     topics.past(&name, Start::Now, at(10_000)).unwrap();
-    assert_eq!(topics.next_wish(), Some(Wish::Follow(Follow(follow.0 + 1), name)), "another number");
+    assert_eq!(topics.next_wish(), Some(Wish::Follow(Follow(follow.0 + 1), name, Sharing::Plain)), "another number");
 }
 
 #[test]
 fn a_hole_is_noticed_and_what_came_before_is_old() {
     let (mut topics, name) = (of(1), topic("t"));
     assert!(topics.interest(&name, interested(0, None, 1), at(0)));
-    let Some(Wish::Follow(follow, _)) = topics.next_wish() else { panic!("it is followed") };
+    let Some(Wish::Follow(follow, ..)) = topics.next_wish() else { panic!("it is followed") };
     let mut hear =
         |node, said, is_message: bool| topics.note_heard(follow, NodeId(node), said, is_message.then_some(&name));
     assert_eq!(hear(2, said(5, 7), true), Heard::Next, "who begins to listen has missed nothing");
@@ -56,9 +56,10 @@ fn a_hole_is_noticed_and_what_came_before_is_old() {
 fn a_past_with_a_hole_ends_and_goes_on_behind_a_reset() {
     let (mut topics, name) = (of(1), topic("t"));
     assert!(topics.interest(&name, interested(0, None, 1), at(0)));
-    let Some(Wish::Follow(follow, _)) = topics.next_wish() else { panic!("it is followed") };
+    let Some(Wish::Follow(follow, ..)) = topics.next_wish() else { panic!("it is followed") };
     let (seen, _) = publish(&mut topics, "t", None, at(1)).unwrap();
-    let (reset, audience) = topics.renew(follow, &mut Deflater::default(), at(1)).unwrap();
+    assert!(topics.renew(follow, at(1)));
+    let (reset, audience) = topics.next_reset(&mut Deflater::default()).unwrap();
     assert_eq!((audience.len(), reset.is_reset(), reset.offset.0), (1, true, 2));
     assert!(reset.epoch > seen.epoch);
     let mut other = message("t", 0, b"from afar");

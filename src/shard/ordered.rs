@@ -1,0 +1,493 @@
+//! Publications and questions that wait for the streams of durable topics, at the topics' owner.
+//!
+//! ```text
+//!   own --> ticket, unsent --> on its way --> it has a place: acknowledged
+//!      \                                \--> it has none, or nobody knows: refused
+//!       \--> parked while its topic joins its stream --> the same, behind those that came before
+//!
+//!   the stream tells it: kept, handed out
+//! ```
+//!
+//! A publication is parked where somebody has subscribed before, whose part of the stream begins with its past: so whoever
+//! subscribes and publishes hears himself. A question is parked until it can be answered. Nothing waits for ever: what has no
+//! answer in time is refused, and so is what is beyond the bounds, at once.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+
+use super::core::{Core, Drain};
+use super::mail::{Ack, Answered, Publication, Question};
+use super::pace::Pace;
+use super::publish::{Entrant, Stage};
+use crate::app::NotPublished;
+use crate::cluster::port::{Appended, Follow, NotAppended, Outbound, Stored, Ticket};
+use crate::config::Keep;
+use crate::hub::topics::Turn;
+use crate::message::{Cursor, Message, Topic};
+use crate::time::{Clock, Stamp};
+use crate::wheel::Tick;
+
+/// The place of a message, and who hears it here.
+pub(super) type Place = Result<(Cursor, u64), NotPublished>;
+
+/// What waits on a shard.
+#[derive(Debug, Default)]
+pub(super) struct Ordered {
+    /// Publications with a ticket, in the order of their tickets, and so of their times.
+    waiting: BTreeMap<Ticket, Waiting>,
+    /// Those of them that have not been given to the thread, and perhaps some that are gone.
+    unsent: VecDeque<Ticket>,
+    /// The number of the last ticket.
+    last: u64,
+    /// What waits for a topic's past.
+    parked: HashMap<Topic, Parked>,
+    /// All that is parked, and how many publications are among it.
+    count: usize,
+    publications: usize,
+    /// Since when topics have something parked, in order, and perhaps some that have not any more.
+    since: VecDeque<(Tick, Topic)>,
+    /// Topics whose past is here.
+    open: VecDeque<Topic>,
+    /// What all publications here keep in memory, about.
+    bytes: usize,
+    /// What became of publications of operators.
+    watched: HashMap<Ticket, Option<Place>>,
+    /// When it was last looked for what is too late.
+    looked: Tick,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    entrant: Entrant,
+    keep: Keep,
+    since: Tick,
+}
+
+#[derive(Debug, Default)]
+struct Parked {
+    since: Tick,
+    is_open: bool,
+    queue: VecDeque<Wait>,
+}
+
+#[derive(Debug)]
+enum Wait {
+    Publication(Entrant),
+    Question(Question),
+}
+
+impl Wait {
+    fn memory(&self) -> usize {
+        match self {
+            Self::Publication(entrant) => entrant.memory(),
+            Self::Question(_) => 0,
+        }
+    }
+}
+
+impl Ordered {
+    /// Publications that wait at most, and what they may keep in memory: beyond, they are refused.
+    const WAITING_MAX: usize = 16_384;
+    const BYTES_MAX: usize = 32 * 1024 * 1024;
+    /// Things that are parked at most.
+    const PARKED_MAX: usize = 8192;
+    /// How long a publication waits for its place. The thread gives up before.
+    const WAITING_TICKS: u32 = 150;
+    /// How long anything waits for a topic's past.
+    pub(super) const PARKED_TICKS: u32 = 50;
+
+    fn has_room(&self, bytes: usize) -> bool {
+        self.waiting.len() + self.publications < Self::WAITING_MAX && self.bytes + bytes <= Self::BYTES_MAX
+    }
+
+    fn give_ticket(&mut self, entrant: Entrant, keep: Keep, since: Tick) {
+        self.last += 1;
+        let ticket = Ticket(self.last);
+        self.bytes += entrant.memory();
+        self.waiting.insert(ticket, Waiting { entrant, keep, since });
+        self.unsent.push_back(ticket);
+    }
+
+    fn take_waiting(&mut self, ticket: Ticket) -> Option<Entrant> {
+        let Waiting { entrant, .. } = self.waiting.remove(&ticket)?;
+        self.bytes -= entrant.memory();
+        Some(entrant)
+    }
+
+    fn park(&mut self, topic: &Topic, wait: Wait, now: Tick) {
+        self.count += 1;
+        self.publications += usize::from(matches!(wait, Wait::Publication(_)));
+        self.bytes += wait.memory();
+        if let Some(parked) = self.parked.get_mut(topic) {
+            return parked.queue.push_back(wait);
+        }
+        self.since.push_back((now, topic.clone()));
+        self.parked.insert(topic.clone(), Parked { since: now, is_open: false, queue: VecDeque::from([wait]) });
+    }
+
+    fn note_unparked(&mut self, wait: &Wait) {
+        self.count -= 1;
+        self.publications -= usize::from(matches!(wait, Wait::Publication(_)));
+        self.bytes -= wait.memory();
+    }
+
+    /// The next that may go on of a topic whose past is here. With the last one the topic is done.
+    fn next_open(&mut self) -> Option<(Topic, Option<Wait>)> {
+        let topic = self.open.front()?.clone();
+        let next = self.parked.get_mut(&topic).and_then(|parked| parked.queue.pop_front());
+        match &next {
+            Some(wait) => self.note_unparked(wait),
+            None => {
+                self.parked.remove(&topic);
+                self.open.pop_front();
+            }
+        }
+        Some((topic, next))
+    }
+
+    /// Lets what is parked of a topic go on.
+    fn open(&mut self, topic: Topic) {
+        if let Some(parked) = self.parked.get_mut(&topic) {
+            parked.is_open = true;
+        }
+        self.open.push_back(topic);
+    }
+
+    /// What has waited for a topic's past for too long.
+    fn next_late_parked(&mut self, now: Tick) -> Option<VecDeque<Wait>> {
+        while let Some((since, topic)) = self.since.front()
+            && since.later(Self::PARKED_TICKS) <= now
+        {
+            let is_late = self.parked.get(topic).is_some_and(|parked| parked.since == *since && !parked.is_open);
+            let late = if is_late { self.parked.remove(topic) } else { None };
+            self.since.pop_front();
+            if let Some(Parked { queue, .. }) = late {
+                queue.iter().for_each(|wait| self.note_unparked(wait));
+                return Some(queue);
+            }
+        }
+        None
+    }
+
+    /// The oldest publication that has waited for its place for too long; of all, whatever their time.
+    fn next_late(&mut self, now: Tick, all: bool) -> Option<(Ticket, Entrant)> {
+        let (&ticket, first) = self.waiting.first_key_value()?;
+        let is_late = all || first.since.later(Self::WAITING_TICKS) <= now;
+        is_late.then(|| self.take_waiting(ticket)).flatten().map(|entrant| (ticket, entrant))
+    }
+
+    /// Publications that have not been sent, when nobody could take them: those that are parked too.
+    fn take_unsent(&mut self) -> Vec<(Option<Ticket>, Entrant)> {
+        let tickets = std::mem::take(&mut self.unsent);
+        let mut unsent: Vec<_> =
+            tickets.into_iter().filter_map(|ticket| Some((Some(ticket), self.take_waiting(ticket)?))).collect();
+        for parked in self.parked.values_mut().filter(|parked| !parked.is_open) {
+            for wait in std::mem::take(&mut parked.queue) {
+                match wait {
+                    Wait::Question(_) => parked.queue.push_back(wait),
+                    Wait::Publication(entrant) => {
+                        self.count -= 1;
+                        self.publications -= 1;
+                        self.bytes -= entrant.memory();
+                        unsent.push((None, entrant));
+                    }
+                }
+            }
+        }
+        unsent
+    }
+
+    /// What the thread is to be given next, once there is room.
+    pub(super) fn next_append(&mut self) -> Option<Outbound> {
+        while let Some(ticket) = self.unsent.pop_front() {
+            let Some(Waiting { entrant, keep, .. }) = self.waiting.get(&ticket) else { continue };
+            let Publication { message, terms, .. } = &entrant.publication;
+            let key = terms.as_ref().and_then(|terms| terms.key.as_deref()).map(Arc::from);
+            return Some(Outbound::Append { ticket, message: message.clone(), key, keep: *keep });
+        }
+        None
+    }
+
+    pub(super) fn has_unsent(&self) -> bool {
+        !self.unsent.is_empty()
+    }
+
+    pub(super) fn has_open(&self) -> bool {
+        !self.open.is_empty()
+    }
+
+    /// Publications that wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.len() + self.publications
+    }
+
+    /// When something will have waited for too long.
+    pub(super) fn deadline(&self) -> Option<Tick> {
+        let waiting = self.waiting.first_key_value().map(|(_, first)| first.since.later(Self::WAITING_TICKS));
+        let parked = self.since.front().map(|(since, _)| since.later(Self::PARKED_TICKS));
+        waiting.into_iter().chain(parked).min()
+    }
+
+    /// What waits for a place, what is parked, publications among that, and bytes of publications.
+    pub(super) fn books(&self) -> [usize; 4] {
+        [self.waiting.len(), self.count, self.publications, self.bytes]
+    }
+
+    /// Counts all again, for audits.
+    pub(super) fn recount(&self) -> [usize; 4] {
+        let all = || self.parked.values().flat_map(|parked| &parked.queue);
+        let publications = all().filter(|wait| matches!(wait, Wait::Publication(_))).count();
+        let waiting: usize = self.waiting.values().map(|one| one.entrant.memory()).sum();
+        [self.waiting.len(), all().count(), publications, waiting + all().map(Wait::memory).sum::<usize>()]
+    }
+}
+
+impl From<NotAppended> for NotPublished {
+    fn from(why: NotAppended) -> Self {
+        match why {
+            NotAppended::Away => Self::ClusterAway,
+            NotAppended::NoRoom => Self::ClusterFull,
+            NotAppended::TooLarge => Self::ClusterPayload,
+        }
+    }
+}
+
+impl Core {
+    fn ordered(&mut self) -> Option<&mut Ordered> {
+        self.cluster.as_deref_mut().map(|cluster| &mut cluster.ordered)
+    }
+
+    /// Why a publication cannot be taken for a stream now.
+    fn stream_objection(&self, bytes: usize) -> Option<NotPublished> {
+        let cluster = self.cluster.as_deref().filter(|cluster| cluster.is_connected());
+        match cluster {
+            None => Some(NotPublished::ClusterAway),
+            Some(cluster) => (!cluster.ordered.has_room(bytes)).then_some(NotPublished::ClusterBusy),
+        }
+    }
+
+    /// Has a publication wait for its place in its topic's stream.
+    pub(super) fn append_to_stream(&mut self, entrant: Entrant, keep: Keep) {
+        if let Some(why) = self.stream_objection(entrant.memory()) {
+            return self.refuse_publication(entrant.publication, why);
+        }
+        let tick = self.tick;
+        if let Some(ordered) = self.ordered() {
+            ordered.give_ticket(entrant, keep, tick);
+        }
+    }
+
+    /// Has a publication wait for its topic's past.
+    pub(super) fn park_publication(&mut self, entrant: Entrant) {
+        if let Some(why) = self.stream_objection(entrant.memory()) {
+            return self.refuse_publication(entrant.publication, why);
+        }
+        let (topic, tick) = (entrant.publication.message.topic.clone(), self.tick);
+        if let Some(ordered) = self.ordered() {
+            ordered.park(&topic, Wait::Publication(entrant), tick);
+        }
+    }
+
+    /// Has a question wait for its topic's past.
+    pub(super) fn park_question(&mut self, question: Question) {
+        let tick = self.tick;
+        match self.ordered().filter(|ordered| ordered.count < Ordered::PARKED_MAX) {
+            Some(ordered) => {
+                let topic = question.topic.clone();
+                ordered.park(&topic, Wait::Question(question), tick);
+            }
+            None => self.leave_unanswered(question),
+        }
+    }
+
+    fn leave_unanswered(&mut self, question: Question) {
+        self.metrics.cluster_unanswered_total.add(1);
+        self.reply(question.asker, question.topic, Answered::Unavailable);
+    }
+
+    /// Lets the next of what was parked go on. Returns whether there was something to do.
+    pub(super) fn work_off_parked(&mut self) -> bool {
+        while let Some(topic) = self.topics.next_opened() {
+            if let Some(ordered) = self.ordered() {
+                ordered.open(topic);
+            }
+        }
+        let Some((topic, next)) = self.ordered().and_then(Ordered::next_open) else { return false };
+        match next {
+            Some(Wait::Publication(entrant)) => self.settle(entrant, Stage::Takes(Turn::Again)),
+            Some(Wait::Question(question)) => self.answer_question(question),
+            None => self.topics.open(&topic),
+        }
+        true
+    }
+
+    /// A publication has its place in its stream, or none.
+    pub(super) fn take_appended(&mut self, ticket: Ticket, result: Result<Appended, NotAppended>) {
+        // It may have been given up.
+        let Some(entrant) = self.ordered().and_then(|ordered| ordered.take_waiting(ticket)) else { return };
+        match result {
+            Ok(appended) => self.note_appended(ticket, entrant, appended),
+            Err(why) => self.refuse_waiting(Some(ticket), entrant, why.into()),
+        }
+    }
+
+    fn note_appended(&mut self, ticket: Ticket, entrant: Entrant, appended: Appended) {
+        let Appended { cursor, duplicate } = appended;
+        let Entrant { publication: Publication { mut message, terms, grant, .. }, span, came_ms } = entrant;
+        (message.epoch, message.offset) = (cursor.epoch, cursor.offset);
+        let ack = Ack { cursor, subscribers: self.topics.subscribers(&message.topic), duplicate };
+        if !self.topics.is_heard(&message.topic) {
+            self.note_published(&message, ack);
+        }
+        self.note_own(&message, ack, grant, span.map(|span| (span, came_ms)));
+        if let Some(terms) = terms {
+            self.acknowledge(&terms, message.topic, ack);
+        }
+        self.note_watched(ticket, Ok((cursor, ack.subscribers)));
+    }
+
+    fn refuse_waiting(&mut self, ticket: Option<Ticket>, entrant: Entrant, why: NotPublished) {
+        self.refuse_publication(entrant.publication, why);
+        if let Some(ticket) = ticket {
+            self.note_watched(ticket, Err(why));
+        }
+    }
+
+    fn note_watched(&mut self, ticket: Ticket, place: Place) {
+        if let Some(watched) = self.ordered().and_then(|ordered| ordered.watched.get_mut(&ticket)) {
+            *watched = Some(place);
+        }
+    }
+
+    /// There is no connection any more: what has not been sent is not.
+    pub(super) fn refuse_unsent(&mut self) {
+        let unsent = self.ordered().map(Ordered::take_unsent).unwrap_or_default();
+        for (ticket, entrant) in unsent {
+            self.refuse_waiting(ticket, entrant, NotPublished::ClusterAway);
+        }
+    }
+
+    /// Refuses what has waited for too long, once in a tick.
+    pub(super) fn give_up_on_streams(&mut self) {
+        let (tick, is_over) = (self.tick, self.is_drain_late());
+        let Some(ordered) = self.ordered() else { return };
+        if std::mem::replace(&mut ordered.looked, tick) == tick && !is_over {
+            return;
+        }
+        while let Some((ticket, entrant)) = self.ordered().and_then(|ordered| ordered.next_late(tick, is_over)) {
+            self.refuse_waiting(Some(ticket), entrant, NotPublished::ClusterAway);
+        }
+        while let Some(late) = self.ordered().and_then(|ordered| ordered.next_late_parked(tick)) {
+            for wait in late {
+                match wait {
+                    Wait::Publication(entrant) => self.refuse_waiting(None, entrant, NotPublished::ClusterAway),
+                    Wait::Question(question) => self.leave_unanswered(question),
+                }
+            }
+        }
+        if is_over {
+            self.refuse_unsent();
+        }
+        self.orders.go_on();
+    }
+
+    /// Whether a drain has waited for others for as long as it does.
+    pub(super) fn is_drain_late(&self) -> bool {
+        let until = |drain: Drain| drain.began.later(drain.ticks.saturating_add(Self::DISK_TICKS));
+        self.drain.is_some_and(|drain| self.tick >= until(drain))
+    }
+
+    /// Takes some of a stream's past; with the last of it, where the topic stands.
+    pub(super) fn hear_past(
+        &mut self,
+        follow: Follow,
+        messages: Vec<Stored>,
+        end: Option<Cursor>,
+        pace: &mut Pace<'_, impl Clock>,
+    ) {
+        let now = self.time();
+        for stored in messages {
+            self.turn_over(&stored.message.topic);
+            if self.topics.hear_past(follow, &stored, now) {
+                self.hear_next(follow, stored);
+            }
+        }
+        if let Some(cursor) = end {
+            self.topics.end_past(follow, cursor, now);
+            self.tell_resets();
+        }
+        pace.look();
+    }
+
+    /// Takes a message that a stream tells.
+    pub(super) fn hear_placed(&mut self, follow: Follow, stored: Stored) {
+        self.turn_over(&stored.message.topic);
+        let now = self.time();
+        let is_next = self.topics.is_next(follow, stored.message.cursor(), now);
+        self.tell_resets();
+        if is_next {
+            self.hear_next(follow, stored);
+        }
+    }
+
+    fn hear_next(&mut self, follow: Follow, stored: Stored) {
+        let (Stored { mut message, key }, now) = (stored, self.time());
+        message.taken = Stamp::of(self.now);
+        let published = self.topics.advance(follow, &mut message, key.as_deref(), &mut self.deflater, now);
+        let Some(published) = published else { return };
+        let ack = Ack { cursor: published.cursor, subscribers: published.subscribers, duplicate: false };
+        let here = Self::send_to(&mut self.mail, &mut self.own_shares, self.id, published.audience, &message);
+        self.metrics.cluster_heard_total.add(1);
+        self.note_published(&message, ack);
+        self.hand_out_here(message, here);
+    }
+
+    /// Something of a stream is lost, which goes on behind this place.
+    pub(super) fn hear_lost(&mut self, follow: Follow, cursor: Cursor) {
+        let now = self.time();
+        self.topics.lose(follow, cursor, now);
+        self.tell_resets();
+    }
+
+    /// Has a topic take its present rule on before it is used: that may end its past, which is told first.
+    pub(super) fn turn_over(&mut self, topic: &Topic) {
+        if self.topics.may_turn() {
+            self.topics.turn_over(topic);
+            self.tell_resets();
+        }
+    }
+
+    /// Publishes to a stream for an operator: with which ticket it waits.
+    pub(super) fn order_for_operator(&mut self, message: Message) -> Result<Ticket, NotPublished> {
+        let before = self.ordered().map_or(0, |ordered| ordered.last);
+        let why = if self.is_too_large_for_others(&message) {
+            NotPublished::ClusterPayload
+        } else {
+            self.stream_objection(message.memory()).unwrap_or(NotPublished::NoRoom)
+        };
+        self.take_request(super::mail::Request::Publish(message.into()));
+        let ordered = self.ordered().filter(|ordered| ordered.last > before).ok_or(why)?;
+        let ticket = Ticket(ordered.last);
+        ordered.watched.insert(ticket, None);
+        Ok(ticket)
+    }
+
+    /// Whether a publication of an operator waits for its place.
+    pub(super) fn waits_for_place(&self, ticket: Ticket) -> bool {
+        let watched = self.cluster.as_deref().and_then(|cluster| cluster.ordered.watched.get(&ticket));
+        matches!(watched, Some(None))
+    }
+
+    /// What became of it.
+    pub(super) fn place_for_operator(&mut self, ticket: Ticket) -> Place {
+        let place = self.ordered().and_then(|ordered| ordered.watched.remove(&ticket));
+        place.flatten().unwrap_or(Err(NotPublished::ClusterAway))
+    }
+
+    /// Whether publications wait for their places in streams.
+    pub(super) fn has_ordered_waiting(&self) -> bool {
+        self.cluster.as_deref().is_some_and(|cluster| cluster.ordered.waiting() > 0)
+    }
+}
