@@ -4,10 +4,6 @@
 
 #[path = "common/nats.rs"]
 mod nats;
-#[path = "common/program.rs"]
-mod program;
-#[path = "cluster/serving.rs"]
-mod serving;
 
 use std::collections::VecDeque;
 use std::io::{BufRead as _, BufReader, Write as _};

@@ -5,6 +5,8 @@
 REPO=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 ENV_DIR=$REPO/tests/.env
 export REPO ENV_DIR
+# Debian has nats-server and ip there, and not everybody looks there.
+export PATH=$PATH:/usr/sbin:/sbin
 
 # Ends the script with one line that says what is wrong and how to mend it.
 fail() {

@@ -5,8 +5,11 @@
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use holdline::io::tun::Namespace;
 
 /// It is killed with this value.
 pub struct Nats {
@@ -14,6 +17,8 @@ pub struct Nats {
     port: u16,
     store: PathBuf,
     arguments: Vec<String>,
+    /// Where it lives, if not where the test does.
+    inside: Option<Namespace>,
     child: Option<Child>,
 }
 
@@ -25,28 +30,53 @@ impl Nats {
     pub fn start_with(arguments: &[&str]) -> Self {
         // Free a moment ago: another process that took it would be found below.
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let store = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("nats-{}-{port}", std::process::id()));
+        Self::start_at(port, None, arguments)
+    }
+
+    /// One in a network of its own, where it listens on all addresses.
+    pub fn start_inside(inside: &Namespace) -> Self {
+        Self::start_at(4222, Some(inside.clone()), &[])
+    }
+
+    fn start_at(port: u16, inside: Option<Namespace>, arguments: &[&str]) -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let store = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("nats-{}-{number}", std::process::id()));
         let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
-        let mut nats = Self { url: format!("nats://127.0.0.1:{port}"), port, store, arguments, child: None };
+        let mut nats = Self { url: format!("nats://127.0.0.1:{port}"), port, store, arguments, inside, child: None };
         nats.start_again();
         nats
     }
 
     /// Starts it, on the same port.
     pub fn start_again(&mut self) {
+        let (address, port) = (if self.inside.is_some() { "0.0.0.0" } else { "127.0.0.1" }, self.port);
         let mut command = Command::new("nats-server");
-        command.args(["--addr", "127.0.0.1", "--port", &self.port.to_string(), "--jetstream"]).args(&self.arguments);
+        command.args(["--addr", address, "--port", &port.to_string(), "--jetstream"]).args(&self.arguments);
         command.arg("--store_dir").arg(&self.store).stdout(Stdio::null()).stderr(Stdio::null());
-        let child = command.spawn();
+        let child = self.there(move || command.spawn());
         let mut child =
             child.unwrap_or_else(|error| panic!("nats-server is needed ({error}): apt-get install nats-server"));
         let deadline = Instant::now() + Duration::from_secs(30);
-        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
+        while self.there(move || TcpStream::connect(("127.0.0.1", port))).is_err() {
             assert!(Instant::now() < deadline, "nats-server does not begin");
             assert_eq!(child.try_wait().unwrap(), None, "nats-server ended");
             thread::sleep(Duration::from_millis(10));
         }
         self.child = Some(child);
+    }
+
+    /// Does something where it lives.
+    fn there<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> T {
+        match &self.inside {
+            Some(inside) => inside.run(job).unwrap(),
+            None => job(),
+        }
+    }
+
+    /// Sends a signal, such as `-STOP`.
+    pub fn signal(&self, name: &str) {
+        assert!(Command::new("kill").args([name, &self.pid()]).status().unwrap().success());
     }
 
     /// Kills it.
