@@ -4,6 +4,10 @@
 
 #[path = "common/nats.rs"]
 mod nats;
+#[path = "common/program.rs"]
+mod program;
+#[path = "cluster/serving.rs"]
+mod serving;
 
 use std::collections::VecDeque;
 use std::io::{BufRead as _, BufReader, Write as _};

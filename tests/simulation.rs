@@ -17,12 +17,16 @@ mod journal;
 mod lives;
 #[path = "simulation/operators.rs"]
 mod operators;
+#[path = "simulation/ordered.rs"]
+mod ordered;
 #[path = "simulation/resuming.rs"]
 mod resuming;
 #[path = "simulation/scene.rs"]
 mod scene;
 #[path = "simulation/scenes.rs"]
 mod scenes;
+#[path = "simulation/streams.rs"]
+mod streams;
 
 use std::collections::BTreeSet;
 use std::env;
