@@ -324,6 +324,32 @@ fn with_headers(subject: &str, headers: &str, payload: &[u8]) -> Vec<u8> {
 }
 
 #[test]
+fn somebody_who_listens_to_everything_changes_nothing() {
+    let mut nats = Nats::start();
+    let listen = |nats: &Nats| {
+        let mut raw = TcpStream::connect(nats.url.strip_prefix("nats://").unwrap()).unwrap();
+        raw.write_all(b"CONNECT {\"verbose\":false,\"headers\":true}\r\nSUB > 1\r\nPING\r\n").unwrap();
+        BufReader::new(raw.try_clone().unwrap()).lines().map(Result::unwrap).find(|line| line == "PONG").unwrap();
+        raw
+    };
+    let _listener = listen(&nats);
+    let (mut a, mut b) = (Node::connected(1, &nats.url), Node::connected(2, &nats.url));
+    let follow = b.hear("room/1");
+    nats.stop();
+    a.until("the end", |what| matches!(what, Inbound::Away).then_some(()));
+    nats.start_again();
+    let _listener = listen(&nats);
+    a.until("a connection", |what| matches!(what, Inbound::Connected { .. }).then_some(()));
+    b.first("that something may be lost", |what| matches!(what, Inbound::Lost(..)).then_some(()));
+    let message = Message::new(topic("room/1"), Kind::Text, b"on", None);
+    a.say(Outbound::Say(message, Said { life: Epoch(7), number: 1 }));
+    b.first("it", |what| match what {
+        Inbound::Heard { follow: of, message: Some(message), .. } => (*of == follow).then(|| text(message)),
+        _ => None,
+    });
+}
+
+#[test]
 fn what_is_no_nodes_is_dropped_or_has_its_place() {
     let nats = Nats::start();
     let mut a = Node::connected(0xa, &nats.url);

@@ -14,7 +14,7 @@ use tokio::task::{self, AbortHandle};
 use tokio::time;
 
 use super::Settings;
-use super::link::{self, Line, Link};
+use super::link::{self, Line, Link, Settling};
 use super::writer::Append;
 use crate::cluster::envelope::HEADERS_MAX;
 use crate::cluster::port::{Follow, Inbound, NodeId, Outbound, Sharing, ThreadEnd};
@@ -67,6 +67,7 @@ pub(super) struct Shared {
     pub(super) jetstream: Context,
     pub(super) link: watch::Receiver<Link>,
     pub(super) metrics: Arc<ClusterMetrics>,
+    pub(super) settling: Settling,
     said: Cell<Option<Instant>>,
 }
 
@@ -134,9 +135,18 @@ impl Desk {
         let bell = Arc::new(Notify::new());
         doorbell.connect(Arc::new(Bell(Arc::clone(&bell))));
         let (client, (known, link)) = (line.client.clone(), watch::channel(Link::default()));
-        task::spawn_local(line.watch(format!("{}.nobody", settings.names.nodes()), known));
+        task::spawn_local(line.watch(known));
         let jetstream = jetstream::new(client.clone());
-        let shared = Rc::new(Shared { settings, node, client, jetstream, link, metrics, said: Cell::new(None) });
+        let shared = Rc::new(Shared {
+            settings,
+            node,
+            client,
+            jetstream,
+            link,
+            metrics,
+            settling: Settling::default(),
+            said: Cell::new(None),
+        });
         let seat = |end: ThreadEnd| (Rc::new(Seat { inbound: end.inbound.into() }), end.outbound);
         let seats = seats.into_iter().map(seat).collect();
         Self { shared, seats, doorbell, bell, follows: HashMap::new(), writers: HashMap::new() }
@@ -148,6 +158,8 @@ impl Desk {
             Rc::clone(&self.shared),
             self.seats.iter().map(|(seat, _)| Rc::clone(seat)).collect(),
         ));
+        let shared = Rc::clone(&self.shared);
+        let settling = task::spawn_local(async move { shared.settling.work(&shared.client).await });
         loop {
             let is_last = ending.is_told();
             if self.gather().await {
@@ -159,6 +171,7 @@ impl Desk {
             }
         }
         news.abort();
+        settling.abort();
         self.follows.drain().for_each(|(_, task)| task.abort());
         let _ = time::timeout(FAREWELL, self.shared.client.flush()).await;
     }

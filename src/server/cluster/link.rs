@@ -1,13 +1,14 @@
 //! The connection to NATS: how it is made, and what all tasks know of it.
 
+use std::cell::Cell;
 use std::io;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_nats::connection::State;
-use async_nats::{Client, ConnectError, ConnectErrorKind, ConnectOptions, Event, RequestErrorKind, ServerAddr};
+use async_nats::{Client, ConnectError, ConnectErrorKind, ConnectOptions, Event, ServerAddr};
 use bytes::Bytes;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time;
 
 use super::{ClusterError, Settings};
@@ -17,6 +18,8 @@ use crate::config::{Login, NatsUrl};
 const CONNECT: Duration = Duration::from_secs(5);
 /// Between two tries to come back, at first and at most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+/// For an answer of NATS to who asks where it stands.
+const ANSWER: Duration = Duration::from_secs(1);
 /// Between two looks at the connection, should nothing be heard of it.
 const LOOK: Duration = Duration::from_secs(1);
 /// Messages of one subscription that may wait for their shard.
@@ -68,7 +71,7 @@ impl Line {
 
     /// Tells what is known of the connection whenever that changes, without end. A new one counts as up when NATS has taken
     /// all subscriptions: what is published from then on is heard.
-    pub(super) async fn watch(mut self, nobody: String, link: watch::Sender<Link>) {
+    pub(super) async fn watch(mut self, link: watch::Sender<Link>) {
         loop {
             let slow = self.news.borrow_and_update().slow;
             let now = Link { is_up: is_up(&self.client), number: self.connections(), slow };
@@ -77,10 +80,8 @@ impl Line {
                 if before.is_up {
                     link.send_modify(|link| link.is_up = false);
                 }
-                // They went out before this question, which nobody answers but NATS itself.
-                let settled = self.client.request(nobody.clone(), Bytes::new()).await;
-                let is_settled = settled.is_err_and(|error| error.kind() == RequestErrorKind::NoResponders);
-                if !is_settled || self.connections() != now.number || !is_up(&self.client) {
+                round_trip(&self.client).await;
+                if self.connections() != now.number || !is_up(&self.client) {
                     time::sleep(RETRY.0).await;
                     continue;
                 }
@@ -95,6 +96,42 @@ impl Line {
 
     fn connections(&self) -> u64 {
         self.client.statistics().connects.load(Ordering::Relaxed)
+    }
+}
+
+/// Waits until NATS has worked off what was sent before: it answers this question, whether it has JetStream or not. Where it
+/// leaves that to somebody who listens to everything, or may not be asked, it has had its time.
+async fn round_trip(client: &Client) {
+    let _ = time::timeout(ANSWER, client.request("$JS.API.INFO", Bytes::new())).await;
+}
+
+/// One question for all who wait for an answer to it.
+#[derive(Debug, Default)]
+pub(super) struct Settling {
+    wanted: Notify,
+    /// Questions that were asked.
+    asked: Cell<u64>,
+    /// Those that were answered.
+    answered: watch::Sender<u64>,
+}
+
+impl Settling {
+    /// Waits until NATS has worked off what was sent before.
+    pub(super) async fn settle(&self) {
+        let needed = self.asked.get() + 1;
+        self.wanted.notify_one();
+        let _ = self.answered.subscribe().wait_for(|answered| *answered >= needed).await;
+    }
+
+    /// Asks whenever somebody waits, without end.
+    pub(super) async fn work(&self, client: &Client) {
+        loop {
+            self.wanted.notified().await;
+            let number = self.asked.get() + 1;
+            self.asked.set(number);
+            round_trip(client).await;
+            self.answered.send_replace(number);
+        }
     }
 }
 

@@ -64,7 +64,7 @@ impl Shared {
         };
         let mut seen = *link.borrow_and_update();
         if seen.is_up {
-            self.round_trip().await;
+            self.settling.settle().await;
         }
         seat.post(Inbound::Following(follow)).await;
         loop {
@@ -108,11 +108,6 @@ impl Shared {
         if let Some(node) = node.filter(|&node| node != self.node && heard.payload.len() <= WHISPER_MAX) {
             seat.post(Inbound::Whispered(follow, node, heard.payload.as_ref().into())).await;
         }
-    }
-
-    /// Waits until NATS has worked off what was sent before: nobody answers this request, which NATS itself says.
-    async fn round_trip(&self) {
-        let _ = self.client.request(format!("{}.nobody", self.settings.names.nodes()), Bytes::new()).await;
     }
 
     /// Subscribes to what nodes tell each other of a topic.
