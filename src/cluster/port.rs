@@ -114,6 +114,7 @@ pub enum Inbound {
     Following(Follow),
     /// The past of a durable topic's stream, in order: of all parts together as much as is to be kept, the newest. Comes once for
     /// each follow. Two messages that are no neighbours have a hole between them: what is before it is no past.
+    /// A stream that does not exist yet, since nobody has published, stands at 0:0; its first message is no loss.
     Past {
         /// Whose.
         follow: Follow,

@@ -226,7 +226,9 @@ impl Topics {
         if self.ordered(key).is_none_or(Ordered::is_joining) || cursor.epoch < at.epoch {
             return false;
         }
-        if cursor == next(at) {
+        // A stream that there was none of begins with its first message.
+        let is_first = at == Cursor { epoch: Epoch(0), offset: Offset(0) } && cursor.offset == Offset(1);
+        if cursor == next(at) || is_first {
             return true;
         }
         if cursor.epoch == at.epoch && cursor.offset <= at.offset {

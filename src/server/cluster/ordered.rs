@@ -3,6 +3,8 @@
 //! NATS says each message of a stream again, with its number, to whoever listens to the topic now: that costs the stream nothing
 //! for each node. What is missing between two numbers is read from the stream; what is not there any more is told.
 //!
+//! A topic to which nobody has published yet has no stream, and stands at 0:0: whoever only listens or asks makes none.
+//!
 //! Numbers are the stream's, and another stream of the same name begins at 1 again. Whoever hears a number that is not above
 //! the one before looks which stream it is; where it is another one, it listens anew, so that nothing of the one before is taken
 //! for a message of it.
@@ -31,7 +33,7 @@ const PART: usize = 256;
 /// Between two tries to reach a stream, at first and at most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 /// Between two looks whether a stream that is quiet is still the same and has nothing that was not said.
-const LOOK: Duration = Duration::from_secs(15);
+const LOOK: Duration = Duration::from_secs(60);
 
 /// Where a shard stands with a topic.
 struct Standing {
@@ -129,7 +131,7 @@ impl Shared {
     async fn stream_at_last(&self, topic: &Topic, keep: Keep) -> Known {
         let mut pause = RETRY.0;
         loop {
-            if let Ok(known) = self.stream(topic, keep).await {
+            if let Ok(known) = self.find_stream(topic, keep).await {
                 return known;
             }
             time::sleep(pause).await;
@@ -177,6 +179,9 @@ impl Shared {
             return self.catch_up(standing).await;
         }
         standing.heard = number;
+        if !standing.known.is_there() {
+            return self.catch_up(standing).await;
+        }
         if number > standing.have + 1 {
             self.metrics.gaps.add(1);
             let next = self.read(standing, number - 1).await;
@@ -242,8 +247,9 @@ impl Shared {
     /// Looks what the stream has that was not said, and whether it is the same one.
     async fn catch_up(&self, standing: &mut Standing) -> Next {
         // Where it cannot be reached it is looked for with the next connection, or when it is time again.
-        let Ok(known) = self.stream(&standing.topic, standing.keep).await else { return Next::Hear };
-        if known.epoch != standing.known.epoch || known.last < standing.have {
+        let Ok(known) = self.find_stream(&standing.topic, standing.keep).await else { return Next::Hear };
+        let is_first = !standing.known.is_there() && known.is_there();
+        if !is_first && (known.epoch != standing.known.epoch || known.last < standing.have) {
             return Next::Anew;
         }
         standing.known = known;

@@ -24,13 +24,28 @@ const AGE_MIN: Duration = Duration::from_millis(100);
 
 /// A topic's stream as it is now.
 pub(super) struct Known {
-    pub(super) stream: Stream,
+    /// `None`: there is none yet, and the topic stands at 0:0.
+    stream: Option<Stream>,
     pub(super) epoch: Epoch,
     pub(super) first: u64,
     pub(super) last: u64,
 }
 
 impl Known {
+    const NONE: Self = Self { stream: None, epoch: Epoch(0), first: 1, last: 0 };
+
+    fn of(stream: Stream) -> Self {
+        let Info { created, state, .. } = stream.cached_info();
+        let epoch = u64::try_from(created.unix_timestamp_nanos() / 1_000_000).unwrap_or(0).max(1);
+        let (first, last) = (state.first_sequence, state.last_sequence);
+        Self { stream: Some(stream), epoch: Epoch(epoch), first, last }
+    }
+
+    /// Whether there is one.
+    pub(super) const fn is_there(&self) -> bool {
+        self.stream.is_some()
+    }
+
     pub(super) const fn cursor(&self, offset: u64) -> Cursor {
         Cursor { epoch: self.epoch, offset: Offset(offset) }
     }
@@ -71,25 +86,31 @@ impl Shared {
 
     /// The stream of a topic, which is made or brought into line with what is to be kept.
     pub(super) async fn stream(&self, topic: &Topic, keep: Keep) -> Result<Known, NotAppended> {
+        let known = self.find_stream(topic, keep).await?;
+        if known.is_there() {
+            return Ok(known);
+        }
+        let made = self.jetstream.create_stream(self.config(topic, keep)).await;
+        made.map(Known::of).map_err(|error| {
+            self.complain(topic, &error.to_string());
+            no_stream(&error)
+        })
+    }
+
+    /// The same where there is one already: whoever only listens or asks makes none.
+    pub(super) async fn find_stream(&self, topic: &Topic, keep: Keep) -> Result<Known, NotAppended> {
         if !self.is_up() {
             return Err(NotAppended::Away);
         }
         let wanted = self.config(topic, keep);
-        let stream = match self.jetstream.get_stream(&wanted.name).await {
-            Ok(stream) => self.in_line(topic, stream, wanted).await?,
-            Err(error) if is_missing(&error) => self.jetstream.create_stream(wanted).await.map_err(|error| {
-                self.complain(topic, &error.to_string());
-                no_stream(&error)
-            })?,
+        match self.jetstream.get_stream(&wanted.name).await {
+            Ok(stream) => self.in_line(topic, stream, wanted).await.map(Known::of),
+            Err(error) if is_missing(&error) => Ok(Known::NONE),
             Err(error) => {
                 self.complain(topic, &error.to_string());
-                return Err(NotAppended::Away);
+                Err(NotAppended::Away)
             }
-        };
-        let Info { created, state, .. } = stream.cached_info();
-        let epoch = u64::try_from(created.unix_timestamp_nanos() / 1_000_000).unwrap_or(0);
-        let (first, last) = (state.first_sequence, state.last_sequence);
-        Ok(Known { stream, epoch: Epoch(epoch), first, last })
+        }
     }
 
     /// A stream that keeps what it should, or what it did before where NATS refuses to change it.
@@ -112,11 +133,12 @@ impl Shared {
     /// The message of a topic at a place.
     pub(super) async fn fetch(&self, known: &Known, topic: &Topic, offset: u64) -> Found {
         use LastRawMessageErrorKind as Raw;
-        let found = match known.stream.direct_get(offset).await {
+        let Some(stream) = &known.stream else { return Found::Gone };
+        let found = match stream.direct_get(offset).await {
             Ok(found) => Ok(found),
             // Whoever answers may be behind the others. The stream's leader is not.
             Err(error) if error.kind() == DirectGetErrorKind::NotFound => {
-                let found = known.stream.get_raw_message(offset).await;
+                let found = stream.get_raw_message(offset).await;
                 found.map_err(|error| if error.kind() == Raw::NoMessageFound { Found::Gone } else { Found::Away })
             }
             Err(_) => Err(Found::Away),

@@ -298,3 +298,18 @@ fn what_was_on_the_disk_is_none_of_the_streams() {
     assert!(topics.recover(legacy, at(0)) && topics.sight(&topic("log/2")).is_none());
     assert_eq!(topics.next_gone(), Some((topic("log/2"), cursor(6, 0))));
 }
+
+#[test]
+fn a_stream_that_there_was_none_of_begins_with_its_first_message() {
+    let mut topics = node();
+    let follow = subscribe(&mut topics);
+    topics.end_past(follow, cursor(0, 0), at(1));
+    assert!(topics.is_next(follow, cursor(7, 1), at(2)));
+    assert!(topics.next_reset(&mut Deflater::default()).is_none(), "nothing was lost before it");
+    // One that does not begin at its beginning has lost something.
+    let mut topics = node();
+    let follow = subscribe(&mut topics);
+    topics.end_past(follow, cursor(0, 0), at(1));
+    assert!(topics.is_next(follow, cursor(7, 2), at(2)));
+    assert!(topics.next_reset(&mut Deflater::default()).is_some());
+}
