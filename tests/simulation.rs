@@ -19,6 +19,8 @@ mod lives;
 mod operators;
 #[path = "simulation/ordered.rs"]
 mod ordered;
+#[path = "simulation/ordered_worlds.rs"]
+mod ordered_worlds;
 #[path = "simulation/resuming.rs"]
 mod resuming;
 #[path = "simulation/scene.rs"]

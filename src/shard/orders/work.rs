@@ -107,7 +107,7 @@ impl<B: Backend> Shard<B> {
             Task::Joining(message, since) => match self.core.publish_to_stream((**message).clone(), *since) {
                 Ok(place) => Some(Outcome::Published(place)),
                 Err(waits) => {
-                    *task = waits;
+                    *task = *waits;
                     None
                 }
             },
@@ -189,7 +189,7 @@ impl Core {
             What::Publish(message) => {
                 self.turn_over(&message.topic);
                 match self.publish_for_operator(message) {
-                    Err(waits) => waits,
+                    Err(waits) => *waits,
                     Ok(outcome) => return self.report_order(number, &reports, Outcome::Published(outcome)),
                 }
             }
@@ -241,7 +241,7 @@ impl Core {
     }
 
     /// Publishes, and says what became of it; or what waits for it.
-    fn publish_for_operator(&mut self, message: Message) -> Result<Place, Task> {
+    fn publish_for_operator(&mut self, message: Message) -> Result<Place, Box<Task>> {
         if self.publishing != Publishing::Open {
             return Ok(Err(NotPublished::Moved));
         }
@@ -259,7 +259,7 @@ impl Core {
         if now_appended > appended
             && let Some(cursor) = self.topics.reserved_cursor(&topic)
         {
-            return Err(Task::Publishing(topic, cursor, generation));
+            return Err(Box::new(Task::Publishing(topic, cursor, generation)));
         }
         Ok(match self.topics.sight(&topic) {
             None => Err(NotPublished::NoRoom),
@@ -271,17 +271,17 @@ impl Core {
     }
 
     /// The same of a topic with a stream, which is waited for since then.
-    fn publish_to_stream(&mut self, message: Message, since: Tick) -> Result<Place, Task> {
+    fn publish_to_stream(&mut self, message: Message, since: Tick) -> Result<Place, Box<Task>> {
         if self.topics.awaits_stream(&message.topic) {
             let is_late = since.later(Ordered::PARKED_TICKS) <= self.tick;
             return if is_late {
                 Ok(Err(NotPublished::ClusterAway))
             } else {
-                Err(Task::Joining(message.into(), since))
+                Err(Box::new(Task::Joining(message.into(), since)))
             };
         }
         match self.order_for_operator(message) {
-            Ok(ticket) => Err(Task::Appending(ticket)),
+            Ok(ticket) => Err(Box::new(Task::Appending(ticket))),
             Err(why) => Ok(Err(why)),
         }
     }
