@@ -79,7 +79,28 @@ impl Node {
         self.end.outbound.flush();
     }
 
+    /// The next thing that is not about which nodes there are.
     fn next(&mut self) -> Inbound {
+        loop {
+            match self.next_of_all() {
+                Inbound::Came(_) | Inbound::Gone(_) | Inbound::Renew => {}
+                other => return other,
+            }
+        }
+    }
+
+    /// The next node that has come, or gone.
+    fn news_of_nodes(&mut self) -> (NodeId, bool) {
+        loop {
+            match self.next_of_all() {
+                Inbound::Came(node) => return (node, true),
+                Inbound::Gone(node) => return (node, false),
+                _ => {}
+            }
+        }
+    }
+
+    fn next_of_all(&mut self) -> Inbound {
         let deadline = Instant::now() + PATIENCE;
         loop {
             match self.end.inbound.try_recv() {
@@ -224,8 +245,21 @@ fn plain_messages_reach_those_who_follow_and_nobody_else() {
         other => panic!("{other:?}"),
     }
     for silent in [&mut a, &mut c] {
-        assert!(silent.end.inbound.try_recv().is_none());
+        while let Some(heard) = silent.end.inbound.try_recv() {
+            assert!(matches!(heard, Inbound::Came(_) | Inbound::Renew), "{heard:?}");
+        }
     }
+}
+
+#[test]
+fn nodes_know_of_each_other_until_they_leave() {
+    let nats = Nats::start();
+    let (mut a, mut b) = (Node::connected(1, &nats.url), Node::connected(2, &nats.url));
+    assert_eq!((a.news_of_nodes(), b.news_of_nodes()), ((NodeId(2), true), (NodeId(1), true)));
+    a.clustering.end();
+    assert_eq!(b.news_of_nodes(), (NodeId(1), false), "it said so");
+    // What a node says of its own members is said again once in a lease.
+    while !matches!(b.next_of_all(), Inbound::Renew) {}
 }
 
 #[test]

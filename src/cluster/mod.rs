@@ -20,3 +20,4 @@
 pub mod envelope;
 pub mod names;
 pub mod port;
+pub mod presence;

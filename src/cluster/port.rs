@@ -147,6 +147,8 @@ pub enum Inbound {
     Came(NodeId),
     /// A node has left, or was not heard of for the lease: what it said of its own members holds no more.
     Gone(NodeId),
+    /// A lease has passed: what this node says of its own members is said again.
+    Renew,
 }
 
 /// A message of a stream.

@@ -26,6 +26,7 @@ use slab::Slab;
 use self::following::Walk;
 pub use self::legacy::{Left, Legacy};
 use self::presence::Desk;
+pub use self::presence::News;
 use self::reserved::Reserved;
 pub use self::reserved::{Taken, Turn};
 use self::shared::{Cluster, Shared};

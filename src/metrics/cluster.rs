@@ -23,6 +23,8 @@ pub struct ClusterMetrics {
     pub connected: Counter,
     /// Connections so far.
     pub connections: Counter,
+    /// Other nodes that are there.
+    pub nodes: Counter,
     /// Topics that are heard.
     pub followed: Counter,
     /// Messages to other nodes, and bytes of their payloads.
@@ -40,10 +42,11 @@ pub struct ClusterMetrics {
 
 impl Default for ClusterMetrics {
     fn default() -> Self {
-        let [connected, connections, followed, gaps, lost] = std::array::from_fn(|_| Counter::default());
+        let [connected, connections, nodes, followed, gaps, lost] = std::array::from_fn(|_| Counter::default());
         Self {
             connected,
             connections,
+            nodes,
             followed,
             said: Default::default(),
             heard: Default::default(),
@@ -91,6 +94,7 @@ impl ClusterMetrics {
         for (name, kind, help, counter) in [
             ("cluster_connected", Kind::Gauge, "Whether there is a connection to NATS.", &self.connected),
             ("cluster_connections_total", Kind::Counter, "Connections to NATS so far.", &self.connections),
+            ("cluster_nodes", Kind::Gauge, "Other nodes of the cluster that are there.", &self.nodes),
             ("cluster_followed_topics", Kind::Gauge, "Topics that are heard from other nodes.", &self.followed),
             (
                 "cluster_gaps_total",

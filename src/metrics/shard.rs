@@ -212,6 +212,10 @@ shard_metrics! {
         presence_members: Gauge,
         /// Events about who is in a topic that were handed to subscribers.
         presence_events_total: Counter,
+        /// What other nodes were told of who is in topics.
+        presence_whispers_total: Counter,
+        /// What other nodes said of that which could not be read: they run another version.
+        presence_whispers_bad_total: Counter,
         /// Spans of recorded traces that were not told, because publishers began too many.
         spans_suppressed_total: Counter,
         /// Topics with subscribers on this shard.

@@ -50,8 +50,11 @@ impl Core {
     pub(super) fn take_question(&mut self, question: Question) {
         self.turn_over(&question.topic);
         if matches!(question.about, About::Watch | About::Presence(..)) {
-            // Of those who are there a stream knows nothing.
-            return self.answer_question(question);
+            // Of those who are there a stream knows nothing, but other nodes do.
+            if let Some(question) = self.wait_for_others(question) {
+                self.answer_question(question);
+            }
+            return;
         }
         let now = self.time();
         match self.topics.waits_for_stream(&question.topic, now) {

@@ -15,6 +15,7 @@ use super::mail::{Delivery, Publication};
 use super::ordered::Ordered;
 use super::pace::Pace;
 use super::publish::{Entrant, Stage};
+use super::whispers::Errands;
 use crate::cluster::port::{Follow, Inbound, NodeId, Outbound, QUEUED_MAX, Said, ShardEnd};
 use crate::hub::topics::{Heard, Interested, Way, Wish};
 use crate::message::Message;
@@ -36,6 +37,8 @@ pub(super) struct Cluster {
     kept: VecDeque<Inbound>,
     /// What waits for streams.
     pub(super) ordered: Ordered,
+    /// About members.
+    pub(super) errands: Errands,
 }
 
 impl Cluster {
@@ -53,6 +56,7 @@ impl Cluster {
             walk: None,
             kept: VecDeque::new(),
             ordered: Ordered::default(),
+            errands: Errands::new(),
         }
     }
 
@@ -121,6 +125,10 @@ const fn goes_on(inbound: &Inbound) -> bool {
             | Inbound::Placed(..)
             | Inbound::Lost(_, Some(_))
             | Inbound::Appended(..)
+            | Inbound::Whispered(..)
+            | Inbound::Came(_)
+            | Inbound::Gone(_)
+            | Inbound::Renew
     )
 }
 
@@ -148,10 +156,12 @@ impl Core {
             return;
         }
         self.give_up_on_streams();
+        self.answer_waiting();
+        self.go_round();
         let mut has_moved = false;
         while self.has_cluster_mail() && pace.more() {
             has_moved = true;
-            if self.work_off_parked() {
+            if self.work_off_parked() || self.drop_leaving() {
                 continue;
             }
             let is_held = self.is_held();
@@ -159,7 +169,10 @@ impl Core {
             match cluster.next_inbound(is_held) {
                 Some(inbound) => self.take_inbound(inbound, pace),
                 None if is_held => break,
-                None => self.walk_topics(),
+                None => {
+                    self.walk_topics();
+                    self.go_round();
+                }
             }
         }
         if has_moved {
@@ -174,7 +187,8 @@ impl Core {
         let is_due = cluster.has_inbound(is_held)
             || (cluster.walk.is_some() && !is_held)
             || cluster.ordered.has_open()
-            || self.topics.has_opened();
+            || self.topics.has_opened()
+            || self.has_errands();
         is_due && !self.mail.deliveries_wait && !self.is_congested()
     }
 
@@ -183,6 +197,7 @@ impl Core {
         match inbound {
             Inbound::Connected { payload_max } => {
                 (cluster.is_connected, cluster.payload_max, cluster.walk) = (true, payload_max, Some(0));
+                cluster.errands.begin_round(true);
             }
             Inbound::Away => {
                 (cluster.is_connected, cluster.walk) = (false, None);
@@ -190,7 +205,13 @@ impl Core {
             }
             // These have their places, whoever has the topics.
             Inbound::Appended(ticket, result) => self.take_appended(ticket, result),
-            Inbound::Past { follow, messages, end } => self.hear_past(follow, messages, end, pace),
+            Inbound::Past { follow, messages, end } => {
+                let is_end = end.is_some();
+                self.hear_past(follow, messages, end, pace);
+                if is_end {
+                    self.call_others(follow);
+                }
+            }
             Inbound::Placed(follow, stored) => self.hear_placed(follow, stored),
             Inbound::Lost(follow, Some(cursor)) => self.hear_lost(follow, cursor),
             // Another process has the topics, and hears them.
@@ -199,11 +220,14 @@ impl Core {
                 if self.topics.note_following(follow) {
                     self.renew_past(follow);
                 }
+                self.call_others(follow);
             }
             Inbound::Heard { follow, node, said, message } => self.hear_others(follow, node, said, message),
             Inbound::Lost(follow, None) => self.renew_past(follow),
-            // Of members, whom nobody tells of yet.
-            Inbound::Whispered(..) | Inbound::Came(_) | Inbound::Gone(_) => {}
+            Inbound::Whispered(follow, node, bytes) => self.hear_whisper(follow, node, &bytes),
+            Inbound::Came(node) => cluster.errands.note_came(node),
+            Inbound::Gone(node) => cluster.errands.note_gone(node),
+            Inbound::Renew => cluster.errands.begin_round(false),
         }
     }
 
@@ -272,7 +296,7 @@ impl Core {
         cluster.end.outbound.staged() > 0
             || cluster.ordered.has_unsent()
             || self.topics.has_wishes()
-            || (cluster.is_connected && self.topics.has_debts())
+            || (cluster.is_connected && (self.topics.has_debts() || self.topics.whispers_waiting() > 0))
     }
 
     /// At the end of a turn: says what there is to say, and rings the cluster's thread.
@@ -299,6 +323,17 @@ impl Core {
             && let Some((topic, said)) = self.topics.next_debt()
         {
             cluster.give(Outbound::SaidSoFar(topic, said), 0);
+        }
+        if !cluster.is_connected {
+            self.topics.drop_whispers();
+        }
+        while cluster.has_room()
+            && cluster.bytes < Cluster::BYTES_MAX
+            && let Some((topic, whisper)) = self.topics.next_whisper()
+        {
+            let bytes = whisper.len();
+            cluster.give(Outbound::Whisper(topic, whisper), bytes);
+            self.metrics.presence_whispers_total.add(1);
         }
         cluster.end.outbound.flush();
         self.metrics.cluster_waiting.set(cluster.ordered.waiting() as u64);

@@ -64,6 +64,7 @@ mod tops;
 mod transfers;
 mod turns;
 mod visits;
+mod whispers;
 mod wishes;
 
 use std::io;
@@ -236,6 +237,7 @@ impl<B: Backend> Shard<B> {
             self.core.wheel.next_expiry(),
             self.core.topics.next_expiry(),
             self.core.topics.news_due(),
+            self.core.waiting_due(),
             shuts,
             resting,
             self.core.streams_deadline(),

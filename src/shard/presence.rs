@@ -212,12 +212,14 @@ impl Core {
             pace.look();
         }
         while !self.mail.deliveries_wait && !self.is_congested() && pace.more() {
-            let Some((shards, news)) = self.topics.take_news(self.tick) else { break };
-            for shard in shards {
+            let Some(news) = self.topics.take_news(self.tick) else { break };
+            for (shard, news) in
+                news.into_iter().flat_map(|(shards, news)| shards.into_iter().map(move |one| (one, Arc::clone(&news))))
+            {
                 if shard == self.id {
-                    self.own_mail.push_back(OwnMail::Presence(Arc::clone(&news)));
+                    self.own_mail.push_back(OwnMail::Presence(news));
                 } else {
-                    self.mail.deliver(shard, Delivery::Presence(Arc::clone(&news)));
+                    self.mail.deliver(shard, Delivery::Presence(news));
                 }
             }
             pace.look();

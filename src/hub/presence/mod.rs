@@ -5,7 +5,11 @@
 //!
 //! Those who watch are told in ticks: once who is there, and from then on what has changed. What they were told, and not what
 //! is true, is what a new one is told first, so that each change is news to all or none.
+//!
+//! In a cluster each node lists those who are with it, and who is with others is what these whisper: see `abroad`. A member is
+//! there while it has a seat on any node.
 
+mod abroad;
 mod notice;
 
 use std::collections::BTreeMap;
@@ -13,7 +17,9 @@ use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
 
+use self::abroad::{Abroad, There};
 pub use self::notice::{Notice, Seen, What};
+use crate::cluster::presence::Entry;
 use crate::codec::json;
 use crate::config::Presence as Mode;
 use crate::id::ShardId;
@@ -94,12 +100,35 @@ pub struct Seat {
     pub connection: u32,
 }
 
-/// What is known of a member.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What is known of a member: a name, a time and seats here, where it has some, and what other nodes say of theirs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Member {
     name: Option<Arc<str>>,
     since_ms: u64,
     seats: u32,
+    there: Box<[There]>,
+}
+
+impl Member {
+    /// What other nodes are told of it.
+    fn here(&self) -> Option<Entry> {
+        let Self { name, since_ms, seats, .. } = self;
+        (*seats > 0).then(|| Entry { name: name.clone(), since_ms: *since_ms, connections: *seats })
+    }
+
+    /// As others see it: called what it was called first.
+    fn seen(&self, id: &MemberId) -> Seen {
+        let here = (self.seats > 0).then_some((self.since_ms, &self.name));
+        let there = self.there.iter().map(|there| (there.entry.since_ms, &there.entry.name));
+        let first = here.into_iter().chain(there).min();
+        let connections = self.there.iter().fold(self.seats, |all, there| all.saturating_add(there.entry.connections));
+        Seen {
+            id: id.clone(),
+            name: first.and_then(|(_, name)| name.clone()),
+            since_ms: first.map_or(0, |(since_ms, _)| since_ms),
+            connections,
+        }
+    }
 }
 
 /// Part of the list, in the order of ids, others before users.
@@ -151,6 +180,8 @@ pub struct Presence {
     mode: Mode,
     members_max: usize,
     members: BTreeMap<MemberId, Member>,
+    /// How many of them have a seat here.
+    here: usize,
     seats: HashMap<Seat, MemberId>,
     /// Seats of those who are not on the list.
     unlisted: HashSet<Seat>,
@@ -166,6 +197,8 @@ pub struct Presence {
     is_anew: bool,
     /// The list as watchers were told it, where somebody has asked since.
     list: Option<Arc<[Notice]>>,
+    /// Where there are other nodes.
+    abroad: Option<Box<Abroad>>,
 }
 
 impl Presence {
@@ -176,6 +209,7 @@ impl Presence {
             mode,
             members_max,
             members: BTreeMap::new(),
+            here: 0,
             seats: HashMap::new(),
             unlisted: HashSet::new(),
             subscriptions: 0,
@@ -184,6 +218,7 @@ impl Presence {
             told: (0, false),
             is_anew: false,
             list: None,
+            abroad: None,
         }
     }
 
@@ -204,6 +239,7 @@ impl Presence {
     pub fn memory(&self) -> usize {
         let member = size_of::<(MemberId, Member)>() * 4 / 3 + 48;
         self.members.len() * member
+            + self.abroad.as_deref().map_or(0, Abroad::memory)
             + self.seats.capacity() * (size_of::<(Seat, MemberId)>() + 1)
             + self.unlisted.capacity() * (size_of::<Seat>() + 1)
     }
@@ -214,11 +250,16 @@ impl Presence {
         self.mode == Mode::Off && self.watchers.is_empty()
     }
 
-    /// Takes another rule on. Where it keeps something else than before all that was known is forgotten, and those who watch
-    /// are to be told all anew: then it is `true`.
-    pub fn follow(&mut self, mode: Mode, members_max: usize) -> bool {
+    /// Whether this is what a rule wants, also of other nodes.
+    fn keeps(&self, mode: Mode, is_shared: bool) -> bool {
+        self.mode == mode && self.abroad.is_some() == is_shared
+    }
+
+    /// Takes another rule on. Where it keeps something else than before all that was known is forgotten, other nodes too, and
+    /// those who watch are to be told all anew: then it is `true`.
+    pub fn follow(&mut self, mode: Mode, members_max: usize, is_shared: bool) -> bool {
         self.members_max = members_max;
-        if self.mode == mode {
+        if self.keeps(mode, is_shared) {
             return false;
         }
         let (watchers, subscriptions) = (std::mem::take(&mut self.watchers), self.subscriptions);
@@ -230,17 +271,21 @@ impl Presence {
     /// How many are there.
     #[must_use]
     pub fn count(&self) -> u64 {
+        let abroad = self.abroad.as_deref();
         match self.mode {
             Mode::Off => 0,
-            Mode::Count => self.subscriptions,
-            Mode::Members => (self.members.len() + self.unlisted.len()) as u64,
+            Mode::Count => self.subscriptions.saturating_add(abroad.map_or(0, Abroad::count)),
+            Mode::Members => {
+                let here = (self.members.len() + self.unlisted.len()) as u64;
+                here.saturating_add(abroad.map_or(0, Abroad::unlisted))
+            }
         }
     }
 
     /// Whether somebody is not on the list.
     #[must_use]
     pub fn is_truncated(&self) -> bool {
-        !self.unlisted.is_empty()
+        !self.unlisted.is_empty() || self.abroad.as_deref().is_some_and(|abroad| abroad.unlisted() > 0)
     }
 
     /// Notes how many subscriptions there are.
@@ -254,15 +299,17 @@ impl Presence {
             return;
         }
         self.leave(seat);
-        if let Some(member) = self.members.get_mut(&who.id) {
-            member.seats += 1;
-        } else if self.members.len() < self.members_max {
-            self.note(&who.id);
-            self.members.insert(who.id.clone(), Member { name: who.name, since_ms: now_ms, seats: 1 });
-        } else {
+        let is_here = self.members.get(&who.id).is_some_and(|member| member.seats > 0);
+        if !is_here && self.here >= self.members_max {
             self.unlisted.insert(seat);
             return;
         }
+        self.change(&who.id, |member| {
+            if member.seats == 0 {
+                (member.name, member.since_ms) = (who.name, now_ms);
+            }
+            member.seats = member.seats.saturating_add(1);
+        });
         self.seats.insert(seat, who.id);
     }
 
@@ -272,26 +319,35 @@ impl Presence {
             self.unlisted.remove(&seat);
             return;
         };
-        let Some(member) = self.members.get_mut(&id) else { return };
-        member.seats -= 1;
-        if member.seats == 0 {
-            self.note(&id);
-            self.members.remove(&id);
+        self.change(&id, |member| member.seats = member.seats.saturating_sub(1));
+    }
+
+    /// Changes what is known of a member, who may come or go with that, and remembers whom that is news to.
+    fn change(&mut self, id: &MemberId, change: impl FnOnce(&mut Member)) {
+        let is_untold = !self.watchers.is_empty() && !self.untold.contains_key(id);
+        let old = self.members.get(id);
+        let was_here = old.is_some_and(|member| member.seats > 0);
+        let (was_there, told) = (old.is_some(), old.filter(|_| is_untold).map(|member| member.seen(id)));
+        let member = self.members.entry(id.clone()).or_default();
+        let before = self.abroad.is_some().then(|| member.here());
+        change(member);
+        if let (Some(before), Some(abroad)) = (before, self.abroad.as_deref_mut()) {
+            abroad.note(id, before.as_ref(), member.here().as_ref());
+        }
+        let (is_here, is_there) = (member.seats > 0, member.seats > 0 || !member.there.is_empty());
+        self.here = self.here + usize::from(is_here) - usize::from(was_here);
+        if !is_there {
+            self.members.remove(id);
+        }
+        if is_untold && is_there != was_there {
+            self.untold.insert(id.clone(), told);
         }
     }
 
     /// Whether some who are not on the list could be: there is room again for a part of them.
     #[must_use]
     pub fn has_room_again(&self) -> bool {
-        !self.unlisted.is_empty() && self.members.len() <= self.members_max - self.members_max.div_ceil(4)
-    }
-
-    /// Remembers what watchers were told of a member that changes.
-    fn note(&mut self, id: &MemberId) {
-        if !self.watchers.is_empty() && !self.untold.contains_key(id) {
-            let told = self.members.get(id).map(|member| seen(id, member));
-            self.untold.insert(id.clone(), told);
-        }
+        !self.unlisted.is_empty() && self.here <= self.members_max - self.members_max.div_ceil(4)
     }
 
     /// A shard has somebody who watches.
@@ -346,7 +402,7 @@ impl Presence {
     /// The members that watchers know of.
     fn told_members(&self) -> Vec<Seen> {
         let still = self.members.iter().filter(|(id, _)| !self.untold.contains_key(id));
-        let mut told: Vec<Seen> = still.map(|(id, member)| seen(id, member)).collect();
+        let mut told: Vec<Seen> = still.map(|(id, member)| member.seen(id)).collect();
         told.extend(self.untold.values().flatten().cloned());
         told
     }
@@ -367,7 +423,7 @@ impl Presence {
         let (mut joined, mut left) = (Vec::new(), Vec::new());
         for (id, told) in std::mem::take(&mut self.untold) {
             match (told, self.members.get(&id)) {
-                (None, Some(member)) => joined.push(seen(&id, member)),
+                (None, Some(member)) => joined.push(member.seen(&id)),
                 (Some(told), None) => left.push(told),
                 (None, None) | (Some(_), Some(_)) => {}
             }
@@ -391,13 +447,9 @@ impl Presence {
             return Page { count, ..Page::default() };
         }
         let mut rest = self.members.range((after.map_or(Unbounded, Excluded), Unbounded));
-        let members = rest.by_ref().take(limit).map(|(id, member)| seen(id, member)).collect();
+        let members = rest.by_ref().take(limit).map(|(id, member)| member.seen(id)).collect();
         Page { count, members: Some(members), truncated, more: rest.next().is_some() }
     }
-}
-
-fn seen(id: &MemberId, member: &Member) -> Seen {
-    Seen { id: id.clone(), name: member.name.clone(), since_ms: member.since_ms, connections: member.seats }
 }
 
 #[cfg(test)]

@@ -134,10 +134,10 @@ fn numbers_are_told_where_nothing_else_is_kept_and_other_rules_begin_anew() {
     assert_eq!(json(&room.list(&topic("t"))), ["{\"topic\":\"t\",\"presence\":{\"count\":7}}"]);
     room.set_subscriptions(9);
     assert_eq!(json(&room.news(&topic("t")).unwrap()), ["{\"topic\":\"t\",\"presence\":{\"count\":9}}"]);
-    assert!(room.follow(Mode::Off, 3) && !room.follow(Mode::Off, 3));
+    assert!(room.follow(Mode::Off, 3, false) && !room.follow(Mode::Off, 3, false));
     room.begin_anew();
     assert_eq!(json(&room.news(&topic("t")).unwrap()), ["{\"topic\":\"t\",\"presence\":{\"off\":true}}"]);
-    assert!(room.follow(Mode::Members, 3));
+    assert!(room.follow(Mode::Members, 3, false));
     room.begin_anew();
     room.join(seat(1), who("ann"), 5);
     assert!(json(&room.news(&topic("t")).unwrap())[0].contains("\"members\":[{\"id\":\"ann\""));

@@ -115,7 +115,7 @@ impl Topics {
         self.end_sharing(key);
         let owned = self.topics.0.remove(key as usize);
         self.keys.remove(&owned.name);
-        self.forget_presence(owned.presence.as_deref());
+        self.forget_presence(&owned.name, owned.presence);
         self.counts.forgotten += 1;
         if self.topics.0.is_empty() && self.topics.0.capacity() > Self::ROOM_KEPT {
             self.topics = Table(Slab::new());

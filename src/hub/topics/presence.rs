@@ -2,10 +2,15 @@
 //!
 //! Shards are asked for the seats of a topic (a *roll*) when they become interested in one whose members are listed, when a
 //! rule begins to want that, and when there is room again on a list that was full.
+//!
+//! In a cluster, owners on other nodes are told who is here, and what they say is taken: see [`Presence::hear`].
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::{NoRoom, Now, Topics};
+use super::{NoRoom, Now, Topics, Way};
+use crate::cluster::port::{Follow, NodeId};
+use crate::cluster::presence::Whisper;
 use crate::config::Presence as Mode;
 use crate::hub::presence::{MemberId, Notice, Page, Presence, Seat, Who};
 use crate::id::ShardId;
@@ -14,6 +19,9 @@ use crate::wheel::Tick;
 
 /// Time between two rolls because of room on a list.
 const ROLL_TICKS: u32 = 10;
+
+/// What those who watch on some shards are told.
+pub type News = (Vec<ShardId>, Arc<[Notice]>);
 
 /// What shards are to be told of who is where.
 #[derive(Debug, Default)]
@@ -28,6 +36,37 @@ pub(super) struct Desk {
     listed: usize,
     /// Bytes of all lists.
     bytes: usize,
+    /// This node, where there are others.
+    me: Option<NodeId>,
+    /// What those are to be told, and bytes of it.
+    whispers: VecDeque<(Topic, Box<[u8]>)>,
+    whispered: usize,
+    /// The last life of a topic's list.
+    life: u64,
+}
+
+impl Desk {
+    /// Bytes of what other nodes are to be told at most: what is beyond is lost, which they notice.
+    const WHISPERED_MAX: usize = 16 * 1024 * 1024;
+
+    /// Has other nodes be told of members from now on.
+    pub(super) const fn join_cluster(&mut self, me: NodeId) {
+        self.me = Some(me);
+    }
+
+    fn whisper(&mut self, topic: &Topic, whisper: &Whisper) {
+        let bytes = whisper.encode();
+        if self.whispered + bytes.len() <= Self::WHISPERED_MAX {
+            self.whispered += bytes.len();
+            self.whispers.push_back((topic.clone(), bytes));
+        }
+    }
+
+    /// A life that is greater than all before of this process, which is one node.
+    const fn new_life(&mut self) -> u64 {
+        self.life += 1;
+        self.life
+    }
 }
 
 impl Topics {
@@ -104,8 +143,12 @@ impl Topics {
         self.look(key, now);
         match self.ruling(key).presence {
             Mode::Off => None,
-            Mode::Count => Some(Page { count: self.owned(key).audience.plain_subscribers(), ..Page::default() }),
-            Mode::Members => self.owned(key).presence.as_deref().map(|presence| presence.page(after, limit)),
+            Mode::Count if self.owned(key).presence.is_none() => {
+                Some(Page { count: self.owned(key).audience.plain_subscribers(), ..Page::default() })
+            }
+            Mode::Count | Mode::Members => {
+                self.owned(key).presence.as_deref().map(|presence| presence.page(after, limit))
+            }
         }
     }
 
@@ -115,21 +158,27 @@ impl Topics {
         self.desk.due
     }
 
-    /// What those who watch are told next, on these shards, where that is due.
-    pub fn take_news(&mut self, now: Tick) -> Option<(Vec<ShardId>, Arc<[Notice]>)> {
+    /// What those who watch are told next, on these shards, where that is due. Nothing, when none of the next few topics have
+    /// some who watch.
+    pub fn take_news(&mut self, now: Tick) -> Option<Option<News>> {
+        const LOOKED_AT_MAX: usize = 16;
         if self.desk.due.is_none_or(|due| now < due) {
             return None;
         }
-        while let Some(key) = self.desk.newsy.pop() {
+        for _ in 0..LOOKED_AT_MAX {
+            let Some(key) = self.desk.newsy.pop() else {
+                self.desk.due = None;
+                return None;
+            };
             let Some(owned) = self.topics.0.get_mut(key as usize) else { continue };
             owned.has_news = false;
             let Some(presence) = owned.presence.as_deref_mut() else { continue };
+            presence.whispers().iter().for_each(|whisper| self.desk.whisper(&owned.name, whisper));
             if let Some(news) = presence.news(&owned.name) {
-                return Some((presence.watchers().to_vec(), news));
+                return Some(Some((presence.watchers().to_vec(), news)));
             }
         }
-        self.desk.due = None;
-        None
+        Some(None)
     }
 
     /// A shard that is to be asked for its seats in a topic, or told that those are not wanted any more.
@@ -145,8 +194,15 @@ impl Topics {
         change(presence);
         self.desk.listed = self.desk.listed + presence.listed() - before.0;
         self.desk.bytes = self.desk.bytes + presence.memory() - before.1;
-        if presence.is_news() && !owned.has_news {
-            owned.has_news = true;
+        if presence.is_news() || presence.has_whispers() {
+            self.note_news(key, now);
+        }
+    }
+
+    /// Has those be told who have to be, with the next tick.
+    fn note_news(&mut self, key: u32, now: Now) {
+        let owned = &mut self.topics.0[key as usize];
+        if !std::mem::replace(&mut owned.has_news, true) {
             self.desk.newsy.push(key);
             self.desk.due.get_or_insert(now.tick.later(1));
         }
@@ -177,9 +233,11 @@ impl Topics {
     }
 
     /// A topic is forgotten.
-    pub(super) fn forget_presence(&mut self, presence: Option<&Presence>) {
-        self.desk.listed -= presence.map_or(0, Presence::listed);
-        self.desk.bytes -= presence.map_or(0, Presence::memory);
+    pub(super) fn forget_presence(&mut self, topic: &Topic, presence: Option<Box<Presence>>) {
+        let Some(mut presence) = presence else { return };
+        self.desk.listed -= presence.listed();
+        self.desk.bytes -= presence.memory();
+        presence.farewell().iter().for_each(|whisper| self.desk.whisper(topic, whisper));
     }
 
     /// What all lists keep in memory, about.
@@ -190,24 +248,34 @@ impl Topics {
     /// Has a topic take on what its rule says of presence.
     pub(super) fn settle_presence(&mut self, key: u32) {
         let (mode, members_max) = (self.ruling(key).presence, self.rulings.presence_members_max());
+        let is_shared = matches!(self.way(key), Way::Said | Way::Ordered);
         let owned = self.owned(key);
-        if owned.presence.is_none() && mode != Mode::Members {
+        let is_kept = mode == Mode::Members || (mode == Mode::Count && is_shared);
+        if owned.presence.is_none() && !is_kept {
             return;
         }
         let before = owned.presence.as_deref().map_or(Mode::Off, Presence::mode);
         let subscriptions = owned.audience.plain_subscribers();
         owned.presence.get_or_insert_with(|| Box::new(Presence::new(Mode::Off, members_max)));
         let now = Now::default();
-        let mut is_other = false;
+        let life = if is_shared && mode != Mode::Off { Some(self.desk.new_life()) } else { None };
+        let (mut is_other, mut farewell) = (false, None);
         self.change_presence(key, now, |presence| {
             presence.set_subscriptions(subscriptions);
-            is_other = presence.follow(mode, members_max);
+            farewell = presence.farewell_before(mode, life.is_some());
+            is_other = presence.follow(mode, members_max, life.is_some());
+            life.filter(|_| !presence.is_abroad()).into_iter().for_each(|life| presence.go_abroad(life));
         });
+        let name = &self.topics.0[key as usize].name;
+        farewell.iter().for_each(|whisper| self.desk.whisper(name, whisper));
         if is_other {
             if before == Mode::Members || mode == Mode::Members {
                 self.call_rolls(key, mode == Mode::Members, now);
             }
             self.tell_anew(key, now);
+            if self.owned(key).shared.is_some() {
+                self.call(key, now);
+            }
         }
         let owned = self.owned(key);
         if owned.presence.as_deref().is_some_and(Presence::is_idle) {
@@ -222,10 +290,81 @@ impl Topics {
             return;
         };
         presence.begin_anew();
-        if !owned.has_news {
-            owned.has_news = true;
-            self.desk.newsy.push(key);
-            self.desk.due.get_or_insert(now.tick.later(1));
+        self.note_news(key, now);
+    }
+
+    /// Asks other nodes whom they have in a topic.
+    fn call(&mut self, key: u32, now: Now) {
+        let owned = &mut self.topics.0[key as usize];
+        let Some(call) = owned.presence.as_deref_mut().and_then(|presence| presence.call(now.tick)) else { return };
+        self.desk.whisper(&owned.name, &call);
+        self.note_news(key, now);
+    }
+
+    /// What other nodes say of a topic is heard from now on: they are asked what they have.
+    pub fn call_others(&mut self, follow: Follow, now: Now) {
+        if let Some(key) = self.followed_key(follow) {
+            self.call(key, now);
         }
+    }
+
+    /// Hears what another node whispers about a topic. Says whether it could be read.
+    pub fn hear_whisper(&mut self, follow: Follow, node: NodeId, bytes: &[u8], now: Now) -> bool {
+        let (Some(key), Some(me)) = (self.followed_key(follow), self.desk.me) else { return true };
+        let Ok(whisper) = Whisper::decode(bytes) else { return false };
+        let mut answer = None;
+        self.change_presence(key, now, |presence| answer = presence.hear(me, node, whisper));
+        let name = &self.topics.0[key as usize].name;
+        answer.iter().for_each(|whisper| self.desk.whisper(name, whisper));
+        true
+    }
+
+    /// A lease has passed, or (`calls`) nodes may have missed what was said: what is here of the topic at a place is said again,
+    /// where there is one.
+    pub fn renew_presence_at(&mut self, place: usize, calls: bool, now: Now) {
+        let Some(key) = u32::try_from(place).ok().filter(|_| self.topics.0.contains(place)) else { return };
+        self.change_presence(key, now, Presence::renew);
+        if calls {
+            self.call(key, now);
+        }
+    }
+
+    /// A node has gone, and its members with it: some of those are dropped of the topic at a place. `after` is where it goes on
+    /// while there are more.
+    pub fn drop_node_at(&mut self, place: usize, node: NodeId, after: &mut Option<MemberId>, now: Now) -> bool {
+        const LOOKED_AT_MAX: usize = 512;
+        let Some(key) = u32::try_from(place).ok().filter(|_| self.topics.0.contains(place)) else { return false };
+        let mut is_more = false;
+        self.change_presence(key, now, |presence| is_more = presence.drop_node(node, after, LOOKED_AT_MAX));
+        is_more
+    }
+
+    /// Whether other nodes may be about to say who is with them in a topic. It is made, and heard, if it was not.
+    pub fn is_learning(&mut self, topic: &Topic, now: Now) -> bool {
+        let is_shared = matches!(self.way_of(topic), Way::Said | Way::Ordered);
+        if !is_shared || self.rulings.of(topic).presence == Mode::Off {
+            return false;
+        }
+        let Ok(key) = self.find_or_create(topic, now) else { return false };
+        self.share(key);
+        self.owned(key).presence.as_deref().is_some_and(|presence| presence.is_learning(now.tick))
+    }
+
+    /// What other nodes are to be told next of who is here.
+    pub fn next_whisper(&mut self) -> Option<(Topic, Box<[u8]>)> {
+        let next = self.desk.whispers.pop_front()?;
+        self.desk.whispered -= next.1.len();
+        Some(next)
+    }
+
+    /// How much of that there is.
+    #[must_use]
+    pub fn whispers_waiting(&self) -> usize {
+        self.desk.whispers.len()
+    }
+
+    /// There is nobody to be told.
+    pub fn drop_whispers(&mut self) {
+        (self.desk.whispers, self.desk.whispered) = (VecDeque::new(), 0);
     }
 }

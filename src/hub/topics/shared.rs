@@ -152,6 +152,7 @@ impl Topics {
 
     /// Shares topics with other nodes from now on. Before there are any.
     pub fn join_cluster(&mut self, node: NodeId) {
+        self.desk.join_cluster(node);
         let mixed = (node.0 ^ (node.0 >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         self.cluster = Some(Box::new(Cluster {
             mark: mixed >> (u64::BITS - Self::MARK_BITS),
@@ -380,6 +381,11 @@ impl Topics {
     #[must_use]
     pub fn followed(&self) -> usize {
         self.cluster.as_deref().map_or(0, |cluster| cluster.follows.len())
+    }
+
+    /// The topic of a follow.
+    pub(super) fn followed_key(&self, follow: Follow) -> Option<u32> {
+        self.cluster.as_deref()?.follows.get(&follow).copied()
     }
 
     /// The topic of a follow, and whether the cluster heard it first too late for all of its past.

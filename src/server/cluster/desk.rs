@@ -15,6 +15,7 @@ use tokio::time;
 
 use super::Settings;
 use super::link::{self, Line, Link, Settling};
+use super::nodes::Nodes;
 use super::writer::Append;
 use crate::cluster::envelope::HEADERS_MAX;
 use crate::cluster::port::{Follow, Inbound, NodeId, Outbound, Sharing, ThreadEnd};
@@ -68,6 +69,10 @@ pub(super) struct Shared {
     pub(super) link: watch::Receiver<Link>,
     pub(super) metrics: Arc<ClusterMetrics>,
     pub(super) settling: Settling,
+    /// All shards.
+    pub(super) seats: Vec<Rc<Seat>>,
+    /// The other nodes.
+    pub(super) nodes: Nodes,
     said: Cell<Option<Instant>>,
 }
 
@@ -137,6 +142,9 @@ impl Desk {
         let (client, (known, link)) = (line.client.clone(), watch::channel(Link::default()));
         task::spawn_local(line.watch(known));
         let jetstream = jetstream::new(client.clone());
+        let seat = |end: ThreadEnd| (Rc::new(Seat { inbound: end.inbound.into() }), end.outbound);
+        let seats: Vec<_> = seats.into_iter().map(seat).collect();
+        let all = seats.iter().map(|(seat, _)| Rc::clone(seat)).collect();
         let shared = Rc::new(Shared {
             settings,
             node,
@@ -145,21 +153,21 @@ impl Desk {
             link,
             metrics,
             settling: Settling::default(),
+            seats: all,
+            nodes: Nodes::default(),
             said: Cell::new(None),
         });
-        let seat = |end: ThreadEnd| (Rc::new(Seat { inbound: end.inbound.into() }), end.outbound);
-        let seats = seats.into_iter().map(seat).collect();
         Self { shared, seats, doorbell, bell, follows: HashMap::new(), writers: HashMap::new() }
     }
 
     /// Takes what comes until it is told to end, and then what has come before that.
     pub(super) async fn run(mut self, ending: Ending) {
-        let news = task::spawn_local(tell_link(
-            Rc::clone(&self.shared),
-            self.seats.iter().map(|(seat, _)| Rc::clone(seat)).collect(),
-        ));
         let shared = Rc::clone(&self.shared);
-        let settling = task::spawn_local(async move { shared.settling.work(&shared.client).await });
+        let tasks = [
+            task::spawn_local(tell_link(Rc::clone(&self.shared))),
+            task::spawn_local(Rc::clone(&self.shared).watch_nodes()),
+            task::spawn_local(async move { shared.settling.work(&shared.client).await }),
+        ];
         loop {
             let is_last = ending.is_told();
             if self.gather().await {
@@ -170,10 +178,13 @@ impl Desk {
                 self.sleep(&ending).await;
             }
         }
-        news.abort();
-        settling.abort();
+        tasks.iter().for_each(|task| task.abort());
         self.follows.drain().for_each(|(_, task)| task.abort());
-        let _ = time::timeout(FAREWELL, self.shared.client.flush()).await;
+        let farewell = async {
+            self.shared.leave().await;
+            self.shared.client.flush().await
+        };
+        let _ = time::timeout(FAREWELL, farewell).await;
     }
 
     /// Takes some of what shards have. Says whether there may be more.
@@ -244,7 +255,7 @@ impl Desk {
 }
 
 /// Tells all shards when there is a connection, and when there is none.
-async fn tell_link(shared: Rc<Shared>, seats: Vec<Rc<Seat>>) {
+async fn tell_link(shared: Rc<Shared>) {
     let (mut link, mut told) = (shared.link.clone(), None);
     loop {
         let now = *link.borrow_and_update();
@@ -252,7 +263,7 @@ async fn tell_link(shared: Rc<Shared>, seats: Vec<Rc<Seat>>) {
             told = Some((now.is_up, now.number));
             shared.metrics.connected.set(u64::from(now.is_up));
             shared.metrics.connections.set(now.number);
-            for seat in &seats {
+            for seat in &shared.seats {
                 let payload_max = shared.client.max_payload().saturating_sub(HEADERS_MAX);
                 let news = if now.is_up { Inbound::Connected { payload_max } } else { Inbound::Away };
                 seat.post(news).await;

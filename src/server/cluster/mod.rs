@@ -11,6 +11,7 @@
 
 mod desk;
 mod link;
+mod nodes;
 mod ordered;
 mod plain;
 mod running;

@@ -105,7 +105,11 @@ impl Shared {
 
     pub(super) async fn hear_whisper(&self, seat: &Seat, follow: Follow, heard: NatsMessage) {
         let node = envelope(heard.headers.as_ref()).map(|envelope| envelope.node);
-        if let Some(node) = node.filter(|&node| node != self.node && heard.payload.len() <= WHISPER_MAX) {
+        let node = node.filter(|&node| node != self.node && heard.payload.len() <= WHISPER_MAX);
+        // Nobody is told of members of a node that is not known, or has left: they would stay for ever.
+        if let Some(node) = node
+            && self.meet(node).await.is_some()
+        {
             seat.post(Inbound::Whispered(follow, node, heard.payload.as_ref().into())).await;
         }
     }
