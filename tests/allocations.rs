@@ -15,5 +15,6 @@ mod allocations {
     pub mod counting;
     pub mod idle;
     pub mod messages;
+    pub mod presence;
     pub mod requests;
 }

@@ -32,7 +32,8 @@ impl Node {
     fn start(nats: &Nats, name: &str, lease: &str) -> Self {
         let text = format!(
             "[cluster]\nnats = [\"{}\"]\nname = \"{name}\"\nlease = \"{lease}\"\n[topics]\npresence = \"members\"\n\
-             [topics.\"hall/*\"]\npresence = \"count\"\n[topics.\"quiet/*\"]\npresence = \"off\"\n",
+             [topics.\"hall/*\"]\npresence = \"count\"\n[topics.\"quiet/*\"]\npresence = \"off\"\n\
+             [topics.\"kept/*\"]\ndurable = true\n[topics.\"own/*\"]\nshared = false\n",
             nats.url
         );
         let settings = Scratch::with(&format!("{name}-{}.toml", nats.pid()), &text);
@@ -137,27 +138,30 @@ impl Watcher {
 fn members_of_all_nodes_are_in_one_room() {
     let nats = Nats::start();
     let [a, b, c] = ["a", "b", "c"].map(|name| Node::start(&nats, name, "10s"));
-    let mut watcher = Watcher::new(&b, "/topics/room/1?presence=1&member=eve");
-    watcher.knows(&["eve"]);
-    let here = [1, 2].map(|_| a.websocket("/topics/room/1?member=ann&name=Ann"));
-    let there = c.websocket("/topics/room/1?member=ann");
-    watcher.knows(&["ann", "eve"]);
-    for node in [&a, &b, &c] {
-        node.has("room/1", &["ann*3", "eve"]);
+    // A plain topic, and one that has a stream.
+    for room in ["room/1", "kept/1"] {
+        let member = |node: &Node, id: &str| node.websocket(&format!("/topics/{room}?member={id}"));
+        let mut watcher = Watcher::new(&b, &format!("/topics/{room}?presence=1&member=eve"));
+        watcher.knows(&["eve"]);
+        let here = [1, 2].map(|_| member(&a, "ann"));
+        let there = member(&c, "ann");
+        watcher.knows(&["ann", "eve"]);
+        for node in [&a, &b, &c] {
+            node.has(room, &["ann*3", "eve"]);
+        }
+        assert_eq!(b.get(&format!("/topics/{room}/presence?limit=1"))["next"], json!("member:ann"));
+        // It is there as long as it is anywhere.
+        drop(here);
+        for node in [&a, &b, &c] {
+            node.has(room, &["ann", "eve"]);
+        }
+        assert_eq!(watcher.known, ["ann", "eve"]);
+        let zoe = member(&a, "zoe");
+        drop(there);
+        watcher.knows(&["eve", "zoe"]);
+        drop(zoe);
+        watcher.knows(&["eve"]);
     }
-    assert_eq!(b.get("/topics/room/1/presence?limit=1")["next"], json!("member:ann"));
-    // It is there as long as it is anywhere.
-    drop(here);
-    for node in [&a, &b, &c] {
-        node.has("room/1", &["ann", "eve"]);
-    }
-    assert_eq!(watcher.known, ["ann", "eve"]);
-    let zoe = a.websocket("/topics/room/1?member=zoe");
-    drop(there);
-    watcher.knows(&["eve", "zoe"]);
-    drop(zoe);
-    watcher.knows(&["eve"]);
-
     // Who asks where nobody is, and who comes later, learns it too.
     let _held = a.websocket("/topics/room/2?member=zoe");
     c.has("room/2", &["zoe"]);
@@ -172,6 +176,12 @@ fn members_of_all_nodes_are_in_one_room() {
     drop(halls);
     counter.counts(1);
     assert_eq!(a.get("/topics/quiet/1/presence")["error"]["code"], json!("presence_off"));
+
+    // Topics that are each node's own.
+    let _own = [a.websocket("/topics/own/1?member=ann"), b.websocket("/topics/own/1?member=ben")];
+    a.has("own/1", &["ann"]);
+    b.has("own/1", &["ben"]);
+    c.has("own/1", &[]);
 }
 
 #[test]

@@ -141,14 +141,12 @@ impl Topics {
             return Some(Page { members: lists, ..Page::default() });
         };
         self.look(key, now);
-        match self.ruling(key).presence {
-            Mode::Off => None,
-            Mode::Count if self.owned(key).presence.is_none() => {
-                Some(Page { count: self.owned(key).audience.plain_subscribers(), ..Page::default() })
-            }
-            Mode::Count | Mode::Members => {
-                self.owned(key).presence.as_deref().map(|presence| presence.page(after, limit))
-            }
+        let mode = self.ruling(key).presence;
+        let owned = self.owned(key);
+        match (mode, owned.presence.as_deref()) {
+            (Mode::Off, _) | (Mode::Members, None) => None,
+            (Mode::Count, None) => Some(Page { count: owned.audience.plain_subscribers(), ..Page::default() }),
+            (Mode::Count | Mode::Members, Some(presence)) => Some(presence.page(after, limit)),
         }
     }
 
