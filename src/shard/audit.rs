@@ -5,6 +5,7 @@
 use super::Shard;
 use super::connection::{Connection, Extra, Flags, Membership};
 use super::core::Core;
+use super::unloading::Unload;
 use crate::hub::TopicKey;
 use crate::id::ConnId;
 use crate::io::Backend;
@@ -246,7 +247,8 @@ impl Core {
         }
         let listed = outbox.listed && self.dirty.contains(&id);
         // What is queued for a stream that was reset goes with it.
-        let is_doomed = flags.has(Flags::BROKEN) && self.doomed.iter().any(|(doomed, ..)| *doomed == id);
+        let is_of = |unload: &Unload| matches!(unload, Unload::Stream(stream, _) if *stream == id);
+        let is_doomed = flags.has(Flags::BROKEN) && self.unloading.iter().any(is_of);
         if !(outbox.is_empty() || outbox.waits || listed || is_doomed) {
             return Err("its queue is not empty and nothing will send it".into());
         }

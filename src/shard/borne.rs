@@ -349,12 +349,12 @@ impl Core {
         self.forget_stream(id);
         let tick = self.tick;
         let Some(connection) = self.table.get_mut(carrier) else { return };
-        if connection.flags.has(Flags::CLOSING) {
+        let is_closing = connection.flags.has(Flags::CLOSING);
+        let Some(carried) = connection.carrier().filter(|carried| carried.http2.streams() == 0) else { return };
+        let is_leaving = carried.leaving;
+        if is_closing {
             self.closing.push_back(carrier);
-        } else if let Some(carried) = connection.carrier()
-            && carried.http2.streams() == 0
-        {
-            let is_leaving = carried.leaving;
+        } else {
             connection.hear(tick);
             if is_leaving {
                 self.doomed.push((carrier, CloseReason::Normal, ""));

@@ -19,6 +19,7 @@ use super::http::Answer;
 use super::opening::Fed;
 use super::paces::Spent;
 use super::timers::Due;
+use super::unloading::{Unload, Unloading};
 use crate::app::router::News;
 use crate::close::CloseReason;
 use crate::codec::http2::{ErrorCode, StreamId, response};
@@ -38,6 +39,8 @@ pub(super) struct Carrier {
     pub(super) leaving: bool,
     /// Since when it has been asked to open no more streams: until then at the latest it must have heard that.
     pub(super) warned: Option<Tick>,
+    /// How far its streams have ended, once it ends.
+    pub(super) unloading: Option<Unloading>,
     /// Which stream goes first when the connection's window has grown.
     turn: usize,
 }
@@ -83,7 +86,8 @@ impl Core {
         self.speak(id, Protocol::Http2);
         let Some(connection) = self.table.get_mut(id) else { return };
         connection.heard = self.tick;
-        let carrier = Carrier { http2, waiting: VecDeque::new(), leaving: false, warned: None, turn: 0 };
+        let carrier =
+            Carrier { http2, waiting: VecDeque::new(), leaving: false, warned: None, unloading: None, turn: 0 };
         connection.extra.get_or_insert_default().carrier = Some(Box::new(carrier));
         self.arm_due(id);
     }
@@ -290,7 +294,7 @@ impl Core {
             ErrorCode::InternalError | ErrorCode::ConnectError => CloseReason::TransportError,
             _ => CloseReason::ProtocolError,
         };
-        self.doomed.push((id, reason, "the stream was reset"));
+        self.unloading.push_back(Unload::Stream(id, reason));
     }
 
     /// When a connection of HTTP/2 must be looked at next, and what is due.

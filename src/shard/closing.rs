@@ -1,7 +1,7 @@
 //! Endings: the application is told, the peer is told, what is queued goes out, and only then does the socket go.
 
 use super::Shard;
-use super::connection::{Connection, Flags};
+use super::connection::Flags;
 use super::control::{Control, Phase};
 use super::core::Core;
 use super::gate::error_text;
@@ -51,9 +51,7 @@ impl<B: Backend> Shard<B> {
         self.core.report(id, reason, detail);
         self.core.leave(id, reason);
         if broken {
-            if is_carrier {
-                self.close_streams(id, reason);
-            }
+            self.core.begin_unloading(id, reason);
             self.end(id, Ending::Reset);
             return;
         }
@@ -61,15 +59,13 @@ impl<B: Backend> Shard<B> {
             self.core.clear_queue(id);
         }
         self.begin_output(id);
-        if self.core.flag(id, Flags::ENDED) {
+        if self.core.flag(id, Flags::BROKEN) {
             // Sending others' frames to make room has shown that there is nobody to take leave of.
             return;
         }
         self.core.farewell(id, reason, detail);
         self.write(id);
-        if is_carrier {
-            self.close_streams(id, reason);
-        }
+        self.core.begin_unloading(id, reason);
         self.core.closing.push_back(id);
         let close_timeout = self.core.limits.close_timeout;
         let is_shed = self.core.flag(id, Flags::SHED);
@@ -82,34 +78,6 @@ impl<B: Backend> Shard<B> {
             // The peer's own good-bye may be in it.
             let fed = self.core.feed(id, &mut held);
             self.after_feed(id, fed);
-        }
-    }
-
-    /// Tells the streams of a connection that it ends. Where nothing is wrong, answers that are under way have the time that
-    /// the connection has.
-    fn close_streams(&mut self, id: ConnId, reason: CloseReason) {
-        let is_broken = self.core.flag(id, Flags::BROKEN);
-        // Where nothing is heard any more no window opens: what waits for one will not leave.
-        let is_deaf = self.core.flag(id, Flags::DEAF) && reason != CloseReason::PeerClosed;
-        let is_lost = is_broken || is_deaf || !is_polite(reason);
-        let has_time = !is_broken && !is_deaf && matches!(reason, CloseReason::GoingAway | CloseReason::PeerClosed);
-        for stream in self.core.streams_of(id) {
-            let is_under_way = |stream: &Connection| stream.is_being_answered() || stream.is_asking();
-            if has_time && self.core.table.get(stream).is_some_and(is_under_way) {
-                continue;
-            }
-            if is_lost {
-                self.core.set(stream, Flags::BROKEN);
-            }
-            self.begin_close(stream, reason, "");
-        }
-    }
-
-    /// The connection goes, and its streams with it.
-    fn drop_streams(&mut self, id: ConnId) {
-        for stream in self.core.streams_of(id) {
-            self.core.set(stream, Flags::BROKEN);
-            self.begin_close(stream, CloseReason::TransportError, "");
         }
     }
 
@@ -128,7 +96,7 @@ impl<B: Backend> Shard<B> {
     fn close_further(&mut self, id: ConnId) {
         let Some(connection) = self.core.table.get_mut(id) else { return };
         let flags = connection.flags;
-        let bears = connection.carrier().is_some_and(|carrier| carrier.http2.streams() > 0);
+        let bears = connection.carrier().is_some_and(|one| one.http2.streams() > 0 || one.unloading.is_some());
         if flags.has(Flags::ENDED) || flags.has(Flags::BORNE) || connection.outbox.is_some() || bears {
             return;
         }
@@ -144,15 +112,18 @@ impl<B: Backend> Shard<B> {
         }
     }
 
-    /// Tells the backend to end a connection, once.
+    /// Ends a connection: at once, or when the streams that it bears have gone.
     pub(super) fn end(&mut self, id: ConnId, ending: Ending) {
-        let Some(connection) = self.core.table.get_mut(id) else { return };
-        if connection.flags.has(Flags::BORNE) {
+        if self.core.flag(id, Flags::BORNE) {
             return self.core.abort_stream(id, ErrorCode::Cancel);
         }
-        if connection.protocol == Protocol::Http2 {
-            self.drop_streams(id);
+        if !self.goes_after_streams(id) {
+            self.finish(id, ending);
         }
+    }
+
+    /// Tells the backend to end a connection, once.
+    pub(super) fn finish(&mut self, id: ConnId, ending: Ending) {
         let Some(connection) = self.core.table.get_mut(id) else { return };
         if !connection.flags.has(Flags::ENDED) {
             connection.flags.set(Flags::ENDED);
@@ -300,18 +271,6 @@ impl Core {
                 }
             }
         }
-    }
-
-    /// Whether a connection bears requests that have not come whole.
-    pub(super) fn bears_requests(&mut self, id: ConnId) -> bool {
-        let streams = self.streams_of(id);
-        streams.into_iter().any(|stream| self.table.get(stream).is_some_and(Connection::is_asking))
-    }
-
-    /// The streams that a connection bears.
-    fn streams_of(&mut self, id: ConnId) -> Vec<ConnId> {
-        let carrier = self.table.get_mut(id).and_then(|connection| connection.carrier());
-        carrier.map_or_else(Vec::new, |carrier| carrier.http2.names().collect())
     }
 
     /// Takes the bytes that wait for the answers before them; an outbox that has nothing else goes.

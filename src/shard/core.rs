@@ -27,6 +27,7 @@ use super::spans::Spans;
 use super::standing::Review;
 use super::table::Table;
 use super::tops::Tops;
+use super::unloading::Unload;
 use super::visits::VisitLog;
 use crate::app::files::{Desk, Done};
 use crate::app::{Effect, Router};
@@ -187,6 +188,8 @@ pub struct Core {
     pub(super) posted: Spent,
     /// Connections that must end, and why.
     pub(super) doomed: Vec<(ConnId, CloseReason, &'static str)>,
+    /// Streams that end, of connections that do or by themselves.
+    pub(super) unloading: VecDeque<Unload>,
     /// Connections whose transport failed in a send.
     pub(super) broken: Vec<ConnId>,
     /// Topics that their owners have no room for.
@@ -343,6 +346,7 @@ impl Core {
             handed: 0,
             posted: Spent::default(),
             doomed: Vec::new(),
+            unloading: VecDeque::new(),
             broken: Vec::new(),
             evicted: Vec::new(),
             gather: Vec::new(),

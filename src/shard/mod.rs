@@ -5,7 +5,7 @@
 //! that the shard works off. [`Shard::turn`] is the whole loop:
 //!
 //! ```text
-//! wait -> phase -> ingress -> mailbox -> verdicts -> cluster -> timers -> orders -> publish -> fan-out -> files -> egress -> ring
+//! wait -> phase -> ingress -> mailbox -> verdicts -> cluster -> timers -> orders -> publish -> endings -> fan-out -> files -> egress -> ring
 //! ```
 //!
 //! Each phase has a part of the turn's time, a millisecond or so, and goes on in the next turn where it was: see `pace`.
@@ -63,6 +63,7 @@ mod timers;
 mod tops;
 mod transfers;
 mod turns;
+mod unloading;
 mod visits;
 mod whispers;
 mod wishes;
@@ -193,6 +194,7 @@ impl<B: Backend> Shard<B> {
         self.core.publish(&mut Pace::new(clock, Part::PUBLISH));
         self.core.tell_presence(&mut Pace::new(clock, Part::TELL));
         self.close_doomed();
+        self.unload(&mut Pace::new(clock, Part::UNLOAD));
         self.fan_out(&mut Pace::new(clock, Part::FAN_OUT));
         self.transfer(&mut Pace::new(clock, Part::TRANSFERS));
         self.egress(&mut Pace::new(clock, Part::EGRESS));

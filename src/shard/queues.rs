@@ -1,14 +1,19 @@
 //! Outboxes of connections, and what they may cost together.
 
+use super::connection::Flags;
 use super::core::Core;
 use crate::buf::Outbox;
 use crate::id::ConnId;
 
 impl Core {
-    /// The connection's outbox, made when it has none.
+    /// The connection's outbox, made when it has none. Nothing is queued any more for a connection that waits only for its
+    /// streams to end.
     pub(super) fn outbox(&mut self, id: ConnId) -> Option<&mut Outbox> {
         let connection = self.table.get_mut(id)?;
         if connection.outbox.is_none() {
+            if connection.flags.has(Flags::BROKEN) && connection.flags.has(Flags::CLOSING) {
+                return None;
+            }
             self.metrics.queued_connections.add(1);
             connection.outbox = Some(self.outboxes.take(self.tick));
         }

@@ -45,6 +45,9 @@ impl Core {
                 list.shrink_to(KEPT);
             }
         }
+        if self.unloading.is_empty() && self.unloading.capacity() > KEPT {
+            self.unloading.shrink_to(KEPT);
+        }
     }
 
     /// Whether the next turn should not wait.
@@ -65,6 +68,7 @@ impl Core {
             || self.attendance.has_work(!self.mail.requests_wait)
             || !self.begun.is_empty()
             || !self.doomed.is_empty()
+            || !self.unloading.is_empty()
             || self.has_orders()
             || self.phase != self.control.phase()
             || self.publishing != self.control.publishing()

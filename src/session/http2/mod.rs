@@ -207,6 +207,12 @@ impl Http2 {
         self.streams.iter().filter_map(streams::Stream::name)
     }
 
+    /// The highest stream below this number that is open, and its name.
+    #[must_use]
+    pub fn named_below(&self, stream: StreamId) -> Option<(StreamId, ConnId)> {
+        self.streams.below(stream).rev().find_map(|stream| Some((stream.id, stream.name()?)))
+    }
+
     /// How many streams are open.
     #[must_use]
     pub const fn streams(&self) -> usize {

@@ -158,6 +158,12 @@ impl Streams {
         self.open.iter()
     }
 
+    /// Those below this number.
+    pub(super) fn below(&self, id: StreamId) -> impl DoubleEndedIterator<Item = &Stream> {
+        let end = self.open.partition_point(|stream| stream.id < id);
+        self.open[..end].iter()
+    }
+
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Stream> {
         self.open.iter_mut()
     }

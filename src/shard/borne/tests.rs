@@ -1,6 +1,7 @@
 //! Streams of one connection, and what its client sees of them.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod ending;
 mod scene;
 mod standing;
 
