@@ -165,6 +165,10 @@ mod tests {
                 "hooks.ca_file is \"tests/keys/hook-secret\", which has no certificate",
             ),
             ("batch_max = 0", "hooks.batch_max is 0, below 1"),
+            (
+                "batch_delay = \"10s\"\nretry_max_age = \"5s\"",
+                "hooks.batch_delay is above hooks.retry_max_age, so that events would be too old before they are told",
+            ),
         ] {
             let text = load(&format!("[hooks]\n{line}\n")).unwrap_err();
             assert!(text.starts_with(said), "{text}");

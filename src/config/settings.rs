@@ -465,6 +465,10 @@ pub(super) fn check(config: &Config) -> Vec<(&'static str, Wrong)> {
         let what = "is below 4 times journal.segment_bytes, so that files would go before their time";
         wrongs.push(("journal.bytes_max", Wrong::new(what, "raise it or lower journal.segment_bytes")));
     }
+    if config.hooks.batch_delay > config.hooks.retry_max_age {
+        let what = "is above hooks.retry_max_age, so that events would be too old before they are told";
+        wrongs.push(("hooks.batch_delay", Wrong::new(what, "lower it or raise hooks.retry_max_age")));
+    }
     for (index, listen) in config.listeners.iter().enumerate() {
         if listen.proxy && config.proxies.0.is_empty() && listen.address.path().is_none() {
             let wrong = Wrong::new("has proxy=on, and no proxy is trusted", "name their networks in proxy.trusted");

@@ -46,9 +46,19 @@ pub enum What {
     /// the user's name.
     Published(Message, u64, Option<Arc<Grant>>),
     /// [`HookKind::Occupied`].
-    Occupied(Topic),
+    Occupied(Topic, Wanted),
     /// [`HookKind::Vacated`].
-    Vacated(Topic),
+    Vacated(Topic, Wanted),
+}
+
+/// Whether the receiver hears that a topic is occupied or vacated. Who hears one of the two needs the other one too, to know
+/// what stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// It is told.
+    Told,
+    /// It only settles what is told.
+    Aside,
 }
 
 // Every shard has room for some thousands of them.
@@ -99,9 +109,15 @@ impl Event {
             What::Subscribed(..) => HookKind::Subscribe,
             What::Unsubscribed(..) => HookKind::Unsubscribe,
             What::Published(..) => HookKind::Publish,
-            What::Occupied(_) => HookKind::Occupied,
-            What::Vacated(_) => HookKind::Vacated,
+            What::Occupied(..) => HookKind::Occupied,
+            What::Vacated(..) => HookKind::Vacated,
         }
+    }
+
+    /// Whether the receiver hears it, as was configured when it happened.
+    #[must_use]
+    pub const fn is_told(&self) -> bool {
+        !matches!(self.what, What::Occupied(_, Wanted::Aside) | What::Vacated(_, Wanted::Aside))
     }
 
     /// Bytes that it keeps in memory beside itself: a message that nobody else may keep any more.
@@ -144,7 +160,9 @@ impl Event {
                     json::write_payload(message.kind(), message.payload(), out);
                 }
             }
-            What::Occupied(topic) | What::Vacated(topic) => json::write_string_field("topic", topic.as_str(), out),
+            What::Occupied(topic, _) | What::Vacated(topic, _) => {
+                json::write_string_field("topic", topic.as_str(), out)
+            }
         }
         out.push(b'}');
     }
@@ -214,8 +232,14 @@ mod tests {
             written(What::Unsubscribed(client(), topic("t"), None), true),
             format!("{},{who},\"topic\":\"t\"}}", head("unsubscribe"))
         );
-        assert_eq!(written(What::Occupied(topic("t")), true), format!("{},\"topic\":\"t\"}}", head("occupied")));
-        assert_eq!(written(What::Vacated(topic("t")), true), format!("{},\"topic\":\"t\"}}", head("vacated")));
+        assert_eq!(
+            written(What::Occupied(topic("t"), Wanted::Told), true),
+            format!("{},\"topic\":\"t\"}}", head("occupied"))
+        );
+        assert_eq!(
+            written(What::Vacated(topic("t"), Wanted::Told), true),
+            format!("{},\"topic\":\"t\"}}", head("vacated"))
+        );
     }
 
     #[test]

@@ -22,7 +22,7 @@ pub mod signature;
 #[cfg(test)]
 pub(crate) mod testing;
 
-pub use self::event::{Address, Client, Event, What};
+pub use self::event::{Address, Client, Event, Wanted, What};
 pub use self::queue::{Batch, Queue};
 
 use crate::config::HookKind;

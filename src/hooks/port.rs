@@ -35,7 +35,7 @@ pub struct ShardEnd {
 impl ShardEnd {
     /// Tells an event, or counts it where there is no room.
     pub fn tell(&mut self, event: Event) {
-        let (kind, bytes) = (event.kind(), event.memory());
+        let (kind, bytes, is_told) = (event.kind(), event.memory(), event.is_told());
         let has_room = bytes == 0 || self.take_room(bytes);
         self.unrung = true;
         if has_room && self.events.try_send(event).is_ok() {
@@ -44,7 +44,9 @@ impl ShardEnd {
         if has_room {
             self.shared.bytes.fetch_sub(bytes, Ordering::Relaxed);
         }
-        self.shared.missed[kind as usize].fetch_add(1, Ordering::Relaxed);
+        if is_told {
+            self.shared.missed[kind as usize].fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     fn take_room(&self, bytes: usize) -> bool {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use hashbrown::HashMap;
 
-use super::{Event, What};
+use super::{Event, Wanted, What};
 use crate::message::Topic;
 use crate::time::Instant;
 
@@ -22,8 +22,8 @@ const WAITING_MAX: usize = 65_536;
 /// What is to be told later.
 #[derive(Debug, Default)]
 pub struct Vacancies {
-    /// When each is due, and the Unix time at which it became empty.
-    topics: HashMap<Topic, (Instant, u64)>,
+    /// When each is due, the Unix time at which it became empty, and whether that is told.
+    topics: HashMap<Topic, (Instant, u64, Wanted)>,
     /// In order; those of topics that have been occupied again are passed over.
     order: VecDeque<(Instant, Topic)>,
 }
@@ -32,13 +32,13 @@ impl Vacancies {
     /// Takes an event that has come. Returns what is to be told of it now.
     pub fn pass(&mut self, event: Event, now: Instant) -> Option<Event> {
         match &event.what {
-            What::Vacated(topic) if self.order.len() < WAITING_MAX => {
+            What::Vacated(topic, wanted) if self.order.len() < WAITING_MAX => {
                 let due = now + GRACE;
-                self.topics.insert(topic.clone(), (due, event.time_ms));
+                self.topics.insert(topic.clone(), (due, event.time_ms, *wanted));
                 self.order.push_back((due, topic.clone()));
                 None
             }
-            What::Occupied(topic) if self.topics.remove(topic).is_some() => None,
+            What::Occupied(topic, _) if self.topics.remove(topic).is_some() => None,
             _ => Some(event),
         }
     }
@@ -51,10 +51,10 @@ impl Vacancies {
                 return None;
             }
             let (due, topic) = self.order.pop_front()?;
-            if self.topics.get(&topic).is_some_and(|(latest, _)| *latest == due)
-                && let Some((_, time_ms)) = self.topics.remove(&topic)
+            if self.topics.get(&topic).is_some_and(|(latest, ..)| *latest == due)
+                && let Some((_, time_ms, wanted)) = self.topics.remove(&topic)
             {
-                return Some(Event { time_ms, what: What::Vacated(topic) });
+                return Some(Event { time_ms, what: What::Vacated(topic, wanted) });
             }
         }
     }
@@ -86,7 +86,7 @@ mod tests {
         assert_eq!(vacancies.due(), Some(at(1100)));
         assert!(vacancies.next(at(1099)).is_none());
         let told = vacancies.next(at(1100)).unwrap();
-        assert!(matches!(&told.what, What::Vacated(name) if *name == topic("t")));
+        assert!(matches!(&told.what, What::Vacated(name, _) if *name == topic("t")));
         assert_eq!((told.time_ms, vacancies.due()), (5, None));
         assert!(vacancies.next(at(9999)).is_none() && vacancies.topics.is_empty());
     }

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use super::{Address, Client, Event, What};
+use super::{Address, Client, Event, Wanted, What};
 use crate::access::Grant;
 use crate::id::{ConnId, ShardId};
 use crate::message::{Epoch, Kind, Message, Offset, Publisher, Topic};
@@ -32,9 +32,14 @@ pub(crate) fn message(name: &str, payload: &[u8]) -> Message {
 }
 
 pub(crate) fn occupied(name: &str) -> Event {
-    Event { time_ms: 5, what: What::Occupied(topic(name)) }
+    Event { time_ms: 5, what: What::Occupied(topic(name), Wanted::Told) }
 }
 
 pub(crate) fn vacated(name: &str) -> Event {
-    Event { time_ms: 5, what: What::Vacated(topic(name)) }
+    Event { time_ms: 5, what: What::Vacated(topic(name), Wanted::Told) }
+}
+
+/// The same where nobody hears it.
+pub(crate) fn vacated_aside(name: &str) -> Event {
+    Event { time_ms: 5, what: What::Vacated(topic(name), Wanted::Aside) }
 }

@@ -11,7 +11,7 @@ use crate::access::Grant;
 use crate::close::CloseReason;
 use crate::config::{HookKind, Hooks};
 use crate::hooks::port::ShardEnd;
-use crate::hooks::{Address, Client, Event, What};
+use crate::hooks::{Address, Client, Event, Wanted, What};
 use crate::hub::Group;
 use crate::id::ConnId;
 use crate::message::{Message, Topic};
@@ -129,14 +129,16 @@ impl Core {
     /// Somebody has said who is interested in a topic that is owned here, where this many topics had somebody before.
     pub(super) fn hook_interest(&mut self, topic: &Topic, before: usize) {
         let Some(teller) = self.hooks.as_deref() else { return };
-        let what: fn(Topic) -> What = match self.topics.interested().cmp(&before) {
-            std::cmp::Ordering::Greater => What::Occupied,
-            std::cmp::Ordering::Less => What::Vacated,
+        let (what, kind, other): (fn(Topic, Wanted) -> What, _, _) = match self.topics.interested().cmp(&before) {
+            std::cmp::Ordering::Greater => (What::Occupied, HookKind::Occupied, HookKind::Vacated),
+            std::cmp::Ordering::Less => (What::Vacated, HookKind::Vacated, HookKind::Occupied),
             std::cmp::Ordering::Equal => return,
         };
         // Who hears one of the two needs both to know what stays: see [`settle`](crate::hooks::settle).
-        if [HookKind::Occupied, HookKind::Vacated].iter().any(|&either| teller.wants_of(either, topic)) {
-            self.tell_hook(what(topic.clone()));
+        if teller.wants_of(kind, topic) {
+            self.tell_hook(what(topic.clone(), Wanted::Told));
+        } else if teller.wants_of(other, topic) {
+            self.tell_hook(what(topic.clone(), Wanted::Aside));
         }
     }
 

@@ -35,6 +35,8 @@ struct Trouble {
     said_at: Option<Instant>,
     /// Events that were given up since then.
     given_up: u64,
+    /// Events that found no room since then, while the receiver took others.
+    overflown: u64,
     /// Requests fail.
     lasts: bool,
 }
@@ -113,7 +115,7 @@ impl<R: Receiver> Courier<R> {
             self.shared.metrics.batch_seconds.observe(took);
             let wait = match outcome {
                 Outcome::Taken => {
-                    self.taken(batch);
+                    self.taken(batch, &hooks);
                     return false;
                 }
                 Outcome::Never(why) => {
@@ -123,6 +125,8 @@ impl<R: Receiver> Courier<R> {
                     return true;
                 }
                 Outcome::Later(why, asked) => {
+                    // Whoever asks for more time than an event lives would hear of none of those that wait.
+                    let asked = asked.map(|asked| asked.min(hooks.retry_max_age));
                     if self.shared.clock.now().since(batch.came) > hooks.retry_max_age {
                         self.shared.queue.borrow_mut().give_up(batch);
                         self.note_late(batch.events.total(), &hooks);
@@ -139,13 +143,33 @@ impl<R: Receiver> Courier<R> {
         }
     }
 
-    fn taken(&mut self, batch: &Batch) {
+    fn taken(&mut self, batch: &Batch, hooks: &Hooks) {
         self.shared.metrics.delivered.add(batch.events.total());
         self.pace.succeed();
         let lost_before = std::mem::replace(&mut self.lost, self.shared.metrics.lost());
-        if std::mem::take(&mut self.trouble).lasts {
-            let lost = self.lost.saturating_sub(lost_before);
+        let lost = self.lost.saturating_sub(lost_before);
+        if self.trouble.lasts {
+            self.trouble = Trouble::default();
             tracing::info!(receiver = self.receiver.origin(), lost, "the receiver of hooks takes events again");
+        } else {
+            self.overflown(lost, hooks);
+        }
+    }
+
+    /// Events found no room though the receiver takes what it is given.
+    fn overflown(&mut self, events: u64, hooks: &Hooks) {
+        self.trouble.overflown += events;
+        if self.trouble.overflown > 0 && self.trouble.is_due() {
+            let (receiver, events) = (self.receiver.origin(), std::mem::take(&mut self.trouble.overflown));
+            let (waiting, queue_bytes) = (self.shared.metrics.queued.get(), hooks.queue_bytes);
+            tracing::warn!(
+                receiver,
+                events,
+                waiting,
+                queue_bytes,
+                "events of hooks are lost: they come faster than the receiver takes them; ask for fewer with hooks.events and \
+                 hooks.topics, or raise hooks.batch_max"
+            );
         }
     }
 

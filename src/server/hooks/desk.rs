@@ -87,12 +87,12 @@ impl Desk {
         is_more
     }
 
-    /// Shards tell of both, topics that are occupied and vacated, where only one of them is wanted.
+    /// Queues an event that is told. Which are is settled when they happen: whoever asks for fewer has what came before that.
     fn push(&mut self, event: &Event, now: Instant) {
-        let hooks = self.terms.now();
-        if !hooks.events.has(event.kind()) {
+        if !event.is_told() {
             return;
         }
+        let hooks = self.terms.now();
         let Shared { metrics, queue, news, .. } = &*self.shared;
         metrics.events[event.kind() as usize].add(1);
         let dropped = queue.borrow_mut().push(event, &hooks, now);
@@ -102,18 +102,15 @@ impl Desk {
 
     /// Notes what found no room on its way.
     fn miss(&mut self, missed: &Counts) {
-        let hooks = self.terms.now();
-        let mut wanted = Counts::default();
-        missed.iter().filter(|(kind, _)| hooks.events.has(*kind)).for_each(|(kind, events)| wanted.add(kind, events));
-        if wanted.is_empty() {
+        if missed.is_empty() {
             return;
         }
         let Shared { metrics, queue, news, .. } = &*self.shared;
-        for (kind, events) in wanted.iter() {
+        for (kind, events) in missed.iter() {
             metrics.events[kind as usize].add(events);
         }
-        metrics.lose(Undelivered::ShardQueue, wanted.total());
-        queue.borrow_mut().miss(&wanted);
+        metrics.lose(Undelivered::ShardQueue, missed.total());
+        queue.borrow_mut().miss(missed);
         news.notify_one();
     }
 

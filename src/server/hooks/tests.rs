@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::{FLUSH, Hooking, HooksError};
 use crate::config::{Config, HookKind, Hooks, Loader};
 use crate::hooks::port::ShardEnd;
-use crate::hooks::testing::{message, occupied, vacated};
+use crate::hooks::testing::{message, occupied, vacated, vacated_aside};
 use crate::hooks::{Event, What};
 use crate::metrics::{HooksMetrics, Undelivered};
 use crate::shard::{Control, Live};
@@ -301,9 +301,10 @@ fn topics_that_flap_are_told_as_what_they_are_in_the_end() {
 fn who_hears_only_of_occupied_topics_hears_nothing_of_those_that_flap() {
     let (url, heard) = receiver(vec![TAKEN]);
     let mut scene = Scene::new(&url, "events = [\"occupied\"]");
-    scene.tell([occupied("a"), vacated("a"), occupied("a"), vacated("a"), occupied("a"), occupied("b")]);
+    let [left, left_again, left_in_the_end] = [(); 3].map(|()| vacated_aside("a"));
+    scene.tell([occupied("a"), left, occupied("a"), left_again, occupied("a"), occupied("b")]);
     assert_eq!(next(&heard).topics(), ["a", "b"]);
-    scene.tell([vacated("a")]);
+    scene.tell([left_in_the_end]);
     scene.hooking.end();
     assert_eq!(heard.try_iter().count(), 0, "that it was vacated is not wanted");
     assert_eq!((scene.metrics.events[HookKind::Vacated as usize].get(), scene.metrics.delivered.get()), (0, 2));
@@ -371,6 +372,28 @@ fn a_reload_brings_other_secrets_and_kinds_of_payload() {
     let second = next(&heard);
     assert!(second.head.to_ascii_lowercase().contains("holdline-signature: t="), "{}", second.head);
     assert_eq!(second.body["events"][0]["text"], "hi");
+}
+
+#[test]
+fn what_has_happened_before_a_reload_that_asks_for_less_is_told() {
+    let (url, heard) = receiver(vec![TAKEN]);
+    let mut scene = Scene::new(&url, "batch_delay = \"1m\"");
+    scene.shard.tell(vacated("a"));
+    scene.control.replace(Live::of(&config(&url, "events = [\"connect\"]\nbatch_delay = \"20ms\"")));
+    scene.tell([occupied("b")]);
+    assert_eq!(next(&heard).topics(), ["b"]);
+    assert_eq!(next(&heard).topics(), ["a"], "it was empty for long enough");
+}
+
+#[test]
+fn nobody_is_asked_later_than_events_live() {
+    let (url, heard) = receiver(vec![Answer::Status(503, "Retry-After: 3000\r\n"), TAKEN]);
+    let mut scene = Scene::new(&url, "retry_max_age = \"1s\"");
+    scene.tell([occupied("a")]);
+    assert_eq!(next(&heard).topics(), ["a"]);
+    // What it was asked to wait for is longer than anything waits.
+    let told = next(&heard);
+    assert_eq!(told.topics(), ["a"], "once more, before it is too old for another time");
 }
 
 #[test]

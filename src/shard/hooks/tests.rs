@@ -101,7 +101,7 @@ fn stories(events: Vec<Event>) -> Stories {
         let id = match &event.what {
             What::Connected(client) | What::Disconnected(client, _) => client.id,
             What::Subscribed(client, ..) | What::Unsubscribed(client, ..) => client.id,
-            What::Occupied(topic) | What::Vacated(topic) => {
+            What::Occupied(topic, _) | What::Vacated(topic, _) => {
                 topics.entry(topic.as_str().to_owned()).or_insert_with(Vec::new).push(event.kind());
                 continue;
             }
