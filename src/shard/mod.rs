@@ -59,6 +59,8 @@ mod standing;
 mod streams;
 mod subscribe;
 mod table;
+#[cfg(test)]
+mod tests;
 mod timers;
 mod tops;
 mod transfers;

@@ -9,17 +9,15 @@ use crate::app::site::DemoSite;
 use crate::app::standard_routes;
 use crate::config::{Config, HookKinds, Limits, Pattern};
 use crate::hooks::port::{self, ThreadEnd};
-use crate::id::{ListenerId, ShardId};
 use crate::metrics::Metrics;
-use crate::shard::{Control, Entrance, EntranceKind, Live, Mail, Seed, Shard};
-use crate::sim::{self, Client as Peer, ManualClock, Net, Random, SimBackend};
+use crate::shard::{EntranceKind, Live, Shard, tests};
+use crate::sim::{Client as Peer, ManualClock, Net, Random, SimBackend};
 
 /// A shard that tells, and who hears it.
 struct Scene {
     clock: ManualClock,
     shard: Shard<SimBackend>,
     metrics: Metrics,
-    control: Arc<Control>,
     net: Net,
     told: ThreadEnd,
 }
@@ -30,23 +28,11 @@ fn all() -> HookKinds {
 
 impl Scene {
     fn new(hooks: Hooks) -> Self {
-        let (net, metrics) = (Net::new(1, sim::Config::default()), Metrics::new(1));
-        let mut backend = net.backend();
-        backend.open(ListenerId(0));
-        let control = Arc::new(Control::new(Self::live(hooks)));
         let kind = EntranceKind::Http { site: Arc::new(DemoSite), routes: true };
-        let seed = Seed {
-            id: ShardId(0),
-            router: standard_routes(),
-            entrances: [Entrance { url: String::new(), kind, proxied: false }].into(),
-            mail: Mail::mesh(1, 1024).remove(0),
-            control: Arc::clone(&control),
-            metrics: metrics.clone(),
-        };
-        let mut shard = Shard::new(backend, seed);
+        let (mut shard, net, metrics) = tests::alone(kind, standard_routes(), Self::live(hooks));
         let (end, told) = port::pair(Arc::default());
         shard.join_hooks(end);
-        Self { clock: ManualClock::new(), shard, metrics, control, net, told }
+        Self { clock: ManualClock::new(), shard, metrics, net, told }
     }
 
     fn live(hooks: Hooks) -> Live {
@@ -55,17 +41,11 @@ impl Scene {
     }
 
     fn rest(&mut self) {
-        for _ in 0..10 {
-            self.shard.turn(&self.clock).unwrap();
-            self.shard.audit().unwrap();
-        }
+        tests::rest(&mut self.shard, &self.clock);
     }
 
     fn connect(&mut self, request: &str) -> Peer {
-        let mut client = self.net.connect_to(0, ListenerId(0)).unwrap();
-        assert_eq!(client.write(request.as_bytes()), request.len());
-        self.rest();
-        client
+        tests::connect(&self.net, &mut self.shard, &self.clock, request.as_bytes())
     }
 
     fn told(&mut self) -> Vec<Event> {
@@ -185,7 +165,7 @@ fn a_reload_says_what_is_told_from_now_on() {
     assert_eq!(scene.kinds(), [""; 0]);
     let some = HookKinds::NONE.with(HookKind::Subscribe).with(HookKind::Disconnect).with(HookKind::Occupied);
     let hooks = Hooks { events: some, topics: vec![Pattern::parse("b").unwrap()], ..Hooks::default() };
-    scene.control.replace(Scene::live(hooks));
+    scene.shard.core.control.replace(Scene::live(hooks));
     let second = scene.connect(&websocket("a"));
     let third = scene.connect(&websocket("b"));
     assert_eq!(scene.kinds(), ["subscribe", "occupied"]);

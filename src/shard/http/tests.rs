@@ -10,13 +10,12 @@ use crate::codec::http1::response::Reply;
 use crate::codec::websocket::client::write_frame;
 use crate::codec::websocket::deflate::Deflater;
 use crate::codec::websocket::frame::Opcode;
-use crate::id::{ListenerId, ShardId};
 use crate::message::Kind;
 use crate::metrics::Metrics;
 use crate::session::http::UpgradePolicy;
 use crate::shard::answers::WaitsFor;
-use crate::shard::{Control, Entrance, EntranceKind, Live, Mail, Seed};
-use crate::sim::{Client, Config, ManualClock, Net, SimBackend};
+use crate::shard::{EntranceKind, Live, tests};
+use crate::sim::{Client, ManualClock, SimBackend};
 
 const GET: &[u8] = b"GET /demo.css HTTP/1.1\r\nHost: sim\r\n\r\n";
 
@@ -57,24 +56,12 @@ impl Scene {
     }
 
     fn of(live: Live) -> Self {
-        let net = Net::new(1, Config::default());
         let limits = Arc::new(Limits { connections_max: 10, ..(*live.limits).clone() });
-        let metrics = Metrics::new(1);
         let kind = EntranceKind::Http { site: Arc::new(DemoSite), routes: true };
-        let mut backend = net.backend();
-        backend.open(ListenerId(0));
-        let seed = Seed {
-            id: ShardId(0),
-            router: standard_routes().route("/mute", Mute),
-            entrances: [Entrance { url: String::new(), kind, proxied: false }].into(),
-            mail: Mail::mesh(1, limits.mailbox_capacity).remove(0),
-            control: Arc::new(Control::new(Live { limits, ..live })),
-            metrics: metrics.clone(),
-        };
-        let mut shard = Shard::new(backend, seed);
-        let (clock, mut client) = (ManualClock::new(), net.connect_to(0, ListenerId(0)).unwrap());
-        assert_eq!(client.write(GET), GET.len());
-        rest(&mut shard, &clock);
+        let router = standard_routes().route("/mute", Mute);
+        let (mut shard, net, metrics) = tests::alone(kind, router, Live { limits, ..live });
+        let clock = ManualClock::new();
+        let mut client = tests::connect(&net, &mut shard, &clock, GET);
         assert_eq!(statuses(&client.read()), ["200"]);
         let id = shard.core.table.iter().next().unwrap().0;
         Self { clock, shard, metrics, client, id }
@@ -95,7 +82,7 @@ impl Scene {
     }
 
     fn rest(&mut self) {
-        rest(&mut self.shard, &self.clock);
+        tests::rest(&mut self.shard, &self.clock);
     }
 
     fn send(&mut self, bytes: &[u8]) {
@@ -123,13 +110,6 @@ impl Scene {
 
     fn connections(&self) -> u64 {
         self.metrics.total(|shard| shard.connections.get())
-    }
-}
-
-fn rest(shard: &mut Shard<SimBackend>, clock: &ManualClock) {
-    for _ in 0..10 {
-        shard.turn(clock).unwrap();
-        shard.audit().unwrap();
     }
 }
 
@@ -279,10 +259,10 @@ fn what_cannot_be_read_says_how_it_can_be_asked_for() {
 fn a_poll_that_waits_for_nothing_ends_in_its_time() {
     let mut scene = Scene::new();
     scene.client.write(b"GET /mute?wait=1s HTTP/1.1\r\nHost: sim\r\n\r\n");
-    rest(&mut scene.shard, &scene.clock);
+    tests::rest(&mut scene.shard, &scene.clock);
     assert_eq!(scene.client.read(), b"");
     scene.clock.advance(Duration::from_millis(1200));
-    rest(&mut scene.shard, &scene.clock);
+    tests::rest(&mut scene.shard, &scene.clock);
     assert!(scene.client.read().ends_with(b"[]\n"));
 }
 

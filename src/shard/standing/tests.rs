@@ -8,11 +8,10 @@ use crate::access::{Access, ApiKeys, FromFile};
 use crate::app::opening::Opening;
 use crate::app::standard_routes;
 use crate::config::{App, Limits, Pattern};
-use crate::id::{ListenerId, ShardId};
 use crate::metrics::Metrics;
 use crate::session::Protocol;
-use crate::shard::{Control, Entrance, EntranceKind, Live, Mail, Seed, Shard};
-use crate::sim::{Client, Config, ManualClock, Net, Peer, SimBackend};
+use crate::shard::{EntranceKind, Live, Shard, tests};
+use crate::sim::{Client, ManualClock, Net, Peer, SimBackend};
 
 const ANN: &str = "the-key-of-ann-1";
 const BEN: &str = "the-key-of-ben-2";
@@ -39,20 +38,9 @@ struct Scene {
 
 impl Scene {
     fn new(access: Access, drain: Duration) -> Self {
-        let (net, metrics) = (Net::new(1, Config::default()), Metrics::new(1));
         let kind = EntranceKind::Tcp { protocol: Protocol::Line, opening: Opening::new(App::Topic, None) };
-        let mut backend = net.backend();
-        backend.open(ListenerId(0));
-        let live = Self::live(access, drain);
-        let seed = Seed {
-            id: ShardId(0),
-            router: standard_routes(),
-            entrances: [Entrance { url: String::new(), kind, proxied: false }].into(),
-            mail: Mail::mesh(1, live.limits.mailbox_capacity).remove(0),
-            control: Arc::new(Control::new(live)),
-            metrics: metrics.clone(),
-        };
-        Self { clock: ManualClock::new(), shard: Shard::new(backend, seed), metrics, net, drain }
+        let (shard, net, metrics) = tests::alone(kind, standard_routes(), Self::live(access, drain));
+        Self { clock: ManualClock::new(), shard, metrics, net, drain }
     }
 
     fn live(access: Access, drain: Duration) -> Live {
@@ -61,17 +49,11 @@ impl Scene {
     }
 
     fn rest(&mut self) {
-        for _ in 0..10 {
-            self.shard.turn(&self.clock).unwrap();
-            self.shard.audit().unwrap();
-        }
+        tests::rest(&mut self.shard, &self.clock);
     }
 
     fn connect(&mut self, first: &str) -> Client {
-        let mut client = self.net.connect_to(0, ListenerId(0)).unwrap();
-        assert_eq!(client.write(first.as_bytes()), first.len());
-        self.rest();
-        client
+        tests::connect(&self.net, &mut self.shard, &self.clock, first.as_bytes())
     }
 
     fn reload(&mut self, access: Access) {

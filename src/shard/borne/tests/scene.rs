@@ -13,10 +13,9 @@ use crate::codec::http2::StreamId;
 use crate::codec::http2::frame::{self, HEADER_BYTES, Header, PREFACE, flag, kind};
 use crate::codec::http2::hpack::{self, Bounds, Decoder};
 use crate::config::Limits;
-use crate::id::{ListenerId, ShardId};
 use crate::metrics::Metrics;
-use crate::shard::{Control, Entrance, EntranceKind, Live, Mail, Seed, Shard};
-use crate::sim::{Client, Config, ManualClock, Net, SimBackend};
+use crate::shard::{EntranceKind, Live, Shard, tests};
+use crate::sim::{Client, ManualClock, SimBackend};
 
 const INITIAL_WINDOW_SIZE: u16 = 4;
 pub(super) const CONNECT: &str = "/holdline.v1.Edge/Connect";
@@ -91,20 +90,9 @@ impl Scene {
     }
 
     pub(super) fn of(live: Live, site: Arc<dyn Site>, stream_window: u32) -> Self {
-        let (net, metrics) = (Net::new(1, Config::default()), Metrics::new(1));
         let kind = EntranceKind::Http { site, routes: true };
-        let mut backend = net.backend();
-        backend.open(ListenerId(0));
-        let seed = Seed {
-            id: ShardId(0),
-            router: standard_routes(),
-            entrances: [Entrance { url: String::new(), kind, proxied: false }].into(),
-            mail: Mail::mesh(1, live.limits.mailbox_capacity).remove(0),
-            control: Arc::new(Control::new(live)),
-            metrics: metrics.clone(),
-        };
-        let shard = Shard::new(backend, seed);
-        let (clock, client) = (ManualClock::new(), net.connect_to(0, ListenerId(0)).unwrap());
+        let (shard, net, metrics) = tests::alone(kind, standard_routes(), live);
+        let (clock, client) = (ManualClock::new(), net.connect_to(0, tests::ENTRANCE).unwrap());
         let (decoder, unread, bodies) = (Decoder::new(4096), Vec::new(), BTreeMap::new());
         let mut scene = Self { clock, shard, metrics, client, decoder, unread, bodies };
         let [high, low] = INITIAL_WINDOW_SIZE.to_be_bytes();
@@ -119,10 +107,7 @@ impl Scene {
     }
 
     pub(super) fn rest(&mut self) {
-        for _ in 0..10 {
-            self.shard.turn(&self.clock).unwrap();
-            self.shard.audit().unwrap();
-        }
+        tests::rest(&mut self.shard, &self.clock);
     }
 
     pub(super) fn send(&mut self, frames: &[Vec<u8>]) {
