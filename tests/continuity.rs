@@ -11,11 +11,8 @@ mod traffic;
 #[path = "common/wire.rs"]
 mod wire;
 
+use program::{Program, Scratch, backends, holdline, until};
 use std::process::Stdio;
-use std::thread;
-use std::time::Duration;
-
-use program::{Program, Scratch, backends, holdline};
 use traffic::Traffic;
 
 const LISTENERS: [&str; 2] = ["http://127.0.0.1:0", "tcp://127.0.0.1:0?app=topic"];
@@ -85,9 +82,10 @@ fn no_message_is_lost_and_nobody_dropped_while_settings_change() {
         for beat in 1..=15 {
             std::fs::write(file.path(), settings(beat)).unwrap();
             server.signal("-HUP");
-            thread::sleep(Duration::from_millis(100));
+            let reloads = || server.metric("holdline_config_reloads_total{result=\"followed\"}");
+            until("the settings are read again", || reloads() == beat as u64);
+            traffic.flows();
         }
-        traffic.flows();
         let books = traffic.end();
         books.nothing_is_lost();
         assert_eq!((books.resets, books.reconnects, books.refused), (0, 0, 0), "{backend}: nobody notices");

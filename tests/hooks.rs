@@ -15,10 +15,9 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use program::{PATIENCE, Program, Scratch, backends, holdline};
+use program::{PATIENCE, Program, Scratch, backends, holdline, until};
 use receiver::Receiver;
 use rustls::ServerConfig;
 use rustls::pki_types::PrivateKeyDer;
@@ -60,22 +59,6 @@ fn ask(address: &str, request: &str) -> BufReader<TcpStream> {
 fn post(address: &str, topic: &str, text: &str) {
     let length = text.len();
     ask(address, &format!("POST /topics/{topic} HTTP/1.1\r\nHost: here\r\nContent-Length: {length}\r\n\r\n{text}"));
-}
-
-fn metric(program: &Program, name: &str) -> u64 {
-    let mut stream = ask(program.address(2), "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
-    let mut body = String::new();
-    stream.read_to_string(&mut body).unwrap();
-    let values = body.lines().filter(|line| line.starts_with(name));
-    values.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
-}
-
-fn until(what: &str, is_so: impl Fn() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !is_so() {
-        assert!(Instant::now() < deadline, "waited in vain until {what}");
-        thread::sleep(Duration::from_millis(5));
-    }
 }
 
 /// The kinds of a connection's events, in the order in which they came.
@@ -145,8 +128,8 @@ fn each_kind_is_told_of_each_protocol() {
         ids.dedup();
         assert_eq!(ids.len(), receiver.events.len());
         // Counted when the answer is there.
-        until("all are counted", || metric(&program, "holdline_hooks_delivered_total") == 16);
-        assert_eq!(metric(&program, "holdline_hooks_events_total"), 16);
+        until("all are counted", || program.metric("holdline_hooks_delivered_total") == 16);
+        assert_eq!(program.metric("holdline_hooks_events_total"), 16);
     }
 }
 
@@ -183,7 +166,7 @@ fn a_drain_tells_how_it_ended() {
     fs::write(settings.path(), text).unwrap();
     let program = serve(backends()[0], &settings);
     let socket = ask(program.address(0), &handshake("/topics/news", ""));
-    until("it is there", || metric(&program, "holdline_hooks_events_total{kind=\"subscribe\"}") == 1);
+    until("it is there", || program.metric("holdline_hooks_events_total{kind=\"subscribe\"}") == 1);
     program.signal("-TERM");
     program.ends_well();
     receiver.await_kind("vacated", 1);
@@ -215,8 +198,8 @@ fn a_receiver_whom_nobody_vouches_for_is_told_nothing_until_a_reload_says_who_it
         settings("tls", &format!("url = \"https://localhost:{}/in\"\nca_file = {:?}", receiver.port, ca.path()));
     let program = serve(backends()[0], &settings);
     let socket = ask(program.address(0), &handshake("/topics/news", ""));
-    until("it was tried", || metric(&program, "holdline_hooks_retries_total") >= 2);
-    assert_eq!(metric(&program, "holdline_hooks_delivered_total"), 0);
+    until("it was tried", || program.metric("holdline_hooks_retries_total") >= 2);
+    assert_eq!(program.metric("holdline_hooks_delivered_total"), 0);
     fs::write(ca.path(), pem).unwrap();
     program.signal("-HUP");
     receiver.await_kind("subscribe", 1);
@@ -238,21 +221,21 @@ fn while_the_receiver_is_away_memory_is_bounded_and_what_is_lost_is_told() {
         // So that no port is taken for a while.
         socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
     }
-    let events = || metric(&program, "holdline_hooks_events_total{kind=\"disconnect\"}");
-    let opened = || metric(&program, "holdline_hooks_events_total{kind=\"connect\"}");
-    until("all have gone", || metric(&program, "holdline_connections{") == 0 && events() == opened() && opened() > 0);
-    assert!(metric(&program, "holdline_hooks_queued_bytes") <= 64 * 1024);
-    let lost = metric(&program, "holdline_hooks_dropped_total");
-    let all = metric(&program, "holdline_hooks_events_total");
-    assert!(lost > 0 && lost + metric(&program, "holdline_hooks_queued ") == all, "{lost} of {all}");
+    let events = || program.metric("holdline_hooks_events_total{kind=\"disconnect\"}");
+    let opened = || program.metric("holdline_hooks_events_total{kind=\"connect\"}");
+    until("all have gone", || program.metric("holdline_connections{") == 0 && events() == opened() && opened() > 0);
+    assert!(program.metric("holdline_hooks_queued_bytes") <= 64 * 1024);
+    let lost = program.metric("holdline_hooks_dropped_total");
+    let all = program.metric("holdline_hooks_events_total");
+    assert!(lost > 0 && lost + program.metric("holdline_hooks_queued ") == all, "{lost} of {all}");
     // Somebody comes back there.
     let mut receiver = Receiver::at(free, None);
     let is_whole = |receiver: &Receiver| {
         let told = receiver.missed() + receiver.events.len() as u64;
-        metric(&program, "holdline_hooks_queued ") == 0 && told == metric(&program, "holdline_hooks_events_total")
+        program.metric("holdline_hooks_queued ") == 0 && told == program.metric("holdline_hooks_events_total")
     };
     receiver.until("all of it is told or missing", is_whole);
-    assert_eq!(receiver.missed(), metric(&program, "holdline_hooks_dropped_total"));
+    assert_eq!(receiver.missed(), program.metric("holdline_hooks_dropped_total"));
     let newest = receiver.of("disconnect").len();
     assert!(newest > 0, "the newest were kept");
 }

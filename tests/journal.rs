@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use program::{PATIENCE, Program, Scratch, holdline};
+use program::{PATIENCE, Program, Scratch, holdline, until};
 
 /// A directory that is gone with the test.
 struct Directory(PathBuf);
@@ -367,8 +367,8 @@ fn a_journal_that_cannot_be_is_told_in_one_line() {
 }
 
 /// Publishes from several connections while `work` is done, and comes back to whoever serves there; says what was
-/// acknowledged.
-fn load_during(address: &str, work: impl FnOnce()) -> Told {
+/// acknowledged. `work` can wait until some more of each topic was.
+fn load_during(address: &str, work: impl FnOnce(&dyn Fn())) -> Told {
     let (told, over) = (Mutex::new(Told::new()), AtomicBool::new(false));
     thread::scope(|scope| {
         for publisher in 0..4 {
@@ -398,7 +398,15 @@ fn load_during(address: &str, work: impl FnOnce()) -> Told {
                 }
             });
         }
-        let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+        let least = || {
+            let told = told.lock().unwrap();
+            (0..2).map(|number| told.get(&format!("durable/{number}")).map_or(0, BTreeMap::len)).min().unwrap()
+        };
+        let flows = || {
+            let from = least();
+            until("some more is acknowledged", || least() >= from + 20);
+        };
+        let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(&flows)));
         over.store(true, Ordering::Relaxed);
         done.unwrap();
     });
@@ -433,16 +441,15 @@ fn a_journal_goes_over_to_the_next_process() {
     command.stderr(Stdio::null());
     let mut program = Program::start(command);
     let address = program.address(0).to_owned();
-    let told = load_during(&address, || {
+    let told = load_during(&address, |flows| {
         for _ in 0..3 {
-            thread::sleep(Duration::from_millis(200));
+            flows();
             let mut command = upgrade(&settings, &address);
             command.stderr(Stdio::null());
             std::mem::replace(&mut program, Program::start(command)).ends_well();
         }
-        thread::sleep(Duration::from_millis(200));
+        flows();
     });
-    assert!(told.values().all(|messages| messages.len() > 50), "there was little to hand over");
     let epochs = |messages: &BTreeMap<(u64, u64), String>| messages.keys().map(|key| key.0).collect::<BTreeSet<_>>();
     assert!(told.values().all(|messages| epochs(messages).len() == 1), "one past across all of them");
     check(&mut Client::connect(&address).unwrap(), &told, 0);

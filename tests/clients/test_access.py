@@ -479,7 +479,7 @@ class Expiry(Access, AsyncTest):
         began = all_of(seconds=2)
         member = grpc_edge.Member(grpc_edge.channel(self.server.http_port), metadata=[("authorization", f"Bearer {began}")])
         member.join("t")
-        async with self.ws("/topics/t?renew=1", began) as client:
+        async with self.ws("/topics/t?renew=1", began) as client, self.ws("/topics/other?renew=1", began) as other:
             self.assertTrue(json.loads(await asyncio.wait_for(client.recv(), SECONDS_MAX))["auth"]["expiring"])
             member.expect("expiring")
             for bad in (token(["other"]), all_of(sub="bob")):
@@ -492,7 +492,9 @@ class Expiry(Access, AsyncTest):
             self.assertTrue(json.loads(await client.recv())["auth"]["renewed"])
             member.say(authenticate=edge.Authenticate(token=fresh))
             self.assertGreater(member.expect("authenticated").authenticated.expires, time.time() + 500)
-            await asyncio.sleep(3)
+            # Whoever shows nothing else goes with the token that both began with.
+            await asyncio.wait_for(other.wait_closed(), SECONDS_MAX)
+            self.assertEqual(other.close_code, 4002)
             await client.send("still here")
             self.assertEqual(await client.recv(), "still here")
             self.assertEqual(member.expect("message").message.text, "still here")

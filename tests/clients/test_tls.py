@@ -141,7 +141,7 @@ def echo(*arguments, lines=(b"one\n", b"two\n"), at=None):
     if any(line in (b"K\n", b"k\n") for line in lines):
         command = [part for part in command if part != "-quiet"]
     process = subprocess.Popen(
-        list(map(str, command)), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        list(map(str, command)), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     expected, heard = [line for line in lines if len(line) > 2], b""
     try:
@@ -153,13 +153,15 @@ def echo(*arguments, lines=(b"one\n", b"two\n"), at=None):
                 assert time.monotonic() < deadline
                 heard += process.stdout.read1(4096)
             # A command must not be read together with what follows it.
-            time.sleep(0.5 if line in (b"K\n", b"k\n") else 0.05)
+            while line not in expected and process.stderr.readline() != b"KEYUPDATE\n":
+                assert process.poll() is None, "s_client has ended"
         return b"".join(line for line in expected if line in heard)
     finally:
         process.stdin.close()
         process.terminate()
         process.wait(SECONDS_MAX)
         process.stdout.close()
+        process.stderr.close()
 
 
 class Http(unittest.TestCase):

@@ -8,7 +8,8 @@
     reason = "each test uses a part of it; a test that cannot get what it needs has failed"
 )]
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::thread;
@@ -16,6 +17,15 @@ use std::time::{Duration, Instant};
 
 /// Nothing that a test waits for takes so long.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Looks until it is so.
+pub fn until(what: &str, is_so: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "waited in vain until {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
 
 /// Those that this machine has.
 pub fn backends() -> Vec<&'static str> {
@@ -101,6 +111,17 @@ impl Program {
     pub fn address(&self, number: usize) -> &str {
         let rest = self.urls[number].split_once("://").unwrap().1;
         rest.split(['?', '/']).next().unwrap()
+    }
+
+    /// What the admin listener, which there must be, says of a metric; of one with labels the sum of all that begin so.
+    pub fn metric(&self, name: &str) -> u64 {
+        let mut stream = TcpStream::connect(self.address(self.urls.len() - 1)).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+        let mut page = String::new();
+        stream.read_to_string(&mut page).unwrap();
+        let values = page.lines().filter(|line| line.starts_with(name));
+        values.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
     }
 
     pub fn pid(&self) -> String {

@@ -125,6 +125,19 @@ fn work(running: &Running, transport: Transport, going: Going, mut random: u64, 
     }
 }
 
+/// How many jobs are done when no more are: those that are not were in the sockets of workers that were killed.
+fn settled(done: &Done) -> u64 {
+    let count = || done.count.load(Ordering::Acquire);
+    let mut before = count();
+    loop {
+        thread::sleep(Duration::from_millis(100));
+        match count() {
+            now if now == before => return now,
+            now => before = now,
+        }
+    }
+}
+
 fn assert_shared(backend: BackendChoice, going: Going) {
     let running = start(backend, 0);
     let done = Done::default();
@@ -158,8 +171,7 @@ fn assert_shared(backend: BackendChoice, going: Going) {
         };
         if going == Going::Killed {
             until("all is given out", || given().iter().sum::<u64>() >= 2 * said);
-            thread::sleep(Duration::from_millis(200));
-            lost = said - done.count.load(Ordering::Acquire);
+            lost = said - settled(&done);
         } else {
             until("all is done", || done.count.load(Ordering::Acquire) == said);
         }
