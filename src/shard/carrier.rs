@@ -72,7 +72,9 @@ struct Done {
 impl Core {
     /// Time that a client has to hear that it should open no more streams.
     const WARNING_TIME: Duration = Duration::from_secs(2);
-    /// How many bytes of a message are as much work as waking a stream.
+    /// How many bytes of a message are as much work as a frame.
+    const FRAME_BYTES: usize = 96;
+    /// The same of waking a stream.
     const WAKING_BYTES: usize = 512;
     /// The same of a request.
     const REQUEST_BYTES: usize = 8 * 1024;
@@ -126,8 +128,8 @@ impl Core {
     }
 
     fn feed_frames_of(&mut self, id: ConnId, carrier: &mut Carrier, bytes: &mut [u8]) -> Fed {
-        let mut consumed = 0;
-        while consumed < bytes.len() {
+        let (mut consumed, all) = (0, bytes.len());
+        while consumed < all {
             let Some(connection) = self.table.get_mut(id) else { break };
             let mut env = Env { limits: &self.limits, tools: &mut self.tools, partials: &mut self.partials };
             let rest = &mut bytes[consumed..];
@@ -137,21 +139,23 @@ impl Core {
                     consumed += used;
                     event
                 }
-                Err(violation) => return self.violated(id, carrier, violation, bytes.len()),
+                Err(violation) => return self.violated(id, carrier, violation, all),
             };
+            self.handed += Self::FRAME_BYTES;
             match event {
                 Some(event) => self.take_event(id, carrier, event),
-                None => break,
+                None if consumed == all => break,
+                None => self.handed += Self::FRAME_BYTES * Http2::FRAMES_IN_A_ROW,
             }
             let is_much = self.output().len() > self.limits.queue_bytes_max / 4 || self.has_looked_long();
-            if is_much && consumed < bytes.len() {
+            if is_much && consumed < all {
                 return Fed { consumed, pressed: true, ..Fed::default() };
             }
         }
         if carrier.leaving && carrier.http2.streams() == 0 {
             self.doomed.push((id, CloseReason::Normal, ""));
         }
-        Fed { consumed: bytes.len(), ..Fed::default() }
+        Fed { consumed: all, ..Fed::default() }
     }
 
     /// The peer broke the rules of the connection.

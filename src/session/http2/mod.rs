@@ -166,8 +166,9 @@ impl Http2 {
         })
     }
 
-    /// Looks for one event in `bytes`: how many of them are done with, and the event. Without one all bytes are done with:
-    /// an unfinished frame is kept in `partial`. After an event, call it again with the rest.
+    /// Looks for one event in `bytes`: how many of them are done with, and the event. Without one all bytes are done with (an
+    /// unfinished frame is kept in `partial`), or as many frames as [`Http2::FRAMES_IN_A_ROW`], so that whoever calls can
+    /// see to others. Call it again with the rest.
     ///
     /// # Errors
     /// When the connection must end: say [`Http2::go_away`] with the violation's code and close.

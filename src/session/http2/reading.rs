@@ -124,7 +124,10 @@ impl Reading {
 }
 
 impl Http2 {
-    /// Reads until there is something to tell.
+    /// Frames without anything to tell that one call reads.
+    pub const FRAMES_IN_A_ROW: usize = 256;
+
+    /// Reads until there is something to tell, or others should have their turn.
     pub(super) fn read(
         &mut self,
         partial: &mut Option<Box<Partial>>,
@@ -133,8 +136,14 @@ impl Http2 {
         env: &mut Env<'_>,
         out: &mut Vec<u8>,
     ) -> Result<(usize, Option<Found>), Violation> {
-        let mut at = 0;
+        let (mut at, mut frames) = (0, 0);
         while at < bytes.len() || !self.reading.waits() {
+            if self.reading.phase == Phase::Header {
+                if frames == Self::FRAMES_IN_A_ROW {
+                    return Ok((at, None));
+                }
+                frames += 1;
+            }
             let rest = &bytes[at..];
             let (taken, found) = match self.reading.phase {
                 Phase::Preface => (self.preface(rest)?, None),

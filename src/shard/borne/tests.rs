@@ -381,6 +381,25 @@ fn what_was_compressed_is_looked_at_in_many_turns() {
     assert!(streams.iter().all(|stream| messages(&scene.bodies[stream]) == 1), "and all in the end");
 }
 
+/// Whoever asks for answers byte by byte, or for next to nothing, has its turn like all others.
+#[test]
+fn small_frames_are_looked_at_a_thousand_at_a_time() {
+    let (update, ping) = (window(1, 1), frame(kind::PING, 0, 0, &[0; 8]));
+    for small in [update, ping, settings(0)] {
+        let mut scene = Scene::new(0);
+        scene.send(&[get(1, "/10000"), small.repeat(3000)]);
+        let answers = |seen: &String| matches!(&seen[..], "pong" | "settings ack");
+        let answered = scene.seen().iter().filter(|seen| answers(seen)).count();
+        assert_eq!(answered + scene.body(1), 3000, "they are all answered");
+        let id = scene.shard.core.table.iter().find(|(_, one)| !one.flags.has(Flags::BORNE)).unwrap().0;
+        let mut more = small.repeat(3000);
+        scene.shard.core.begin_looking();
+        let fed = scene.shard.core.feed(id, &mut more);
+        let looked_at = fed.consumed / small.len();
+        assert!(fed.pressed && (1000..2000).contains(&looked_at), "{looked_at}");
+    }
+}
+
 /// A signature may cost as much as a thousand other requests.
 #[test]
 fn tokens_in_vain_are_looked_at_in_many_turns() {
