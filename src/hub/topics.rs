@@ -25,6 +25,7 @@ use slab::Slab;
 
 use self::following::Walk;
 pub use self::legacy::{Left, Legacy};
+use self::ordered::NOWHERE;
 use self::presence::Desk;
 pub use self::presence::News;
 use self::reserved::Reserved;
@@ -489,9 +490,11 @@ impl Owned {
         }
     }
 
-    /// The messages after a cursor; `None` when it is none of this past's, or some are not kept any more.
+    /// The messages after a cursor; `None` when it is none of this past's, or some are not kept any more. Who stands before a
+    /// stream that did not exist has missed what it has.
     fn since(&self, since: Cursor) -> Option<impl ExactSizeIterator<Item = &Message>> {
-        let is_ours = since.epoch == self.cursor.epoch;
+        let has_stream = self.shared.as_deref().is_some_and(|shared| shared.ordered.is_some());
+        let is_ours = since.epoch == self.cursor.epoch || (has_stream && since == NOWHERE);
         is_ours.then(|| self.history.since(since.offset, self.cursor.offset)).flatten()
     }
 }

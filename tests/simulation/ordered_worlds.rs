@@ -147,8 +147,8 @@ impl World {
                 return Err(format!("{place:?} is {is:?}, {said} was acknowledged there"));
             }
         }
-        let stream = &self.streams.now["t"];
-        let end = Some((stream.epoch, stream.last()));
+        let stream = self.streams.now.get("t");
+        let end = Some(stream.map_or((0, 0), |stream| (stream.epoch, stream.last())));
         if let Some(reader) = self.readers.iter().find(|reader| reader.at != end) {
             return Err(format!("a reader is at {:?}, not at {end:?}: {}", reader.at, reader.text));
         }

@@ -281,7 +281,20 @@ impl Streams {
     /// Tells a node's follow something, if there is something to tell.
     fn go_on(&mut self, node: &mut Node, place: usize, faults: &mut Option<&mut Random>) -> bool {
         let Some(standing) = node.standings.get_mut(place) else { return false };
-        let stream = self.of(&standing.topic);
+        let Some(stream) = self.now.get(standing.topic.as_str()) else {
+            // Who only listens makes no stream: it stands before the first message of any.
+            let (shard, follow) = (standing.shard, standing.follow);
+            let what = match standing.at.replace((0, 0)) {
+                None => Inbound::Past { follow, messages: Vec::new(), end: Some(Cursor::default()) },
+                Some((0, 0)) => return false,
+                Some(_) => Inbound::Lost(follow, Some(Cursor::default())),
+            };
+            node.tell(shard, what);
+            return true;
+        };
+        if standing.at == Some((0, 0)) {
+            standing.at = Some((stream.epoch, 0));
+        }
         let (shard, follow, last) = (standing.shard, standing.follow, stream.last());
         let cursor = |offset| Cursor { epoch: Epoch(stream.epoch), offset: Offset(offset) };
         let mut chance = |bound| faults.as_mut().is_some_and(|random| random.one_in(bound));

@@ -86,6 +86,14 @@ const fn next(cursor: Cursor) -> Cursor {
     Cursor { epoch: cursor.epoch, offset: Offset(cursor.offset.0.saturating_add(1)) }
 }
 
+/// Where a topic stands whose stream does not exist yet: before the first message of any.
+pub(super) const NOWHERE: Cursor = Cursor { epoch: Epoch(0), offset: Offset(0) };
+
+/// Whether nothing is between a place and a message.
+fn follows(at: Cursor, cursor: Cursor) -> bool {
+    cursor == next(at) || (at == NOWHERE && cursor.offset == Offset(1))
+}
+
 impl Topics {
     /// A publication to such a topic: its stream gives it a place.
     pub(super) fn order(
@@ -147,7 +155,7 @@ impl Topics {
         let Some((key, before)) = self.joining(follow) else { return false };
         let (cursor, at) = (stored.message.cursor(), self.owned(key).cursor);
         if before == Before::Stream {
-            if cursor == next(at) {
+            if follows(at, cursor) {
                 return true;
             }
             if cursor.epoch == at.epoch && cursor.offset <= at.offset {
@@ -226,9 +234,7 @@ impl Topics {
         if self.ordered(key).is_none_or(Ordered::is_joining) || cursor.epoch < at.epoch {
             return false;
         }
-        // A stream that there was none of begins with its first message.
-        let is_first = at == Cursor { epoch: Epoch(0), offset: Offset(0) } && cursor.offset == Offset(1);
-        if cursor == next(at) || is_first {
+        if follows(at, cursor) {
             return true;
         }
         if cursor.epoch == at.epoch && cursor.offset <= at.offset {

@@ -306,6 +306,23 @@ fn a_stream_that_there_was_none_of_begins_with_its_first_message() {
     topics.end_past(follow, cursor(0, 0), at(1));
     assert!(topics.is_next(follow, cursor(7, 1), at(2)));
     assert!(topics.next_reset(&mut Deflater::default()).is_none(), "nothing was lost before it");
+    assert!(placed(&mut topics, follow, 7, 1));
+    // Who stood before it has missed what there is, wherever he comes back.
+    let since = |topics: &mut Topics| {
+        let past = topics.past(&topic("log/1"), Start::Since(NOWHERE), at(1)).unwrap();
+        (offsets(&past.messages), past.reset)
+    };
+    assert_eq!(since(&mut topics), (vec![1], false));
+    (2..=5).for_each(|offset| assert!(placed(&mut topics, follow, 7, offset)));
+    assert_eq!(since(&mut topics), (vec![], true), "the first one is not kept any more");
+    // Other bounds, while there is none.
+    let mut topics = node();
+    let first = subscribe(&mut topics);
+    join(&mut topics, first, 0, [], 0);
+    turn(&mut topics, true, true, 3);
+    assert_eq!(topics.next_wish(), Some(Wish::Unfollow(first)));
+    let second = self::follow(&mut topics);
+    assert!(topics.hear_past(second, &stored(7, 1, None), at(1)), "news to those who hear it");
     // One that does not begin at its beginning has lost something.
     let mut topics = node();
     let follow = subscribe(&mut topics);
