@@ -1,8 +1,8 @@
 //! What a shard and the cluster's thread say to each other: two bounded queues for each shard.
 //!
-//! A shard *follows* each shared topic that it owns and that exists there: from when it is made, by a subscription, a question
-//! or a publication, until it is forgotten. What it hears of a topic belongs to a *follow*, a number that the shard never gives
-//! twice: what comes for one that has ended is nothing.
+//! A shard *follows* each shared topic that it owns and that somebody subscribes to there or has asked about, and a plain one of
+//! which it keeps what is published, until it is forgotten. What it hears of a topic belongs to a *follow*, a number that the
+//! shard never gives twice: what comes for one that has ended is nothing.
 //!
 //! ```text
 //!   shard                                    thread

@@ -29,9 +29,10 @@ impl Cluster {
     /// A node that has its connection.
     fn node(&self) -> Program {
         let mut command = holdline(&["serve", "--config", self.settings.path(), "--listen", "http://127.0.0.1:0"]);
+        command.args(["--listen", "tcp://127.0.0.1:0?framing=line&app=topic"]);
         command.args(["--admin", "127.0.0.1:0", "--shards", "2", "--drain", "1s"]).stderr(Stdio::null());
         let node = Program::start(command);
-        until("a connection to NATS", || ask(node.address(1), "GET /metrics", "").1.contains("cluster_connected 1"));
+        until("a connection to NATS", || ask(node.address(2), "GET /metrics", "").1.contains("cluster_connected 1"));
         node
     }
 }
@@ -231,4 +232,28 @@ fn a_stream_that_is_deleted_is_told_and_begins_anew() {
     publish(&a, "orders/2", "last", "last");
     let heard = events.up_to("last");
     assert_eq!(heard.first_key_value().unwrap().0, &(reset.0, reset.1 + 1), "from there on");
+}
+
+#[test]
+fn whoever_subscribes_and_publishes_hears_itself_or_not_as_it_wants() {
+    let cluster = Cluster::start("echo");
+    let node = cluster.node();
+    let open = |how: &str, said: &str| {
+        let mut stream = TcpStream::connect(node.address(1)).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(format!("orders/3{how}\n{said}\n").as_bytes()).unwrap();
+        BufReader::new(stream)
+    };
+    let next = |lines: &mut BufReader<TcpStream>| {
+        let mut line = String::new();
+        assert_ne!(lines.read_line(&mut line).unwrap(), 0, "it has ended");
+        line
+    };
+    // The stream is made by the message itself: it is heard all the same.
+    let mut echo = open("", "own");
+    assert_eq!(next(&mut echo), "own\n");
+    let mut silent = open(" echo=0", "not heard here");
+    assert_eq!(next(&mut echo), "not heard here\n");
+    publish(&node, "orders/3", "other", "other");
+    assert_eq!([next(&mut echo), next(&mut silent)], ["other\n", "other\n"]);
 }
