@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+#[path = "common/nats.rs"]
+mod nats;
 #[path = "common/program.rs"]
 mod program;
 #[path = "common/receiver.rs"]
@@ -17,6 +19,8 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_nats::jetstream;
+use nats::Nats;
 use program::{PATIENCE, Program, Scratch, backends, holdline, until};
 use receiver::Receiver;
 use rustls::ServerConfig;
@@ -293,4 +297,62 @@ fn a_second_signal_does_not_wait_for_a_receiver_that_hangs() {
     program.out.read_to_string(&mut out).unwrap();
     let status = program.child.wait().unwrap();
     assert_eq!(status.code(), Some(1), "it ended at once: {out}");
+}
+
+/// A stream, and what one of its messages says: the JSON, and two of its fields.
+async fn messages(url: &str, first: u64, last: u64) -> Vec<(Value, String, String)> {
+    let context = jetstream::new(async_nats::connect(url).await.unwrap());
+    let stream = context.get_stream("EVENTS").await.unwrap();
+    assert_eq!(stream.get_info().await.unwrap().state.last_sequence, last);
+    let mut messages = Vec::new();
+    for sequence in first..=last {
+        let message = stream.get_raw_message(sequence).await.unwrap();
+        let field = |name: &str| message.headers.get(name).unwrap().to_string();
+        let json = serde_json::from_slice(&message.payload).unwrap();
+        messages.push((json, field("Nats-Msg-Id"), field("Holdline-Signature")));
+    }
+    messages
+}
+
+async fn make_stream(url: &str) {
+    let context = jetstream::new(async_nats::connect(url).await.unwrap());
+    let config = jetstream::stream::Config {
+        name: "EVENTS".to_owned(),
+        subjects: vec!["events.>".to_owned()],
+        ..jetstream::stream::Config::default()
+    };
+    context.create_stream(config).await.unwrap();
+}
+
+#[test]
+fn events_go_into_a_stream_of_nats_and_wait_until_it_is_there() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let mut nats = Nats::start();
+    let more = format!(
+        "nats = \"events.edge\"\nsecret_file = \"tests/keys/hook-secret\"\nevents = [\"publish\"]\npayload = true\n\
+         [cluster]\nnats = \"{}\"",
+        nats.url
+    );
+    let program = serve(backends()[0], &settings("nats", &more));
+    let is_delivered = |events| program.metric("holdline_hooks_delivered_total") == events;
+    post(program.address(0), "news", "one");
+    until("it was tried", || program.metric("holdline_hooks_retries_total") > 0);
+    assert!(is_delivered(0), "nobody keeps it");
+    runtime.block_on(make_stream(&nats.url));
+    until("the stream has it", || is_delivered(1));
+    nats.stop();
+    post(program.address(0), "news", "two");
+    let tries = program.metric("holdline_hooks_retries_total");
+    until("it was tried again", || program.metric("holdline_hooks_retries_total") > tries);
+    assert!(is_delivered(1), "it is away");
+    nats.start_again();
+    until("the stream has that too", || is_delivered(2));
+    let told = runtime.block_on(messages(&nats.url, 1, 2));
+    for (number, (said, (batch, name, signature))) in (1..).zip(["one", "two"].into_iter().zip(&told)) {
+        assert_eq!((&batch["events"][0]["text"], &batch["batch"]), (&Value::from(said), &Value::from(number)));
+        assert_eq!(*name, format!("{}-{number}", batch["node"].as_str().unwrap()));
+        assert!(signature.starts_with("t=") && signature.contains(",v1="), "{signature}");
+    }
+    program.signal("-TERM");
+    program.ends_well();
 }

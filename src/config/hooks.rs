@@ -1,4 +1,4 @@
-//! What can be said of hooks: events that are told to a receiver elsewhere, over HTTP.
+//! What can be said of hooks: events that are told to a receiver elsewhere, over HTTP or NATS.
 
 use std::fmt;
 use std::net::Ipv6Addr;
@@ -211,8 +211,10 @@ pub type Authorities = Vec<Box<[u8]>>;
 /// What is told to whom.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hooks {
-    /// Where events are posted; `None`: nowhere, and none are made.
+    /// Where events are posted; `None`: nowhere.
     pub url: Option<HookUrl>,
+    /// The subject of the cluster's NATS on which they are published instead; `None`: on none.
+    pub nats: Option<Box<str>>,
     /// What requests are signed with; without a file they are not.
     pub secrets: FromFile<HookSecrets>,
     /// Who vouches for the receiver, beside those whom the system trusts.
@@ -239,6 +241,7 @@ impl Default for Hooks {
     fn default() -> Self {
         Self {
             url: None,
+            nats: None,
             secrets: FromFile::default(),
             ca: FromFile::default(),
             events: HookKinds::USUAL,
@@ -256,6 +259,12 @@ impl Default for Hooks {
 impl Hooks {
     /// Patterns of topics at most: each event's topic is compared with all of them.
     pub const PATTERNS_MAX: usize = 64;
+
+    /// Whether there is a receiver. Without one no events are made.
+    #[must_use]
+    pub const fn is_set(&self) -> bool {
+        self.url.is_some() || self.nats.is_some()
+    }
 
     /// Whether events of a topic are told.
     #[must_use]

@@ -32,6 +32,31 @@ impl Format for Receiver {
     }
 }
 
+/// A subject of NATS, or none.
+pub(super) struct Subject;
+
+impl Format for Subject {
+    type Value = Option<Box<str>>;
+
+    fn read(raw: &Raw<'_>) -> Result<Option<Box<str>>, Wrong> {
+        let mend = "write a subject without wildcards, such as events.edge";
+        let text = raw.text(mend)?;
+        let is_plain = |byte: u8| byte.is_ascii_graphic() && !b"*>\"\\".contains(&byte);
+        let is_token = |token: &str| !token.is_empty() && token.bytes().all(is_plain);
+        // Those that begin with a dollar sign are NATS' own.
+        let is_subject = text.len() <= 255 && !text.starts_with('$') && text.split('.').all(is_token);
+        match text {
+            "" => Ok(None),
+            text if is_subject => Ok(Some(text.into())),
+            text => Err(Wrong::new(format!("is {}, which is no subject", quote(text)), mend)),
+        }
+    }
+
+    fn write(value: &Option<Box<str>>) -> String {
+        quote(value.as_deref().unwrap_or_default())
+    }
+}
+
 /// Reads a file, or none, and what it holds.
 fn from_file<T: Default>(
     raw: &Raw<'_>,
@@ -165,6 +190,15 @@ mod tests {
                 "hooks.ca_file is \"tests/keys/hook-secret\", which has no certificate",
             ),
             ("batch_max = 0", "hooks.batch_max is 0, below 1"),
+            ("nats = \"events.*\"", "hooks.nats is \"events.*\", which is no subject, h.toml line 2: write a subject"),
+            (
+                "nats = \"events\"",
+                "hooks.nats is set, and there is no NATS, h.toml line 2: name its servers in cluster.nats",
+            ),
+            (
+                "url = \"http://a\"\nnats = \"events\"\n[cluster]\nnats = \"nats://a:1\"",
+                "hooks.nats is set, and so is hooks.url, h.toml line 3: leave one of them out",
+            ),
             (
                 "batch_delay = \"10s\"\nretry_max_age = \"5s\"",
                 "hooks.batch_delay is above hooks.retry_max_age, so that events would be too old before they are told",

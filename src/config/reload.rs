@@ -30,6 +30,7 @@ const AT_START: &[&str] = &[
     "cluster.lease",
     // Shards have their way to the thread that posts, or none.
     "hooks.url",
+    "hooks.nats",
     // Tables and queues have their size.
     "limits.connections_max",
     "limits.mailbox_capacity",

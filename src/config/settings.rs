@@ -10,7 +10,7 @@ use super::endpoint::Collector;
 use super::filter::Filter;
 use super::lists::{Address, Files, Listeners, NetworkList, OriginList, Subprotocols};
 use super::problem::{Wrong, quote};
-use super::receiver::{CaFile, Kinds, Receiver, SecretFile};
+use super::receiver::{CaFile, Kinds, Receiver, SecretFile, Subject};
 use super::sections::example_section;
 use super::topics::TopicSection;
 use super::value::{Count, Directory, File, FilePath, Format, Period, Raw, Rule, Size, Switch, Word};
@@ -271,6 +271,9 @@ settings! {
     /// topics that become occupied and vacated. Empty: nowhere. Batches of JSON, in order, each until the receiver takes it
     /// with a status of 200 to 299; see docs/hooks.md.
     "hooks.url" => hooks.url: Receiver;
+    /// A subject of the NATS in cluster.nats on which batches are published instead, such as events.edge. A stream must
+    /// keep what is published there: a batch is delivered when the stream has it.
+    "hooks.nats" => hooks.nats: Subject;
     /// A file with a secret of 32 bytes or more, such as `openssl rand -hex 32` prints, with which requests are signed
     /// (HMAC-SHA256, Holdline-Signature). Of several lines each signs, so that a secret can be changed without a gap.
     "hooks.secret_file" => hooks.secrets: SecretFile;
@@ -468,6 +471,12 @@ pub(super) fn check(config: &Config) -> Vec<(&'static str, Wrong)> {
     if config.hooks.batch_delay > config.hooks.retry_max_age {
         let what = "is above hooks.retry_max_age, so that events would be too old before they are told";
         wrongs.push(("hooks.batch_delay", Wrong::new(what, "lower it or raise hooks.retry_max_age")));
+    }
+    if config.hooks.nats.is_some() && config.hooks.url.is_some() {
+        let mend = "leave one of them out: events have one receiver";
+        wrongs.push(("hooks.nats", Wrong::new("is set, and so is hooks.url", mend)));
+    } else if config.hooks.nats.is_some() && !config.cluster.is_set() {
+        wrongs.push(("hooks.nats", Wrong::new("is set, and there is no NATS", "name its servers in cluster.nats")));
     }
     for (index, listen) in config.listeners.iter().enumerate() {
         if listen.proxy && config.proxies.0.is_empty() && listen.address.path().is_none() {

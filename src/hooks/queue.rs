@@ -16,8 +16,8 @@ use crate::codec::json;
 use crate::config::{HookKind, Hooks};
 use crate::time::Instant;
 
-/// Bytes of a batch beyond which it takes no more events.
-const BATCH_BYTES: usize = 1 << 20;
+/// What stands between two events, and behind the last one.
+const ENDS_BYTES: usize = ",]}".len();
 /// What an event takes in memory beside its JSON.
 const ENTRY_BYTES: usize = size_of::<Entry>() + 16;
 
@@ -63,6 +63,8 @@ pub struct Queue {
 pub struct Batch {
     /// 1, 2, 3, ...
     pub number: u64,
+    /// The same with who tells: no other batch has this name.
+    pub name: String,
     /// The request's body.
     pub body: Vec<u8>,
     /// What is in it.
@@ -71,6 +73,11 @@ pub struct Batch {
     pub missed: Counts,
     /// When its first event came.
     pub came: Instant,
+}
+
+impl Batch {
+    /// Bytes of a batch beyond which it takes no more events.
+    pub const BYTES_MAX: usize = 1 << 20;
 }
 
 impl Queue {
@@ -152,7 +159,7 @@ impl Queue {
     /// once where there is none.
     #[must_use]
     pub fn due(&self, hooks: &Hooks) -> Option<Instant> {
-        if self.entries.len() >= hooks.batch_max || self.bytes >= BATCH_BYTES {
+        if self.entries.len() >= hooks.batch_max || self.bytes >= Batch::BYTES_MAX {
             return Some(Instant::ZERO);
         }
         match self.entries.front() {
@@ -163,17 +170,23 @@ impl Queue {
 
     /// The next batch, if there is something to tell. At this Unix time.
     pub fn take(&mut self, hooks: &Hooks, now: Instant, unix_ms: u64) -> Option<Batch> {
+        self.take_within(hooks, now, unix_ms, Batch::BYTES_MAX)
+    }
+
+    /// The same with so many bytes at most, or one event.
+    pub fn take_within(&mut self, hooks: &Hooks, now: Instant, unix_ms: u64, bytes_max: usize) -> Option<Batch> {
+        let bytes_max = bytes_max.min(Batch::BYTES_MAX);
         if self.is_empty() {
             return None;
         }
         self.batches += 1;
         let (missed, came) = (std::mem::take(&mut self.missed), self.entries.front().map_or(now, |entry| entry.came));
-        let mut body = Vec::with_capacity(self.bytes.min(BATCH_BYTES) + 256);
+        let mut body = Vec::with_capacity(self.bytes.min(bytes_max) + 256);
         self.open(&missed, unix_ms, &mut body);
         let mut events = Counts::default();
         while let Some(entry) = self.entries.front() {
             let (is_first, length) = (events.is_empty(), entry.json.len());
-            if !is_first && (events.total() >= hooks.batch_max as u64 || body.len() + length > BATCH_BYTES) {
+            if !is_first && (events.total() >= hooks.batch_max as u64 || body.len() + length + ENDS_BYTES > bytes_max) {
                 break;
             }
             let Some(entry) = self.pop() else { break };
@@ -184,7 +197,8 @@ impl Queue {
             events.add(entry.kind, 1);
         }
         body.extend_from_slice(b"]}");
-        Some(Batch { number: self.batches, body, events, missed, came })
+        let name = format!("{}-{}", self.teller.node, self.batches);
+        Some(Batch { number: self.batches, name, body, events, missed, came })
     }
 
     fn open(&self, missed: &Counts, unix_ms: u64, out: &mut Vec<u8>) {
@@ -246,6 +260,7 @@ mod tests {
         queue.push(&occupied("d"), &hooks, at(40));
         assert_eq!(queue.due(&hooks), Some(Instant::ZERO));
         let batch = queue.take(&hooks, at(50), 1234).unwrap();
+        assert_eq!(batch.name, "n-1");
         assert_eq!((batch.number, batch.came, batch.events.of(HookKind::Occupied)), (1, at(10), 3));
         assert_eq!(ids(&batch), ["n-1", "n-2", "n-3"]);
         let head = "{\"node\":\"n\",\"host\":\"h\",\"batch\":1,\"time\":1234,\"events\":[{\"id\":\"n-1\",";
@@ -310,5 +325,12 @@ mod tests {
         let sizes: Vec<_> =
             std::iter::from_fn(|| queue.take(&hooks, at(0), 0)).map(|batch| ids(&batch).len()).collect();
         assert_eq!(sizes, [1, 2, 1]);
+        // A receiver may take less.
+        (0..3).for_each(|_| publish(&mut queue, 10_000));
+        let sizes = std::iter::from_fn(|| queue.take_within(&hooks, at(0), 0, 25_000)).map(|batch| {
+            assert!(batch.body.len() <= 25_000, "{}", batch.body.len());
+            ids(&batch).len()
+        });
+        assert_eq!(sizes.collect::<Vec<_>>(), [2, 1]);
     }
 }

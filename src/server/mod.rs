@@ -261,7 +261,7 @@ impl Server {
         let drainer = Drainer::new(Arc::clone(&phase), serving.group().gate(), Arc::clone(&held), clients);
         let reloader = Arc::new(Reloader::new(config, keeper, Arc::clone(&control), serving.group().doorbells()));
         let journal: Option<Arc<JournalMetrics>> = config.journal.dir.as_ref().map(|_| Arc::default());
-        let hooks: Option<Arc<HooksMetrics>> = config.hooks.url.as_ref().map(|_| Arc::default());
+        let hooks: Option<Arc<HooksMetrics>> = config.hooks.is_set().then(Arc::default);
         let shared: Option<Arc<ClusterMetrics>> = config.cluster.is_set().then(Arc::default);
         let realm = || Realm {
             cluster: shared.clone(),
@@ -283,7 +283,7 @@ impl Server {
         };
         let (admin, api) = admin.unzip();
         admin.iter().for_each(|admin| drainer.set_admin(admin.group().gate()));
-        let hooking = match Hooking::start(&control, shards, hooks.as_ref()) {
+        let hooking = match Hooking::start(&control, shards, hooks.as_ref(), &config.cluster) {
             Ok(hooking) => hooking,
             Err(error) => {
                 serving.give_up();

@@ -146,6 +146,14 @@ fn tell(before: Link, now: Link) {
     }
 }
 
+/// A connection for whoever has other business with NATS than topics; or why there is none.
+pub(in crate::server) async fn connect(settings: &Settings) -> Result<Client, String> {
+    let (news, _) = watch::channel(News::default());
+    let options = options(settings, news).await.map_err(|error| error.to_string())?;
+    let addresses = addresses(settings).map_err(|error| error.to_string())?;
+    options.connect(addresses).await.map_err(|error| error.to_string())
+}
+
 /// Whether trying again changes nothing.
 fn is_final(error: &ConnectError) -> bool {
     use ConnectErrorKind as Kind;
@@ -204,6 +212,6 @@ async fn options(settings: &Settings, news: watch::Sender<News>) -> Result<Conne
 }
 
 /// Whether a client has a connection now.
-pub(super) fn is_up(client: &Client) -> bool {
+pub(in crate::server) fn is_up(client: &Client) -> bool {
     client.connection_state() == State::Connected
 }

@@ -22,9 +22,10 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub(super) use self::link::{connect, is_up};
 pub use self::running::Clustering;
 use crate::cluster::names::Names;
-use crate::config::NatsUrl;
+use crate::config::{Cluster, NatsUrl, Storage};
 
 /// What a node of a cluster is told.
 #[derive(Clone, Debug)]
@@ -48,8 +49,23 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// Those that are configured.
+    pub(in crate::server) fn of(config: &Cluster) -> Self {
+        let host = || std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned();
+        Self {
+            nats: config.nats.clone(),
+            credentials: config.credentials.clone(),
+            ca_file: config.ca_file.clone(),
+            name: if config.name.is_empty() { host() } else { config.name.clone() },
+            names: Names::new(&config.prefix),
+            replicas: usize::from(config.replicas),
+            in_memory: config.storage == Storage::Memory,
+            lease: config.lease,
+        }
+    }
+
     /// Where NATS is, without what nobody needs to see.
-    fn servers(&self) -> String {
+    pub(in crate::server) fn servers(&self) -> String {
         self.nats.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
     }
 }

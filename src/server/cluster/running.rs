@@ -9,9 +9,8 @@ use tokio::task::LocalSet;
 use super::desk::Desk;
 use super::link::Line;
 use super::{ClusterError, Settings};
-use crate::cluster::names::Names;
 use crate::cluster::port::{self, NodeId, ShardEnd};
-use crate::config::{Cluster, Storage};
+use crate::config::Cluster;
 use crate::mailbox::Doorbell;
 use crate::metrics::ClusterMetrics;
 use crate::server::control::Ending;
@@ -33,18 +32,7 @@ impl Clustering {
         metrics: Option<&Arc<ClusterMetrics>>,
     ) -> Result<Option<(Self, Vec<ShardEnd>)>, ClusterError> {
         let Some(metrics) = metrics.filter(|_| config.is_set()) else { return Ok(None) };
-        let host = || std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned();
-        let settings = Settings {
-            nats: config.nats.clone(),
-            credentials: config.credentials.clone(),
-            ca_file: config.ca_file.clone(),
-            name: if config.name.is_empty() { host() } else { config.name.clone() },
-            names: Names::new(&config.prefix),
-            replicas: usize::from(config.replicas),
-            in_memory: config.storage == Storage::Memory,
-            lease: config.lease,
-        };
-        Self::start(settings, NodeId(random()), shards, Arc::clone(metrics)).map(Some)
+        Self::start(Settings::of(config), NodeId(random()), shards, Arc::clone(metrics)).map(Some)
     }
 
     /// Starts it for the shards with these doorbells, and returns their ends too.

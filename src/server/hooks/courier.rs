@@ -95,7 +95,12 @@ impl<R: Receiver> Courier<R> {
                 None if is_closed => return None,
                 None => shared.news.notified().await,
                 Some(due) if due <= now || is_closed => {
-                    return shared.queue.borrow_mut().take(&hooks, now, shared.clock.unix_ms());
+                    return shared.queue.borrow_mut().take_within(
+                        &hooks,
+                        now,
+                        shared.clock.unix_ms(),
+                        self.receiver.bytes_max(),
+                    );
                 }
                 Some(due) => {
                     // More may come and make it due at once.

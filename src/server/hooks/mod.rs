@@ -1,7 +1,8 @@
-//! Hooks: the thread that posts what shards tell to the receiver.
+//! Hooks: the thread that gives what shards tell to the receiver.
 //!
 //! ```text
 //!  shards -> desk: takes, settles, writes JSON -> queue -> courier: one batch after the other -> webhook: HTTP
+//!                                                                                              \\-> nats: a stream
 //! ```
 //!
 //! Both are tasks of one thread, which does nothing else: what TLS and JSON cost there delays neither shards nor the journal.
@@ -13,6 +14,7 @@
 mod address;
 mod courier;
 mod desk;
+mod nats;
 mod running;
 #[cfg(test)]
 mod tests;
@@ -58,6 +60,11 @@ pub enum HooksError {
 trait Receiver {
     /// Who it is, for the log.
     fn origin(&self) -> String;
+
+    /// Bytes that a batch may have, where it has more than one event.
+    fn bytes_max(&self) -> usize {
+        Batch::BYTES_MAX
+    }
 
     /// Gives it a batch, within the time that there is for it. It may be given up at any time.
     async fn post(&mut self, batch: &Batch, hooks: &Hooks) -> Outcome;

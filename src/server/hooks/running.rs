@@ -10,8 +10,10 @@ use tokio::task::{self, LocalSet};
 
 use super::courier::Courier;
 use super::desk::Desk;
+use super::nats::Nats;
 use super::webhook::Webhook;
-use super::{HooksError, Shared, Terms};
+use super::{HooksError, Receiver, Shared, Terms};
+use crate::config::Cluster;
 use crate::hooks::port::{self, ShardEnd, ThreadEnd};
 use crate::hooks::queue::Teller;
 use crate::hooks::{Counts, Queue};
@@ -32,26 +34,40 @@ pub(in crate::server) struct Hooking {
 }
 
 /// What the thread begins with.
-struct Start {
+struct Start<R> {
     seats: Vec<ThreadEnd>,
     doorbell: Arc<Doorbell>,
     control: Arc<Control>,
     metrics: Arc<HooksMetrics>,
-    receiver: Webhook,
+    receiver: R,
     teller: Teller,
     seed: u64,
 }
 
 impl Hooking {
-    /// Starts it for so many shards, if there is a receiver. Returns their ends too.
+    /// Starts it for so many shards, if there is a receiver, which may be a stream of the cluster's NATS. Returns their ends
+    /// too.
     pub(in crate::server) fn start(
         control: &Arc<Control>,
         shards: u16,
         metrics: Option<&Arc<HooksMetrics>>,
+        cluster: &Cluster,
     ) -> Result<Option<(Self, Vec<ShardEnd>)>, HooksError> {
-        let hooks = Arc::clone(&control.live().hooks);
-        let (Some(url), Some(metrics)) = (hooks.url.clone(), metrics) else { return Ok(None) };
-        let receiver = Webhook::new(url, &hooks)?;
+        let (hooks, Some(metrics)) = (Arc::clone(&control.live().hooks), metrics) else { return Ok(None) };
+        let started = match (hooks.url.clone(), &hooks.nats) {
+            (Some(url), _) => Self::tell(Webhook::new(url, &hooks)?, control, shards, metrics),
+            (None, Some(subject)) => Self::tell(Nats::new(subject, cluster), control, shards, metrics),
+            (None, None) => return Ok(None),
+        };
+        started.map(Some)
+    }
+
+    fn tell(
+        receiver: impl Receiver + Send + 'static,
+        control: &Arc<Control>,
+        shards: u16,
+        metrics: &Arc<HooksMetrics>,
+    ) -> Result<(Self, Vec<ShardEnd>), HooksError> {
         let doorbell = Arc::<Doorbell>::default();
         let (ends, seats) = (0..shards).map(|_| port::pair(Arc::clone(&doorbell))).unzip();
         let runtime = runtime::Builder::new_current_thread().enable_all().build().map_err(HooksError::Thread)?;
@@ -62,7 +78,7 @@ impl Hooking {
         let told = (ending.clone(), hurry.clone());
         let run = move || LocalSet::new().block_on(&runtime, start.run(told.0, told.1));
         let thread = thread::Builder::new().name("hooks".to_owned()).spawn(run).map_err(HooksError::Thread)?;
-        Ok(Some((Self { ending, hurry, thread: Mutex::new(Some(thread)) }, ends)))
+        Ok((Self { ending, hurry, thread: Mutex::new(Some(thread)) }, ends))
     }
 
     /// There is no time any more for what waits.
@@ -85,7 +101,7 @@ impl Drop for Hooking {
     }
 }
 
-impl Start {
+impl<R: Receiver + 'static> Start<R> {
     async fn run(self, ending: Ending, hurry: Ending) {
         let Self { seats, doorbell, control, metrics, receiver, teller, seed } = self;
         let shared = Rc::new(Shared {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::{FLUSH, Hooking, HooksError};
-use crate::config::{Config, HookKind, Hooks, Loader};
+use crate::config::{Cluster, Config, HookKind, Hooks, Loader};
 use crate::hooks::port::ShardEnd;
 use crate::hooks::testing::{message, occupied, vacated, vacated_aside};
 use crate::hooks::{Event, What};
@@ -127,7 +127,7 @@ impl Scene {
     fn try_new(url: &str, more: &str) -> Result<Self, HooksError> {
         let control = Arc::new(Control::new(Live::of(&config(url, more))));
         let metrics = Arc::<HooksMetrics>::default();
-        let (hooking, mut ends) = Hooking::start(&control, 1, Some(&metrics))?.unwrap();
+        let (hooking, mut ends) = Hooking::start(&control, 1, Some(&metrics), &Cluster::default())?.unwrap();
         Ok(Self { hooking, shard: ends.remove(0), metrics, control })
     }
 
@@ -410,6 +410,6 @@ fn events_that_nobody_takes_become_too_old() {
 #[test]
 fn without_a_receiver_there_is_no_thread() {
     let control = Arc::new(Control::new(Live::default()));
-    assert!(Hooking::start(&control, 1, Some(&Arc::default())).unwrap().is_none());
-    assert_eq!(Hooks::default().url, None);
+    assert!(Hooking::start(&control, 1, Some(&Arc::default()), &Cluster::default()).unwrap().is_none());
+    assert!(!Hooks::default().is_set());
 }

@@ -259,7 +259,7 @@ async fn drain(answer: Response<Incoming>) -> bool {
 }
 
 /// An error and what it came from.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
