@@ -98,15 +98,22 @@ impl Shared {
         };
         let shared = Rc::clone(self);
         task::spawn_local(async move {
-            let answer = time::timeout(PATIENCE, waiting.into_future()).await;
+            let mut link = shared.link.clone();
+            // What a connection has taken with it is not answered by the next one.
+            let is_over = link.wait_for(|link| !link.is_up || link.number != target.connection);
+            let answer = tokio::select! {
+                biased;
+                answer = time::timeout(PATIENCE, waiting.into_future()) => Some(answer),
+                _ = is_over => None,
+            };
             shared.metrics.append_seconds.observe(u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX));
             let what = match answer {
-                Ok(Ok(ack)) => shared.place(&target, &append, ack.sequence, ack.duplicate).await,
-                Ok(Err(error)) => {
+                Some(Ok(Ok(ack))) => shared.place(&target, &append, ack.sequence, ack.duplicate).await,
+                Some(Ok(Err(error))) => {
                     target.is_stale.set(true);
                     Err(why(&error))
                 }
-                Err(_) => Err(NotAppended::Away),
+                Some(Err(_)) | None => Err(NotAppended::Away),
             };
             append.answer(what).await;
         });
