@@ -53,11 +53,26 @@ impl Node {
         Client::websocket(self.address(), path)
     }
 
-    fn get(&self, path: &str) -> Value {
-        let mut client = Client::connect(self.address());
-        client.send_raw(format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").as_bytes());
+    fn ask(&self, listener: usize, path: &str) -> String {
+        let mut client = Client::connect(self.program.address(listener).parse().unwrap());
+        client.send_raw(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").as_bytes());
         let mut answer = String::new();
         client.stream.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
+    /// How many others it knows of.
+    fn others(&self) -> u64 {
+        let metrics = self.ask(1, "/metrics");
+        let line = metrics
+            .lines()
+            .find_map(|line| line.strip_prefix("holdline_cluster_nodes "))
+            .unwrap_or_else(|| panic!("{metrics}"));
+        line.parse().unwrap()
+    }
+
+    fn get(&self, path: &str) -> Value {
+        let answer = self.ask(0, path);
         serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1)
             .unwrap_or_else(|error| panic!("{error}: {answer}"))
     }
@@ -194,9 +209,11 @@ fn members_of_a_node_that_is_killed_leave_and_no_ghost_stays() {
     watcher.knows(&["ann", "eve"]);
     let mut counter = Watcher::new(&b, "/topics/hall/1?presence=1");
     counter.counts(2);
+    until("they know of each other", || (a.others(), b.others()) == (1, 1));
     a.program.signal("-KILL");
     watcher.knows(&["eve"]);
     counter.counts(1);
+    assert_eq!(b.others(), 0, "they left because it was not heard of");
     b.has("room/1", &["eve"]);
     drop((ann, hall));
     a.begin_anew();
