@@ -70,10 +70,11 @@ impl Names {
     /// The name of a topic's stream: no two topics have been found that share one (half of SHA-256).
     #[must_use]
     pub fn stream(&self, topic: &Topic) -> String {
-        // A stream's name has no dots.
+        // A stream's name has no dots. What stands before the digest is for people: the digest has the prefix too.
         let mut name = self.prefix.replace('.', "_");
         name.push('_');
-        let digest = digest::digest(&digest::SHA256, topic.as_str().as_bytes());
+        let whole = format!("{} {}", self.prefix, topic.as_str());
+        let digest = digest::digest(&digest::SHA256, whole.as_bytes());
         digest.as_ref()[..16].iter().for_each(|byte| write_hex(*byte, &mut name));
         name
     }
@@ -157,6 +158,11 @@ mod tests {
         assert!(one.starts_with("eu_one_") && one.len() == "eu_one_".len() + 32, "{one}");
         assert_ne!(one, other);
         assert_eq!(one, Names::new("eu.one").stream(&topic("room/7")));
+        assert_ne!(
+            one,
+            Names::new("eu_one").stream(&topic("room/7")),
+            "clusters with prefixes that look alike are two"
+        );
     }
 
     #[test]

@@ -25,6 +25,8 @@ pub struct ClusterMetrics {
     pub connections: Counter,
     /// Other nodes that are there.
     pub nodes: Counter,
+    /// Whether streams of durable topics could be read and written the last time: 1 or 0.
+    pub streams_working: Counter,
     /// Topics that are heard.
     pub followed: Counter,
     /// Messages to other nodes, and bytes of their payloads.
@@ -42,11 +44,14 @@ pub struct ClusterMetrics {
 
 impl Default for ClusterMetrics {
     fn default() -> Self {
-        let [connected, connections, nodes, followed, gaps, lost] = std::array::from_fn(|_| Counter::default());
+        let [connected, connections, nodes, streams_working] = std::array::from_fn(|_| Counter::default());
+        let [followed, gaps, lost] = std::array::from_fn(|_| Counter::default());
+        streams_working.set(1);
         Self {
             connected,
             connections,
             nodes,
+            streams_working,
             followed,
             said: Default::default(),
             heard: Default::default(),
@@ -95,6 +100,12 @@ impl ClusterMetrics {
             ("cluster_connected", Kind::Gauge, "Whether there is a connection to NATS.", &self.connected),
             ("cluster_connections_total", Kind::Counter, "Connections to NATS so far.", &self.connections),
             ("cluster_nodes", Kind::Gauge, "Other nodes of the cluster that are there.", &self.nodes),
+            (
+                "cluster_streams_working",
+                Kind::Gauge,
+                "Whether streams of durable topics could be read and written the last time.",
+                &self.streams_working,
+            ),
             ("cluster_followed_topics", Kind::Gauge, "Topics that are heard from other nodes.", &self.followed),
             (
                 "cluster_gaps_total",

@@ -32,17 +32,16 @@ impl Surroundings<'_> {
     }
 
     /// What does not work while the rest goes on.
-    pub(super) fn degraded(&self) -> Option<&'static str> {
-        let is_alone = self.cluster.is_some_and(|cluster| cluster.connected.get() == 0);
-        let is_stuck = self.journal.is_some_and(|journal| journal.working.get() == 0);
-        match (is_alone, is_stuck) {
-            (true, true) => {
-                Some("no connection to NATS (cluster.nats), and the journal cannot be written (journal.dir)")
-            }
-            (true, false) => Some("no connection to NATS (cluster.nats)"),
-            (false, true) => Some("the journal cannot be written (journal.dir)"),
-            (false, false) => None,
-        }
+    pub(super) fn degraded(&self) -> Option<String> {
+        let stuck = match self.cluster {
+            Some(cluster) if cluster.connected.get() == 0 => Some("no connection to NATS (cluster.nats)"),
+            Some(cluster) if cluster.streams_working.get() == 0 => Some("JetStream does not work; see the log"),
+            _ => None,
+        };
+        let is_full = self.journal.is_some_and(|journal| journal.working.get() == 0);
+        let full = is_full.then_some("the journal cannot be written (journal.dir)");
+        let both: Vec<&str> = stuck.into_iter().chain(full).collect();
+        (!both.is_empty()).then(|| both.join(", and "))
     }
 }
 
@@ -253,6 +252,9 @@ mod tests {
         assert_eq!(get(&admin, "/readyz"), degraded);
         cluster.connected.set(1);
         assert_eq!(get(&admin, "/readyz"), (200, "ready\n".to_owned()));
+        cluster.streams_working.set(0);
+        let degraded = (200, "ready\ndegraded: JetStream does not work; see the log\n".to_owned());
+        assert_eq!(get(&admin, "/readyz"), degraded);
     }
 
     #[test]

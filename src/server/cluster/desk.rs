@@ -4,10 +4,11 @@ use std::cell::{Cell, RefCell};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use async_nats::Client;
-use async_nats::jetstream::{self, Context};
+use async_nats::jetstream::Context;
+use async_nats::jetstream::context::ContextBuilder;
 use hashbrown::HashMap;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{self, AbortHandle};
@@ -33,6 +34,10 @@ const STAGED_MAX: usize = 64;
 const LOOK: Duration = Duration::from_millis(1);
 /// Between two lines of the log about one kind of trouble.
 const SAID: Duration = Duration::from_secs(10);
+/// For an answer of JetStream.
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+/// Publications that may wait for their places.
+const IN_FLIGHT_MAX: usize = 1 << 20;
 /// For what is said last.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -95,11 +100,6 @@ impl Shared {
         }
     }
 
-    pub(super) fn unix_ms(&self) -> u64 {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-    }
-
     /// Whether the log may have another line about what does not work.
     pub(super) fn may_complain(&self) -> bool {
         let may = self.said.get().is_none_or(|said| said.elapsed() > SAID);
@@ -141,7 +141,9 @@ impl Desk {
         doorbell.connect(Arc::new(Bell(Arc::clone(&bell))));
         let (client, (known, link)) = (line.client.clone(), watch::channel(Link::default()));
         task::spawn_local(line.watch(known));
-        let jetstream = jetstream::new(client.clone());
+        // What is not answered in that time is refused; how much waits is bounded by shards.
+        let jetstream = ContextBuilder::new().timeout(PATIENCE).ack_timeout(PATIENCE).max_ack_inflight(IN_FLIGHT_MAX);
+        let jetstream = jetstream.build(client.clone());
         let seat = |end: ThreadEnd| (Rc::new(Seat { inbound: end.inbound.into() }), end.outbound);
         let seats: Vec<_> = seats.into_iter().map(seat).collect();
         let all = seats.iter().map(|(seat, _)| Rc::clone(seat)).collect();
@@ -217,7 +219,7 @@ impl Desk {
             Outbound::Say(message, said) => shared.say(&message.topic, Some(&message), said).await,
             Outbound::SaidSoFar(topic, said) => shared.say(&topic, None, said).await,
             Outbound::Append { ticket, message, key, keep } => {
-                self.append(Append { seat, ticket, message, key, keep });
+                self.append(Append { since: Instant::now(), seat, ticket, message, key, keep });
             }
             Outbound::Whisper(topic, bytes) => shared.whisper(&topic, bytes).await,
         }

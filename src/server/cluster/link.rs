@@ -3,7 +3,8 @@
 use std::cell::Cell;
 use std::io;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use async_nats::connection::State;
 use async_nats::{Client, ConnectError, ConnectErrorKind, ConnectOptions, Event, ServerAddr};
@@ -20,6 +21,8 @@ const CONNECT: Duration = Duration::from_secs(5);
 const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 /// For an answer of NATS to who asks where it stands.
 const ANSWER: Duration = Duration::from_secs(1);
+/// Between two lines of the log about what NATS refuses.
+const SAID: Duration = Duration::from_secs(10);
 /// Between two looks at the connection, should nothing be heard of it.
 const LOOK: Duration = Duration::from_secs(1);
 /// Messages of one subscription that may wait for their shard.
@@ -170,12 +173,20 @@ fn addresses(settings: &Settings) -> Result<Vec<ServerAddr>, ClusterError> {
 }
 
 async fn options(settings: &Settings, news: watch::Sender<News>) -> Result<ConnectOptions, ClusterError> {
+    let said = Mutex::<Option<Instant>>::default();
+    let say = move |error: &str| {
+        let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
+        if said.is_none_or(|said| said.elapsed() > SAID) {
+            *said = Some(Instant::now());
+            tracing::warn!(error, "NATS");
+        }
+    };
     let hear = move |event: Event| {
         match event {
             Event::SlowConsumer(_) => news.send_modify(|news| news.slow += 1),
-            // Of each try to come back.
-            Event::ServerError(error) => tracing::debug!(%error, "NATS"),
-            Event::ClientError(error) => tracing::debug!(%error, "NATS"),
+            // What is not allowed is among it, and of each try to come back why it failed.
+            Event::ServerError(error) => say(&error.to_string()),
+            Event::ClientError(error) => say(&error.to_string()),
             _ => news.send_modify(|news| news.changes += 1),
         }
         std::future::ready(())

@@ -69,9 +69,10 @@ impl Shared {
             let Ok(mut said) = self.client.subscribe(self.settings.names.subject(Use::Ordered, &topic)).await else {
                 return self.metrics.drop_one(ClusterDropped::Refused);
             };
-            let known = self.stream_at_last(&topic, keep).await;
+            let known = self.stream_at_last(&topic).await;
             let next = match &mut standing {
                 None => {
+                    let Ok(known) = self.in_line(&topic, known, keep).await else { continue };
                     let (seat, topic) = (Rc::clone(&seat), topic.clone());
                     let first = Standing { seat, follow, topic, keep, have: known.last, known, heard: 0 };
                     let first = standing.insert(first);
@@ -79,16 +80,30 @@ impl Shared {
                     self.hear_stream(first, &mut said, &mut whispered).await
                 }
                 Some(standing) => {
-                    (standing.heard, standing.known) = (0, known);
-                    let last = standing.known.last;
-                    self.lose(standing, last).await;
-                    self.hear_stream(standing, &mut said, &mut whispered).await
+                    standing.heard = 0;
+                    match self.begin_anew(standing, known).await {
+                        Next::Hear => self.hear_stream(standing, &mut said, &mut whispered).await,
+                        next => next,
+                    }
                 }
             };
             if next == Next::End {
                 return;
             }
         }
+    }
+
+    /// Goes on with what may be another stream: from its beginning then, and all that it has is told.
+    async fn begin_anew(&self, standing: &mut Standing, known: Known) -> Next {
+        let before = standing.known.epoch;
+        standing.known = known;
+        let Known { epoch, first, last, .. } = standing.known;
+        if epoch != before {
+            self.lose(standing, first.saturating_sub(1).min(last)).await;
+        } else if last < standing.have {
+            self.lose(standing, last).await;
+        }
+        self.read(standing, last).await
     }
 
     async fn hear_stream(&self, standing: &mut Standing, said: &mut Subscriber, whispered: &mut Subscriber) -> Next {
@@ -128,10 +143,10 @@ impl Shared {
     }
 
     /// Waits for a topic's stream as long as it takes.
-    async fn stream_at_last(&self, topic: &Topic, keep: Keep) -> Known {
+    async fn stream_at_last(&self, topic: &Topic) -> Known {
         let mut pause = RETRY.0;
         loop {
-            if let Ok(known) = self.find_stream(topic, keep).await {
+            if let Ok(known) = self.find_stream(topic).await {
                 return known;
             }
             time::sleep(pause).await;
@@ -192,7 +207,10 @@ impl Shared {
         // Below that it was read before it was said.
         if number == standing.have + 1 {
             let cursor = standing.known.cursor(number);
-            let stored = self.stored(&standing.topic, cursor, &said.payload, headers);
+            let Some(stored) = self.stored(&standing.topic, cursor, &said.payload, headers) else {
+                // No node's: the stream knows its time.
+                return self.read(standing, number).await;
+            };
             standing.have = number;
             standing.seat.post(Inbound::Placed(standing.follow, stored)).await;
         }
@@ -209,7 +227,10 @@ impl Shared {
                         standing.have += 1;
                         standing.seat.post(Inbound::Placed(standing.follow, *stored)).await;
                     }
-                    Found::Gone => return self.go_on_behind(standing, last).await,
+                    Found::Gone => match self.go_on_behind(standing).await {
+                        Next::Hear => break,
+                        next => return next,
+                    },
                     Found::Away if self.is_up() => {
                         time::sleep(RETRY.0).await;
                         break;
@@ -226,14 +247,15 @@ impl Shared {
         stream::iter(offsets).map(|offset| self.fetch(known, topic, offset)).buffered(READS).collect().await
     }
 
-    /// A message that was missed is not there any more: the topic goes on behind the last one that was missed.
-    async fn go_on_behind(&self, standing: &mut Standing, last: u64) -> Next {
-        let known = self.stream_at_last(&standing.topic, standing.keep).await;
-        if known.epoch != standing.known.epoch || known.last < last {
+    /// The next message is not there any more: the topic goes on behind it, and behind what the stream has dropped with it.
+    async fn go_on_behind(&self, standing: &mut Standing) -> Next {
+        let (known, gone) = (self.stream_at_last(&standing.topic).await, standing.have + 1);
+        if known.epoch != standing.known.epoch || known.last < gone {
             return Next::Anew;
         }
         standing.known = known;
-        self.lose(standing, last).await;
+        let at = gone.max(standing.known.first.saturating_sub(1));
+        self.lose(standing, at).await;
         Next::Hear
     }
 
@@ -247,7 +269,7 @@ impl Shared {
     /// Looks what the stream has that was not said, and whether it is the same one.
     async fn catch_up(&self, standing: &mut Standing) -> Next {
         // Where it cannot be reached it is looked for with the next connection, or when it is time again.
-        let Ok(known) = self.find_stream(&standing.topic, standing.keep).await else { return Next::Hear };
+        let Ok(known) = self.find_stream(&standing.topic).await else { return Next::Hear };
         let is_first = !standing.known.is_there() && known.is_there();
         if !is_first && (known.epoch != standing.known.epoch || known.last < standing.have) {
             return Next::Anew;

@@ -86,9 +86,9 @@ impl Shared {
 
     /// The stream of a topic, which is made or brought into line with what is to be kept.
     pub(super) async fn stream(&self, topic: &Topic, keep: Keep) -> Result<Known, NotAppended> {
-        let known = self.find_stream(topic, keep).await?;
+        let known = self.find_stream(topic).await?;
         if known.is_there() {
-            return Ok(known);
+            return self.in_line(topic, known, keep).await;
         }
         let made = self.jetstream.create_stream(self.config(topic, keep)).await;
         made.map(Known::of).map_err(|error| {
@@ -98,13 +98,15 @@ impl Shared {
     }
 
     /// The same where there is one already: whoever only listens or asks makes none.
-    pub(super) async fn find_stream(&self, topic: &Topic, keep: Keep) -> Result<Known, NotAppended> {
+    pub(super) async fn find_stream(&self, topic: &Topic) -> Result<Known, NotAppended> {
         if !self.is_up() {
             return Err(NotAppended::Away);
         }
-        let wanted = self.config(topic, keep);
-        match self.jetstream.get_stream(&wanted.name).await {
-            Ok(stream) => self.in_line(topic, stream, wanted).await.map(Known::of),
+        match self.jetstream.get_stream(self.settings.names.stream(topic)).await {
+            Ok(stream) => {
+                self.metrics.streams_working.set(1);
+                Ok(Known::of(stream))
+            }
             Err(error) if is_missing(&error) => Ok(Known::NONE),
             Err(error) => {
                 self.complain(topic, &error.to_string());
@@ -113,19 +115,38 @@ impl Shared {
         }
     }
 
-    /// A stream that keeps what it should, or what it did before where NATS refuses to change it.
-    async fn in_line(&self, topic: &Topic, stream: Stream, wanted: Config) -> Result<Stream, NotAppended> {
-        let is = &stream.cached_info().config;
-        if is_in_line(is, &wanted) {
-            return Ok(stream);
+    /// A stream that keeps what it should, or what it did before where NATS refuses to change it. What this program does not
+    /// say of streams stays as it is.
+    pub(super) async fn in_line(&self, topic: &Topic, known: Known, keep: Keep) -> Result<Known, NotAppended> {
+        let wanted = self.config(topic, keep);
+        let Some(is) = known.stream.as_ref().map(|stream| stream.cached_info().config.clone()) else {
+            return Ok(known);
+        };
+        if is_in_line(&is, &wanted) {
+            return Ok(known);
         }
-        // Where it is kept does not change.
-        let changed = Config { storage: is.storage, ..wanted };
+        let kept = |config: &Config| {
+            let Config { max_messages, max_bytes, max_age, num_replicas, .. } = config;
+            format!("{max_messages} messages, {max_bytes} bytes, {max_age:?}, {num_replicas} replicas")
+        };
+        let (before, now) = (kept(&is), kept(&wanted));
+        tracing::warn!(%topic, before, now, "a stream keeps something else from now on: let all nodes keep the same");
+        let changed = Config {
+            subjects: wanted.subjects,
+            republish: wanted.republish,
+            max_messages: wanted.max_messages,
+            max_bytes: wanted.max_bytes,
+            max_age: wanted.max_age,
+            duplicate_window: wanted.duplicate_window,
+            num_replicas: wanted.num_replicas,
+            allow_direct: wanted.allow_direct,
+            ..is
+        };
         match self.jetstream.update_stream(&changed).await {
-            Ok(_) => self.jetstream.get_stream(&changed.name).await.map_err(|_| NotAppended::Away),
+            Ok(_) => self.find_stream(topic).await,
             Err(error) => {
                 self.complain(topic, &error.to_string());
-                Ok(stream)
+                Ok(known)
             }
         }
     }
@@ -141,36 +162,54 @@ impl Shared {
                 let found = stream.get_raw_message(offset).await;
                 found.map_err(|error| if error.kind() == Raw::NoMessageFound { Found::Gone } else { Found::Away })
             }
-            Err(_) => Err(Found::Away),
+            Err(error) => {
+                self.complain(topic, &error.to_string());
+                Err(Found::Away)
+            }
         };
         match found {
             Ok(found) => {
-                let cursor = known.cursor(offset);
-                Found::Message(Box::new(self.stored(topic, cursor, &found.payload, Some(&found.headers))))
+                let time_ms = u64::try_from(found.time.unix_timestamp_nanos() / 1_000_000).unwrap_or(0);
+                let headers = Some(&found.headers);
+                let stored = self.stored(topic, known.cursor(offset), &found.payload, headers);
+                let stored =
+                    stored.unwrap_or_else(|| Stored::foreign(topic, known.cursor(offset), &found.payload, time_ms));
+                Found::Message(Box::new(stored))
             }
             Err(not) => not,
         }
     }
 
-    /// A message as a shard is given it. One that did not come from a node is a message all the same: it has its place.
+    /// A message as a shard is given it, if it came from a node.
     pub(super) fn stored(
         &self,
         topic: &Topic,
         cursor: Cursor,
         payload: &[u8],
         headers: Option<&async_nats::HeaderMap>,
-    ) -> Stored {
-        let message = envelope(headers).and_then(|envelope| envelope.message(self.node, topic, payload));
-        let mut message = message.unwrap_or_else(|| foreign(topic, payload, self.unix_ms()));
+    ) -> Option<Stored> {
+        let mut message = envelope(headers)?.message(self.node, topic, payload)?;
         place(&mut message, cursor);
         let key = headers.and_then(|headers| headers.get(async_nats::header::NATS_MESSAGE_ID));
-        Stored { message, key: key.and_then(|key| read_key(key.as_str())).map(Arc::from) }
+        Some(Stored { message, key: key.and_then(|key| read_key(key.as_str())).map(Arc::from) })
     }
 
-    fn complain(&self, topic: &Topic, why: &str) {
+    /// Says that streams do not work as they should, in `/readyz` until one does, and in the log now and then.
+    pub(super) fn complain(&self, topic: &Topic, why: &str) {
+        self.metrics.streams_working.set(0);
         if self.may_complain() {
-            tracing::warn!(%topic, why, "NATS does not keep a durable topic as it should");
+            tracing::warn!(%topic, why, "a durable topic's stream does not work: it needs JetStream (nats-server -js) and its permissions");
         }
+    }
+}
+
+impl Stored {
+    /// What something else than a node has put into a stream is a message all the same: it has its place, and the time at
+    /// which the stream took it.
+    fn foreign(topic: &Topic, cursor: Cursor, payload: &[u8], time_ms: u64) -> Self {
+        let mut message = foreign(topic, payload, time_ms);
+        place(&mut message, cursor);
+        Self { message, key: None }
     }
 }
 

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::{task, time};
 
-use super::desk::{Seat, Shared};
+use super::desk::{PATIENCE, Seat, Shared};
 use super::plain::headers;
 use super::stream::Known;
 use crate::cluster::envelope::{Envelope, write_key};
@@ -22,11 +22,13 @@ use crate::message::{Message, Topic};
 
 /// A writer without work ends.
 const IDLE: Duration = Duration::from_secs(30);
-/// For an answer of the stream.
-const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What the log says of an answer that does not come.
+const NO_ANSWER: &str = "JetStream does not answer";
 
 /// A publication on its way.
 pub(super) struct Append {
+    pub(super) since: Instant,
     pub(super) seat: Rc<Seat>,
     pub(super) ticket: Ticket,
     pub(super) message: Message,
@@ -56,23 +58,39 @@ impl Shared {
     pub(super) async fn write(self: Rc<Self>, topic: Topic, mut appends: mpsc::UnboundedReceiver<Append>) {
         let mut target: Option<Rc<Target>> = None;
         while let Ok(Some(append)) = time::timeout(IDLE, appends.recv()).await {
+            if append.since.elapsed() > PATIENCE {
+                // Its publisher is told so, or has been: nothing is written then that nobody counts on any more.
+                append.answer(Err(NotAppended::Away)).await;
+                continue;
+            }
             let connection = self.link.borrow().number;
             let is_fit = |target: &Rc<Target>| target.connection == connection && !target.is_stale.get();
             let target = match target.take_if(|target| !is_fit(target)).map_or(target.as_ref(), |_| None) {
                 Some(target) => target,
-                None => match self.stream(&topic, append.keep).await {
+                None => match self.stream_in_time(&topic, append.keep).await {
                     Ok(known) => {
                         let (highest, is_stale) = (Cell::new(known.last), Cell::new(false));
                         target.insert(Rc::new(Target { connection, known, highest, is_stale }))
                     }
                     Err(why) => {
                         append.answer(Err(why)).await;
+                        // Those who came meanwhile would wait as long, one after the other.
+                        while let Ok(append) = appends.try_recv() {
+                            append.answer(Err(why)).await;
+                        }
                         continue;
                     }
                 },
             };
             self.append(Rc::clone(target), append).await;
         }
+    }
+
+    async fn stream_in_time(&self, topic: &Topic, keep: Keep) -> Result<Known, NotAppended> {
+        time::timeout(PATIENCE, self.stream(topic, keep)).await.unwrap_or_else(|_| {
+            self.complain(topic, NO_ANSWER);
+            Err(NotAppended::Away)
+        })
     }
 
     /// Sends one, and waits for its place beside.
@@ -90,11 +108,11 @@ impl Shared {
         self.metrics.said(payload.len());
         let began = Instant::now();
         let publish = self.jetstream.publish_with_headers(subject, headers, payload);
-        let sent = self.unless_away(async { Ok::<_, Infallible>(publish.await) }).await;
+        let sent = time::timeout(PATIENCE, self.unless_away(async { Ok::<_, Infallible>(publish.await) })).await;
         let waiting = match sent {
-            Ok(Ok(waiting)) => waiting,
-            Ok(Err(error)) => return append.answer(Err(why(&error))).await,
-            Err(_) => return append.answer(Err(NotAppended::Away)).await,
+            Ok(Ok(Ok(waiting))) => waiting,
+            Ok(Ok(Err(error))) => return append.answer(Err(why(&error))).await,
+            Ok(Err(_)) | Err(_) => return append.answer(Err(NotAppended::Away)).await,
         };
         let shared = Rc::clone(self);
         task::spawn_local(async move {
@@ -111,9 +129,14 @@ impl Shared {
                 Some(Ok(Ok(ack))) => shared.place(&target, &append, ack.sequence, ack.duplicate).await,
                 Some(Ok(Err(error))) => {
                     target.is_stale.set(true);
+                    shared.complain(&append.message.topic, &error.to_string());
                     Err(why(&error))
                 }
-                Some(Err(_)) | None => Err(NotAppended::Away),
+                Some(Err(_)) => {
+                    shared.complain(&append.message.topic, NO_ANSWER);
+                    Err(NotAppended::Away)
+                }
+                None => Err(NotAppended::Away),
             };
             append.answer(what).await;
         });
@@ -127,6 +150,7 @@ impl Shared {
         number: u64,
         duplicate: bool,
     ) -> Result<Appended, NotAppended> {
+        self.metrics.streams_working.set(1);
         let before = target.highest.get();
         target.highest.set(before.max(number));
         if duplicate || number > before {
