@@ -21,6 +21,8 @@ mod operators;
 mod ordered;
 #[path = "simulation/ordered_worlds.rs"]
 mod ordered_worlds;
+#[path = "simulation/presence.rs"]
+mod presence;
 #[path = "simulation/resuming.rs"]
 mod resuming;
 #[path = "simulation/scene.rs"]
