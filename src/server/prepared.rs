@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use super::handover::{Inherited, Predecessor};
-use super::{Server, StartError, live, tls};
+use super::start::live;
+use super::{Server, StartError, tls};
 use crate::app::Router;
 use crate::app::files::Files;
 use crate::app::opening::Opening;

@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use super::start::{admin_live, live};
 use super::tls::Keeper;
 use super::validity::{self, Validity};
-use super::{StartError, admin_live, live, lock, ring_all};
+use super::{StartError, lock, ring_all};
 use crate::config::{Config, Difference, Problem};
 use crate::logging;
 use crate::mailbox::Doorbell;
