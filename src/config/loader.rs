@@ -10,6 +10,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::Config;
+use super::fitting;
 use super::nearest::suggestion;
 use super::problem::{Place, Problem, Wrong, quote};
 use super::settings::{self, SETTINGS, Setting};
@@ -128,7 +129,7 @@ impl Loader {
     /// # Errors
     /// When there is something wrong.
     pub fn finish(mut self) -> Result<Config, Vec<Problem>> {
-        for (key, wrong) in settings::check(&self.config) {
+        for (key, wrong) in fitting::check(&self.config) {
             let place = self.places.get(key).and_then(|places| at_item(places, wrong.item));
             self.problems.push(wrong.at(key, place.unwrap_or(Place::Default)));
         }

@@ -41,6 +41,7 @@ mod cluster;
 mod credentials;
 mod endpoint;
 mod filter;
+mod fitting;
 mod hooks;
 mod journal;
 mod limits;

@@ -1,6 +1,7 @@
 //! From one configuration to another while the server runs: what can follow, and what waits for the next start.
 
-use super::settings::{SETTINGS, check};
+use super::fitting::check;
+use super::settings::SETTINGS;
 use super::{Config, Place, Problem, TopicSection, quote};
 
 /// Keys that a running server cannot follow.

@@ -1,7 +1,5 @@
 //! The table of all settings.
 
-use std::net::SocketAddr;
-use std::path::Path;
 use std::time::Duration;
 
 use super::cluster::{NatsUrls, NodeName, Prefix};
@@ -9,16 +7,14 @@ use super::credentials::{ApiKeyFile, Claim, Jwks, Names, Patterns, PublicKeys, S
 use super::endpoint::Collector;
 use super::filter::Filter;
 use super::lists::{Address, Files, Listeners, NetworkList, OriginList, Subprotocols};
-use super::problem::{Wrong, quote};
+use super::problem::Wrong;
 use super::receiver::{CaFile, Kinds, Receiver, SecretFile, Subject};
 use super::sections::example_section;
-use super::topics::TopicSection;
 use super::value::{Count, Directory, File, FilePath, Format, Period, Raw, Rule, Size, Switch, Word};
 use super::{
     BackendChoice, ClientCertificates, Config, LogFormat, OverRate, Presence, Publishers, SlowConsumer, Storage,
     TlsVersion,
 };
-use crate::access::CHECKS_MAX;
 
 /// One thing that can be set.
 pub(super) struct Setting {
@@ -447,137 +443,6 @@ pub fn effective(config: &Config) -> impl Iterator<Item = (String, serde_json::V
     })
 }
 
-/// All that has to fit together: the key at fault, and what is wrong.
-pub(super) fn check(config: &Config) -> Vec<(&'static str, Wrong)> {
-    let mut wrongs = Vec::new();
-    let limits = &config.limits;
-    if limits.queue_bytes_total_max < limits.queue_bytes_max {
-        let what = "is below limits.queue_bytes_max, so that no single queue could fill";
-        wrongs.push(("limits.queue_bytes_total_max", Wrong::new(what, "raise it or lower limits.queue_bytes_max")));
-    }
-    wrongs.extend(unwritten(config));
-    wrongs.extend(exposed(config));
-    if let Some((algorithm, keys)) = config.access.untried() {
-        let what =
-            format!("has {keys} keys for {algorithm} without a name, together with those of auth.jwks and auth.secret");
-        let mend = format!("keep {CHECKS_MAX} at most, or name them: auth.jwks has a kid for each");
-        wrongs.push(("auth.public_keys", Wrong::new(what, mend)));
-    }
-    wrongs.extend(check_tls(config));
-    if config.journal.bytes_max < config.journal.segment_bytes.saturating_mul(4) {
-        let what = "is below 4 times journal.segment_bytes, so that files would go before their time";
-        wrongs.push(("journal.bytes_max", Wrong::new(what, "raise it or lower journal.segment_bytes")));
-    }
-    if config.hooks.batch_delay > config.hooks.retry_max_age {
-        let what = "is above hooks.retry_max_age, so that events would be too old before they are told";
-        wrongs.push(("hooks.batch_delay", Wrong::new(what, "lower it or raise hooks.retry_max_age")));
-    }
-    if config.hooks.nats.is_some() && config.hooks.url.is_some() {
-        let mend = "leave one of them out: events have one receiver";
-        wrongs.push(("hooks.nats", Wrong::new("is set, and so is hooks.url", mend)));
-    } else if config.hooks.nats.is_some() && !config.cluster.is_set() {
-        wrongs.push(("hooks.nats", Wrong::new("is set, and there is no NATS", "name its servers in cluster.nats")));
-    }
-    for (index, listen) in config.listeners.iter().enumerate() {
-        if listen.proxy && config.proxies.0.is_empty() && listen.address.path().is_none() {
-            let wrong = Wrong::new("has proxy=on, and no proxy is trusted", "name their networks in proxy.trusted");
-            wrongs.push(("listen", wrong.of_item(index)));
-        }
-        let taken = config.listeners[..index].iter().any(|other| other.address == listen.address);
-        if taken && !listen.address.is_any_port() {
-            let its_own = if listen.address.path().is_some() { "path" } else { "port" };
-            let wrong =
-                Wrong::new(format!("has {} twice", listen.address), format!("give each listener its own {its_own}"));
-            wrongs.push(("listen", wrong.of_item(index)));
-        }
-        if config.admin.is_some() && listen.address.ip() == config.admin && !listen.address.is_any_port() {
-            let what = format!("is {}, where clients connect", listen.address);
-            wrongs.push(("admin", Wrong::new(what, "give it its own port, or off")));
-        }
-    }
-    let is_upgrade = |path: &&Path| config.listeners.iter().any(|listen| listen.address.path() == Some(*path));
-    if let Some(path) = config.upgrade_socket.as_deref().filter(is_upgrade) {
-        let what = format!("is {}, where clients connect", path.display());
-        wrongs.push(("upgrade.socket", Wrong::new(what, "give it its own path")));
-    }
-    wrongs
-}
-
-/// Topics that are to be durable without a place to write them down: neither a journal nor a cluster that they are shared in.
-fn unwritten(config: &Config) -> Option<(&'static str, Wrong)> {
-    if config.journal.dir.is_some() {
-        return None;
-    }
-    let has_stream = |shared: bool| shared && config.cluster.is_set();
-    let is_unwritten = |section: &&TopicSection| {
-        section.durable.unwrap_or(config.durable) && !has_stream(section.shared.unwrap_or(config.shared))
-    };
-    let section = config.topics.iter().find(is_unwritten);
-    let (which, value) = match section {
-        _ if config.durable && !has_stream(config.shared) => ("topics.durable".to_owned(), true),
-        Some(TopicSection { pattern, durable, .. }) => {
-            let key = if *durable == Some(true) { "durable" } else { "shared" };
-            (format!("topics.{}.{key}", quote(pattern.as_str())), *durable == Some(true))
-        }
-        None => return None,
-    };
-    let what = format!("is not set, and {which} is {value}: there is nowhere to write its messages down");
-    let stream = if config.cluster.is_set() { ", or share its topics" } else { "" };
-    let mend = format!("name a directory for the journal{stream}, or leave {which} out");
-    Some(("journal.dir", Wrong::new(what, mend)))
-}
-
-/// Certificates, keys and listeners that do not fit together. What is in the files is looked at when they are served.
-fn check_tls(config: &Config) -> Vec<(&'static str, Wrong)> {
-    let tls = &config.tls;
-    let mut wrongs = Vec::new();
-    if tls.certificates.is_empty()
-        && let Some(index) = config.listeners.iter().position(|listen| listen.tls)
-    {
-        let mend = "name files with tls.certificates and tls.keys, or --tls-certificate and --tls-key";
-        wrongs.push(("listen", Wrong::new("speaks TLS, and there is no certificate", mend).of_item(index)));
-    }
-    if wrongs.is_empty() && !config.listeners.iter().any(|listen| listen.tls) {
-        // What nobody uses is not looked at.
-        return wrongs;
-    }
-    let (certificates, keys) = (tls.certificates.len(), tls.keys.len());
-    if keys != 0 && keys != certificates {
-        let mend = "name one key for each certificate, in their order, or none where they are in the same files";
-        wrongs.push(("tls.keys", Wrong::new(format!("has {keys} files for {certificates} certificates"), mend)));
-    }
-    if tls.client_certificates != ClientCertificates::Off && tls.client_ca.is_none() {
-        let what = format!("is {}, and nobody vouches for clients", tls.client_certificates.name());
-        wrongs.push(("tls.client_certificates", Wrong::new(what, "name a file with tls.client_ca")));
-    }
-    wrongs
-}
-
-/// Listeners that whoever is on the network could use, where nobody is asked who they are.
-fn exposed(config: &Config) -> Vec<(&'static str, Wrong)> {
-    if config.insecure {
-        return Vec::new();
-    }
-    let what = |address: &dyn std::fmt::Display| {
-        format!("is {address}, open to other machines, and no authentication is configured")
-    };
-    let mut wrongs = Vec::new();
-    let clients_are_asked = config.access.is_on();
-    for (index, listen) in config.listeners.iter().enumerate() {
-        if listen.address.is_remote() && !clients_are_asked {
-            let mend = "configure [auth], listen on 127.0.0.1, or say --insecure (insecure = true) if all may come";
-            wrongs.push(("listen", Wrong::new(what(&listen.address), mend).of_item(index)));
-        }
-    }
-    let is_exposed = |address: &SocketAddr| !address.ip().is_loopback() && !config.access.guards_admin();
-    if let Some(address) = config.admin.filter(is_exposed) {
-        let what = format!("is {address}, open to other machines, and no API key with admin = true is configured");
-        let mend = "add one to auth.api_keys, serve it on 127.0.0.1, or say --insecure (insecure = true)";
-        wrongs.push(("admin", Wrong::new(what, mend)));
-    }
-    wrongs
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -603,31 +468,6 @@ mod tests {
             assert!(setting.variable().starts_with("HOLDLINE_"));
         }
         assert!(text.lines().all(|line| line.len() <= 120), "{text}");
-    }
-
-    #[test]
-    fn defaults_keep_the_rules_they_stand_beside() {
-        assert!(check(&Config::default()).is_empty());
-    }
-
-    #[test]
-    fn nobody_is_let_in_from_the_network_unless_that_is_said() {
-        let load = |admin: &str, insecure: &str| {
-            let mut loader = Loader::new();
-            loader.flags("--listen", "listen", &["http://127.0.0.1:1", "tcp://0.0.0.0:2"].map(str::to_owned));
-            loader.flag("--admin", "admin", admin);
-            loader.flag("--insecure", "insecure", insecure);
-            loader.finish().map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>())
-        };
-        let said = load("[::]:3", "false").unwrap_err();
-        assert_eq!(said.len(), 2, "{said:?}");
-        assert!(
-            said[0].contains("is 0.0.0.0:2, open to other machines") && said[0].contains("flag --listen"),
-            "{said:?}"
-        );
-        assert!(said[1].contains("is [::]:3") && said[1].contains("--insecure"), "{said:?}");
-        assert_eq!(load("off", "false").unwrap_err().len(), 1);
-        assert!(load("[::]:3", "true").is_ok());
     }
 
     /// Each bound that can be set is counted when it strikes, under its own name, or is no refusal.
