@@ -225,7 +225,11 @@ mod tests {
 
     /// What else a file must say to say something of this key.
     fn beside(key: &str) -> &'static str {
-        if key == "topics.durable" { "[journal]\ndir = \"/srv\"\n" } else { "" }
+        match key {
+            "topics.durable" => "[journal]\ndir = \"/srv\"\n",
+            "hooks.nats" => "[cluster]\nnats = \"nats://127.0.0.1:4222\"\n",
+            _ => "",
+        }
     }
 
     fn default(key: &str) -> Config {
