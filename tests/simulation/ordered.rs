@@ -416,7 +416,8 @@ fn operators_publish_and_see_how_a_topic_is_doing() {
     let first = reports(&nodes[0].scene, publish());
     nodes[0].scene.rest();
     assert_eq!(told(&first), None);
-    assert!(rows(&mut nodes[0].scene).contains("\"shared\":true,\"cluster\":\"idle\""));
+    let row = rows(&mut nodes[0].scene);
+    assert!(row.contains("\"shared\":true,\"cluster\":\"idle\"") && row.contains("\"offset\":null,"), "{row}");
     streams.settle(&mut nodes);
     assert_eq!(told(&first), Some(Ok(1)));
     // While somebody joins it waits, behind what came before.

@@ -31,6 +31,8 @@ pub enum Holding {
     Alone,
     /// It is shared, and not heard: it was only published to here.
     Idle,
+    /// The same; its stream knows where it stands, and nobody here does.
+    Elsewhere,
     /// Its stream's past is awaited.
     Joining,
     /// It is heard.
@@ -60,7 +62,8 @@ impl Topics {
             Way::Here | Way::Written => Holding::Alone,
             _ if self.is_joining(key) => Holding::Joining,
             _ if shared.is_some_and(|shared| shared.follow.is_some()) => Holding::Live,
-            Way::Said | Way::Ordered => Holding::Idle,
+            Way::Said => Holding::Idle,
+            Way::Ordered => Holding::Elsewhere,
         }
     }
 

@@ -104,7 +104,7 @@ impl Core {
         let is_connected = self.cluster.as_deref().is_some_and(Cluster::is_connected);
         match holding {
             _ if !is_connected => "away",
-            Holding::Alone | Holding::Idle => "idle",
+            Holding::Alone | Holding::Idle | Holding::Elsewhere => "idle",
             Holding::Joining => "joining",
             Holding::Live => "live",
         }
@@ -115,8 +115,12 @@ impl Core {
         let mut out = Vec::with_capacity(256);
         out.extend_from_slice(b"{\"topic\":");
         json::write_string(sight.name.as_str(), &mut out);
-        json::write_number_field("epoch", sight.cursor.epoch.0, &mut out);
-        json::write_number_field("offset", sight.cursor.offset.0, &mut out);
+        if matches!(sight.holding, Some(Holding::Joining | Holding::Elsewhere)) {
+            out.extend_from_slice(b",\"epoch\":null,\"offset\":null");
+        } else {
+            json::write_number_field("epoch", sight.cursor.epoch.0, &mut out);
+            json::write_number_field("offset", sight.cursor.offset.0, &mut out);
+        }
         json::write_number_field("subscribers", sight.subscribers, &mut out);
         json::write_number_field("shard", u64::from(self.id.0), &mut out);
         json::write_field("groups", &mut out);

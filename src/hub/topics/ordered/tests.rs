@@ -181,7 +181,7 @@ fn a_publication_gets_its_place_elsewhere_and_waits_while_somebody_joins() {
     let mut topics = node();
     assert_eq!(take(&mut topics, None, Turn::Comes), Came::Ordered);
     assert!(!topics.has_wishes(), "who publishes does not hear");
-    assert_eq!(topics.sight(&topic("log/1")).unwrap().holding, Some(Holding::Idle));
+    assert_eq!(topics.sight(&topic("log/1")).unwrap().holding, Some(Holding::Elsewhere));
     let follow = subscribe(&mut topics);
     assert_eq!(take(&mut topics, None, Turn::Comes), Came::Waits);
     topics.end_past(follow, cursor(7, 0), at(0));
