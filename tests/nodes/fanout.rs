@@ -15,7 +15,7 @@ const MESSAGES: u64 = 1000;
 const TOPIC: &str = "room/alone";
 const SUBJECT: &str = "holdline.t.room.alone";
 
-/// NATS' own figures of one node.
+/// NATS' own figures of one node. What nodes say of themselves is among them, which is little.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Figures {
     /// Messages from the node to NATS, and from NATS to the node.
@@ -25,7 +25,7 @@ struct Figures {
 
 fn node(number: usize, nats: &Nats) -> Program {
     let mut command = holdline(&["serve", "--listen", "http://127.0.0.1:0", "--admin", "127.0.0.1:0", "--shards", "2"]);
-    // What nodes say of themselves does not come within the hour.
+    // What nodes say of themselves does not come again within the hour.
     let settings = [("NATS", &*nats.url), ("NAME", &*format!("node{number}")), ("LEASE", "1h")];
     command.envs(settings.map(|(name, value)| (format!("HOLDLINE_CLUSTER_{name}"), value)));
     command.stderr(Stdio::null());
@@ -80,7 +80,8 @@ fn subscribe(node: &Program, number: usize, monitor: &str) -> BufReader<TcpStrea
     BufReader::new(stream)
 }
 
-/// Publishes a batch on the first node, and waits until these hear its end. What each node said to NATS and heard from it.
+/// Publishes a batch on the first node, and waits until these hear its end. What each node said to NATS and heard from it, in
+/// hundreds.
 fn publish(node: &Program, monitor: &str, last: &str, subscribers: &mut [BufReader<TcpStream>]) -> [Figures; 3] {
     let before = figures(monitor);
     let text = |number: u64| if number == MESSAGES { last.to_owned() } else { number.to_string() };
@@ -98,9 +99,10 @@ fn publish(node: &Program, monitor: &str, last: &str, subscribers: &mut [BufRead
     }
     until("NATS has all of it", || figures(monitor)[0].said >= before[0].said + MESSAGES);
     let after = figures(monitor);
+    let about = |count: u64| count / 100 * 100;
     std::array::from_fn(|node| Figures {
-        said: after[node].said - before[node].said,
-        heard: after[node].heard - before[node].heard,
+        said: about(after[node].said - before[node].said),
+        heard: about(after[node].heard - before[node].heard),
     })
 }
 

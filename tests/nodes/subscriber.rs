@@ -178,7 +178,9 @@ impl Subscriber {
     /// The next message: no gap, no repetition.
     fn hear(&mut self, place: Place, text: &str) -> Result<(), String> {
         let saying = Saying::parse(text).ok_or_else(|| format!("somebody says {text:?}"))?;
-        if self.place.is_some_and(|(epoch, offset)| place != (epoch, offset + 1)) {
+        // A topic without a stream stands at 0:0, and its first message makes one.
+        let follows = |(epoch, offset)| place.1 == offset + 1 && (place.0 == epoch || (epoch, offset) == (0, 0));
+        if !self.place.is_none_or(follows) {
             return Err(format!("{saying:?} at {place:?}"));
         }
         self.place = Some(place);
