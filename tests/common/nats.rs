@@ -79,6 +79,12 @@ impl Nats {
         assert!(Command::new("kill").args([name, &self.pid()]).status().unwrap().success());
     }
 
+    /// Has it end by itself, with all that it has on the disk.
+    pub fn end(&mut self) {
+        self.signal("-TERM");
+        self.child.take().into_iter().for_each(|mut child| drop(child.wait()));
+    }
+
     /// Kills it.
     pub fn stop(&mut self) {
         if let Some(mut child) = self.child.take() {
