@@ -138,7 +138,7 @@ impl Node {
     fn follow(&mut self, name: &str, sharing: Sharing) -> Follow {
         self.follows += 1;
         let follow = Follow(self.follows);
-        self.say(Outbound::Follow { follow, topic: topic(name), sharing });
+        self.say(Outbound::Follow { follow, topic: topic(name), sharing, whispers: true });
         follow
     }
 

@@ -73,6 +73,8 @@ pub enum Outbound {
         topic: Topic,
         /// What it is.
         sharing: Sharing,
+        /// Whether what is whispered about it is wanted too.
+        whispers: bool,
     },
     /// Nothing of this is wanted any more.
     Unfollow(Follow),

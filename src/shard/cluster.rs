@@ -307,7 +307,7 @@ impl Core {
             && let Some(wish) = self.topics.next_wish()
         {
             let outbound = match wish {
-                Wish::Follow(follow, topic, sharing) => Outbound::Follow { follow, topic, sharing },
+                Wish::Follow(follow, topic, sharing, whispers) => Outbound::Follow { follow, topic, sharing, whispers },
                 Wish::Unfollow(follow) => Outbound::Unfollow(follow),
             };
             cluster.give(outbound, 0);

@@ -184,7 +184,7 @@ impl Node {
 
     fn take_one(&mut self, shard: usize, outbound: Outbound) {
         match outbound {
-            Outbound::Follow { follow, topic, sharing: Sharing::Durable(keep) } => {
+            Outbound::Follow { follow, topic, sharing: Sharing::Durable(keep), .. } => {
                 assert!(self.seen.insert((shard, follow)), "{follow:?} comes again");
                 assert!(self.standings.iter().all(|one| one.topic != topic), "{topic} is followed twice");
                 self.standings.push(Standing { shard, follow, topic, keep: keep.messages_max, at: None });

@@ -272,6 +272,9 @@ impl Topics {
             }
             self.tell_anew(key, now);
             if self.owned(key).shared.is_some() {
+                if life.is_some() {
+                    self.listen(key);
+                }
                 self.call(key, now);
             }
         }

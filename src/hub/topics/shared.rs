@@ -18,6 +18,7 @@ use super::ordered::{Before, Ordered};
 use super::{Interested, Now, Published, Topics};
 use crate::cluster::port::{Follow, NodeId, Said, Sharing};
 use crate::codec::websocket::deflate::Deflater;
+use crate::config::Presence;
 use crate::hub::history::History;
 use crate::hub::ruling::Ruling;
 use crate::message::{Cursor, Epoch, Message, Topic, Wants};
@@ -57,7 +58,7 @@ pub enum Way {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wish {
     /// A topic is to be heard.
-    Follow(Follow, Topic, Sharing),
+    Follow(Follow, Topic, Sharing, bool),
     /// It is not any more.
     Unfollow(Follow),
 }
@@ -72,6 +73,8 @@ pub(super) struct Shared {
     pub(super) ordered: Option<Ordered>,
     /// Something may have been missed since the past began, before the cluster was heard.
     is_stale: bool,
+    /// What nodes whisper about it is heard too.
+    listens: bool,
     life: Epoch,
     said: u64,
     /// Others have not been given all that was said, and have to be told how much that is.
@@ -109,6 +112,7 @@ impl Shared {
             is_told: false,
             ordered: None,
             is_stale: false,
+            listens: false,
             life,
             said: 0,
             owes: false,
@@ -118,7 +122,11 @@ impl Shared {
     }
 
     fn note(&mut self, node: NodeId, said: Said, is_message: bool) -> Heard {
-        let Some(origin) = self.heard.iter_mut().find(|origin| origin.node == node) else {
+        if let Some(place) = self.heard.iter().position(|origin| origin.node == node) {
+            // Who was heard last is forgotten last.
+            self.heard[place..].rotate_left(1);
+        }
+        let Some(origin) = self.heard.last_mut().filter(|origin| origin.node == node) else {
             if self.heard.len() >= Self::ORIGINS_MAX {
                 self.heard.remove(0);
                 self.forgot = true;
@@ -228,15 +236,32 @@ impl Topics {
     }
 
     pub(super) fn follow_now(&mut self, key: u32) {
+        let listens = self.ruling(key).presence != Presence::Off;
         let owned = &mut self.topics.0[key as usize];
         let (Some(shared), Some(cluster)) = (owned.shared.as_deref_mut(), self.cluster.as_deref_mut()) else { return };
         cluster.last += 1;
         let follow = Follow(cluster.last);
         shared.follow = Some(follow);
+        shared.listens = listens;
         cluster.follows.insert(follow, key);
         let sharing = shared.ordered.as_ref().map_or(Sharing::Plain, |ordered| Sharing::Durable(ordered.keep));
-        cluster.wishes.push_back(Wish::Follow(follow, owned.name.clone(), sharing));
+        cluster.wishes.push_back(Wish::Follow(follow, owned.name.clone(), sharing, listens));
         self.tidy_wishes();
+    }
+
+    /// What nodes whisper about a topic is wanted, where it was not: it is followed anew.
+    pub(super) fn listen(&mut self, key: u32) {
+        let owned = &mut self.topics.0[key as usize];
+        let (Some(shared), Some(cluster)) = (owned.shared.as_deref_mut(), self.cluster.as_deref_mut()) else { return };
+        if shared.follow.is_none() || shared.listens {
+            return;
+        }
+        if shared.ordered.is_some() {
+            return self.follow_again(key);
+        }
+        shared.is_stale = true;
+        cluster.unfollow(shared);
+        self.follow_now(key);
     }
 
     /// Wishes that nobody has any more are as many as there are topics at most.

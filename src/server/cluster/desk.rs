@@ -206,10 +206,12 @@ impl Desk {
     async fn take(&mut self, place: usize, what: Outbound) {
         let (shared, seat) = (Rc::clone(&self.shared), Rc::clone(&self.seats[place].0));
         match what {
-            Outbound::Follow { follow, topic, sharing } => {
+            Outbound::Follow { follow, topic, sharing, whispers } => {
                 let task = match sharing {
-                    Sharing::Plain => task::spawn_local(shared.follow_plain(seat, follow, topic)),
-                    Sharing::Durable(keep) => task::spawn_local(shared.follow_ordered(seat, follow, topic, keep)),
+                    Sharing::Plain => task::spawn_local(shared.follow_plain(seat, follow, topic, whispers)),
+                    Sharing::Durable(keep) => {
+                        task::spawn_local(shared.follow_ordered(seat, (follow, whispers), topic, keep))
+                    }
                 };
                 self.follows.insert((place, follow), task.abort_handle());
             }

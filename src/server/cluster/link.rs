@@ -17,6 +17,8 @@ use crate::config::{Login, NatsUrl};
 
 /// For a first answer.
 const CONNECT: Duration = Duration::from_secs(5);
+/// Between two questions to NATS whether it is there: twice without an answer is none.
+const PING: Duration = Duration::from_secs(5);
 /// Between two tries to come back, at first and at most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 /// For an answer of NATS to who asks where it stands.
@@ -196,7 +198,7 @@ async fn options(settings: &Settings, news: watch::Sender<News>) -> Result<Conne
         .no_echo()
         .event_callback(hear)
         .connection_timeout(CONNECT)
-        .ping_interval(settings.lease / 3)
+        .ping_interval((settings.lease / 3).min(PING))
         .subscription_capacity(WAITING_MAX)
         .client_capacity(COMMANDS_MAX)
         .request_timeout(Some(CONNECT))

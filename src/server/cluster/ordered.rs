@@ -19,6 +19,7 @@ use futures_util::{StreamExt as _, stream};
 use tokio::time;
 
 use super::desk::{Seat, Shared};
+use super::plain::Whispers;
 use super::stream::{Found, Known};
 use crate::cluster::names::Use;
 use crate::cluster::port::{Follow, Inbound};
@@ -30,6 +31,8 @@ use crate::metrics::ClusterDropped;
 const READS: usize = 64;
 /// Messages in one part of a past.
 const PART: usize = 256;
+/// The same in bytes, with one round of reads beyond.
+const PART_BYTES: usize = 1 << 20;
 /// Between two tries to reach a stream, at first and at most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 /// Between two looks whether a stream that is quiet is still the same and has nothing that was not said.
@@ -61,8 +64,14 @@ enum Next {
 
 impl Shared {
     /// Hears a durable topic until it is dropped.
-    pub(super) async fn follow_ordered(self: Rc<Self>, seat: Rc<Seat>, follow: Follow, topic: Topic, keep: Keep) {
-        let Some(mut whispered) = self.whispers(&topic).await else { return };
+    pub(super) async fn follow_ordered(
+        self: Rc<Self>,
+        seat: Rc<Seat>,
+        (follow, whispers): (Follow, bool),
+        topic: Topic,
+        keep: Keep,
+    ) {
+        let Some(mut whispered) = self.whispers(&topic, whispers).await else { return };
         let mut standing: Option<Standing> = None;
         loop {
             // From before the stream is looked at: what it says from then on is heard, or is there to be read.
@@ -76,8 +85,10 @@ impl Shared {
                     let (seat, topic) = (Rc::clone(&seat), topic.clone());
                     let first = Standing { seat, follow, topic, keep, have: known.last, known, heard: 0 };
                     let first = standing.insert(first);
-                    self.tell_past(first).await;
-                    self.hear_stream(first, &mut said, &mut whispered).await
+                    match self.tell_past(first).await {
+                        Next::Hear => self.hear_stream(first, &mut said, &mut whispered).await,
+                        next => next,
+                    }
                 }
                 Some(standing) => {
                     standing.heard = 0;
@@ -106,7 +117,7 @@ impl Shared {
         self.read(standing, last).await
     }
 
-    async fn hear_stream(&self, standing: &mut Standing, said: &mut Subscriber, whispered: &mut Subscriber) -> Next {
+    async fn hear_stream(&self, standing: &mut Standing, said: &mut Subscriber, whispered: &mut Whispers) -> Next {
         let mut link = self.link.clone();
         let mut seen = *link.borrow_and_update();
         loop {
@@ -155,30 +166,47 @@ impl Shared {
     }
 
     /// Tells the newest messages of a stream, and where it stands. What is not there any more is left out.
-    async fn tell_past(&self, standing: &mut Standing) {
+    async fn tell_past(&self, standing: &mut Standing) -> Next {
         let Standing { known, topic, seat, follow, keep, .. } = &*standing;
         let (follow, last) = (*follow, known.last);
         let most = u64::try_from(keep.messages_max).unwrap_or(u64::MAX);
         let mut next = known.first.max(last.saturating_sub(most) + 1).max(1);
-        let mut messages = Vec::new();
+        let (mut messages, mut bytes) = (Vec::new(), 0);
         while next <= last {
             for found in self.fetch_all(known, topic, next..=last.min(next + READS as u64 - 1)).await {
                 match found {
-                    Found::Message(stored) => messages.push(*stored),
+                    Found::Message(stored) => {
+                        bytes += stored.message.payload().len();
+                        messages.push(*stored);
+                    }
                     // The stream goes on meanwhile, and drops its oldest; or somebody took one out.
                     Found::Gone => {}
-                    Found::Away => {
-                        time::sleep(RETRY.0).await;
-                        break;
-                    }
+                    Found::Away => match self.look_again(topic, known).await {
+                        Next::Hear => break,
+                        is_another => {
+                            seat.post(Inbound::Past { follow, messages, end: Some(known.cursor(last)) }).await;
+                            return is_another;
+                        }
+                    },
                 }
                 next += 1;
             }
-            if messages.len() >= PART {
+            if messages.len() >= PART || bytes >= PART_BYTES {
+                bytes = 0;
                 seat.post(Inbound::Past { follow, messages: std::mem::take(&mut messages), end: None }).await;
             }
         }
         seat.post(Inbound::Past { follow, messages, end: Some(known.cursor(last)) }).await;
+        Next::Hear
+    }
+
+    /// A message could not be read: after a while it is tried again, unless the stream is not there any more.
+    async fn look_again(&self, topic: &Topic, known: &Known) -> Next {
+        time::sleep(RETRY.0).await;
+        match self.find_stream(topic).await {
+            Ok(now) if now.epoch != known.epoch => Next::Anew,
+            _ => Next::Hear,
+        }
     }
 
     /// Takes what the stream says again.
@@ -231,10 +259,10 @@ impl Shared {
                         Next::Hear => break,
                         next => return next,
                     },
-                    Found::Away if self.is_up() => {
-                        time::sleep(RETRY.0).await;
-                        break;
-                    }
+                    Found::Away if self.is_up() => match self.look_again(&standing.topic, &standing.known).await {
+                        Next::Hear => break,
+                        next => return next,
+                    },
                     // It is caught up with when the connection is back.
                     Found::Away => return Next::Hear,
                 }
@@ -254,6 +282,10 @@ impl Shared {
             return Next::Anew;
         }
         standing.known = known;
+        if !matches!(self.fetch(&standing.known, &standing.topic, gone).await, Found::Gone) {
+            // It was not there yet.
+            return Next::Hear;
+        }
         let at = gone.max(standing.known.first.saturating_sub(1));
         self.lose(standing, at).await;
         Next::Hear

@@ -54,11 +54,11 @@ impl Shared {
     }
 
     /// Hears a plain topic until it is dropped.
-    pub(super) async fn follow_plain(self: Rc<Self>, seat: Rc<Seat>, follow: Follow, topic: Topic) {
+    pub(super) async fn follow_plain(self: Rc<Self>, seat: Rc<Seat>, follow: Follow, topic: Topic, whispers: bool) {
         let mut link = self.link.clone();
-        let [said, whispered] = [Use::Plain, Use::Whisper].map(|what| self.settings.names.subject(what, &topic));
-        let (Ok(mut said), Ok(mut whispered)) =
-            (self.client.subscribe(said).await, self.client.subscribe(whispered).await)
+        let subject = self.settings.names.subject(Use::Plain, &topic);
+        let (Ok(mut said), Some(mut whispered)) =
+            (self.client.subscribe(subject).await, self.whispers(&topic, whispers).await)
         else {
             return self.metrics.drop_one(ClusterDropped::Refused);
         };
@@ -114,8 +114,25 @@ impl Shared {
         }
     }
 
-    /// Subscribes to what nodes tell each other of a topic.
-    pub(super) async fn whispers(&self, topic: &Topic) -> Option<Subscriber> {
-        self.client.subscribe(self.settings.names.subject(Use::Whisper, topic)).await.ok()
+    /// Subscribes to what nodes tell each other of a topic, where that is wanted.
+    pub(super) async fn whispers(&self, topic: &Topic, are_wanted: bool) -> Option<Whispers> {
+        if !are_wanted {
+            return Some(Whispers(None));
+        }
+        let subscriber = self.client.subscribe(self.settings.names.subject(Use::Whisper, topic)).await;
+        subscriber.ok().map(|subscriber| Whispers(Some(subscriber)))
+    }
+}
+
+/// What nodes tell each other of a topic. A subscription takes some 6 KiB: without need there is none.
+pub(super) struct Whispers(Option<Subscriber>);
+
+impl Whispers {
+    /// The next one; never, where none are wanted.
+    pub(super) async fn next(&mut self) -> Option<NatsMessage> {
+        match &mut self.0 {
+            Some(subscriber) => subscriber.next().await,
+            None => std::future::pending().await,
+        }
     }
 }

@@ -84,11 +84,11 @@ impl Shared {
         }
     }
 
-    /// The stream of a topic, which is made or brought into line with what is to be kept.
-    pub(super) async fn stream(&self, topic: &Topic, keep: Keep) -> Result<Known, NotAppended> {
+    /// The stream of a topic, which is made if it is not there, or (`tends`) brought into line with what is to be kept.
+    pub(super) async fn stream(&self, topic: &Topic, keep: Keep, tends: bool) -> Result<Known, NotAppended> {
         let known = self.find_stream(topic).await?;
         if known.is_there() {
-            return self.in_line(topic, known, keep).await;
+            return if tends { self.in_line(topic, known, keep).await } else { Ok(known) };
         }
         let made = self.jetstream.create_stream(self.config(topic, keep)).await;
         made.map(Known::of).map_err(|error| {

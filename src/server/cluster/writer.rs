@@ -23,6 +23,8 @@ use crate::message::{Message, Topic};
 /// A writer without work ends.
 const IDLE: Duration = Duration::from_secs(30);
 
+/// Between two looks whether a stream that is written to is the same: somebody may delete it.
+const LOOK: Duration = Duration::from_secs(1);
 /// What the log says of an answer that does not come.
 const NO_ANSWER: &str = "JetStream does not answer";
 
@@ -49,6 +51,7 @@ struct Target {
     known: Known,
     /// The greatest number that it has given a message.
     highest: Cell<u64>,
+    looked: Instant,
     /// It may be another stream by now.
     is_stale: Cell<bool>,
 }
@@ -64,13 +67,17 @@ impl Shared {
                 continue;
             }
             let connection = self.link.borrow().number;
-            let is_fit = |target: &Rc<Target>| target.connection == connection && !target.is_stale.get();
+            let is_fit = |target: &Rc<Target>| {
+                target.connection == connection && !target.is_stale.get() && target.looked.elapsed() < LOOK
+            };
+            let is_new = target.is_none();
             let target = match target.take_if(|target| !is_fit(target)).map_or(target.as_ref(), |_| None) {
                 Some(target) => target,
-                None => match self.stream_in_time(&topic, append.keep).await {
+                None => match self.stream_in_time(&topic, append.keep, is_new).await {
                     Ok(known) => {
                         let (highest, is_stale) = (Cell::new(known.last), Cell::new(false));
-                        target.insert(Rc::new(Target { connection, known, highest, is_stale }))
+                        let looked = Instant::now();
+                        target.insert(Rc::new(Target { connection, known, highest, looked, is_stale }))
                     }
                     Err(why) => {
                         append.answer(Err(why)).await;
@@ -86,8 +93,8 @@ impl Shared {
         }
     }
 
-    async fn stream_in_time(&self, topic: &Topic, keep: Keep) -> Result<Known, NotAppended> {
-        time::timeout(PATIENCE, self.stream(topic, keep)).await.unwrap_or_else(|_| {
+    async fn stream_in_time(&self, topic: &Topic, keep: Keep, tends: bool) -> Result<Known, NotAppended> {
+        time::timeout(PATIENCE, self.stream(topic, keep, tends)).await.unwrap_or_else(|_| {
             self.complain(topic, NO_ANSWER);
             Err(NotAppended::Away)
         })
@@ -158,7 +165,7 @@ impl Shared {
         }
         // A stream does not count back: it is another one, or its answers have overtaken each other.
         target.is_stale.set(true);
-        let known = self.stream(&append.message.topic, append.keep).await?;
+        let known = self.stream(&append.message.topic, append.keep, false).await?;
         Ok(Appended { cursor: known.cursor(number), duplicate })
     }
 }

@@ -51,7 +51,7 @@ fn subscribe(topics: &mut Topics) -> Follow {
 
 fn follow(topics: &mut Topics) -> Follow {
     match topics.next_wish() {
-        Some(Wish::Follow(follow, name, Sharing::Durable(keep))) if name == topic("log/1") => {
+        Some(Wish::Follow(follow, name, Sharing::Durable(keep), _)) if name == topic("log/1") => {
             assert_eq!(keep.age_max, Duration::from_secs(10));
             follow
         }
@@ -263,7 +263,7 @@ fn who_hears_a_topic_is_told_when_it_gets_a_stream_or_loses_it() {
     assert!(plain.epoch > Epoch(7) && kept.is_empty());
     assert_eq!(told, [plain]);
     assert_eq!(topics.next_wish(), Some(Wish::Unfollow(first)));
-    assert!(matches!(topics.next_wish(), Some(Wish::Follow(_, _, Sharing::Plain))), "others hold it still");
+    assert!(matches!(topics.next_wish(), Some(Wish::Follow(_, _, Sharing::Plain, _))), "others hold it still");
     assert_eq!(take(&mut topics, None, Turn::Comes), Came::Here(plain.offset.0 + 1));
     turn(&mut topics, true, true, 4);
     assert!(matches!(topics.next_wish(), Some(Wish::Unfollow(_))));

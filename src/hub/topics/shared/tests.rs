@@ -19,7 +19,9 @@ fn said(life: u64, number: u64) -> Said {
 fn what_is_held_is_followed_until_it_is_forgotten() {
     let (mut topics, name) = (of(1), topic("t"));
     assert!(topics.interest(&name, interested(0, None, 1), at(0)));
-    let Some(Wish::Follow(follow, followed, Sharing::Plain)) = topics.next_wish() else { panic!("it is followed") };
+    let Some(Wish::Follow(follow, followed, Sharing::Plain, false)) = topics.next_wish() else {
+        panic!("it is followed")
+    };
     assert_eq!((followed, topics.next_wish(), topics.followed()), (name.clone(), None, 1));
     topics.past(&name, Start::Now, at(0)).unwrap();
     assert!(!topics.has_wishes(), "once");
@@ -27,7 +29,11 @@ fn what_is_held_is_followed_until_it_is_forgotten() {
     topics.expire(crate::wheel::Tick(10_000), || true);
     assert_eq!((topics.len(), topics.next_wish(), topics.followed()), (0, Some(Wish::Unfollow(follow)), 0));
     topics.past(&name, Start::Now, at(10_000)).unwrap();
-    assert_eq!(topics.next_wish(), Some(Wish::Follow(Follow(follow.0 + 1), name, Sharing::Plain)), "another number");
+    assert_eq!(
+        topics.next_wish(),
+        Some(Wish::Follow(Follow(follow.0 + 1), name, Sharing::Plain, false)),
+        "another number"
+    );
 }
 
 #[test]
