@@ -355,5 +355,5 @@ class Reflection(Code):
         database = ProtoReflectionDescriptorDatabase(to)
         self.assertLessEqual({"holdline.v1.Edge", "grpc.health.v1.Health"}, set(database.get_services()))
         service = DescriptorPool(database).FindServiceByName("holdline.v1.Edge")
-        self.assertEqual({method.name for method in service.methods}, {"Connect", "Publish", "Echo"})
+        self.assertEqual({method.name for method in service.methods}, {"Connect", "Publish", "Presence", "Echo"})
         self.assertEqual(service.methods_by_name["Publish"].input_type.full_name, "holdline.v1.PublishRequest")
