@@ -60,9 +60,12 @@ struct Node {
 
 impl Node {
     fn start(number: u64, url: &str) -> Self {
+        Self::with(number, settings(url))
+    }
+
+    fn with(number: u64, settings: Settings) -> Self {
         let id = NodeId(number);
-        let started =
-            Clustering::start(settings(url), id, &[Arc::<Doorbell>::default()], Arc::<ClusterMetrics>::default());
+        let started = Clustering::start(settings, id, &[Arc::<Doorbell>::default()], Arc::<ClusterMetrics>::default());
         let (clustering, mut ends) = started.unwrap();
         Self { id, end: ends.remove(0), clustering, follows: 0, aside: VecDeque::new() }
     }
@@ -459,6 +462,60 @@ fn a_stream_that_is_deleted_is_made_anew_and_nothing_of_both_is_mixed() {
     a.append(100, "orders/1", "and on", None);
     assert_eq!(a.appended(100).unwrap().cursor, Cursor { offset: Offset(2), ..first });
     assert_eq!([b.placed(), b.placed()], [(1, "after".to_owned()), (2, "and on".to_owned())]);
+}
+
+#[test]
+fn numbers_that_nats_gives_again_have_another_epoch() {
+    // Whether something is published before anybody has looked, or after.
+    for is_early in [false, true] {
+        let mut nats = Nats::start();
+        let url = nats.url.clone();
+        let on_disk = |number| {
+            let mut node = Node::with(number, Settings { in_memory: false, ..settings(&url) });
+            node.until("a connection", |what| matches!(what, Inbound::Connected { .. }).then_some(()));
+            node
+        };
+        let (mut a, mut b) = (on_disk(1), on_disk(2));
+        b.join("orders/1");
+        for ticket in 1..=2 {
+            a.append(ticket, "orders/1", "kept", None);
+            a.appended(ticket).unwrap();
+            assert_eq!(b.placed(), (ticket, "kept".to_owned()));
+        }
+        nats.end();
+        nats.copy_store(false);
+        nats.start_again();
+        let (deadline, mut ticket) = (Instant::now() + PATIENCE, 2);
+        let lost = loop {
+            ticket += 1;
+            a.append(ticket, "orders/1", "lost", None);
+            match a.appended(ticket) {
+                Ok(appended) => break appended.cursor,
+                Err(_) => assert!(Instant::now() < deadline),
+            }
+        };
+        assert_eq!((lost.offset, b.placed()), (Offset(3), (3, "lost".to_owned())));
+        nats.stop();
+        nats.copy_store(true);
+        nats.start_again();
+        if is_early {
+            say_raw(&nats, b"PUB test.d.orders.1 5\r\nother\r\n");
+        }
+        let cursor = b.first("that something is lost", |what| match what {
+            Inbound::Lost(_, cursor) => *cursor,
+            _ => None,
+        });
+        // It begins anew with all that there is.
+        assert!(cursor.epoch > lost.epoch && cursor.offset == Offset(0), "{cursor:?}");
+        assert_eq!([b.placed(), b.placed()], [(1, "kept".to_owned()), (2, "kept".to_owned())]);
+        if is_early {
+            assert_eq!(b.placed(), (3, "other".to_owned()));
+        }
+        // Whoever comes later finds the same epoch.
+        let mut c = on_disk(3);
+        let (past, at) = c.join("orders/1");
+        assert_eq!((at.epoch, past.len()), (cursor.epoch, 2 + usize::from(is_early)));
+    }
 }
 
 #[test]

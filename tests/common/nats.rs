@@ -93,6 +93,15 @@ impl Nats {
         }
     }
 
+    /// Copies what it has stored to somewhere else, or back from there. It does not run.
+    pub fn copy_store(&self, back: bool) {
+        let aside = self.store.with_extension("aside");
+        let (from, to) = if back { (&aside, &self.store) } else { (&self.store, &aside) };
+        let _ = std::fs::remove_dir_all(to);
+        let copied = Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap();
+        assert!(copied.success());
+    }
+
     pub fn pid(&self) -> String {
         self.child.as_ref().unwrap().id().to_string()
     }
@@ -102,5 +111,6 @@ impl Drop for Nats {
     fn drop(&mut self) {
         self.stop();
         let _ = std::fs::remove_dir_all(&self.store);
+        let _ = std::fs::remove_dir_all(self.store.with_extension("aside"));
     }
 }

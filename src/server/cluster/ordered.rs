@@ -5,10 +5,15 @@
 //!
 //! A topic to which nobody has published yet has no stream, and stands at 0:0: whoever only listens or asks makes none.
 //!
+//! A NATS that is killed may have lost the last messages that it had acknowledged, and gives their numbers again. After each loss
+//! of the connection the last message that is known is looked at; where it is another one, or none, the stream gets another
+//! epoch.
+//!
 //! Numbers are the stream's, and another stream of the same name begins at 1 again. Whoever hears a number that is not above
 //! the one before looks which stream it is; where it is another one, it listens anew, so that nothing of the one before is taken
 //! for a message of it.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::ops::RangeInclusive;
 use std::rc::Rc;
 use std::time::Duration;
@@ -22,7 +27,7 @@ use super::desk::{Seat, Shared};
 use super::plain::Whispers;
 use super::stream::{Found, Known};
 use crate::cluster::names::Use;
-use crate::cluster::port::{Follow, Inbound};
+use crate::cluster::port::{Follow, Inbound, Stored};
 use crate::config::Keep;
 use crate::message::Topic;
 use crate::metrics::ClusterDropped;
@@ -47,6 +52,8 @@ struct Standing {
     known: Known,
     /// What the shard has.
     have: u64,
+    /// What the last of it is known by again, if there is one.
+    print: Option<u64>,
     /// The last number that the stream has said again.
     heard: u64,
 }
@@ -60,6 +67,14 @@ enum Next {
     Anew,
     /// There is nothing to hear any more.
     End,
+}
+
+/// What a message is known by again.
+fn print(stored: &Stored) -> u64 {
+    let Stored { message, key } = stored;
+    let mut hasher = DefaultHasher::new();
+    (message.payload(), message.time_ms, key).hash(&mut hasher);
+    hasher.finish()
 }
 
 impl Shared {
@@ -83,7 +98,7 @@ impl Shared {
                 None => {
                     let Ok(known) = self.in_line(&topic, known, keep).await else { continue };
                     let (seat, topic) = (Rc::clone(&seat), topic.clone());
-                    let first = Standing { seat, follow, topic, keep, have: known.last, known, heard: 0 };
+                    let first = Standing { seat, follow, topic, keep, have: known.last, known, print: None, heard: 0 };
                     let first = standing.insert(first);
                     match self.tell_past(first).await {
                         Next::Hear => self.hear_stream(first, &mut said, &mut whispered).await,
@@ -129,7 +144,7 @@ impl Shared {
                         Err(_) => Next::End,
                         Ok(()) if now.is_up && (now.number, now.slow) != (seen.number, seen.slow) => {
                             seen = now;
-                            self.catch_up(standing).await
+                            self.catch_up_after_a_loss(standing).await
                         }
                         Ok(()) => Next::Hear,
                     }
@@ -145,7 +160,7 @@ impl Shared {
                     }
                     None => Next::End,
                 },
-                () = time::sleep(LOOK) => self.catch_up(standing).await,
+                () = time::sleep(LOOK) => self.catch_up_after_a_loss(standing).await,
             };
             if next != Next::Hear {
                 return next;
@@ -172,11 +187,13 @@ impl Shared {
         let most = u64::try_from(keep.messages_max).unwrap_or(u64::MAX);
         let mut next = known.first.max(last.saturating_sub(most) + 1).max(1);
         let (mut messages, mut bytes) = (Vec::new(), 0);
+        let mut last_print = None;
         while next <= last {
             for found in self.fetch_all(known, topic, next..=last.min(next + READS as u64 - 1)).await {
                 match found {
                     Found::Message(stored) => {
                         bytes += stored.message.payload().len();
+                        last_print = Some((stored.message.offset.0, print(&stored)));
                         messages.push(*stored);
                     }
                     // The stream goes on meanwhile, and drops its oldest; or somebody took one out.
@@ -197,6 +214,7 @@ impl Shared {
             }
         }
         seat.post(Inbound::Past { follow, messages, end: Some(known.cursor(last)) }).await;
+        standing.print = last_print.filter(|(offset, _)| *offset == last).map(|(_, print)| print);
         Next::Hear
     }
 
@@ -219,7 +237,7 @@ impl Shared {
         };
         self.metrics.heard(said.payload.len());
         if number <= standing.heard {
-            return self.catch_up(standing).await;
+            return self.catch_up_after_a_loss(standing).await;
         }
         standing.heard = number;
         if !standing.known.is_there() {
@@ -239,8 +257,7 @@ impl Shared {
                 // No node's: the stream knows its time.
                 return self.read(standing, number).await;
             };
-            standing.have = number;
-            standing.seat.post(Inbound::Placed(standing.follow, stored)).await;
+            self.tell(standing, stored).await;
         }
         Next::Hear
     }
@@ -251,10 +268,7 @@ impl Shared {
             let missing = standing.have + 1..=last.min(standing.have + READS as u64);
             for found in self.fetch_all(&standing.known, &standing.topic, missing).await {
                 match found {
-                    Found::Message(stored) => {
-                        standing.have += 1;
-                        standing.seat.post(Inbound::Placed(standing.follow, *stored)).await;
-                    }
+                    Found::Message(stored) => self.tell(standing, *stored).await,
                     Found::Gone => match self.go_on_behind(standing).await {
                         Next::Hear => break,
                         next => return next,
@@ -291,11 +305,35 @@ impl Shared {
         Next::Hear
     }
 
+    /// Tells the next message.
+    async fn tell(&self, standing: &mut Standing, stored: Stored) {
+        (standing.have, standing.print) = (stored.message.offset.0, Some(print(&stored)));
+        standing.seat.post(Inbound::Placed(standing.follow, stored)).await;
+    }
+
     async fn lose(&self, standing: &mut Standing, at: u64) {
         self.metrics.lost.add(1);
-        standing.have = at;
+        (standing.have, standing.print) = (at, None);
         let cursor = standing.known.cursor(at);
         standing.seat.post(Inbound::Lost(standing.follow, Some(cursor))).await;
+    }
+
+    /// The same where NATS may have lost what it had: then the message that was the last one is another one, or not there.
+    async fn catch_up_after_a_loss(&self, standing: &mut Standing) -> Next {
+        let Ok(known) = self.find_stream(&standing.topic).await else { return Next::Hear };
+        let is_same = known.epoch == standing.known.epoch && known.is_there();
+        let is_another = match standing.print {
+            Some(before) if is_same && known.last >= standing.have => {
+                let found = self.fetch(&known, &standing.topic, standing.have).await;
+                matches!(found, Found::Message(stored) if print(&stored) != before)
+            }
+            _ => false,
+        };
+        if is_same && (known.last < standing.have || is_another) {
+            self.renew_epoch(&standing.topic, &known).await;
+            return Next::Anew;
+        }
+        self.catch_up(standing).await
     }
 
     /// Looks what the stream has that was not said, and whether it is the same one.

@@ -1,13 +1,14 @@
 //! The streams of durable topics: made as they are needed, one for each, whose sequence numbers are the topic's offsets.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::context::{CreateStreamError, CreateStreamErrorKind, GetStreamError, GetStreamErrorKind};
 use async_nats::jetstream::stream::{
     Config, DirectGetErrorKind, DiscardPolicy, Info, LastRawMessageErrorKind, Republish, StorageType, Stream,
 };
+use tokio::time;
 
 use super::desk::Shared;
 use super::plain::envelope;
@@ -17,8 +18,15 @@ use crate::cluster::port::{NotAppended, Stored};
 use crate::config::Keep;
 use crate::message::{Cursor, Epoch, Offset, Topic};
 
+/// Nodes that notice the same wait for each other: so long, times one of so many numbers.
+const TURN: Duration = Duration::from_millis(20);
+const TURNS: u64 = 16;
 /// Publications with one key are one message for so long at most, as long as the topic's history has it otherwise.
 const DUPLICATES: Duration = Duration::from_secs(3600);
+/// What stands before the epoch in the description of a stream whose numbers have gone back.
+const RENEWED: &str = ", epoch ";
+/// Epochs are numbers of JSON.
+const EPOCH_MAX: u64 = 1 << 53;
 /// NATS takes no shorter age.
 const AGE_MIN: Duration = Duration::from_millis(100);
 
@@ -35,8 +43,10 @@ impl Known {
     const NONE: Self = Self { stream: None, epoch: Epoch(0), first: 1, last: 0 };
 
     fn of(stream: Stream) -> Self {
-        let Info { created, state, .. } = stream.cached_info();
-        let epoch = u64::try_from(created.unix_timestamp_nanos() / 1_000_000).unwrap_or(0).max(1);
+        let Info { created, state, config, .. } = stream.cached_info();
+        let created = u64::try_from(created.unix_timestamp_nanos() / 1_000_000).unwrap_or(0).max(1);
+        let renewed = config.description.as_deref().and_then(|text| text.rsplit_once(RENEWED)?.1.parse().ok());
+        let epoch = created.max(renewed.filter(|&renewed| renewed <= EPOCH_MAX).unwrap_or(0));
         let (first, last) = (state.first_sequence, state.last_sequence);
         Self { stream: Some(stream), epoch: Epoch(epoch), first, last }
     }
@@ -148,6 +158,24 @@ impl Shared {
                 self.complain(topic, &error.to_string());
                 Ok(known)
             }
+        }
+    }
+
+    /// NATS has lost messages that it had acknowledged, and gives their numbers again: the stream has another epoch from now on,
+    /// so that nobody takes a place of before for one of after. Its description says so, for all nodes; the first one to notice
+    /// writes it.
+    pub(super) async fn renew_epoch(&self, topic: &Topic, before: &Known) {
+        time::sleep(TURN * u32::try_from(self.node.0 % TURNS).unwrap_or(0)).await;
+        let Ok(known) = self.find_stream(topic).await else { return };
+        let Some(stream) = known.stream.as_ref().filter(|_| known.epoch == before.epoch) else { return };
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = u64::try_from(since.as_millis()).unwrap_or(0);
+        let epoch = now.max(known.epoch.0.saturating_add(1));
+        let description = Some(format!("topic {topic}{RENEWED}{epoch}"));
+        let changed = Config { description, ..stream.cached_info().config.clone() };
+        tracing::warn!(%topic, "NATS has lost messages of a durable topic that it had acknowledged: a new epoch begins");
+        if let Err(error) = self.jetstream.update_stream(&changed).await {
+            self.complain(topic, &error.to_string());
         }
     }
 
