@@ -32,6 +32,11 @@ impl Random {
         low + self.below(high.saturating_sub(low) + 1)
     }
 
+    /// True once in so many times.
+    pub fn one_in(&mut self, bound: usize) -> bool {
+        self.below(bound) == 0
+    }
+
     /// True that many times in a thousand. Draws nothing for 0, so that a fault which is off changes no other.
     pub fn chance(&mut self, per_mille: u16) -> bool {
         per_mille > 0 && self.below(1000) < usize::from(per_mille)

@@ -15,6 +15,7 @@ use std::collections::VecDeque;
 use hashbrown::HashMap;
 
 use super::ordered::{Before, Ordered};
+use super::origins::{Heard, Origins};
 use super::{Interested, Now, Published, Topics};
 use crate::cluster::port::{Follow, NodeId, Said, Sharing};
 use crate::codec::websocket::deflate::Deflater;
@@ -79,33 +80,10 @@ pub(super) struct Shared {
     said: u64,
     /// Others have not been given all that was said, and have to be told how much that is.
     owes: bool,
-    heard: Vec<Origin>,
-    /// Some origins found no room.
-    forgot: bool,
-}
-
-/// What was heard of one node.
-#[derive(Clone, Copy, Debug)]
-struct Origin {
-    node: NodeId,
-    said: Said,
-}
-
-/// What the number of a message says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Heard {
-    /// It is the next one.
-    Next,
-    /// It is known already, or of a topic that is not heard any more.
-    Old,
-    /// So many before it never came.
-    Missed(u64),
+    origins: Origins,
 }
 
 impl Shared {
-    /// Nodes of which it is known what they said last.
-    const ORIGINS_MAX: usize = 256;
-
     const fn new(life: Epoch) -> Self {
         Self {
             follow: None,
@@ -116,39 +94,8 @@ impl Shared {
             life,
             said: 0,
             owes: false,
-            heard: Vec::new(),
-            forgot: false,
+            origins: Origins::new(),
         }
-    }
-
-    fn note(&mut self, node: NodeId, said: Said, is_message: bool) -> Heard {
-        if let Some(place) = self.heard.iter().position(|origin| origin.node == node) {
-            // Who was heard last is forgotten last.
-            self.heard[place..].rotate_left(1);
-        }
-        let Some(origin) = self.heard.last_mut().filter(|origin| origin.node == node) else {
-            if self.heard.len() >= Self::ORIGINS_MAX {
-                self.heard.remove(0);
-                self.forgot = true;
-            }
-            self.heard.push(Origin { node, said });
-            // Who listens since some message need not have heard those before it. What was not said at all was for all.
-            let missed = if !is_message {
-                said.number
-            } else if self.forgot {
-                said.number.saturating_sub(1)
-            } else {
-                0
-            };
-            return if missed > 0 { Heard::Missed(missed) } else { Heard::Next };
-        };
-        let before = if said.life > origin.said.life { 0 } else { origin.said.number };
-        if said.life < origin.said.life || (said.number <= before && (is_message || said.number < before)) {
-            return Heard::Old;
-        }
-        origin.said = said;
-        let missed = said.number - before - u64::from(is_message && said.number > before);
-        if missed > 0 { Heard::Missed(missed) } else { Heard::Next }
     }
 }
 
@@ -426,7 +373,7 @@ impl Topics {
         let owned = self.owned(key);
         let is_its_own = topic.is_none_or(|topic| *topic == owned.name);
         let shared = owned.shared.as_deref_mut().filter(|shared| is_its_own && shared.ordered.is_none());
-        shared.map_or(Heard::Old, |shared| shared.note(node, said, topic.is_some()))
+        shared.map_or(Heard::Old, |shared| shared.origins.note(node, said, topic.is_some()))
     }
 
     /// Places a message that was published on another node.
