@@ -4,198 +4,27 @@
 
 #[path = "common/nats.rs"]
 mod nats;
+#[path = "cluster/node.rs"]
+mod node;
 #[path = "common/program.rs"]
 mod program;
 #[path = "cluster/serving.rs"]
 mod serving;
 
-use std::collections::VecDeque;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpStream;
 use std::sync::Arc;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use holdline::cluster::names::Names;
-use holdline::cluster::port::{
-    Appended, Follow, Inbound, NodeId, NotAppended, Outbound, Said, ShardEnd, Sharing, Ticket,
-};
-use holdline::config::{Keep, NatsUrl};
+use holdline::cluster::port::{Appended, Inbound, NodeId, NotAppended, Outbound, Said};
 use holdline::mailbox::Doorbell;
-use holdline::message::{Cursor, Epoch, Kind, Message, Offset, Topic};
+use holdline::message::{Cursor, Epoch, Kind, Message, Offset};
 use holdline::metrics::ClusterMetrics;
 use holdline::server::cluster::{ClusterError, Clustering, Settings};
 
 use nats::Nats;
-
-const PATIENCE: Duration = Duration::from_secs(30);
-const KEEP: Keep = Keep { messages_max: 1000, bytes_max: 1 << 20, age_max: Duration::from_secs(3600) };
-
-fn topic(name: &str) -> Topic {
-    Topic::parse(name.as_bytes(), 255).unwrap()
-}
-
-fn settings(url: &str) -> Settings {
-    Settings {
-        nats: vec![NatsUrl::parse(url).unwrap()],
-        credentials: None,
-        ca_file: None,
-        name: "test".to_owned(),
-        names: Names::new("test"),
-        replicas: 1,
-        in_memory: true,
-        lease: Duration::from_secs(3),
-    }
-}
-
-/// A node with one shard, which is the test.
-struct Node {
-    id: NodeId,
-    end: ShardEnd,
-    clustering: Clustering,
-    follows: u64,
-    /// What came while something else was waited for.
-    aside: VecDeque<Inbound>,
-}
-
-impl Node {
-    fn start(number: u64, url: &str) -> Self {
-        Self::with(number, settings(url))
-    }
-
-    fn with(number: u64, settings: Settings) -> Self {
-        let id = NodeId(number);
-        let started = Clustering::start(settings, id, &[Arc::<Doorbell>::default()], Arc::<ClusterMetrics>::default());
-        let (clustering, mut ends) = started.unwrap();
-        Self { id, end: ends.remove(0), clustering, follows: 0, aside: VecDeque::new() }
-    }
-
-    /// One that has its connection.
-    fn connected(number: u64, url: &str) -> Self {
-        let mut node = Self::start(number, url);
-        node.until("a connection", |what| matches!(what, Inbound::Connected { .. }).then_some(()));
-        node
-    }
-
-    fn say(&mut self, what: Outbound) {
-        self.end.outbound.push(what);
-        self.end.outbound.flush();
-    }
-
-    /// The next thing that is not about which nodes there are.
-    fn next(&mut self) -> Inbound {
-        loop {
-            match self.next_of_all() {
-                Inbound::Came(_) | Inbound::Gone(_) | Inbound::Renew => {}
-                other => return other,
-            }
-        }
-    }
-
-    /// The next node that has come, or gone.
-    fn news_of_nodes(&mut self) -> (NodeId, bool) {
-        loop {
-            match self.next_of_all() {
-                Inbound::Came(node) => return (node, true),
-                Inbound::Gone(node) => return (node, false),
-                _ => {}
-            }
-        }
-    }
-
-    fn next_of_all(&mut self) -> Inbound {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            match self.end.inbound.try_recv() {
-                Some(what) => return what,
-                None => assert!(Instant::now() < deadline, "nothing comes"),
-            }
-            thread::sleep(Duration::from_millis(1));
-        }
-    }
-
-    /// Waits for something, and lays aside what comes before it.
-    fn until<T>(&mut self, what: &str, is: impl Fn(&Inbound) -> Option<T>) -> T {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            assert!(Instant::now() < deadline, "{what} does not come");
-            let next = self.next();
-            if let Some(found) = is(&next) {
-                return found;
-            }
-            self.aside.push_back(next);
-        }
-    }
-
-    /// The first one of its kind, whether it has come already or not.
-    fn first<T>(&mut self, what: &str, is: impl Fn(&Inbound) -> Option<T>) -> T {
-        match self.aside.iter().enumerate().find_map(|(place, inbound)| Some((place, is(inbound)?))) {
-            Some((place, found)) => {
-                self.aside.remove(place);
-                found
-            }
-            None => self.until(what, is),
-        }
-    }
-
-    fn follow(&mut self, name: &str, sharing: Sharing) -> Follow {
-        self.follows += 1;
-        let follow = Follow(self.follows);
-        self.say(Outbound::Follow { follow, topic: topic(name), sharing, whispers: true });
-        follow
-    }
-
-    /// Follows a plain topic, and waits until it is heard.
-    fn hear(&mut self, name: &str) -> Follow {
-        let follow = self.follow(name, Sharing::Plain);
-        self.until("a follow", |what| matches!(what, Inbound::Following(one) if *one == follow).then_some(()));
-        follow
-    }
-
-    /// Follows a durable topic: the texts of its past, and where it stands.
-    fn join(&mut self, name: &str) -> (Vec<(u64, String)>, Cursor) {
-        let follow = self.follow(name, Sharing::Durable(KEEP));
-        let mut past = Vec::new();
-        loop {
-            match self.next() {
-                Inbound::Past { follow: of, messages, end } => {
-                    assert_eq!(of, follow);
-                    past.extend(messages.iter().map(|stored| (stored.message.offset.0, text(&stored.message))));
-                    if let Some(cursor) = end {
-                        return (past, cursor);
-                    }
-                }
-                other => panic!("{other:?}"),
-            }
-        }
-    }
-
-    fn append(&mut self, ticket: u64, name: &str, said: &str, key: Option<&str>) {
-        let message = Message::new(topic(name), Kind::Text, said.as_bytes(), None);
-        let key = key.map(Arc::from);
-        self.say(Outbound::Append { ticket: Ticket(ticket), message, key, keep: KEEP });
-    }
-
-    fn appended(&mut self, ticket: u64) -> Result<Appended, NotAppended> {
-        self.first("an answer", |what| match what {
-            Inbound::Appended(of, result) if *of == Ticket(ticket) => Some(*result),
-            _ => None,
-        })
-    }
-
-    /// The next message of a durable topic.
-    fn placed(&mut self) -> (u64, String) {
-        self.first("a message", |what| match what {
-            Inbound::Placed(_, stored) => Some((stored.message.offset.0, text(&stored.message))),
-            Inbound::Lost(_, cursor) => panic!("lost, up to {cursor:?}"),
-            _ => None,
-        })
-    }
-}
-
-fn text(message: &Message) -> String {
-    String::from_utf8(message.payload().to_vec()).unwrap()
-}
+use node::{Node, PATIENCE, settings, text, topic};
 
 #[test]
 fn plain_messages_reach_those_who_follow_and_nobody_else() {
