@@ -1,11 +1,9 @@
 //! Plain topics of several nodes: what is published on one is heard on all, and who misses something is told.
 
 use std::collections::{BTreeMap, HashSet};
-use std::sync::Arc;
 
-use holdline::cluster::port::{self, Follow, Inbound, NodeId, Outbound, Said, ThreadEnd};
+use holdline::cluster::port::{Follow, Inbound, NodeId, Outbound, Said, ThreadEnd};
 use holdline::config::Limits;
-use holdline::mailbox::Doorbell;
 use holdline::message::{Message, Topic};
 use holdline::shard::Live;
 use holdline::sim::{self, Client, Net};
@@ -33,12 +31,7 @@ impl Node {
         let live = Live::new(Limits { connections_max: 100, ..Limits::default() });
         let mut scene = Scene::with(shards, live, Net::new(number, sim::Config::default()));
         let id = NodeId(number);
-        let ends = scene.doorbells.clone().into_iter().zip(&mut scene.shards).map(|(doorbell, shard)| {
-            let (here, end) = port::pair(id, doorbell, Arc::new(Doorbell::new()));
-            shard.join_cluster(here);
-            end
-        });
-        let ends = ends.collect();
+        let ends = scene.join_cluster(id);
         let mut node =
             Self { id, scene, ends, follows: BTreeMap::new(), ended: HashSet::new(), is_away: true, heard: 0 };
         node.connect();

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use holdline::config::Config;
-use holdline::sim::{Client, Peer};
+use holdline::sim::{Client, Peer, Random};
 
 use super::ordered::{Reader, follow, place, post, text};
 use super::scene::WEB;
-use super::streams::{Node, Random, Streams, config};
+use super::streams::{Node, Streams, config};
 
 /// One who publishes with requests, one after the other, and asks again where it was refused.
 struct Poster {

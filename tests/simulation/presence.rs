@@ -1,13 +1,11 @@
 //! A shard whose topics have members on another node too, which the test plays.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use holdline::cluster::port::{self, Follow, Inbound, NodeId, Outbound, ThreadEnd};
+use holdline::cluster::port::{Follow, Inbound, NodeId, Outbound, ThreadEnd};
 use holdline::cluster::presence::{Entry, Version, Whisper};
 use holdline::config::{self, Limits};
 use holdline::hub::presence::MemberId;
-use holdline::mailbox::Doorbell;
 use holdline::shard::Live;
 use holdline::sim::{self, Net};
 
@@ -26,9 +24,7 @@ impl Node {
         let limits = Limits { connections_max: 100, ..Limits::default() };
         let config = config::Config { presence: config::Presence::Members, limits, ..config::Config::default() };
         let mut scene = Scene::with(1, Live::of(&config), Net::new(1, sim::Config::default()));
-        let doorbell = Arc::clone(&scene.doorbells[0]);
-        let (here, end) = port::pair(NodeId(1), doorbell, Arc::new(Doorbell::new()));
-        scene.shards[0].join_cluster(here);
+        let end = scene.join_cluster(NodeId(1)).remove(0);
         let mut node = Self { scene, end, follows: Vec::new() };
         node.tell(Inbound::Connected { payload_max: 1 << 20 });
         node

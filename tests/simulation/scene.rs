@@ -6,6 +6,7 @@ use std::time::Duration;
 use holdline::app::opening::Opening;
 use holdline::app::site::DemoSite;
 use holdline::app::standard_routes;
+use holdline::cluster::port::{self, NodeId, ThreadEnd};
 use holdline::config::{App, Limits};
 use holdline::id::{ListenerId, ShardId};
 use holdline::mailbox::Doorbell;
@@ -34,6 +35,16 @@ impl Scene {
     pub(super) fn new(shards: u16, limits: Limits) -> Self {
         let limits = Limits { connections_max: limits.connections_max.min(100), ..limits };
         Self::with(shards, Live::new(limits), Net::new(1, Config::default()))
+    }
+
+    /// Makes it a node of a cluster: where each shard's cluster would be.
+    pub(super) fn join_cluster(&mut self, id: NodeId) -> Vec<ThreadEnd> {
+        let join = |(doorbell, shard): (&Arc<Doorbell>, &mut Shard<SimBackend>)| {
+            let (here, end) = port::pair(id, Arc::clone(doorbell), Arc::new(Doorbell::new()));
+            shard.join_cluster(here);
+            end
+        };
+        self.doorbells.iter().zip(&mut self.shards).map(join).collect()
     }
 
     pub(super) fn with(shards: u16, live: Live, net: Net) -> Self {

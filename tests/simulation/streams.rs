@@ -4,35 +4,14 @@ use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use holdline::cluster::port::{
-    self, Appended, Follow, Inbound, NodeId, NotAppended, Outbound, Sharing, Stored, ThreadEnd, Ticket,
+    Appended, Follow, Inbound, NodeId, NotAppended, Outbound, Sharing, Stored, ThreadEnd, Ticket,
 };
 use holdline::config::{Config, Limits};
-use holdline::mailbox::Doorbell;
 use holdline::message::{Cursor, Epoch, Message, Offset, Topic};
 use holdline::shard::Live;
-use holdline::sim::{self, Net};
+use holdline::sim::{self, Net, Random};
 
 use super::scene::Scene;
-
-/// Xorshift (Marsaglia).
-pub(super) struct Random(u64);
-
-impl Random {
-    pub(super) fn new(seed: u64) -> Self {
-        Self(seed.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
-    }
-
-    pub(super) fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 >> 33).unwrap() % bound
-    }
-
-    pub(super) fn one_in(&mut self, bound: usize) -> bool {
-        self.below(bound) == 0
-    }
-}
 
 /// What a stream has at a place.
 #[derive(Clone)]
@@ -127,12 +106,7 @@ impl Node {
         let net = Net::new(number, sim::Config::default());
         let mut scene = Scene::with(shards, Live::of(config), net);
         let id = NodeId(number);
-        let ends = scene.doorbells.clone().into_iter().zip(&mut scene.shards).map(|(doorbell, shard)| {
-            let (here, end) = port::pair(id, doorbell, Arc::new(Doorbell::new()));
-            shard.join_cluster(here);
-            end
-        });
-        let ends = ends.collect();
+        let ends = scene.join_cluster(id);
         let mut node = Self {
             id,
             scene,
