@@ -39,7 +39,7 @@ const PART: usize = 256;
 /// The same in bytes, with one round of reads beyond.
 const PART_BYTES: usize = 1 << 20;
 /// Between two tries to reach a stream, at first and at most.
-const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+pub(super) const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 /// Between two looks whether a stream that is quiet is still the same and has nothing that was not said.
 const LOOK: Duration = Duration::from_secs(60);
 
@@ -56,6 +56,8 @@ struct Standing {
     print: Option<u64>,
     /// The last number that the stream has said again.
     heard: u64,
+    /// Whether what the shard has was found in the stream since the connection was lost: before that nothing is told.
+    is_sure: bool,
 }
 
 /// What is to be done next.
@@ -98,8 +100,9 @@ impl Shared {
                 None => {
                     let Ok(known) = self.in_line(&topic, known, keep).await else { continue };
                     let (seat, topic) = (Rc::clone(&seat), topic.clone());
-                    let first = Standing { seat, follow, topic, keep, have: known.last, known, print: None, heard: 0 };
-                    let first = standing.insert(first);
+                    let (have, print, heard, is_sure) = (known.last, None, 0, true);
+                    let first =
+                        standing.insert(Standing { seat, follow, topic, keep, known, have, print, heard, is_sure });
                     match self.tell_past(first).await {
                         Next::Hear => self.hear_stream(first, &mut said, &mut whispered).await,
                         next => next,
@@ -119,23 +122,25 @@ impl Shared {
         }
     }
 
-    /// Goes on with what may be another stream: from its beginning then, and all that it has is told.
+    /// Goes on with what may be another stream, or one that has lost what it had: from its beginning then, and all that it has
+    /// is told.
     async fn begin_anew(&self, standing: &mut Standing, known: Known) -> Next {
         let before = standing.known.epoch;
-        standing.known = known;
+        let is_loss = known.epoch == before && self.has_lost(standing, &known).await == Some(true);
+        standing.known = if is_loss { self.renew_epoch(&standing.topic, known).await } else { known };
         let Known { epoch, first, last, .. } = standing.known;
-        if epoch != before {
+        if is_loss || epoch != before {
+            standing.is_sure = true;
             self.lose(standing, first.saturating_sub(1).min(last)).await;
-        } else if last < standing.have {
-            self.lose(standing, last).await;
         }
-        self.read(standing, last).await
+        if standing.is_sure { self.read(standing, last).await } else { Next::Hear }
     }
 
     async fn hear_stream(&self, standing: &mut Standing, said: &mut Subscriber, whispered: &mut Whispers) -> Next {
         let mut link = self.link.clone();
         let mut seen = *link.borrow_and_update();
         loop {
+            let pause = if standing.is_sure { LOOK } else { RETRY.1 };
             let next = tokio::select! {
                 biased;
                 changed = link.changed() => {
@@ -144,7 +149,8 @@ impl Shared {
                         Err(_) => Next::End,
                         Ok(()) if now.is_up && (now.number, now.slow) != (seen.number, seen.slow) => {
                             seen = now;
-                            self.catch_up_after_a_loss(standing).await
+                            standing.is_sure = false;
+                            self.catch_up(standing).await
                         }
                         Ok(()) => Next::Hear,
                     }
@@ -160,7 +166,7 @@ impl Shared {
                     }
                     None => Next::End,
                 },
-                () = time::sleep(LOOK) => self.catch_up_after_a_loss(standing).await,
+                () = time::sleep(pause) => self.catch_up(standing).await,
             };
             if next != Next::Hear {
                 return next;
@@ -169,7 +175,7 @@ impl Shared {
     }
 
     /// Waits for a topic's stream as long as it takes.
-    async fn stream_at_last(&self, topic: &Topic) -> Known {
+    pub(super) async fn stream_at_last(&self, topic: &Topic) -> Known {
         let mut pause = RETRY.0;
         loop {
             if let Ok(known) = self.find_stream(topic).await {
@@ -236,8 +242,8 @@ impl Shared {
             return Next::Hear;
         };
         self.metrics.heard(said.payload.len());
-        if number <= standing.heard {
-            return self.catch_up_after_a_loss(standing).await;
+        if number <= standing.heard || !standing.is_sure {
+            return self.catch_up(standing).await;
         }
         standing.heard = number;
         if !standing.known.is_there() {
@@ -318,33 +324,36 @@ impl Shared {
         standing.seat.post(Inbound::Lost(standing.follow, Some(cursor))).await;
     }
 
-    /// The same where NATS may have lost what it had: then the message that was the last one is another one, or not there.
-    async fn catch_up_after_a_loss(&self, standing: &mut Standing) -> Next {
-        let Ok(known) = self.find_stream(&standing.topic).await else { return Next::Hear };
-        let is_same = known.epoch == standing.known.epoch && known.is_there();
-        let is_another = match standing.print {
-            Some(before) if is_same && known.last >= standing.have => {
-                let found = self.fetch(&known, &standing.topic, standing.have).await;
-                matches!(found, Found::Message(stored) if print(&stored) != before)
-            }
-            _ => false,
-        };
-        if is_same && (known.last < standing.have || is_another) {
-            self.renew_epoch(&standing.topic, &known).await;
-            return Next::Anew;
+    /// Whether a stream has lost what it had: then the message that was the last one is another one, or not there. `None`:
+    /// nobody answered.
+    async fn has_lost(&self, standing: &Standing, known: &Known) -> Option<bool> {
+        if !known.is_there() || known.last < standing.have {
+            return Some(known.is_there());
         }
-        self.catch_up(standing).await
+        let Some(before) = standing.print else { return Some(false) };
+        match self.fetch(known, &standing.topic, standing.have).await {
+            Found::Message(stored) => Some(print(&stored) != before),
+            Found::Gone => Some(false),
+            Found::Away => None,
+        }
     }
 
-    /// Looks what the stream has that was not said, and whether it is the same one.
+    /// Looks what the stream has that was not said, whether it is the same one, and whether it has lost what it had. Where nobody
+    /// answers that is done again before anything is told.
     async fn catch_up(&self, standing: &mut Standing) -> Next {
-        // Where it cannot be reached it is looked for with the next connection, or when it is time again.
+        standing.is_sure = false;
         let Ok(known) = self.find_stream(&standing.topic).await else { return Next::Hear };
         let is_first = !standing.known.is_there() && known.is_there();
-        if !is_first && (known.epoch != standing.known.epoch || known.last < standing.have) {
+        if !is_first && known.epoch != standing.known.epoch {
             return Next::Anew;
         }
+        match self.has_lost(standing, &known).await {
+            Some(true) => return Next::Anew,
+            Some(false) => {}
+            None => return Next::Hear,
+        }
         standing.known = known;
+        standing.is_sure = true;
         if standing.have + 1 < standing.known.first {
             let at = standing.known.first - 1;
             self.lose(standing, at).await;

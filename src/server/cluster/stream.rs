@@ -11,6 +11,7 @@ use async_nats::jetstream::stream::{
 use tokio::time;
 
 use super::desk::Shared;
+use super::ordered::RETRY;
 use super::plain::envelope;
 use crate::cluster::envelope::{foreign, place, read_key};
 use crate::cluster::names::Use;
@@ -20,7 +21,11 @@ use crate::message::{Cursor, Epoch, Offset, Topic};
 
 /// Nodes that notice the same wait for each other: so long, times one of so many numbers.
 const TURN: Duration = Duration::from_millis(20);
-const TURNS: u64 = 16;
+const TURNS: u32 = 16;
+/// How often a stream is looked at that is being made.
+const LOOKS: usize = 50;
+/// How often NATS is asked to take another epoch.
+const RENEWALS: usize = 3;
 /// Publications with one key are one message for so long at most, as long as the topic's history has it otherwise.
 const DUPLICATES: Duration = Duration::from_secs(3600);
 /// What stands before the epoch in the description of a stream whose numbers have gone back.
@@ -100,11 +105,12 @@ impl Shared {
         if known.is_there() {
             return if tends { self.in_line(topic, known, keep).await } else { Ok(known) };
         }
-        let made = self.jetstream.create_stream(self.config(topic, keep)).await;
-        made.map(Known::of).map_err(|error| {
+        if let Err(error) = self.jetstream.create_stream(self.config(topic, keep)).await {
             self.complain(topic, &error.to_string());
-            no_stream(&error)
-        })
+            return Err(no_stream(&error));
+        }
+        // Where two make it at once the answer to the second may be without the time at which the first did.
+        self.find_stream(topic).await
     }
 
     /// The same where there is one already: whoever only listens or asks makes none.
@@ -112,17 +118,22 @@ impl Shared {
         if !self.is_up() {
             return Err(NotAppended::Away);
         }
-        match self.jetstream.get_stream(self.settings.names.stream(topic)).await {
-            Ok(stream) => {
-                self.metrics.streams_working.set(1);
-                Ok(Known::of(stream))
-            }
-            Err(error) if is_missing(&error) => Ok(Known::NONE),
-            Err(error) => {
-                self.complain(topic, &error.to_string());
-                Err(NotAppended::Away)
+        for _ in 0..LOOKS {
+            match self.jetstream.get_stream(self.settings.names.stream(topic)).await {
+                Ok(stream) if is_being_made(stream.cached_info()) => time::sleep(TURN).await,
+                Ok(stream) => {
+                    self.metrics.streams_working.set(1);
+                    return Ok(Known::of(stream));
+                }
+                Err(error) if is_missing(&error) => return Ok(Known::NONE),
+                Err(error) => {
+                    self.complain(topic, &error.to_string());
+                    return Err(NotAppended::Away);
+                }
             }
         }
+        self.complain(topic, "it is being made, and does not get ready");
+        Err(NotAppended::Away)
     }
 
     /// A stream that keeps what it should, or what it did before where NATS refuses to change it. What this program does not
@@ -163,20 +174,28 @@ impl Shared {
 
     /// NATS has lost messages that it had acknowledged, and gives their numbers again: the stream has another epoch from now on,
     /// so that nobody takes a place of before for one of after. Its description says so, for all nodes; the first one to notice
-    /// writes it.
-    pub(super) async fn renew_epoch(&self, topic: &Topic, before: &Known) {
-        time::sleep(TURN * u32::try_from(self.node.0 % TURNS).unwrap_or(0)).await;
-        let Ok(known) = self.find_stream(topic).await else { return };
-        let Some(stream) = known.stream.as_ref().filter(|_| known.epoch == before.epoch) else { return };
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let now = u64::try_from(since.as_millis()).unwrap_or(0);
-        let epoch = now.max(known.epoch.0.saturating_add(1));
-        let description = Some(format!("topic {topic}{RENEWED}{epoch}"));
-        let changed = Config { description, ..stream.cached_info().config.clone() };
-        tracing::warn!(%topic, "NATS has lost messages of a durable topic that it had acknowledged: a new epoch begins");
-        if let Err(error) = self.jetstream.update_stream(&changed).await {
-            self.complain(topic, &error.to_string());
+    /// writes it. Says how the stream is known from now on, which is as before where NATS refuses that.
+    pub(super) async fn renew_epoch(&self, topic: &Topic, before: Known) -> Known {
+        let turn = u32::try_from(self.node.0 % u64::from(TURNS)).unwrap_or(0);
+        time::sleep(TURN * turn).await;
+        for _ in 0..RENEWALS {
+            let known = self.stream_at_last(topic).await;
+            let Some(stream) = known.stream.as_ref().filter(|_| known.epoch == before.epoch) else { break };
+            let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            let now = u64::try_from(since.as_millis()).unwrap_or(0);
+            let epoch = now.max(known.epoch.0.saturating_add(1));
+            let description = Some(format!("topic {topic}{RENEWED}{epoch}"));
+            let changed = Config { description, ..stream.cached_info().config.clone() };
+            tracing::warn!(%topic, "NATS has lost messages of a durable topic that it had acknowledged: a new epoch begins");
+            match self.jetstream.update_stream(&changed).await {
+                Ok(_) => break,
+                Err(error) => self.complain(topic, &error.to_string()),
+            }
+            time::sleep(RETRY.0).await;
         }
+        // Whoever has looked before that was written may have written after it: all take what stands there then.
+        time::sleep(TURN * (TURNS - turn)).await;
+        self.stream_at_last(topic).await
     }
 
     /// The message of a topic at a place.
@@ -248,6 +267,11 @@ fn is_in_line(is: &Config, wanted: &Config) -> bool {
     (is.max_messages, is.max_bytes, is.max_age, is.num_replicas, is.allow_direct)
         == (wanted.max_messages, wanted.max_bytes, wanted.max_age, wanted.num_replicas, wanted.allow_direct)
         && republish(is) == republish(wanted)
+}
+
+/// NATS tells of a stream before it has given it a time.
+const fn is_being_made(info: &Info) -> bool {
+    info.created.unix_timestamp() <= 0
 }
 
 /// Whether there is no such stream.
