@@ -14,13 +14,14 @@ mod backend {
     pub mod dial;
     pub mod harness;
     pub mod os;
+    pub mod silence;
     pub mod sim;
     pub mod tls;
     pub mod transfer;
     pub mod world;
 }
 
-use backend::{cases, churn, os, sim, tls, transfer};
+use backend::{cases, churn, os, silence, sim, tls, transfer};
 
 /// Runs every case on one harness.
 macro_rules! suite {
@@ -77,3 +78,26 @@ suite!(simulation, sim::Simulated<sim::Calm>);
 suite!(simulation_with_faults, sim::Simulated<sim::Harsh>);
 suite!(tls_over_epoll, tls::Secured<holdline::io::epoll::Epoll>);
 suite!(tls_over_uring, tls::Secured<holdline::io::uring::Uring>);
+
+/// What only backends over the system's own sockets do.
+macro_rules! silence {
+    ($name:ident, $backend:ty) => {
+        mod $name {
+            use super::*;
+
+            #[test]
+            fn who_is_silenced_is_not_answered_and_others_are() {
+                silence::who_is_silenced_is_not_answered_and_others_are::<$backend>();
+            }
+
+            #[test]
+            fn who_comes_while_somebody_is_silent_is_served() {
+                silence::who_comes_while_somebody_is_silent_is_served::<$backend>();
+            }
+        }
+    };
+}
+
+silence!(silence_of_epoll, holdline::io::epoll::Epoll);
+silence!(silence_of_uring, holdline::io::uring::Uring);
+silence!(silence_behind_a_proxy, holdline::io::proxy::Proxy<holdline::io::epoll::Epoll>);

@@ -25,6 +25,7 @@
 
 pub mod epoll;
 pub mod proxy;
+pub mod syn_filter;
 pub(crate) mod sys;
 pub mod tls;
 pub mod tun;
@@ -35,6 +36,7 @@ use std::net::{SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::syn_filter::Source;
 use crate::codec::proxy::Fault;
 use crate::id::{ConnId, ListenerId};
 
@@ -153,6 +155,15 @@ pub trait Backend {
 
     /// Closes a listener, at once or when all who wait have been handed out. What was taken before is handed out anyway.
     fn stop_listening(&mut self, id: ListenerId, backlog: Backlog);
+
+    /// Has the kernel drop connects to this listener from these sources, without an answer: those and no others from now on.
+    /// Who is connected notices nothing. A backend without a kernel of the system's answers all.
+    ///
+    /// # Errors
+    /// When the kernel does not do that. All are answered then, but those for whom it was said before.
+    fn silence(&mut self, _id: ListenerId, _sources: &[Source]) -> io::Result<()> {
+        Ok(())
+    }
 
     /// Whether a listener is open, or may still hand out a connection.
     fn is_listening(&self) -> bool;

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use hashbrown::HashMap;
 
+use super::syn_filter::Source;
 use super::{Accepted, Backend, Backlog, Completion, Ending, Lease, Out, Short, Wake};
 use crate::codec::proxy::{self, Fault, Header};
 use crate::id::{ConnId, ListenerId};
@@ -112,6 +113,10 @@ impl<B: Backend> Backend for Proxy<B> {
 
     fn stop_listening(&mut self, id: ListenerId, backlog: Backlog) {
         self.inner.stop_listening(id, backlog);
+    }
+
+    fn silence(&mut self, id: ListenerId, sources: &[Source]) -> io::Result<()> {
+        self.inner.silence(id, sources)
     }
 
     fn is_listening(&self) -> bool {

@@ -9,6 +9,7 @@ use rustix::net::{SocketFlags, accept_with};
 use slab::Slab;
 
 use crate::id::ListenerId;
+use crate::io::syn_filter::{self, Source};
 use crate::io::{Accepted, Backlog, Completion};
 
 /// How long to wait after the process ran out of descriptors or memory, unless a connection closes before.
@@ -31,6 +32,8 @@ struct Listener {
     ready: bool,
     /// It closes when the queue is empty.
     closing: bool,
+    /// It has had a filter, and so may have those who come from it.
+    filtered: bool,
 }
 
 impl Listener {
@@ -66,10 +69,19 @@ impl Listeners {
 
     pub(super) fn add(&mut self, registry: &Registry, id: ListenerId, socket: std::net::TcpListener) -> io::Result<()> {
         socket.set_nonblocking(true)?;
+        // Whoever had it before may have left it with a filter.
+        let _ = syn_filter::clear(&socket);
         let has_addresses = socket.local_addr().is_ok();
         let mut socket = mio::net::TcpListener::from_std(socket);
         registry.register(&mut socket, Token(LISTENER | self.listeners.len()), Interest::READABLE)?;
-        self.listeners.push(Some(Listener { id, socket, has_addresses, ready: false, closing: false }));
+        self.listeners.push(Some(Listener {
+            id,
+            socket,
+            has_addresses,
+            ready: false,
+            closing: false,
+            filtered: false,
+        }));
         Ok(())
     }
 
@@ -88,6 +100,16 @@ impl Listeners {
         }
     }
 
+    pub(super) fn silence(&mut self, id: ListenerId, sources: &[Source]) -> io::Result<()> {
+        for listener in self.listeners.iter_mut().flatten().filter(|listener| listener.id == id) {
+            if listener.has_addresses && (listener.filtered || !sources.is_empty()) {
+                listener.filtered = true;
+                syn_filter::set(&listener.socket, sources)?;
+            }
+        }
+        Ok(())
+    }
+
     pub(super) fn is_open(&self) -> bool {
         self.listeners.iter().any(Option::is_some)
     }
@@ -101,6 +123,14 @@ impl Listeners {
     /// Hands out a socket that is waiting for its name.
     pub(super) fn claim(&mut self, accepted: Accepted) -> Option<TcpStream> {
         self.unnamed.try_remove(usize::try_from(accepted.socket).ok()?)
+    }
+
+    /// Takes what an accepted socket has of its listener's filter off.
+    pub(super) fn clear_filter(&self, listener: ListenerId, socket: &TcpStream) {
+        if self.listeners.iter().flatten().any(|one| one.id == listener && one.filtered) {
+            // It does no harm there.
+            let _ = syn_filter::clear(socket);
+        }
     }
 
     /// A descriptor has become free.
@@ -175,6 +205,9 @@ impl Listeners {
 fn close(registry: &Registry, place: &mut Option<Listener>) {
     if let Some(mut listener) = place.take() {
         let _ = registry.deregister(&mut listener.socket);
+        if listener.filtered {
+            let _ = syn_filter::clear(&listener.socket);
+        }
     }
 }
 

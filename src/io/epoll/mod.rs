@@ -39,6 +39,7 @@ pub use self::config::{Config, SetupError};
 use self::entry::{Entry, Table};
 pub use self::limit::{DESCRIPTORS_RESERVED, check_descriptor_limit};
 use self::line::Line;
+use super::syn_filter::Source;
 use super::{Accepted, Backend, Backlog, Completion, Ending, Lease, Out, Short, Wake};
 use crate::id::{ConnId, ListenerId};
 
@@ -220,15 +221,21 @@ impl Backend for Epoll {
         self.listeners.close(self.poll.registry(), id, backlog);
     }
 
+    fn silence(&mut self, id: ListenerId, sources: &[Source]) -> io::Result<()> {
+        self.listeners.silence(id, sources)
+    }
+
     fn is_listening(&self) -> bool {
         self.listeners.is_open()
     }
 
     fn attach(&mut self, accepted: Accepted, id: ConnId) {
+        let listener = accepted.listener;
         let Some(stream) = self.listeners.claim(accepted) else {
             self.done.push_back(Completion::Failed(id, ErrorKind::NotFound));
             return;
         };
+        self.listeners.clear_filter(listener, &stream);
         let token = Token(index(id.bits()));
         let watched = self.poll.registry().register(&mut SourceFd(&stream.as_raw_fd()), token, Interest::READABLE);
         self.line.forget(id);

@@ -49,6 +49,7 @@ use self::outgoing::Batch;
 use self::session::{Session, Stage, Table};
 pub use self::terms::{Current, Setup, Speaks, Terms};
 pub use self::trust::Trust;
+use super::syn_filter::Source;
 use super::{Accepted, Backend, Backlog, Completion, Ending, Lease, Out, Short, Wake};
 use crate::id::{ConnId, ListenerId, ShardId};
 use crate::metrics::ShardMetrics;
@@ -292,6 +293,10 @@ impl<B: Backend> Backend for Tls<B> {
 
     fn stop_listening(&mut self, id: ListenerId, backlog: Backlog) {
         self.inner.stop_listening(id, backlog);
+    }
+
+    fn silence(&mut self, id: ListenerId, sources: &[Source]) -> io::Result<()> {
+        self.inner.silence(id, sources)
     }
 
     fn is_listening(&self) -> bool {

@@ -19,7 +19,8 @@ use super::request::{self, Done, Kind};
 use super::ring::{COMPLETIONS, Filler, Ring};
 use super::{Completion, Uring};
 use crate::id::ListenerId;
-use crate::io::Backlog;
+use crate::io::syn_filter::{self, Source};
+use crate::io::{Accepted, Backlog};
 
 /// Free slots from which on a multishot accept is safe. It takes all that the listener's queue has in one system call,
 /// and ends only when no completion has room any more: so many, by all listeners of a ring together.
@@ -46,12 +47,22 @@ pub(super) struct Listener {
     /// It closes when nobody waits there.
     closing: bool,
     rest_until: Option<Instant>,
+    /// It has had a filter, and so may have those who come from it.
+    filtered: bool,
 }
 
 impl Listener {
     /// Whether it may still hand out a connection.
     pub(super) const fn is_open(&self) -> bool {
         self.socket.is_some() || self.out > 0
+    }
+
+    /// Lets go of the socket, which others may have too.
+    fn close(&mut self) {
+        if let Some(socket) = self.socket.take_if(|_| self.filtered) {
+            let _ = syn_filter::clear(&socket);
+        }
+        self.socket = None;
     }
 
     /// Whether a connection waits to be taken.
@@ -75,6 +86,8 @@ pub(super) fn place(socket: u64) -> (usize, u32) {
 
 impl Uring {
     pub(super) fn add_listener(&mut self, id: ListenerId, socket: TcpListener) {
+        // Whoever had it before may have left it with a filter.
+        let _ = syn_filter::clear(&socket);
         let address_len = peer::address_len(socket.local_addr().ok());
         self.listeners.push(Listener {
             id,
@@ -86,8 +99,27 @@ impl Uring {
             cancelling: false,
             closing: false,
             rest_until: None,
+            filtered: false,
         });
         self.accept_changed = true;
+    }
+
+    pub(super) fn filter_listener(&mut self, id: ListenerId, sources: &[Source]) -> io::Result<()> {
+        for listener in self.listeners.iter_mut().filter(|listener| listener.id == id && listener.address_len > 0) {
+            if let Some(socket) = listener.socket.as_ref().filter(|_| listener.filtered || !sources.is_empty()) {
+                listener.filtered = true;
+                syn_filter::set(socket, sources)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes what an accepted socket has of its listener's filter off.
+    pub(super) fn clear_filter(&mut self, accepted: &Accepted) {
+        if self.listeners.iter().any(|listener| listener.id == accepted.listener && listener.filtered) {
+            let (ring, slot) = place(accepted.socket);
+            self.push(ring, &request::no_filter(slot));
+        }
     }
 
     pub(super) fn close_listener(&mut self, id: ListenerId, backlog: Backlog) {
@@ -99,7 +131,7 @@ impl Uring {
             let listener = &mut self.listeners[position];
             listener.closing = true;
             if backlog == Backlog::Leave {
-                listener.socket = None;
+                listener.close();
             }
         }
         self.accept_changed = true;
@@ -114,7 +146,7 @@ impl Uring {
             return self.cancel_accepts(position);
         }
         if !listener.has_waiting() {
-            self.listeners[position].socket = None;
+            self.listeners[position].close();
             self.rung = true;
             return;
         }

@@ -60,6 +60,7 @@ use self::ring::Ring;
 pub use self::sources::Sources;
 use self::table::Table;
 use crate::id::{ConnId, ListenerId};
+use crate::io::syn_filter::Source;
 use crate::io::sys::{self, Eventfd};
 use crate::io::{Accepted, BULK_READS_MAX, Backend, Backlog, Completion, Ending, Lease, Out, Short, Wake};
 
@@ -204,11 +205,16 @@ impl Backend for Uring {
         self.submit_all();
     }
 
+    fn silence(&mut self, id: ListenerId, sources: &[Source]) -> io::Result<()> {
+        self.filter_listener(id, sources)
+    }
+
     fn is_listening(&self) -> bool {
         self.untold > 0 || self.listeners.iter().any(Listener::is_open)
     }
 
     fn attach(&mut self, accepted: Accepted, id: ConnId) {
+        self.clear_filter(&accepted);
         let (ring, slot) = accept::place(accepted.socket);
         self.table.attach(id, u32::try_from(ring).unwrap_or(0), slot);
         self.settle(id);

@@ -228,6 +228,13 @@ pub(super) fn no_linger(slot: u32) -> Entry {
     entry.flags(Flags::SKIP_SUCCESS).user_data(name(Kind::Ignored, 0))
 }
 
+/// Takes the socket's filter off. Comes back where it has none.
+pub(super) fn no_filter(slot: u32) -> Entry {
+    let (level, option) = (libc::SOL_SOCKET.unsigned_abs(), libc::SO_DETACH_FILTER.unsigned_abs());
+    let entry = opcode::SetSockOpt::new(Fixed(slot), level, option, (&raw const ONE).cast(), 4).build();
+    entry.flags(Flags::SKIP_SUCCESS).user_data(name(Kind::Ignored, 0))
+}
+
 /// Asks for the address of the socket's other end, `getsockopt(SO_PEERNAME)`; comes back with its length.
 ///
 /// The crate has the command that sets an option only. The one that reads it has the same shape and another number
