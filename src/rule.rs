@@ -265,6 +265,8 @@ labelled! {
         HandshakesPerAddressMax = "handshakes_per_address_max",
         /// A request was refused: more came from its address in a second.
         RequestRatePerAddress = "request_rate_per_address",
+        /// An address was not answered any more for a while: it came again however often it was refused.
+        RefusalRatePerAddress = "refusal_rate_per_address",
         /// A connection sent more messages than it may.
         MessageRate = "message_rate",
         /// A connection sent more bytes of messages than it may.

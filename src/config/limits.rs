@@ -33,6 +33,8 @@ pub struct Limits {
     pub handshakes_per_address_max: usize,
     /// Requests that are answered to one address within a second.
     pub request_rate_per_address: u32,
+    /// Connections of one address that are refused within a second before it is not answered any more for a while.
+    pub refusal_rate_per_address: u32,
     /// Addresses to which none of those per address apply.
     pub exempt: Networks,
     /// Messages that one connection may send in a second. Zero: no bound.
@@ -187,6 +189,7 @@ impl Default for Limits {
             handshakes_max: 0,
             handshakes_per_address_max: 200,
             request_rate_per_address: 0,
+            refusal_rate_per_address: 100,
             exempt: Networks::local(),
             message_rate: 0,
             message_bytes_rate: 0,

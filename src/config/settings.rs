@@ -311,6 +311,9 @@ settings! {
     /// Requests from one address that are answered within a second, as many at once after a quiet second; 0: no limit.
     /// Those beyond are answered with 429 and Retry-After.
     "limits.request_rate_per_address" => limits.request_rate_per_address: Count<u32>, Within(0, 100_000_000);
+    /// Connections of one address that are refused within a second, for the limits per address, before the kernel drops
+    /// what it sends to connect: for a second, and twice as long each time that it goes on, up to 16 s; 0: never.
+    "limits.refusal_rate_per_address" => limits.refusal_rate_per_address: Count<u32>, Within(0, 100_000_000);
     /// Networks to whose addresses none of those per address apply.
     "limits.exempt" => limits.exempt: NetworkList;
     /// Messages that one connection may send in a second, as many at once after a quiet second; 0: no limit.

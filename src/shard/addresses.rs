@@ -1,11 +1,10 @@
 //! What each client address has: its connections, its unfinished handshakes, and how often it came of late.
 //!
 //! All shards share it. It is looked at when a connection comes, when its handshake is done and when it goes, and for
-//! each request where requests are limited; never on a message's way. An address is an IPv4 address, or the 64 bits of an
-//! IPv6 address that name a network, since a client has as many of the others as it likes.
+//! each request where requests are limited; never on a message's way. An address is what a [`Source`] is.
 //!
 //! An address that has connections costs 17 bytes of a table that doubles; one that has had some within the last second
-//! 24 more. So both are bounded: by the number of connections, and by how many can come in a second.
+//! 33 more. So both are bounded: by the number of connections, and by how many can come in a second.
 
 use std::hash::BuildHasher;
 use std::net::{IpAddr, SocketAddr};
@@ -17,25 +16,10 @@ use hashbrown::{DefaultHashBuilder, HashMap};
 use super::core::Core;
 use crate::config::Limits;
 use crate::id::ConnId;
+use crate::io::syn_filter::Source;
 use crate::rate::Rate;
 use crate::rule::Limit;
 use crate::time::Instant;
-
-/// An address as it is counted. No IPv6 network on the internet begins with 32 zeros.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Key([u32; 2]);
-
-impl Key {
-    fn of(ip: IpAddr) -> Self {
-        match ip.to_canonical() {
-            IpAddr::V4(ip) => Self([0, ip.to_bits()]),
-            IpAddr::V6(ip) => {
-                let [a, b, c, d, ..] = ip.segments().map(u32::from);
-                Self([a << 16 | b, c << 16 | d])
-            }
-        }
-    }
-}
 
 /// What an address has now.
 #[derive(Clone, Copy, Debug, Default)]
@@ -49,12 +33,20 @@ struct Held {
 struct Recent {
     accepts: Rate,
     requests: Rate,
+    refusals: Rate,
+}
+
+impl Recent {
+    /// Whether it says nothing any more.
+    const fn is_past(&self, now: Instant) -> bool {
+        self.accepts.is_full(now) && self.requests.is_full(now) && self.refusals.is_full(now)
+    }
 }
 
 #[derive(Debug, Default)]
 struct Stripe {
-    held: HashMap<Key, Held>,
-    recent: HashMap<Key, Recent>,
+    held: HashMap<Source, Held>,
+    recent: HashMap<Source, Recent>,
     /// Entries of `recent` from which on those are looked for that say nothing any more.
     sweep_at: usize,
     /// When that was done last.
@@ -113,7 +105,7 @@ impl Addresses {
     /// Looking at all of a part takes some 50 µs: not for each one who comes while it is full.
     const SWEEP_EVERY: Duration = Duration::from_millis(100);
 
-    fn stripe(&self, key: Key) -> MutexGuard<'_, Stripe> {
+    fn stripe(&self, key: Source) -> MutexGuard<'_, Stripe> {
         let hash = usize::try_from(self.hasher.hash_one(key) >> 32).unwrap_or(0);
         self.stripes[hash % Self::STRIPES].lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -123,7 +115,7 @@ impl Addresses {
     /// # Errors
     /// The limit that is in its way.
     fn admit(&self, ip: IpAddr, now: Instant, limits: &Limits) -> Result<Marks, Limit> {
-        let key = Key::of(ip);
+        let key = Source::of(ip);
         let mut stripe = self.stripe(key);
         let held = stripe.held.get(&key).copied().unwrap_or_default();
         let is_over = |count: u32, max: usize| max > 0 && count as usize >= max;
@@ -145,7 +137,7 @@ impl Addresses {
 
     /// Its handshake is done.
     fn shaken(&self, ip: IpAddr) {
-        let key = Key::of(ip);
+        let key = Source::of(ip);
         if let Some(held) = self.stripe(key).held.get_mut(&key) {
             held.handshakes = held.handshakes.saturating_sub(1);
         }
@@ -156,7 +148,7 @@ impl Addresses {
         if !marks.has(Marks::COUNTED) {
             return;
         }
-        let key = Key::of(ip);
+        let key = Source::of(ip);
         let mut stripe = self.stripe(key);
         let Some(held) = stripe.held.get_mut(&key) else { return };
         held.connections = held.connections.saturating_sub(1);
@@ -171,17 +163,23 @@ impl Addresses {
 
     /// Whether one more request may come from there.
     pub(super) fn takes_request(&self, ip: IpAddr, now: Instant, per_second: u32) -> bool {
-        let key = Key::of(ip);
+        let key = Source::of(ip);
         self.stripe(key).recent(key, now).is_none_or(|recent| recent.requests.take(now, per_second))
+    }
+
+    /// Whether one more connection may be refused there, or it is one of too many.
+    pub(super) fn takes_refusal(&self, ip: IpAddr, now: Instant, per_second: u32) -> bool {
+        let key = Source::of(ip);
+        self.stripe(key).recent(key, now).is_none_or(|recent| recent.refusals.take(now, per_second))
     }
 }
 
 impl Stripe {
     /// How often an address came; `None` when there is no room to keep it.
-    fn recent(&mut self, key: Key, now: Instant) -> Option<&mut Recent> {
+    fn recent(&mut self, key: Source, now: Instant) -> Option<&mut Recent> {
         if self.recent.len() >= self.sweep_at && now.since(self.swept) >= Addresses::SWEEP_EVERY {
             self.swept = now;
-            self.recent.retain(|_, recent| !(recent.accepts.is_full(now) && recent.requests.is_full(now)));
+            self.recent.retain(|_, recent| !recent.is_past(now));
             self.sweep_at = (2 * self.recent.len()).clamp(Addresses::SWEEP_AT_LEAST, Addresses::RECENT_MAX);
             if self.recent.capacity() > 4 * self.sweep_at {
                 self.recent.shrink_to(self.sweep_at);

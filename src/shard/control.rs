@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::addresses::Addresses;
 use super::live::Live;
+use super::silencing::Silences;
 use crate::access::Seen;
 use crate::config::Limits;
 use crate::id::ListenerId;
@@ -59,6 +60,8 @@ pub struct Control {
     handshakes: AtomicUsize,
     /// What each client address has.
     addresses: Addresses,
+    /// Who is not answered.
+    silences: Silences,
     message_bytes_max: AtomicUsize,
     /// There is too little memory for more connections.
     starved: AtomicBool,
@@ -92,12 +95,18 @@ impl Control {
             accepts: SharedRate::default(),
             handshakes: AtomicUsize::new(0),
             addresses: Addresses::default(),
+            silences: Silences::default(),
             message_bytes_max: AtomicUsize::new(limits.message_bytes_max),
             starved: AtomicBool::new(false),
             live: Mutex::new(Arc::new(live)),
             live_version: AtomicU64::new(0),
             seen: Mutex::default(),
         }
+    }
+
+    /// Who is not answered.
+    pub(super) const fn silences(&self) -> &Silences {
+        &self.silences
     }
 
     /// Tokens that were used.

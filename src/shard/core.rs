@@ -23,6 +23,7 @@ use super::paces::{Paces, Spent};
 use super::peers::Peers;
 use super::permits::Rulings;
 use super::presence::Attendance;
+use super::silencing::Silenced;
 use super::spans::Spans;
 use super::standing::Review;
 use super::table::Table;
@@ -206,6 +207,8 @@ pub struct Core {
     pub(super) unfinished: bool,
     /// Connections that are heard no more and send all the same: they are not read until the next tick.
     pub(super) resting: Vec<ConnId>,
+    /// Which addresses the listening sockets do not answer.
+    pub(super) silenced: Silenced,
     /// What this shard's outboxes cost.
     pub(super) queued: usize,
     /// What the other shards' outboxes and unfinished messages cost, as of the last look.
@@ -355,6 +358,7 @@ impl Core {
             hooks: None,
             unfinished: false,
             resting: Vec::new(),
+            silenced: Silenced::default(),
             queued: 0,
             queued_elsewhere: 0,
         }

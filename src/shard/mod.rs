@@ -54,6 +54,7 @@ mod pump;
 mod queues;
 mod requests;
 mod shedding;
+mod silencing;
 pub mod spans;
 mod standing;
 mod streams;
@@ -247,13 +248,15 @@ impl<B: Backend> Shard<B> {
             self.core.streams_deadline(),
         ];
         let next = nexts.into_iter().flatten().min();
-        next.map_or(Self::WAIT_MAX, |tick: Tick| self.core.wheel.instant_of(tick).since(now)).min(Self::WAIT_MAX)
+        let next = next.map_or(Self::WAIT_MAX, |tick: Tick| self.core.wheel.instant_of(tick).since(now));
+        next.min(self.core.silenced.timeout(now)).min(Self::WAIT_MAX)
     }
 
     /// Follows the server: takes over what was replaced, and stops accepting when the drain begins.
     fn control(&mut self) {
         self.core.follow_live();
         self.core.follow_publishing();
+        self.follow_silences();
         if self.core.follow_phase() {
             self.close_listeners(Backlog::Leave);
         }

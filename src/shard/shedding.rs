@@ -4,7 +4,8 @@
 //! for a moment, beyond `connections_max`: an HTTP client is answered with when to come back and 503, or 429
 //! where it is its address that has too much, a raw TCP client
 //! gets a clean end. Their request is read first, since the kernel answers unread bytes with a reset that destroys
-//! what was sent. When those places are taken too the rest is reset: a storm costs an accept and a close for each.
+//! what was sent. When those places are taken too the rest is reset: a storm costs an accept and a close for each, until its
+//! address is silenced.
 
 use std::net::SocketAddr;
 
@@ -27,6 +28,9 @@ impl<B: Backend> Shard<B> {
     pub(super) fn shed(&mut self, accepted: Accepted, limit: Limit) {
         self.core.metrics.strike(limit);
         self.core.log.refused(self.core.now, &self.core.metrics, accepted.peer, limit);
+        if limit.is_of_an_address() {
+            self.core.note_refusal(accepted.peer);
+        }
         let Some(id) = self.core.shed_place(&accepted, limit) else { return self.refuse(accepted) };
         self.core.metrics.refused_total.add(1);
         self.attach(accepted, id);

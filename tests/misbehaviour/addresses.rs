@@ -1,10 +1,11 @@
 //! One address that wants too much: it is held back or turned away, and nobody elsewhere notices.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use holdline::config::{Config, Networks, OverRate};
 use holdline::rule::Limit;
+use socket2::{Domain, Socket, Type};
 
 use crate::beside_a_neighbour;
 use crate::common::wire::{FIN, TEXT, handshake, masked};
@@ -183,6 +184,7 @@ fn an_address_that_comes_too_often_uses_up_nothing_of_the_others() {
     let adjust = |config: &mut Config| {
         strict(config);
         (config.limits.accept_rate, config.limits.accept_rate_per_address) = (60, 10);
+        config.limits.refusal_rate_per_address = 0;
     };
     beside_a_neighbour(adjust, |running, neighbour| {
         let crowd: Vec<_> = (0..200).map(|_| from_crowd(running)).collect();
@@ -191,5 +193,42 @@ fn an_address_that_comes_too_often_uses_up_nothing_of_the_others() {
         neighbour.is_well();
         assert_eq!(refused(Limit::AcceptRate, running), 0);
         drop(crowd);
+    });
+}
+
+#[test]
+fn who_comes_again_however_often_it_is_refused_is_not_answered_for_a_while() {
+    let adjust = |config: &mut Config| {
+        strict(config);
+        (config.limits.accept_rate_per_address, config.limits.refusal_rate_per_address) = (10, 20);
+    };
+    beside_a_neighbour(adjust, |running, neighbour| {
+        let silenced = || refused(Limit::RefusalRatePerAddress, running);
+        let is_answered = |ip: Ipv4Addr| {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+            socket.bind(&SocketAddr::from((ip, 0)).into()).unwrap();
+            socket.connect_timeout(&running.at[0].into(), Duration::from_millis(100)).is_ok()
+        };
+        let mut friend = from_crowd(running).upgraded("/echo", "");
+        let mut come = 0;
+        while is_answered(CROWD) {
+            come += 1;
+            assert!(come < 10_000, "always answered");
+        }
+        let begin = Instant::now();
+        assert!(refused(Limit::AcceptRatePerAddress, running) > 20 && silenced() == 1);
+        // Nobody else notices, nor who was there before.
+        neighbour.is_well();
+        friend.send_text("hello");
+        assert_eq!(friend.text(), "hello");
+        let mut other = Client::connect_from(Ipv4Addr::new(127, 0, 0, 3), running.at[0]).upgraded("/echo", "");
+        other.send_text("hello");
+        assert_eq!(other.text(), "hello");
+        // A second later it is forgiven, and what it may have it gets.
+        until("it is answered again", || is_answered(CROWD));
+        assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
+        let mut again = from_crowd(running).upgraded("/echo", "");
+        again.send_text("hello");
+        assert_eq!(again.text(), "hello");
     });
 }

@@ -18,7 +18,7 @@ const SOON: Duration = Duration::from_millis(300);
 /// Makes a limit easy to reach.
 fn lower(limit: Limit, config: &mut Config) {
     let limits = &mut config.limits;
-    if limit.is_of_an_address() || limit == Limit::RequestRatePerAddress {
+    if limit.is_of_an_address() || [Limit::RequestRatePerAddress, Limit::RefusalRatePerAddress].contains(&limit) {
         limits.exempt = Networks::default();
     }
     match limit {
@@ -30,6 +30,9 @@ fn lower(limit: Limit, config: &mut Config) {
         Limit::HandshakesMax => limits.handshakes_max = 1,
         Limit::HandshakesPerAddressMax => limits.handshakes_per_address_max = 1,
         Limit::RequestRatePerAddress => limits.request_rate_per_address = 1,
+        Limit::RefusalRatePerAddress => {
+            (limits.accept_rate_per_address, limits.refusal_rate_per_address) = (1, 1);
+        }
         Limit::MessageRate => limits.message_rate = 50,
         Limit::MessageBytesRate => limits.message_bytes_rate = 5000,
         Limit::HandshakeTimeout => limits.handshake_timeout = SOON,
@@ -97,6 +100,7 @@ fn run_into(limit: Limit, running: &Running, neighbour: &mut Neighbour) -> Vec<C
         Limit::AcceptRate
         | Limit::ConnectionsPerAddressMax
         | Limit::AcceptRatePerAddress
+        | Limit::RefusalRatePerAddress
         | Limit::HandshakesMax
         | Limit::HandshakesPerAddressMax => vec![running.connect(0), running.connect(0)],
         Limit::RequestRatePerAddress => {
