@@ -183,9 +183,12 @@ fn connect(to: SocketAddr, number: usize) -> io::Result<TcpStream> {
     socket.set_recv_buffer_size(4096)?;
     socket.set_reuse_address(true)?;
     socket.bind(&SocketAddr::from((source, 0)).into())?;
-    socket.connect(&to.into())?;
+    // Who is not answered does not wait for it either.
     socket.set_nonblocking(true)?;
-    Ok(socket.into())
+    match socket.connect(&to.into()) {
+        Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
+        _ => Ok(socket.into()),
+    }
 }
 
 /// Whether an error is no end.
