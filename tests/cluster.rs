@@ -8,6 +8,8 @@ mod nats;
 mod node;
 #[path = "common/program.rs"]
 mod program;
+#[path = "cluster/secured.rs"]
+mod secured;
 #[path = "cluster/serving.rs"]
 mod serving;
 

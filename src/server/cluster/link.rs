@@ -1,10 +1,11 @@
 //! The connection to NATS: how it is made, and what all tasks know of it.
 
 use std::cell::Cell;
-use std::io;
+use std::error::Error;
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+use std::{io, iter};
 
 use async_nats::connection::State;
 use async_nats::{Client, ConnectError, ConnectErrorKind, ConnectOptions, Event, ServerAddr};
@@ -162,7 +163,17 @@ pub(in crate::server) async fn connect(settings: &Settings) -> Result<Client, St
 /// Whether trying again changes nothing.
 fn is_final(error: &ConnectError) -> bool {
     use ConnectErrorKind as Kind;
-    matches!(error.kind(), Kind::ServerParse | Kind::Authentication | Kind::AuthorizationViolation | Kind::Tls)
+    match error.kind() {
+        Kind::ServerParse | Kind::Authentication | Kind::AuthorizationViolation | Kind::Tls => true,
+        // A handshake that ends in a fault of TLS is told as any other trouble with the socket.
+        Kind::Io => iter::successors(error.source(), |&error| error.source()).any(is_of_tls),
+        _ => false,
+    }
+}
+
+fn is_of_tls(error: &(dyn Error + 'static)) -> bool {
+    let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+    inner.is_some_and(<dyn Error + Send + Sync>::is::<rustls::Error>)
 }
 
 fn addresses(settings: &Settings) -> Result<Vec<ServerAddr>, ClusterError> {

@@ -93,7 +93,7 @@ pub enum ClusterError {
         error: io::Error,
     },
     /// NATS wants nothing of us.
-    #[error("NATS turned this node away: {why}, {nats}: mend cluster.nats or cluster.credentials")]
+    #[error("NATS turned this node away: {why}, {nats}: mend cluster.nats, cluster.credentials or cluster.ca_file")]
     Refused {
         /// Where.
         nats: String,
