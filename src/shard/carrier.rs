@@ -182,7 +182,10 @@ impl Core {
                 self.stream_lost(name, code);
             }
             Event::Refused(rule) => self.metrics.count_violation(rule),
-            Event::Window(Some(name)) => self.window_grew(name),
+            Event::Window(Some(name)) => {
+                self.handed += Self::WAKING_BYTES;
+                self.window_grew(name);
+            }
             Event::Window(None) => {
                 let mut names: Vec<_> = carrier.http2.names().collect();
                 // Where each update is used up by the first streams, all are the first ones in turn.

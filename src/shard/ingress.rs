@@ -180,9 +180,12 @@ impl<B: Backend> Shard<B> {
                 continue;
             }
             self.core.unflag(id, Flags::PAUSED);
+            self.core.begin_looking();
             self.resume(id);
             if self.core.has_looked_long() {
+                // Those behind it have their turn when the shard has seen who has come meanwhile.
                 pace.look();
+                break;
             }
         }
         for _ in 0..self.core.stalled.len() {
