@@ -357,7 +357,8 @@ fn wrong_credentials_are_told_and_a_nats_that_is_not_there_is_waited_for() {
         Clustering::start(settings(url), NodeId(1), &[Arc::<Doorbell>::default()], metrics).map(drop)
     };
     let wrong = nats.url.replace("://", "://ann:wrong@");
-    let error = start(&wrong).unwrap_err();
+    // On a machine that is busy NATS may close before it has been shown anything: then it counts as away.
+    let error = (0..5).find_map(|_| start(&wrong).err()).unwrap();
     assert!(matches!(error, ClusterError::Refused { .. }));
     let line = error.to_string();
     assert!(line.contains("turned this node away") && line.contains("cluster.nats"), "{line}");

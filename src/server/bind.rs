@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::StartError;
 use super::handover::{Offered, Passed};
@@ -14,6 +14,7 @@ use super::socket_file::{self, SocketFile};
 use crate::config::{Limits, Listen, ListenAt};
 use crate::host::BACKLOG;
 use crate::id::ListenerId;
+use crate::io::syn_filter;
 
 /// Connections that the kernel completes before we take them. It makes it `net.core.somaxconn` when it is more, and
 /// nothing but that should bound it.
@@ -130,20 +131,11 @@ impl Held {
     /// answer; its client tries again a second later, and finds out then what is there. The sockets must not be anybody else's.
     /// Whoever looks for a Unix socket finds none.
     pub(super) fn lock_out(&self) {
-        /// Instructions of the classic BPF (Documentation/networking/filter.rst): the flags of the header are in its byte 13;
-        /// a SYN without an ACK has no bytes let through.
-        const SYN_ONLY: [SockFilter; 5] = [
-            SockFilter::new(0x30, 0, 0, 13),
-            SockFilter::new(0x54, 0, 0, 0x12),
-            SockFilter::new(0x15, 0, 1, 0x02),
-            SockFilter::new(0x06, 0, 0, 0),
-            SockFilter::new(0x06, 0, 0, u32::MAX),
-        ];
         if self.address.path().is_some() {
             return self.file.iter().for_each(SocketFile::remove);
         }
         for socket in &self.sockets {
-            if let Err(error) = SockRef::from(socket).attach_filter(&SYN_ONLY) {
+            if let Err(error) = syn_filter::set_for_all(socket) {
                 tracing::debug!(%error, "connections that come while the listener closes may be reset");
             }
         }

@@ -68,6 +68,7 @@ impl Drainer {
         self.0.phase.advance(Phase::Draining);
         let Some(held) = lock(&self.0.held).take() else { return false };
         let Parts { serving, admin, clients, .. } = &*self.0;
+        serving.control.keep_silences();
         let (mut grace, is_left) = (Duration::ZERO, |number| taken.contains(&number));
         for (number, held) in held.iter().enumerate().take(*clients) {
             if is_left(number) || held.activated {

@@ -109,6 +109,11 @@ impl Control {
         &self.silences
     }
 
+    /// Leaves the filters of listening sockets as they are: the server sets its own from now on.
+    pub fn keep_silences(&self) {
+        self.silences.keep();
+    }
+
     /// Tokens that were used.
     pub(super) fn seen(&self) -> MutexGuard<'_, Seen> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)

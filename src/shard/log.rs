@@ -3,8 +3,9 @@
 //! Each shard has its own [`PeerLog`], so that a flood costs it a few instructions per event and no lock, and what was
 //! left out is counted.
 
-use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+use std::{fmt, io};
 
 use tracing::Level;
 
@@ -33,6 +34,7 @@ pub(super) struct Ended<'a> {
 pub(super) struct PeerLog {
     shard: ShardId,
     bucket: TokenBucket,
+    silenced: TokenBucket,
     /// For each reason its own, so that a flood of one hides no other.
     closed: [TokenBucket; CloseReason::ALL.len()],
     /// Left out since the last line.
@@ -46,9 +48,10 @@ impl PeerLog {
     const BURST: u32 = 50;
 
     /// The log of a shard.
-    pub(super) const fn new(shard: ShardId) -> Self {
+    pub(super) fn new(shard: ShardId) -> Self {
         let closed = [const { TokenBucket::new(Self::PER_SECOND, Self::BURST) }; CloseReason::ALL.len()];
-        Self { shard, bucket: TokenBucket::new(Self::PER_SECOND, Self::BURST), closed, suppressed: 0, nameless: 0 }
+        let bucket = || TokenBucket::new(Self::PER_SECOND, Self::BURST);
+        Self { shard, bucket: bucket(), silenced: bucket(), closed, suppressed: 0, nameless: 0 }
     }
 
     /// Whether it is of any use to tell of such an end.
@@ -98,6 +101,24 @@ impl PeerLog {
                         of them; use --backend epoll, or a proxy that sends the PROXY protocol";
             tracing::warn!(shard, url, "{what}");
         }
+    }
+
+    /// An address is not answered any more for a while. That it was refused so often has used up the lines for that.
+    pub(super) fn silenced(&mut self, now: Instant, metrics: &ShardMetrics, ip: IpAddr, time: Duration) {
+        if !self.silenced.take(now) {
+            return self.suppress(metrics);
+        }
+        let (shard, seconds) = (self.shard.0, time.as_secs());
+        tracing::warn!(shard, %ip, seconds, "an address that comes again however often it is refused is not answered for a while");
+    }
+
+    /// The kernel does not do that.
+    pub(super) fn not_silenced(&mut self, now: Instant, metrics: &ShardMetrics, url: &str, error: &io::Error) {
+        if !self.silenced.take(now) {
+            return self.suppress(metrics);
+        }
+        let shard = self.shard.0;
+        tracing::warn!(shard, url, %error, "the kernel takes no filter for this listener, so addresses are refused and not silenced");
     }
 
     /// Anything else that peers can bring about.

@@ -9,8 +9,8 @@
 //! share what is silenced; each tells its own sockets.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::Shard;
@@ -42,15 +42,21 @@ pub(super) struct Silences {
     all: Mutex<Vec<Silence>>,
     /// How often one was added.
     version: AtomicU64,
+    /// Sockets have other filters from now on. Set and looked at with the lock.
+    are_kept: AtomicBool,
 }
 
 impl Silences {
     /// How long the first one is, and the longest.
     const TIMES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(16));
 
+    fn lock(&self) -> MutexGuard<'_, Vec<Silence>> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Silences an address, and says for how long. `None`: it is already, or too many are.
     fn add(&self, source: Source, now: Instant) -> Option<Duration> {
-        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.lock();
         all.retain(|one| !one.is_past(now));
         let is_full = all.len() >= SOURCES_MAX;
         let time = match all.iter_mut().find(|one| one.source == source) {
@@ -70,12 +76,24 @@ impl Silences {
         Some(time)
     }
 
-    /// Who is silent now, when the next of them is not any more, and which version that is.
-    fn now(&self, now: Instant) -> (Vec<Source>, Option<Instant>, u64) {
-        let all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
-        let silent = || all.iter().filter(|one| now < one.until);
-        let sources = silent().map(|one| one.source).collect();
-        (sources, silent().map(|one| one.until).min(), self.version.load(Ordering::Acquire))
+    /// Tells somebody who is silent now. Nobody is told once sockets keep what they have.
+    fn tell(&self, now: Instant, mut told: impl FnMut(&[Source])) -> Silenced {
+        let all = self.lock();
+        let silent: Vec<_> = all.iter().filter(|one| now < one.until).collect();
+        let sources: Vec<_> = silent.iter().map(|one| one.source).collect();
+        let (ends, version) = (silent.iter().map(|one| one.until).min(), self.version.load(Ordering::Acquire));
+        if self.are_kept.load(Ordering::Relaxed) {
+            return Silenced { version, ..Silenced::default() };
+        }
+        told(&sources);
+        let count = u32::try_from(sources.len()).unwrap_or(u32::MAX);
+        Silenced { version, ends, again: now + Silenced::EVERY + Silenced::EVERY_FOR_EACH * count }
+    }
+
+    /// Has no shard tell its sockets anything from now on.
+    pub(super) fn keep(&self) {
+        let _all = self.lock();
+        self.are_kept.store(true, Ordering::Relaxed);
     }
 }
 
@@ -85,42 +103,41 @@ pub(super) struct Silenced {
     version: u64,
     /// When one of those is silent no more.
     ends: Option<Instant>,
-    /// When that was.
-    at: Instant,
+    /// When it may tell them something again.
+    again: Instant,
 }
 
 impl Silenced {
-    /// Telling takes some ten microseconds and more for each socket.
+    /// Between two times, since that takes some ten microseconds for each socket, and a microsecond or so for each source.
     const EVERY: Duration = Duration::from_millis(5);
+    const EVERY_FOR_EACH: Duration = Duration::from_micros(200);
 
     /// How long a shard that has nothing to do may wait.
     pub(super) fn timeout(&self, now: Instant) -> Duration {
-        self.ends.map_or(Duration::MAX, |ends| ends.since(now))
+        self.ends.map_or(Duration::MAX, |ends| ends.max(self.again).since(now))
     }
 }
 
 impl<B: Backend> Shard<B> {
     /// Tells the sockets who is silent, when that has changed.
     pub(super) fn follow_silences(&mut self) {
-        let core = &mut self.core;
-        let (silences, now) = (core.control.silences(), core.now);
-        let is_news = silences.version.load(Ordering::Acquire) != core.silenced.version;
+        let Self { core, backend } = self;
+        let (control, now) = (Arc::clone(&core.control), core.now);
+        let is_news = control.silences().version.load(Ordering::Acquire) != core.silenced.version;
         let is_over = core.silenced.ends.is_some_and(|ends| ends <= now);
-        if !(is_news || is_over) || now.since(core.silenced.at) < Silenced::EVERY {
+        if !(is_news || is_over) || now < core.silenced.again {
             return;
         }
-        let (sources, ends, version) = silences.now(now);
-        core.silenced = Silenced { version, ends, at: now };
-        for (number, entrance) in core.entrances.iter().enumerate() {
-            // Whoever comes through a proxy is no sender here.
-            if !entrance.proxied
-                && let Err(error) = self.backend.silence(ListenerId(u8::try_from(number).unwrap_or(u8::MAX)), &sources)
-            {
-                let what =
-                    format_args!("cannot silence addresses at {}: {error}; they are refused instead", entrance.url);
-                core.log.event(now, &core.metrics, what);
+        core.silenced = control.silences().tell(now, |sources| {
+            for (number, entrance) in core.entrances.iter().enumerate() {
+                // Whoever comes through a proxy is no sender here.
+                if !entrance.proxied
+                    && let Err(error) = backend.silence(ListenerId(u8::try_from(number).unwrap_or(u8::MAX)), sources)
+                {
+                    core.log.not_silenced(now, &core.metrics, &entrance.url, &error);
+                }
             }
-        }
+        });
     }
 }
 
@@ -134,9 +151,7 @@ impl Core {
         }
         if let Some(time) = self.control.silences().add(Source::of(ip), self.now) {
             self.metrics.strike(Limit::RefusalRatePerAddress);
-            let seconds = time.as_secs();
-            let what = format_args!("{ip} comes again however often it is refused: not answered for {seconds} s");
-            self.log.event(self.now, &self.metrics, what);
+            self.log.silenced(self.now, &self.metrics, ip, time);
         }
     }
 }
@@ -156,7 +171,9 @@ mod tests {
     }
 
     fn who(silences: &Silences, ms: u64) -> Vec<Source> {
-        silences.now(at(ms)).0
+        let mut who = Vec::new();
+        silences.tell(at(ms), |sources| who = sources.to_vec());
+        who
     }
 
     #[test]
@@ -165,8 +182,8 @@ mod tests {
         let add = |ms| silences.add(source(1), at(ms)).map(|time| time.as_secs());
         assert_eq!((add(0), add(999)), (Some(1), None), "it is silent already");
         assert_eq!((who(&silences, 999), who(&silences, 1000)), (vec![source(1)], vec![]));
-        let (_, ends, version) = silences.now(at(10));
-        assert_eq!((ends, version), (Some(at(1000)), 1));
+        let told = silences.tell(at(10), |_| {});
+        assert_eq!((told.ends, told.version), (Some(at(1000)), 1));
         let mut end = 1000;
         for seconds in [2, 4, 8, 16, 16] {
             assert_eq!(add(end + 10), Some(seconds));
@@ -186,5 +203,14 @@ mod tests {
         // The first of them is forgiven.
         assert!(silences.add(source(count), at(2000)).is_some());
         assert_eq!(silences.add(source(count + 1), at(2000)), None);
+    }
+
+    #[test]
+    fn sockets_that_have_other_filters_keep_them() {
+        let silences = Silences::default();
+        assert!(silences.add(source(1), at(0)).is_some());
+        silences.keep();
+        let told = silences.tell(at(1), |_| panic!("nobody is told"));
+        assert_eq!((told.version, told.ends), (1, None), "nor asks again");
     }
 }

@@ -205,7 +205,8 @@ impl Listeners {
 fn close(registry: &Registry, place: &mut Option<Listener>) {
     if let Some(mut listener) = place.take() {
         let _ = registry.deregister(&mut listener.socket);
-        if listener.filtered {
+        // Where others have it and go on with it, they set their own.
+        if listener.filtered && !listener.closing {
             let _ = syn_filter::clear(&listener.socket);
         }
     }

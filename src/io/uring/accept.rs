@@ -57,12 +57,11 @@ impl Listener {
         self.socket.is_some() || self.out > 0
     }
 
-    /// Lets go of the socket, which others may have too.
-    fn close(&mut self) {
-        if let Some(socket) = self.socket.take_if(|_| self.filtered) {
+    /// Leaves the socket to others who have it too, and set their own filter.
+    fn leave(&mut self) {
+        if let Some(socket) = self.socket.take().filter(|_| self.filtered) {
             let _ = syn_filter::clear(&socket);
         }
-        self.socket = None;
     }
 
     /// Whether a connection waits to be taken.
@@ -131,7 +130,7 @@ impl Uring {
             let listener = &mut self.listeners[position];
             listener.closing = true;
             if backlog == Backlog::Leave {
-                listener.close();
+                listener.leave();
             }
         }
         self.accept_changed = true;
@@ -146,7 +145,7 @@ impl Uring {
             return self.cancel_accepts(position);
         }
         if !listener.has_waiting() {
-            self.listeners[position].close();
+            self.listeners[position].socket = None;
             self.rung = true;
             return;
         }
