@@ -16,16 +16,18 @@ use libc::sock_filter;
 use socket2::{SockFilter, SockRef};
 
 /// Where a client comes from, as limits count it: an IPv4 address, or the 64 bits of an IPv6 address that name a network,
-/// since a client has as many of the others as it likes. No IPv6 network on the internet begins with 32 zeros.
+/// since a client has as many of the others as it likes. What IPv4's begin with no IPv6 network can: those are groups (RFC 4291).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Source([u32; 2]);
 
 impl Source {
+    const V4: u32 = u32::MAX;
+
     /// Where this address is from. An IPv4 address in IPv6's clothes (`::ffff:10.0.0.1`) is an IPv4 address.
     #[must_use]
     pub fn of(ip: IpAddr) -> Self {
         match ip.to_canonical() {
-            IpAddr::V4(ip) => Self([0, ip.to_bits()]),
+            IpAddr::V4(ip) => Self([Self::V4, ip.to_bits()]),
             IpAddr::V6(ip) => {
                 let [a, b, c, d, ..] = ip.segments().map(u32::from);
                 Self([a << 16 | b, c << 16 | d])
@@ -77,7 +79,7 @@ const SOURCE_V6: u32 = IP + 8;
 
 /// The filter's program.
 fn program(sources: &[Source]) -> Vec<sock_filter> {
-    let is_v4 = |source: &&Source| source.0[0] == 0;
+    let is_v4 = |source: &&Source| source.0[0] == Source::V4;
     let v4 = sources.iter().filter(is_v4);
     let v6 = sources.iter().filter(|source| !is_v4(source));
     let mut steps = vec![load_byte(FLAGS), and(SYN | ACK), when(SYN, 1, 0), pass()];
@@ -186,7 +188,7 @@ mod tests {
         let before = connect("127.0.0.7", to).unwrap();
         let (mut taken, _) = listener.accept().unwrap();
         // As many as there may be, of both kinds, and one more that is not looked at.
-        let mut many: Vec<_> = (0..100_u32).map(|number| Source([0, 0x0a00_0000 + number])).collect();
+        let mut many: Vec<_> = (0..100_u32).map(|number| Source([Source::V4, 0x0a00_0000 + number])).collect();
         many.extend((0..27_u32).map(|number| Source([0x2001_0db8, number])));
         many.extend(sources(&["127.0.0.7", "127.0.0.9"]));
         assert_eq!(many.len(), SOURCES_MAX + 1);
@@ -207,7 +209,7 @@ mod tests {
         clear(&listener).unwrap();
     }
 
-    /// Both kinds come to such a listener; of IPv6 there is one address here, which is of no network.
+    /// Both kinds come to such a listener.
     #[test]
     fn a_listener_of_both_kinds_knows_them_apart() {
         let socket = Socket::new(Domain::IPV6, Type::STREAM, None).unwrap();
@@ -216,10 +218,11 @@ mod tests {
         socket.listen(16).unwrap();
         let port = socket.local_addr().unwrap().as_socket().unwrap().port();
         let (v4, v6) = (SocketAddr::from(([127, 0, 0, 1], port)), SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], port)));
-        // The second number is what stands in an IPv4 packet where an IPv6 one has its source.
-        set(&socket, &sources(&["127.0.0.7", "2001:db8::", "::2:0:0:0:0"])).unwrap();
+        set(&socket, &sources(&["127.0.0.7", "0.0.0.0", "2001:db8::"])).unwrap();
         assert!(connect("127.0.0.7", v4).is_err());
         assert!(connect("127.0.0.1", v4).is_ok() && connect("::1", v6).is_ok());
+        set(&socket, &sources(&["127.0.0.7", "::1"])).unwrap();
+        assert!(connect("127.0.0.1", v4).is_ok() && connect("::1", v6).is_err());
     }
 
     /// What the kernel makes of a program, for packets that this machine cannot send.

@@ -141,6 +141,8 @@ impl Control {
         self.message_bytes_max.store(live.limits.message_bytes_max, Ordering::Relaxed);
         *self.live.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(live);
         self.live_version.fetch_add(1, Ordering::Release);
+        // They were silenced for limits that may not hold any more.
+        self.silences.forgive();
     }
 
     /// Bytes of one message, for those who are no shard.

@@ -90,6 +90,12 @@ impl Silences {
         Silenced { version, ends, again: now + Silenced::EVERY + Silenced::EVERY_FOR_EACH * count }
     }
 
+    /// Forgives all of them.
+    pub(super) fn forgive(&self) {
+        self.lock().clear();
+        self.version.fetch_add(1, Ordering::Release);
+    }
+
     /// Has no shard tell its sockets anything from now on.
     pub(super) fn keep(&self) {
         let _all = self.lock();
@@ -108,9 +114,10 @@ pub(super) struct Silenced {
 }
 
 impl Silenced {
-    /// Between two times, since that takes some ten microseconds for each socket, and a microsecond or so for each source.
+    /// Between two times, since that takes some ten microseconds for each socket, and one or two for each source: all others
+    /// wait for it in less than one of a hundred of their messages.
     const EVERY: Duration = Duration::from_millis(5);
-    const EVERY_FOR_EACH: Duration = Duration::from_micros(200);
+    const EVERY_FOR_EACH: Duration = Duration::from_millis(1);
 
     /// How long a shard that has nothing to do may wait.
     pub(super) fn timeout(&self, now: Instant) -> Duration {
@@ -191,6 +198,12 @@ mod tests {
         }
         // As long again without a word.
         assert_eq!(add(end + 16_000), Some(1));
+        silences.forgive();
+        assert_eq!(
+            (who(&silences, end + 16_001), add(end + 16_002)),
+            (vec![], Some(1)),
+            "other limits hold from now on"
+        );
     }
 
     #[test]

@@ -32,7 +32,7 @@ struct Listener {
     ready: bool,
     /// It closes when the queue is empty.
     closing: bool,
-    /// It has had a filter, and so may have those who come from it.
+    /// It has a filter, and so have those who come from it.
     filtered: bool,
 }
 
@@ -103,8 +103,8 @@ impl Listeners {
     pub(super) fn silence(&mut self, id: ListenerId, sources: &[Source]) -> io::Result<()> {
         for listener in self.listeners.iter_mut().flatten().filter(|listener| listener.id == id) {
             if listener.has_addresses && (listener.filtered || !sources.is_empty()) {
-                listener.filtered = true;
                 syn_filter::set(&listener.socket, sources)?;
+                listener.filtered = !sources.is_empty();
             }
         }
         Ok(())

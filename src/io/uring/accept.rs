@@ -47,7 +47,7 @@ pub(super) struct Listener {
     /// It closes when nobody waits there.
     closing: bool,
     rest_until: Option<Instant>,
-    /// It has had a filter, and so may have those who come from it.
+    /// It has a filter, and so have those who come from it.
     filtered: bool,
 }
 
@@ -106,8 +106,8 @@ impl Uring {
     pub(super) fn filter_listener(&mut self, id: ListenerId, sources: &[Source]) -> io::Result<()> {
         for listener in self.listeners.iter_mut().filter(|listener| listener.id == id && listener.address_len > 0) {
             if let Some(socket) = listener.socket.as_ref().filter(|_| listener.filtered || !sources.is_empty()) {
-                listener.filtered = true;
                 syn_filter::set(socket, sources)?;
+                listener.filtered = !sources.is_empty();
             }
         }
         Ok(())

@@ -78,6 +78,8 @@ pub(super) struct Shared {
     pub(super) seats: Vec<Rc<Seat>>,
     /// The other nodes.
     pub(super) nodes: Nodes,
+    /// How often streams have got another epoch.
+    pub(super) renewed: Cell<u64>,
     said: Cell<Option<Instant>>,
 }
 
@@ -157,6 +159,7 @@ impl Desk {
             settling: Settling::default(),
             seats: all,
             nodes: Nodes::default(),
+            renewed: Cell::new(0),
             said: Cell::new(None),
         });
         Self { shared, seats, doorbell, bell, follows: HashMap::new(), writers: HashMap::new() }

@@ -21,7 +21,7 @@ use std::time::Duration;
 use async_nats::header::NATS_SEQUENCE;
 use async_nats::{Message as NatsMessage, Subscriber};
 use futures_util::{StreamExt as _, stream};
-use tokio::time;
+use tokio::time::{self, Instant};
 
 use super::desk::{Seat, Shared};
 use super::plain::Whispers;
@@ -139,8 +139,11 @@ impl Shared {
     async fn hear_stream(&self, standing: &mut Standing, said: &mut Subscriber, whispered: &mut Whispers) -> Next {
         let mut link = self.link.clone();
         let mut seen = *link.borrow_and_update();
+        let mut due = Instant::now() + LOOK;
         loop {
-            let pause = if standing.is_sure { LOOK } else { RETRY.1 };
+            if !standing.is_sure {
+                due = due.min(Instant::now() + RETRY.1);
+            }
             let next = tokio::select! {
                 biased;
                 changed = link.changed() => {
@@ -156,7 +159,10 @@ impl Shared {
                     }
                 }
                 next = said.next() => match next {
-                    Some(next) => self.take(standing, &next).await,
+                    Some(next) => {
+                        due = Instant::now() + LOOK;
+                        self.take(standing, &next).await
+                    }
                     None => Next::End,
                 },
                 next = whispered.next() => match next {
@@ -166,7 +172,10 @@ impl Shared {
                     }
                     None => Next::End,
                 },
-                () = time::sleep(pause) => self.catch_up(standing).await,
+                () = time::sleep_until(due) => {
+                    due = Instant::now() + LOOK;
+                    self.catch_up(standing).await
+                }
             };
             if next != Next::Hear {
                 return next;

@@ -178,6 +178,7 @@ impl Shared {
     pub(super) async fn renew_epoch(&self, topic: &Topic, before: Known) -> Known {
         let turn = u32::try_from(self.node.0 % u64::from(TURNS)).unwrap_or(0);
         time::sleep(TURN * turn).await;
+        tracing::warn!(%topic, "NATS has lost messages of a durable topic that it had acknowledged: a new epoch begins");
         for _ in 0..RENEWALS {
             let known = self.stream_at_last(topic).await;
             let Some(stream) = known.stream.as_ref().filter(|_| known.epoch == before.epoch) else { break };
@@ -186,7 +187,6 @@ impl Shared {
             let epoch = now.max(known.epoch.0.saturating_add(1));
             let description = Some(format!("topic {topic}{RENEWED}{epoch}"));
             let changed = Config { description, ..stream.cached_info().config.clone() };
-            tracing::warn!(%topic, "NATS has lost messages of a durable topic that it had acknowledged: a new epoch begins");
             match self.jetstream.update_stream(&changed).await {
                 Ok(_) => break,
                 Err(error) => self.complain(topic, &error.to_string()),
@@ -194,7 +194,8 @@ impl Shared {
             time::sleep(RETRY.0).await;
         }
         // Whoever has looked before that was written may have written after it: all take what stands there then.
-        time::sleep(TURN * (TURNS - turn)).await;
+        time::sleep(TURN * TURNS).await;
+        self.renewed.set(self.renewed.get() + 1);
         self.stream_at_last(topic).await
     }
 

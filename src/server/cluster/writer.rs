@@ -52,6 +52,8 @@ struct Target {
     /// The greatest number that it has given a message.
     highest: Cell<u64>,
     looked: Instant,
+    /// How many epochs had been renewed then.
+    renewed: u64,
     /// It may be another stream by now.
     is_stale: Cell<bool>,
 }
@@ -68,16 +70,26 @@ impl Shared {
             }
             let connection = self.link.borrow().number;
             let is_fit = |target: &Rc<Target>| {
-                target.connection == connection && !target.is_stale.get() && target.looked.elapsed() < LOOK
+                target.connection == connection
+                    && target.renewed == self.renewed.get()
+                    && !target.is_stale.get()
+                    && target.looked.elapsed() < LOOK
             };
-            let is_new = target.is_none();
-            let target = match target.take_if(|target| !is_fit(target)).map_or(target.as_ref(), |_| None) {
+            let before = target.take_if(|target| !is_fit(target));
+            let is_new = before.is_none();
+            let target = match target.as_ref() {
                 Some(target) => target,
                 None => match self.stream_in_time(&topic, append.keep, is_new).await {
                     Ok(known) => {
+                        // What NATS had acknowledged is not there: see `renew_epoch`.
+                        let has_lost = |one: &Rc<Target>| {
+                            one.known.epoch == known.epoch && known.is_there() && known.last < one.highest.get()
+                        };
+                        let has_lost = before.as_ref().is_some_and(has_lost);
+                        let known = if has_lost { self.renew_epoch(&topic, known).await } else { known };
                         let (highest, is_stale) = (Cell::new(known.last), Cell::new(false));
-                        let looked = Instant::now();
-                        target.insert(Rc::new(Target { connection, known, highest, looked, is_stale }))
+                        let (looked, renewed) = (Instant::now(), self.renewed.get());
+                        target.insert(Rc::new(Target { connection, known, highest, looked, renewed, is_stale }))
                     }
                     Err(why) => {
                         append.answer(Err(why)).await;
