@@ -342,10 +342,14 @@ fn numbers_that_nats_gives_again_have_another_epoch() {
         if is_early {
             assert_eq!(b.placed(), (3, "other".to_owned()));
         }
-        // Whoever comes later finds the same epoch.
+        // Publishers are told places of it, and whoever comes later finds the same one.
+        let next = 3 + u64::from(is_early);
+        a.append(1000, "orders/1", "next", None);
+        assert_eq!(a.appended(1000).unwrap().cursor, Cursor { offset: Offset(next), ..cursor });
+        assert_eq!(b.placed(), (next, "next".to_owned()));
         let mut c = on_disk(3);
         let (past, at) = c.join("orders/1");
-        assert_eq!((at.epoch, past.len()), (cursor.epoch, 2 + usize::from(is_early)));
+        assert_eq!((at, past.len() as u64), (Cursor { offset: Offset(next), ..cursor }, next));
     }
 }
 

@@ -129,12 +129,13 @@ impl<B: Backend> Shard<B> {
     /// Tells the sockets who is silent, when that has changed.
     pub(super) fn follow_silences(&mut self) {
         let Self { core, backend } = self;
-        let (control, now) = (Arc::clone(&core.control), core.now);
-        let is_news = control.silences().version.load(Ordering::Acquire) != core.silenced.version;
+        let now = core.now;
+        let is_news = core.control.silences().version.load(Ordering::Acquire) != core.silenced.version;
         let is_over = core.silenced.ends.is_some_and(|ends| ends <= now);
         if !(is_news || is_over) || now < core.silenced.again {
             return;
         }
+        let control = Arc::clone(&core.control);
         core.silenced = control.silences().tell(now, |sources| {
             for (number, entrance) in core.entrances.iter().enumerate() {
                 // Whoever comes through a proxy is no sender here.

@@ -249,6 +249,8 @@ fn whoever_subscribes_and_publishes_hears_itself_or_not_as_it_wants() {
         assert_ne!(lines.read_line(&mut line).unwrap(), 0, "it has ended");
         line
     };
+    // NATS works, or whoever publishes so would be closed.
+    publish(&node, "orders/1", "first", "first");
     // The stream is made by the message itself: it is heard all the same.
     let mut echo = open("", "own");
     assert_eq!(next(&mut echo), "own\n");

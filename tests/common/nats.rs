@@ -28,9 +28,7 @@ impl Nats {
     }
 
     pub fn start_with(arguments: &[&str]) -> Self {
-        // Free a moment ago: another process that took it would be found below.
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        Self::start_at(port, None, arguments)
+        Self::start_at(free_port(), None, arguments)
     }
 
     /// One in a network of its own, where it listens on all addresses.
@@ -105,6 +103,17 @@ impl Nats {
     pub fn pid(&self) -> String {
         self.child.as_ref().unwrap().id().to_string()
     }
+}
+
+/// A port of none of those that the kernel gives to whoever asks for any (from 32,768 on), so that nobody has it when a server
+/// has ended and begins again. Tests of other processes begin to look elsewhere.
+fn free_port() -> u16 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let mut ports = std::iter::repeat_with(|| {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed).wrapping_add(std::process::id().wrapping_mul(61));
+        12_000 + u16::try_from(number % 20_000).unwrap()
+    });
+    ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).unwrap()
 }
 
 impl Drop for Nats {

@@ -80,6 +80,8 @@ pub(super) struct Shared {
     pub(super) nodes: Nodes,
     /// How often streams have got another epoch.
     pub(super) renewed: Cell<u64>,
+    /// Topics of which it is not known whether NATS has lost something, by how many look.
+    doubts: RefCell<HashMap<Topic, usize>>,
     said: Cell<Option<Instant>>,
 }
 
@@ -102,6 +104,11 @@ impl Shared {
         }
     }
 
+    /// Whether somebody looks whether NATS has lost something of a topic.
+    pub(super) fn is_doubted(&self, topic: &Topic) -> bool {
+        self.doubts.borrow().contains_key(topic)
+    }
+
     /// Whether the log may have another line about what does not work.
     pub(super) fn may_complain(&self) -> bool {
         let may = self.said.get().is_none_or(|said| said.elapsed() > SAID);
@@ -109,6 +116,31 @@ impl Shared {
             self.said.set(Some(Instant::now()));
         }
         may
+    }
+}
+
+/// It is being looked whether NATS has lost something of a topic, as long as there is this.
+pub(super) struct Doubt {
+    shared: Rc<Shared>,
+    topic: Topic,
+}
+
+impl Doubt {
+    pub(super) fn new(shared: &Rc<Shared>, topic: &Topic) -> Self {
+        *shared.doubts.borrow_mut().entry(topic.clone()).or_default() += 1;
+        Self { shared: Rc::clone(shared), topic: topic.clone() }
+    }
+}
+
+impl Drop for Doubt {
+    fn drop(&mut self) {
+        let mut doubts = self.shared.doubts.borrow_mut();
+        if let Some(count) = doubts.get_mut(&self.topic) {
+            *count -= 1;
+            if *count == 0 {
+                doubts.remove(&self.topic);
+            }
+        }
     }
 }
 
@@ -160,6 +192,7 @@ impl Desk {
             seats: all,
             nodes: Nodes::default(),
             renewed: Cell::new(0),
+            doubts: RefCell::default(),
             said: Cell::new(None),
         });
         Self { shared, seats, doorbell, bell, follows: HashMap::new(), writers: HashMap::new() }

@@ -64,7 +64,7 @@ impl Line {
         let first = options(settings, news.clone()).await?.connect(addresses(settings)?).await;
         let client = match first {
             Ok(client) => client,
-            Err(error) if is_final(&error) => return Err(ClusterError::refused(settings, &error)),
+            Err(error) if is_final(&error, settings.nats.len()) => return Err(ClusterError::refused(settings, &error)),
             Err(error) => {
                 let nats = settings.servers();
                 tracing::warn!(%error, nats, "NATS cannot be reached yet: topics are this node's own until it can");
@@ -160,13 +160,15 @@ pub(in crate::server) async fn connect(settings: &Settings) -> Result<Client, St
     options.connect(addresses).await.map_err(|error| error.to_string())
 }
 
-/// Whether trying again changes nothing.
-fn is_final(error: &ConnectError) -> bool {
+/// Whether trying again changes nothing. All of several servers want the same credentials; one of them may have a certificate
+/// that is not good while the others are away.
+fn is_final(error: &ConnectError, servers: usize) -> bool {
     use ConnectErrorKind as Kind;
     match error.kind() {
-        Kind::ServerParse | Kind::Authentication | Kind::AuthorizationViolation | Kind::Tls => true,
+        Kind::ServerParse | Kind::Authentication | Kind::AuthorizationViolation => true,
+        Kind::Tls => servers == 1,
         // A handshake that ends in a fault of TLS is told as any other trouble with the socket.
-        Kind::Io => iter::successors(error.source(), |&error| error.source()).any(is_of_tls),
+        Kind::Io => servers == 1 && iter::successors(error.source(), |&error| error.source()).any(is_of_tls),
         _ => false,
     }
 }

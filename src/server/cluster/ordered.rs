@@ -23,7 +23,7 @@ use async_nats::{Message as NatsMessage, Subscriber};
 use futures_util::{StreamExt as _, stream};
 use tokio::time::{self, Instant};
 
-use super::desk::{Seat, Shared};
+use super::desk::{Doubt, Seat, Shared};
 use super::plain::Whispers;
 use super::stream::{Found, Known};
 use crate::cluster::names::Use;
@@ -56,8 +56,8 @@ struct Standing {
     print: Option<u64>,
     /// The last number that the stream has said again.
     heard: u64,
-    /// Whether what the shard has was found in the stream since the connection was lost: before that nothing is told.
-    is_sure: bool,
+    /// What the shard has was not found in the stream yet since the connection was lost: before that nothing is told.
+    doubt: Option<Doubt>,
 }
 
 /// What is to be done next.
@@ -100,9 +100,9 @@ impl Shared {
                 None => {
                     let Ok(known) = self.in_line(&topic, known, keep).await else { continue };
                     let (seat, topic) = (Rc::clone(&seat), topic.clone());
-                    let (have, print, heard, is_sure) = (known.last, None, 0, true);
+                    let (have, print, heard, doubt) = (known.last, None, 0, None);
                     let first =
-                        standing.insert(Standing { seat, follow, topic, keep, known, have, print, heard, is_sure });
+                        standing.insert(Standing { seat, follow, topic, keep, known, have, print, heard, doubt });
                     match self.tell_past(first).await {
                         Next::Hear => self.hear_stream(first, &mut said, &mut whispered).await,
                         next => next,
@@ -130,18 +130,23 @@ impl Shared {
         standing.known = if is_loss { self.renew_epoch(&standing.topic, known).await } else { known };
         let Known { epoch, first, last, .. } = standing.known;
         if is_loss || epoch != before {
-            standing.is_sure = true;
+            standing.doubt = None;
             self.lose(standing, first.saturating_sub(1).min(last)).await;
         }
-        if standing.is_sure { self.read(standing, last).await } else { Next::Hear }
+        if standing.doubt.is_none() { self.read(standing, last).await } else { Next::Hear }
     }
 
-    async fn hear_stream(&self, standing: &mut Standing, said: &mut Subscriber, whispered: &mut Whispers) -> Next {
+    async fn hear_stream(
+        self: &Rc<Self>,
+        standing: &mut Standing,
+        said: &mut Subscriber,
+        whispered: &mut Whispers,
+    ) -> Next {
         let mut link = self.link.clone();
         let mut seen = *link.borrow_and_update();
         let mut due = Instant::now() + LOOK;
         loop {
-            if !standing.is_sure {
+            if standing.doubt.is_some() {
                 due = due.min(Instant::now() + RETRY.1);
             }
             let next = tokio::select! {
@@ -152,7 +157,7 @@ impl Shared {
                         Err(_) => Next::End,
                         Ok(()) if now.is_up && (now.number, now.slow) != (seen.number, seen.slow) => {
                             seen = now;
-                            standing.is_sure = false;
+                            standing.doubt.get_or_insert_with(|| Doubt::new(self, &standing.topic));
                             self.catch_up(standing).await
                         }
                         Ok(()) => Next::Hear,
@@ -243,7 +248,7 @@ impl Shared {
     }
 
     /// Takes what the stream says again.
-    async fn take(&self, standing: &mut Standing, said: &NatsMessage) -> Next {
+    async fn take(self: &Rc<Self>, standing: &mut Standing, said: &NatsMessage) -> Next {
         let headers = said.headers.as_ref();
         let number = headers.and_then(|headers| headers.get(NATS_SEQUENCE)?.as_str().parse::<u64>().ok());
         let Some(number) = number else {
@@ -251,7 +256,7 @@ impl Shared {
             return Next::Hear;
         };
         self.metrics.heard(said.payload.len());
-        if number <= standing.heard || !standing.is_sure {
+        if number <= standing.heard || standing.doubt.is_some() {
             return self.catch_up(standing).await;
         }
         standing.heard = number;
@@ -349,8 +354,8 @@ impl Shared {
 
     /// Looks what the stream has that was not said, whether it is the same one, and whether it has lost what it had. Where nobody
     /// answers that is done again before anything is told.
-    async fn catch_up(&self, standing: &mut Standing) -> Next {
-        standing.is_sure = false;
+    async fn catch_up(self: &Rc<Self>, standing: &mut Standing) -> Next {
+        standing.doubt.get_or_insert_with(|| Doubt::new(self, &standing.topic));
         let Ok(known) = self.find_stream(&standing.topic).await else { return Next::Hear };
         let is_first = !standing.known.is_there() && known.is_there();
         if !is_first && known.epoch != standing.known.epoch {
@@ -362,7 +367,7 @@ impl Shared {
             None => return Next::Hear,
         }
         standing.known = known;
-        standing.is_sure = true;
+        standing.doubt = None;
         if standing.have + 1 < standing.known.first {
             let at = standing.known.first - 1;
             self.lose(standing, at).await;

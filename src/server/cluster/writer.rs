@@ -25,6 +25,8 @@ const IDLE: Duration = Duration::from_secs(30);
 
 /// Between two looks whether a stream that is written to is the same: somebody may delete it.
 const LOOK: Duration = Duration::from_secs(1);
+/// Between two looks whether somebody else still looks at it.
+const DOUBT: Duration = Duration::from_millis(20);
 /// What the log says of an answer that does not come.
 const NO_ANSWER: &str = "JetStream does not answer";
 
@@ -61,7 +63,7 @@ struct Target {
 impl Shared {
     /// Writes what comes until nothing has for a while.
     pub(super) async fn write(self: Rc<Self>, topic: Topic, mut appends: mpsc::UnboundedReceiver<Append>) {
-        let mut target: Option<Rc<Target>> = None;
+        let (mut target, mut before): (Option<Rc<Target>>, Option<Rc<Target>>) = (None, None);
         while let Ok(Some(append)) = time::timeout(IDLE, appends.recv()).await {
             if append.since.elapsed() > PATIENCE {
                 // Its publisher is told so, or has been: nothing is written then that nobody counts on any more.
@@ -75,7 +77,9 @@ impl Shared {
                     && !target.is_stale.get()
                     && target.looked.elapsed() < LOOK
             };
-            let before = target.take_if(|target| !is_fit(target));
+            if let Some(unfit) = target.take_if(|target| !is_fit(target)) {
+                before = Some(unfit);
+            }
             let is_new = before.is_none();
             let target = match target.as_ref() {
                 Some(target) => target,
@@ -106,7 +110,16 @@ impl Shared {
     }
 
     async fn stream_in_time(&self, topic: &Topic, keep: Keep, tends: bool) -> Result<Known, NotAppended> {
-        time::timeout(PATIENCE, self.stream(topic, keep, tends)).await.unwrap_or_else(|_| {
+        let find = async {
+            let mut known = self.stream(topic, keep, tends).await;
+            // Who hears the topic may find that it has another epoch from now on.
+            while known.is_ok() && self.is_doubted(topic) {
+                time::sleep(DOUBT).await;
+                known = self.stream(topic, keep, false).await;
+            }
+            known
+        };
+        time::timeout(PATIENCE, find).await.unwrap_or_else(|_| {
             self.complain(topic, NO_ANSWER);
             Err(NotAppended::Away)
         })
