@@ -12,7 +12,7 @@ mod common;
 mod program;
 
 use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -23,8 +23,10 @@ use std::time::{Duration, Instant};
 use holdline::access::Key;
 use holdline::app::standard_routes;
 use holdline::close::CloseReason;
-use holdline::config::{Config, Limits};
+use holdline::config::{Config, Limits, Networks};
 use holdline::message::{Kind, Topic};
+use holdline::rule::Limit;
+use socket2::{Domain, Socket, Type};
 
 use common::wire::{FIN, PING};
 use common::{Client, PATIENCE, Running, backends, config, until};
@@ -136,6 +138,37 @@ fn who_may_connect_is_asked_anew() {
         until("it is let in", || upgrade().status == 101);
         assert!(upgrade().head.contains("Sec-WebSocket-Protocol: v2"));
     }
+}
+
+/// On all shards: each has a socket of its own.
+#[test]
+fn who_was_silenced_is_answered_again() {
+    const CROWD: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+    let before = |limits: &mut Limits| {
+        limits.exempt = Networks::default();
+        (limits.accept_rate_per_address, limits.refusal_rate_per_address) = (1, 5);
+    };
+    reloaded(
+        before,
+        |limits| limits.refusal_rate_per_address = 0,
+        |running, reload| {
+            let is_answered = || {
+                let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+                socket.bind(&SocketAddr::from((CROWD, 0)).into()).unwrap();
+                socket.connect_timeout(&running.at[0].into(), Duration::from_millis(100)).is_ok()
+            };
+            let silenced = || running.count(|shard| shard.struck(Limit::RefusalRatePerAddress));
+            // For a second, for two, and for four.
+            while silenced() < 3 {
+                is_answered();
+            }
+            until("it is silent", || !(0..8).any(|_| is_answered()));
+            let begin = Instant::now();
+            reload();
+            until("it is answered by all", || (0..8).all(|_| is_answered()));
+            assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
+        },
+    );
 }
 
 /// Whoever is there when all are asked who they are is told so in its own way, and goes if it has no answer.

@@ -6,7 +6,7 @@
 //! after longer and longer times (RFC 6298).
 //!
 //! It looks at connects alone: at segments with SYN and without ACK. A connection that was taken while a filter was set
-//! has that filter as well (`sk_clone_lock`) until it is [cleared](clear): it does nothing there but cost a little.
+//! has that filter as well (`sk_clone_lock`) until that is taken off: it does nothing there but cost a little.
 
 use std::io;
 use std::net::IpAddr;

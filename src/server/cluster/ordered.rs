@@ -67,6 +67,8 @@ enum Next {
     Hear,
     /// It is another stream.
     Anew,
+    /// NATS has lost what the stream had.
+    Renew,
     /// There is nothing to hear any more.
     End,
 }
@@ -90,13 +92,14 @@ impl Shared {
     ) {
         let Some(mut whispered) = self.whispers(&topic, whispers).await else { return };
         let mut standing: Option<Standing> = None;
+        let mut next = Next::Anew;
         loop {
             // From before the stream is looked at: what it says from then on is heard, or is there to be read.
             let Ok(mut said) = self.client.subscribe(self.settings.names.subject(Use::Ordered, &topic)).await else {
                 return self.metrics.drop_one(ClusterDropped::Refused);
             };
             let known = self.stream_at_last(&topic).await;
-            let next = match &mut standing {
+            next = match &mut standing {
                 None => {
                     let Ok(known) = self.in_line(&topic, known, keep).await else { continue };
                     let (seat, topic) = (Rc::clone(&seat), topic.clone());
@@ -110,7 +113,7 @@ impl Shared {
                 }
                 Some(standing) => {
                     standing.heard = 0;
-                    match self.begin_anew(standing, known).await {
+                    match self.begin_anew(standing, known, next == Next::Renew).await {
                         Next::Hear => self.hear_stream(standing, &mut said, &mut whispered).await,
                         next => next,
                     }
@@ -124,9 +127,9 @@ impl Shared {
 
     /// Goes on with what may be another stream, or one that has lost what it had: from its beginning then, and all that it has
     /// is told.
-    async fn begin_anew(&self, standing: &mut Standing, known: Known) -> Next {
+    async fn begin_anew(&self, standing: &mut Standing, known: Known, is_loss: bool) -> Next {
         let before = standing.known.epoch;
-        let is_loss = known.epoch == before && self.has_lost(standing, &known).await == Some(true);
+        let is_loss = known.epoch == before && (is_loss || self.has_lost(standing, &known).await == Some(true));
         standing.known = if is_loss { self.renew_epoch(&standing.topic, known).await } else { known };
         let Known { epoch, first, last, .. } = standing.known;
         if is_loss || epoch != before {
@@ -362,7 +365,7 @@ impl Shared {
             return Next::Anew;
         }
         match self.has_lost(standing, &known).await {
-            Some(true) => return Next::Anew,
+            Some(true) => return Next::Renew,
             Some(false) => {}
             None => return Next::Hear,
         }

@@ -8,10 +8,11 @@ use std::sync::Arc;
 use super::super::desk::{Desk, Shared};
 use super::super::keeper::Keeper;
 use super::super::pen::Pen;
-use super::scene::{Account, BOUNDS, Directory, Fake, Publisher, Random, topics};
+use super::scene::{Account, BOUNDS, Directory, Fake, Publisher, topics};
 use crate::journal::census::Census;
 use crate::metrics::JournalMetrics;
 use crate::server::control::Ending;
+use crate::sim::Random;
 
 /// A journal on a fake disk, in one runtime with whoever drives it.
 pub(super) struct Scene {

@@ -16,6 +16,7 @@ use crate::journal::census::Bounds;
 use crate::journal::port::{self, Append, JournalEnd, ShardEnd, Verdict};
 use crate::mailbox::Doorbell;
 use crate::message::{Cursor, Epoch, Kind, Message, Offset, Topic};
+use crate::sim::Random;
 
 /// A directory that no other test has, gone with the value.
 pub(super) struct Directory(pub(super) PathBuf);
@@ -51,22 +52,6 @@ impl Drop for Directory {
 pub(super) fn open(path: &Path, how: Opening) -> Result<Journal, String> {
     let config = JournalConfig { segment_bytes: 4096, bytes_max: 1 << 30, ..JournalConfig::default() };
     Journal::open(path, &config, &TopicRules::default(), how).map_err(|error| error.to_string())
-}
-
-/// Xorshift (Marsaglia): the same numbers for the same seed.
-pub(super) struct Random(u64);
-
-impl Random {
-    pub(super) fn new(seed: u64) -> Self {
-        Self(seed.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
-    }
-
-    pub(super) fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 >> 33).unwrap() % bound
-    }
 }
 
 #[derive(Clone, Default)]
