@@ -26,7 +26,6 @@ use holdline::close::CloseReason;
 use holdline::config::{Config, Limits, Networks};
 use holdline::message::{Kind, Topic};
 use holdline::rule::Limit;
-use socket2::{Domain, Socket, Type};
 
 use common::wire::{FIN, PING};
 use common::{Client, PATIENCE, Running, backends, config, until};
@@ -152,11 +151,7 @@ fn who_was_silenced_is_answered_again() {
         before,
         |limits| limits.refusal_rate_per_address = 0,
         |running, reload| {
-            let is_answered = || {
-                let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-                socket.bind(&SocketAddr::from((CROWD, 0)).into()).unwrap();
-                socket.connect_timeout(&running.at[0].into(), Duration::from_millis(100)).is_ok()
-            };
+            let is_answered = || running.is_answered(CROWD);
             let silenced = || running.count(|shard| shard.struck(Limit::RefusalRatePerAddress));
             // For a second, for two, and for four.
             while silenced() < 3 {

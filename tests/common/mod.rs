@@ -59,6 +59,13 @@ pub fn token(secret: &[u8], claims: &str) -> String {
     format!("{signed}.{}", URL_SAFE_NO_PAD.encode(tag))
 }
 
+/// A socket with this address of this machine.
+fn socket_from(source: Ipv4Addr) -> socket2::Socket {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from((source, 0)).into()).unwrap();
+    socket
+}
+
 /// A server that ends with its value.
 pub struct Running {
     pub server: Server,
@@ -85,6 +92,11 @@ impl Running {
     /// A bare connection to a listener.
     pub fn connect(&self, listener: usize) -> Client {
         Client::connect(self.at[listener])
+    }
+
+    /// Whether the kernel answers who connects from there.
+    pub fn is_answered(&self, from: Ipv4Addr) -> bool {
+        socket_from(from).connect_timeout(&self.at[0].into(), Duration::from_millis(100)).is_ok()
     }
 
     /// A number of all shards together.
@@ -157,8 +169,7 @@ impl Client {
 
     /// A connection from another address of this machine.
     pub fn connect_from(source: Ipv4Addr, address: SocketAddr) -> Self {
-        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-        socket.bind(&SocketAddr::from((source, 0)).into()).unwrap();
+        let socket = socket_from(source);
         socket.connect(&address.into()).unwrap();
         Self::over(socket.into())
     }

@@ -1,11 +1,10 @@
 //! One address that wants too much: it is held back or turned away, and nobody elsewhere notices.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use holdline::config::{Config, Networks, OverRate};
 use holdline::rule::Limit;
-use socket2::{Domain, Socket, Type};
 
 use crate::beside_a_neighbour;
 use crate::common::wire::{FIN, TEXT, handshake, masked};
@@ -204,14 +203,9 @@ fn who_comes_again_however_often_it_is_refused_is_not_answered_for_a_while() {
     };
     beside_a_neighbour(adjust, |running, neighbour| {
         let silenced = || refused(Limit::RefusalRatePerAddress, running);
-        let is_answered = |ip: Ipv4Addr| {
-            let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-            socket.bind(&SocketAddr::from((ip, 0)).into()).unwrap();
-            socket.connect_timeout(&running.at[0].into(), Duration::from_millis(100)).is_ok()
-        };
         let mut friend = from_crowd(running).upgraded("/echo", "");
         let mut come = 0;
-        while is_answered(CROWD) {
+        while running.is_answered(CROWD) {
             come += 1;
             assert!(come < 10_000, "always answered");
         }
@@ -225,7 +219,7 @@ fn who_comes_again_however_often_it_is_refused_is_not_answered_for_a_while() {
         other.send_text("hello");
         assert_eq!(other.text(), "hello");
         // A second later it is forgiven, and what it may have it gets.
-        until("it is answered again", || is_answered(CROWD));
+        until("it is answered again", || running.is_answered(CROWD));
         assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
         let mut again = from_crowd(running).upgraded("/echo", "");
         again.send_text("hello");
