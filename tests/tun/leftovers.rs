@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::net::SocketAddrV4;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use holdline::io::Ending;
@@ -97,6 +98,23 @@ fn each_device_has_a_name_of_its_own_and_gives_it_back() {
     let mut first = Crowd::new(&namespace, Config::new(10));
     first.connect(10, address, b"from the first");
     first.until("the echo is back", |client| client.received == b"from the first");
+}
+
+#[test]
+fn a_name_is_free_again_also_while_processes_start() {
+    let namespace = echo::namespace(1000);
+    let is_done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_done.load(Ordering::Relaxed) {
+                // It has a copy of each descriptor until it is a program of its own.
+                Command::new("true").status().unwrap();
+            }
+        });
+        let made: Result<Vec<()>, _> = (0..300).map(|_| Tun::new(&namespace, Config::new(10)).map(drop)).collect();
+        is_done.store(true, Ordering::Relaxed);
+        made.unwrap();
+    });
 }
 
 #[test]

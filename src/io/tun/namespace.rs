@@ -11,6 +11,7 @@ use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use super::plan::{self, Block};
 use super::server::{Enclosure, Launch, Server};
@@ -22,6 +23,10 @@ const BUCKETS_MAX: usize = 1 << 24;
 
 /// Packets that any kernel queues for a device.
 const QUEUE_MIN: i32 = 500;
+
+/// How long a device's name may be taken by one that is closed already, and the time between two looks.
+const NAME_PATIENCE: Duration = Duration::from_secs(5);
+const NAME_PAUSE: Duration = Duration::from_millis(1);
 
 /// Settings of the inside. What a kernel does not know it cannot need.
 const SETTINGS: &[(&str, &str)] = &[
@@ -231,7 +236,7 @@ fn set(name: &str, value: &str) -> Result<(), SetupError> {
 /// Makes the device of a block in this thread's namespace, with that many packets to wait in it.
 pub(super) fn make_device(block: u8, mtu: u16, queue: i32) -> Result<fs::File, SetupError> {
     let name = format!("holdline{block}");
-    let file = network::make_tun(&name).map_err(SetupError::Tun)?;
+    let file = make_named(&name).map_err(SetupError::Tun)?;
     let addresses = Block::new(block);
     let set_up = |device: Device<'_>| {
         device.set_mtu(mtu)?;
@@ -242,6 +247,20 @@ pub(super) fn make_device(block: u8, mtu: u16, queue: i32) -> Result<fs::File, S
     };
     Device::new(&name).and_then(set_up).map_err(|error| SetupError::Inside { what: name, error })?;
     Ok(file)
+}
+
+/// Makes a device, after the one that had its name is gone. That is when its last descriptor is closed, and a process that
+/// another thread of this one is just starting has them all, until it runs its own program.
+fn make_named(name: &str) -> io::Result<fs::File> {
+    let deadline = Instant::now() + NAME_PATIENCE;
+    loop {
+        match network::make_tun(name) {
+            Err(error) if error.kind() == ErrorKind::ResourceBusy && Instant::now() < deadline => {
+                thread::sleep(NAME_PAUSE);
+            }
+            made => return made,
+        }
+    }
 }
 
 /// Makes the queue as long as the kernel lets it be, which takes 2^19 packets (6.18): it is one array of 4 MiB.
