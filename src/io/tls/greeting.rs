@@ -23,27 +23,29 @@ const PLAIN_HTTP: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: applicatio
 Connection: close\r\n\r\n{\"error\":{\"code\":\"bad_request\",\"message\":\"this port speaks TLS: use https or wss\"}}\n";
 
 impl<B: Backend> Tls<B> {
-    /// Counts anew what a connection's handshake keeps.
+    /// Counts anew what a connection's handshake keeps, and ends handshakes while they keep too much together: those that have
+    /// waited longest for their peers, of which most will never be done when somebody attacks. What waits for us is served in
+    /// its turn, but nobody else is let in beside it.
     pub(super) fn weigh(&mut self, id: ConnId) {
+        self.count_weight(id);
+        // Whoever dials has begun them all.
+        let most = self.terms.as_ref().map_or(usize::MAX, |terms| terms.handshake_bytes_max);
+        while self.weight > most {
+            let first = self.halves.pop_front().unwrap_or(id);
+            self.end_half(first, TlsFailure::Crowded, ErrorKind::QuotaExceeded);
+            if first == id {
+                break;
+            }
+        }
+        // Only now: nobody is to see more than may be.
+        self.metrics.tls_handshake_bytes.set(self.weight as u64);
+    }
+
+    fn count_weight(&mut self, id: ConnId) {
         let Some(session) = self.sessions.get_mut(id) else { return };
         let weight = session.handshake_bytes();
         let before = mem::replace(&mut session.weight, weight);
         self.weight = self.weight + weight as usize - before as usize;
-        self.metrics.tls_handshake_bytes.set(self.weight as u64);
-    }
-
-    /// Ends handshakes while they keep too much together: those that have waited longest for their peers, of which most will
-    /// never be done when somebody attacks. What waits for us is served in its turn, but nobody else is let in beside it.
-    pub(super) fn make_room(&mut self, newest: ConnId) {
-        // Whoever dials has begun them all.
-        let most = self.terms.as_ref().map_or(usize::MAX, |terms| terms.handshake_bytes_max);
-        while self.weight > most {
-            let id = self.halves.pop_front().unwrap_or(newest);
-            self.give_up(id, TlsFailure::Crowded, ErrorKind::QuotaExceeded);
-            if id == newest {
-                break;
-            }
-        }
     }
 
     /// Puts a handshake at the end of those that have waited for their peers, once, and those away that wait no more.
@@ -63,6 +65,11 @@ impl<B: Backend> Tls<B> {
 
     /// Ends a handshake that has not come to its end.
     pub(super) fn give_up(&mut self, id: ConnId, cause: TlsFailure, kind: ErrorKind) {
+        self.end_half(id, cause, kind);
+        self.metrics.tls_handshake_bytes.set(self.weight as u64);
+    }
+
+    fn end_half(&mut self, id: ConnId, cause: TlsFailure, kind: ErrorKind) {
         let Some(session) = self.sessions.get_mut(id) else { return };
         if session.is_greeting() && !session.has(Session::CLOSING | Session::FAILED) {
             session.stage = Stage::Broken;
@@ -70,7 +77,7 @@ impl<B: Backend> Tls<B> {
             session.set(Session::FAILED);
             self.metrics.count_tls_failure(cause);
             self.done.push_back(Completion::Failed(id, kind));
-            self.weigh(id);
+            self.count_weight(id);
         }
     }
 
@@ -137,13 +144,13 @@ impl<B: Backend> Tls<B> {
                     self.waiting.push_back(id);
                 }
                 self.give_own(id, &out);
+                let told = if late.is_empty() {
+                    self.waits_for_peer(id);
+                    self.greeting_waits(id)
+                } else {
+                    None
+                };
                 self.weigh(id);
-                if !late.is_empty() {
-                    return None;
-                }
-                self.waits_for_peer(id);
-                let told = self.greeting_waits(id);
-                self.make_room(id);
                 told
             }
             Ok(Progress::Done(done)) => {

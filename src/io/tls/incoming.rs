@@ -42,7 +42,6 @@ impl<B: Backend> Tls<B> {
                     self.waiting.push_back(id);
                 }
                 self.weigh(id);
-                self.make_room(id);
                 None
             }
         }
