@@ -203,6 +203,15 @@ fn durable_topics_are_one_on_all_nodes_though_nodes_and_nats_go() {
     }
 }
 
+fn delete_stream(cluster: &Cluster, topic: &str) {
+    let name = holdline::cluster::names::Names::new("holdline").stream(&super::topic(topic));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let client = async_nats::connect(&cluster.nats.url).await.unwrap();
+        async_nats::jetstream::new(client).delete_stream(&name).await.unwrap();
+    });
+}
+
 #[test]
 fn a_stream_that_is_deleted_is_told_and_begins_anew() {
     let cluster = Cluster::start("deleted");
@@ -212,12 +221,7 @@ fn a_stream_that_is_deleted_is_told_and_begins_anew() {
         let (place, _) = publish(&a, "orders/2", text, text);
         assert_eq!(events.next(), Told::Message(place, text.to_owned()));
     }
-    let name = holdline::cluster::names::Names::new("holdline").stream(&super::topic("orders/2"));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let client = async_nats::connect(&cluster.nats.url).await.unwrap();
-        async_nats::jetstream::new(client).delete_stream(&name).await.unwrap();
-    });
+    delete_stream(&cluster, "orders/2");
     let (mut next, mut number) = (None, 3);
     while next.is_none() {
         number += 1;
@@ -232,6 +236,30 @@ fn a_stream_that_is_deleted_is_told_and_begins_anew() {
     publish(&a, "orders/2", "last", "last");
     let heard = events.up_to("last");
     assert_eq!(heard.first_key_value().unwrap().0, &(reset.0, reset.1 + 1), "from there on");
+}
+
+#[test]
+fn a_stream_that_is_deleted_is_told_to_who_has_only_its_past() {
+    let cluster = Cluster::start("deleted-early");
+    let (a, b) = (cluster.node(), cluster.node());
+    let places: Vec<_> = ["1", "2", "3", "4", "5"].map(|text| publish(&a, "orders/4", text, text).0).into();
+    // All of this node's are from the stream itself: it has heard none when it was published.
+    let (mut events, Told::Start(_)) = Events::open(&b, "orders/4", "?history=2") else {
+        panic!("it begins with its place")
+    };
+    for (place, text) in places[3..].iter().zip(["4", "5"]) {
+        assert_eq!(events.next(), Told::Message(*place, text.to_owned()));
+    }
+    delete_stream(&cluster, "orders/4");
+    // Five with numbers of messages that this node has already, and one that would be the next.
+    let texts = ["a", "b", "c", "d", "e", "f"];
+    let anew: Vec<_> = texts.map(|text| publish(&a, "orders/4", text, text).0).into();
+    assert!(anew[0].0 > places[4].0, "a new stream has a new epoch");
+    let Told::Reset(reset) = events.next() else { panic!("it is another stream") };
+    assert_eq!(reset, (anew[0].0, 0));
+    for (place, text) in anew.iter().zip(texts) {
+        assert_eq!(events.next(), Told::Message(*place, text.to_owned()));
+    }
 }
 
 #[test]

@@ -103,7 +103,8 @@ impl Shared {
                 None => {
                     let Ok(known) = self.in_line(&topic, known, keep).await else { continue };
                     let (seat, topic) = (Rc::clone(&seat), topic.clone());
-                    let (have, print, heard, doubt) = (known.last, None, 0, None);
+                    // Who has heard nothing yet has nothing else to tell another stream by, which begins with lower numbers.
+                    let (have, print, heard, doubt) = (known.last, None, known.last, None);
                     let first =
                         standing.insert(Standing { seat, follow, topic, keep, known, have, print, heard, doubt });
                     match self.tell_past(first).await {
@@ -112,8 +113,9 @@ impl Shared {
                     }
                 }
                 Some(standing) => {
-                    standing.heard = 0;
-                    match self.begin_anew(standing, known, next == Next::Renew).await {
+                    let next = self.begin_anew(standing, known, next == Next::Renew).await;
+                    standing.heard = standing.known.last;
+                    match next {
                         Next::Hear => self.hear_stream(standing, &mut said, &mut whispered).await,
                         next => next,
                     }
@@ -260,7 +262,12 @@ impl Shared {
         };
         self.metrics.heard(said.payload.len());
         if number <= standing.heard || standing.doubt.is_some() {
-            return self.catch_up(standing).await;
+            let next = self.catch_up(standing).await;
+            if standing.doubt.is_none() {
+                // It was said before the stream was looked at, and so may the next ones be.
+                standing.heard = number;
+            }
+            return next;
         }
         standing.heard = number;
         if !standing.known.is_there() {
