@@ -17,7 +17,7 @@ pub const QUEUED_BYTES_MAX: usize = 8 << 20;
 /// What both ends know.
 #[derive(Debug, Default)]
 struct Shared {
-    /// Events that found no room, by kind.
+    /// Events that found no room, or may have happened, by kind.
     missed: [AtomicU64; HookKind::ALL.len()],
     /// Bytes of messages on their way.
     bytes: AtomicUsize,
@@ -45,8 +45,14 @@ impl ShardEnd {
             self.shared.bytes.fetch_sub(bytes, Ordering::Relaxed);
         }
         if is_told {
-            self.shared.missed[kind as usize].fetch_add(1, Ordering::Relaxed);
+            self.miss(kind);
         }
+    }
+
+    /// Counts an event of which nobody knows whether it has happened.
+    pub fn miss(&mut self, kind: HookKind) {
+        self.unrung = true;
+        self.shared.missed[kind as usize].fetch_add(1, Ordering::Relaxed);
     }
 
     fn take_room(&self, bytes: usize) -> bool {
@@ -88,7 +94,7 @@ impl ThreadEnd {
         self.events.is_empty() && self.shared.missed.iter().all(|events| events.load(Ordering::Relaxed) == 0)
     }
 
-    /// What found no room since the last call.
+    /// What was counted instead of told since the last call.
     pub fn take_missed(&mut self) -> Counts {
         let mut counts = Counts::default();
         for kind in HookKind::ALL {

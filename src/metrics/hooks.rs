@@ -8,7 +8,7 @@ use crate::rule::labelled;
 labelled! {
     /// Why events did not reach their receiver.
     Undelivered {
-        /// A shard told more than the thread could take.
+        /// A shard told more than the thread could take, or does not know whether there was something to tell.
         ShardQueue = "shard_queue",
         /// More waited than may.
         Queue = "queue",

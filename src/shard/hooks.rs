@@ -51,6 +51,13 @@ impl Teller {
         }
     }
 
+    /// A message may have its place, or not: it was on its way when there was no answer any more.
+    pub(super) fn may_be_published(&mut self, topic: &Topic) {
+        if self.wants_of(HookKind::Publish, topic) {
+            self.end.miss(HookKind::Publish);
+        }
+    }
+
     pub(super) fn flush(&mut self) {
         self.end.flush();
     }

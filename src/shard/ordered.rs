@@ -115,6 +115,7 @@ impl Core {
         let Some(entrant) = self.ordered().and_then(|ordered| ordered.take_waiting(ticket)) else { return };
         match result {
             Ok(appended) => self.note_appended(ticket, entrant, appended),
+            Err(NotAppended::Away) => self.refuse_unknown(ticket, entrant),
             Err(why) => self.refuse_waiting(Some(ticket), entrant, why.into()),
         }
     }
@@ -132,6 +133,15 @@ impl Core {
             self.acknowledge(&terms, message.topic, ack);
         }
         self.note_watched(ticket, Ok((cursor, ack.subscribers)));
+    }
+
+    /// Refuses what may have a place all the same. If it has, and is published again with its key, it is a duplicate, of which
+    /// no receiver is told.
+    fn refuse_unknown(&mut self, ticket: Ticket, entrant: Entrant) {
+        if let Some(teller) = self.hooks.as_deref_mut() {
+            teller.may_be_published(&entrant.publication.message.topic);
+        }
+        self.refuse_waiting(Some(ticket), entrant, NotPublished::ClusterAway);
     }
 
     fn refuse_waiting(&mut self, ticket: Option<Ticket>, entrant: Entrant, why: NotPublished) {
@@ -163,7 +173,7 @@ impl Core {
             return;
         }
         while let Some((ticket, entrant)) = self.ordered().and_then(|ordered| ordered.next_late(tick, is_over)) {
-            self.refuse_waiting(Some(ticket), entrant, NotPublished::ClusterAway);
+            self.refuse_unknown(ticket, entrant);
         }
         while let Some(late) = self.ordered().and_then(|ordered| ordered.next_late_parked(tick)) {
             for wait in late {

@@ -28,9 +28,15 @@ impl Cluster {
 
     /// A node that has its connection.
     fn node(&self) -> Program {
+        self.node_with(&[])
+    }
+
+    /// One with these variables.
+    fn node_with(&self, variables: &[(&str, &str)]) -> Program {
         let mut command = holdline(&["serve", "--config", self.settings.path(), "--listen", "http://127.0.0.1:0"]);
         command.args(["--listen", "tcp://127.0.0.1:0?framing=line&app=topic"]);
         command.args(["--admin", "127.0.0.1:0", "--shards", "2", "--drain", "1s"]).stderr(Stdio::null());
+        command.envs(variables.iter().copied());
         let node = Program::start(command);
         until("a connection to NATS", || ask(node.address(2), "GET /metrics", "").1.contains("cluster_connected 1"));
         node
@@ -260,6 +266,34 @@ fn a_stream_that_is_deleted_is_told_to_who_has_only_its_past() {
     for (place, text) in anew.iter().zip(texts) {
         assert_eq!(events.next(), Told::Message(*place, text.to_owned()));
     }
+}
+
+#[test]
+fn a_receiver_is_told_that_it_may_miss_what_nats_did_not_answer() {
+    let cluster = Cluster::start("unknown");
+    // Nobody answers there: what is missed is counted all the same.
+    let node =
+        cluster.node_with(&[("HOLDLINE_HOOKS_URL", "http://127.0.0.1:9/"), ("HOLDLINE_HOOKS_EVENTS", "publish")]);
+    let events = || {
+        let metrics = ask(node.address(2), "GET /metrics", "").1;
+        let of = |name: &str| {
+            let line = metrics.lines().find_map(|line| line.strip_prefix(name)).expect("such a metric");
+            line.trim().parse::<u64>().unwrap()
+        };
+        let missed = of("holdline_hooks_dropped_total{why=\"shard_queue\"}");
+        (of("holdline_hooks_events_total{kind=\"publish\"}"), missed)
+    };
+    cluster.nats.signal("-STOP");
+    let post =
+        |key: u64| ask_with(node.address(0), "POST /topics/orders/5", &format!("Idempotency-Key: {key}\r\n"), "x").0;
+    // All its threads stand still only after a moment.
+    let refused = (0..).find(|key| post(*key) == 503).unwrap();
+    cluster.nats.signal("-CONT");
+    // It is in the stream, and nobody is told of it again.
+    until("NATS is back", || post(refused) == 200);
+    assert_eq!(publish(&node, "orders/5", &refused.to_string(), "x").0.1, refused + 1);
+    // Once for each time that nobody knew.
+    until("it is missed", || events().1 > 0);
 }
 
 #[test]
