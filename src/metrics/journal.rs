@@ -24,6 +24,8 @@ pub struct JournalMetrics {
     pub refused: Counter,
     /// Segments that were removed, or put together with others.
     pub removed: Counter,
+    /// Segments that were removed though messages in them were needed.
+    pub lost: Counter,
     /// From the beginning of a commit to its end.
     pub commit_seconds: Histogram,
     /// Messages and places of a commit.
@@ -33,7 +35,7 @@ pub struct JournalMetrics {
 impl Default for JournalMetrics {
     fn default() -> Self {
         let [working, bytes, segments, topics, messages] = std::array::from_fn(|_| Counter::default());
-        let [written, failures, refused, removed] = std::array::from_fn(|_| Counter::default());
+        let [written, failures, refused, removed, lost] = std::array::from_fn(|_| Counter::default());
         Self {
             working,
             bytes,
@@ -44,6 +46,7 @@ impl Default for JournalMetrics {
             failures,
             refused,
             removed,
+            lost,
             commit_seconds: Histogram::new(&Scale::LATENCY),
             commit_records: Histogram::new(&Scale::COUNT),
         }
@@ -74,6 +77,12 @@ impl JournalMetrics {
                 "Files of the journal that were not needed any more.",
                 &self.removed,
             ),
+            (
+                "journal_segments_lost_total",
+                Kind::Counter,
+                "Files of the journal that went though messages in them were needed: those took more than journal.bytes_max.",
+                &self.lost,
+            ),
         ] {
             text.one(name, kind, help, counter.get());
         }
@@ -97,6 +106,7 @@ mod tests {
         let journal = JournalMetrics::default();
         journal.working.set(1);
         journal.messages.add(7);
+        journal.lost.add(2);
         journal.commit_seconds.observe(2_000_000);
         journal.commit_records.observe(7);
         let mut text = Text::new(Format::Prometheus);
@@ -105,6 +115,7 @@ mod tests {
         for line in [
             "holdline_journal_working 1\n",
             "holdline_journal_messages_total 7\n",
+            "holdline_journal_segments_lost_total 2\n",
             "holdline_journal_commit_seconds_bucket{le=\"0.0025\"} 1\n",
             "holdline_journal_commit_records_bucket{le=\"4\"} 0\n",
             "holdline_journal_commit_records_bucket{le=\"16\"} 1\n",

@@ -3,13 +3,14 @@
 //! It works in small parts between commits, and waits for none of them but those that it asks for itself: places of topics
 //! that must be safe elsewhere before the segment that has them goes.
 
+use std::cell::Cell;
 use std::io;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::desk::{Order, Shared, race};
+use super::desk::{Order, SAID, Shared, race};
 use super::disk::Disk;
 use super::{names, unix_ms};
 use crate::journal::census::{Entry, Stand, Step};
@@ -44,18 +45,23 @@ pub(super) struct Keeper<D: Disk> {
     disk: D,
     shared: Rc<Shared>,
     ending: Ending,
+    /// When the log was told last that needed messages went.
+    said_at: Cell<Option<Instant>>,
 }
 
 impl<D: Disk> Keeper<D> {
     pub(super) const fn new(disk: D, shared: Rc<Shared>, ending: Ending) -> Self {
-        Self { disk, shared, ending }
+        Self { disk, shared, ending, said_at: Cell::new(None) }
     }
 
     /// Looks now and then, until it is told to end.
     pub(super) async fn run(self) {
+        self.weigh_all().await;
         loop {
             let told = std::pin::pin!(self.ending.told());
-            race(told, std::pin::pin!(tokio::time::sleep(PERIOD))).await;
+            let over = std::pin::pin!(self.shared.over.notified());
+            let timer = std::pin::pin!(tokio::time::sleep(PERIOD));
+            race(told, std::pin::pin!(race(over, timer))).await;
             if self.ending.is_told() {
                 return;
             }
@@ -70,18 +76,46 @@ impl<D: Disk> Keeper<D> {
 
     /// Does what there is to do.
     pub(super) async fn look(&self) -> Result<(), Stays> {
-        self.shared.census.borrow_mut().weigh();
+        self.shared.census.borrow_mut().weigh_next();
         self.remove_strays().await?;
+        let mut is_weighed = false;
         while self.shared.is_working.get() && !self.ending.is_told() {
-            let step = self.shared.census.borrow().next_step(&self.shared.bounds, unix_ms());
+            let (is_over, step) = self.next_step();
             match step {
-                None => break,
                 Some(Step::Remove(segment)) => self.remove(segment).await?,
+                // What was needed when it was counted may not be any more.
+                _ if is_over && !is_weighed => {
+                    self.weigh_all().await;
+                    is_weighed = true;
+                    continue;
+                }
+                None => break,
                 Some(Step::Join(segments)) => self.join(&segments).await?,
+                Some(Step::Lose(segment)) => self.lose(segment).await?,
             }
+            is_weighed = false;
             self.shared.measure();
         }
         Ok(())
+    }
+
+    /// Whether there is too much, and what is to be done.
+    fn next_step(&self) -> (bool, Option<Step>) {
+        let (mut census, bounds) = (self.shared.census.borrow_mut(), &self.shared.bounds);
+        let is_over = census.is_over(bounds);
+        if is_over {
+            census.weigh_grown();
+        }
+        (is_over, census.next_step(bounds, unix_ms()))
+    }
+
+    /// Counts what each segment is worth now.
+    async fn weigh_all(&self) {
+        let numbers = self.shared.census.borrow().numbers();
+        for number in numbers {
+            self.shared.census.borrow_mut().weigh(number);
+            tokio::task::yield_now().await;
+        }
     }
 
     /// Removes files of segments that never were: while they are there, what is behind them says so.
@@ -96,14 +130,38 @@ impl<D: Disk> Keeper<D> {
         }
     }
 
-    /// Removes the oldest segment. The places that only it has are written again before.
+    /// Removes the oldest segment, of which nothing is needed.
     async fn remove(&self, segment: u64) -> Result<(), Stays> {
+        self.take_away(segment).await?;
+        self.shared.metrics.removed.add(1);
+        Ok(())
+    }
+
+    /// Removes the oldest segment though it is needed, and says so.
+    async fn lose(&self, segment: u64) -> Result<(), Stays> {
+        self.take_away(segment).await?;
+        self.shared.metrics.lost.add(1);
+        let now = Instant::now();
+        if self.said_at.get().is_none_or(|said| now.duration_since(said) >= SAID) {
+            self.said_at.set(Some(now));
+            let bytes_max = self.shared.bounds.bytes_max;
+            tracing::warn!(
+                segment,
+                bytes_max,
+                "what histories of durable topics need takes more than journal.bytes_max: the oldest of it will not be there after \
+                 a restart; raise that, or keep less"
+            );
+        }
+        Ok(())
+    }
+
+    /// Takes the oldest segment away. The places that only it has are written again before.
+    async fn take_away(&self, segment: u64) -> Result<(), Stays> {
         let stands = self.shared.census.borrow().places(&[segment], true, &self.shared.bounds, unix_ms());
         self.write_again(stands).await?;
         self.disk.remove(&names::segment(segment)).await?;
         self.disk.sync_names().await?;
         self.shared.census.borrow_mut().remove(segment);
-        self.shared.metrics.removed.add(1);
         Ok(())
     }
 
