@@ -76,6 +76,8 @@ struct Sheet {
     /// The newest record's time.
     newest_ms: u64,
     shares: HashMap<u32, Share>,
+    /// Until then it is in no join, in Unix milliseconds: one failed.
+    barred_until_ms: u64,
     /// Bytes that were still needed when they were counted last; 0: not counted since it has grown.
     live: u64,
 }
@@ -125,6 +127,8 @@ pub struct Census {
 }
 
 impl Census {
+    /// See [`Census::bar`].
+    pub const CORRUPT: u64 = u64::MAX;
     /// Neighbours of which each is smaller than a quarter of a segment are joined when they are so many.
     const SMALL_MAX: usize = 8;
     /// Neighbours that are looked at together.
@@ -231,6 +235,20 @@ impl Census {
         self.segments.get(&segment).map_or(0, |sheet| sheet.bytes)
     }
 
+    /// A join of this segment failed: it is in none until then, in Unix milliseconds. [`Census::CORRUPT`]: it is not what was
+    /// written.
+    pub fn bar(&mut self, segment: u64, until_ms: u64) {
+        if let Some(sheet) = self.segments.get_mut(&segment) {
+            sheet.barred_until_ms = until_ms;
+        }
+    }
+
+    /// Segments that are not what was written.
+    #[must_use]
+    pub fn corrupt(&self) -> usize {
+        self.segments.values().filter(|sheet| sheet.is_corrupt()).count()
+    }
+
     /// Whether a record of an older segment is still needed.
     #[must_use]
     pub fn needs(&self, record: &Record<'_>) -> bool {
@@ -287,8 +305,8 @@ impl Census {
             return Some(Step::Remove(oldest));
         }
         let is_over = self.is_over(bounds);
-        let join = if is_over { self.best_join(bounds) } else { None };
-        let join = join.or_else(|| self.worth_joining(bounds));
+        let join = if is_over { self.best_join(bounds, now_ms) } else { None };
+        let join = join.or_else(|| self.worth_joining(bounds, now_ms));
         join.map(Step::Join).or_else(|| (is_over && self.worth() > bounds.bytes_max).then_some(Step::Lose(oldest)))
     }
 
@@ -304,20 +322,20 @@ impl Census {
     }
 
     /// Neighbours that are mostly dead, or small.
-    fn worth_joining(&self, bounds: &Bounds) -> Option<Vec<u64>> {
+    fn worth_joining(&self, bounds: &Bounds, now_ms: u64) -> Option<Vec<u64>> {
         let closed = self.closed();
         (0..closed.len()).find_map(|from| {
-            let runs = runs(&closed[from..], bounds);
+            let runs = runs(&closed[from..], bounds, now_ms);
             let is_worth = |run: &Run| run.is_dead(bounds) || run.small >= Self::SMALL_MAX;
             runs.filter(is_worth).last().map(|run| numbers(&closed[from..from + run.count]))
         })
     }
 
     /// The neighbours that free the most for what is written, where that is something.
-    fn best_join(&self, bounds: &Bounds) -> Option<Vec<u64>> {
+    fn best_join(&self, bounds: &Bounds, now_ms: u64) -> Option<Vec<u64>> {
         let closed = self.closed();
         let least = (bounds.segment_bytes / Self::FREED).max(1);
-        let runs = (0..closed.len()).flat_map(|from| runs(&closed[from..], bounds).map(move |run| (from, run)));
+        let runs = (0..closed.len()).flat_map(|from| runs(&closed[from..], bounds, now_ms).map(move |run| (from, run)));
         let best = runs.filter(|(_, run)| run.freed() >= least).max_by(|(_, one), (_, other)| one.cmp_gain(other));
         best.map(|(from, run)| numbers(&closed[from..from + run.count]))
     }
@@ -417,8 +435,8 @@ impl Run {
 }
 
 /// The first one of these, the first two, and so on: what they are together, as long as one segment has room for what is needed
-/// of them. One alone always has.
-fn runs(segments: &[(u64, &Sheet)], bounds: &Bounds) -> impl Iterator<Item = Run> {
+/// of them. One alone always has. They end before one that is barred.
+fn runs(segments: &[(u64, &Sheet)], bounds: &Bounds, now_ms: u64) -> impl Iterator<Item = Run> {
     let Bounds { segment_bytes, .. } = *bounds;
     let add = move |run: &mut Run, (_, sheet): &(u64, &Sheet)| {
         run.count += 1;
@@ -427,7 +445,8 @@ fn runs(segments: &[(u64, &Sheet)], bounds: &Bounds) -> impl Iterator<Item = Run
         run.small += usize::from(sheet.bytes < segment_bytes / 4);
         (run.count == 1 || run.live <= segment_bytes).then_some(*run)
     };
-    segments.iter().take(Census::JOIN_MAX).scan(Run::default(), add)
+    let is_free = move |(_, sheet): &&(u64, &Sheet)| sheet.barred_until_ms <= now_ms;
+    segments.iter().take(Census::JOIN_MAX).take_while(is_free).scan(Run::default(), add)
 }
 
 fn numbers(segments: &[(u64, &Sheet)]) -> Vec<u64> {
@@ -435,9 +454,13 @@ fn numbers(segments: &[(u64, &Sheet)]) -> Vec<u64> {
 }
 
 impl Sheet {
-    /// Bytes that are needed. Until it has been weighed, all.
+    fn is_corrupt(&self) -> bool {
+        self.barred_until_ms == Census::CORRUPT
+    }
+
+    /// Bytes that are needed. Until it has been weighed, all; and of one that can never be written anew.
     fn worth(&self) -> u64 {
-        if self.live == 0 { self.bytes } else { self.live.min(self.bytes) }
+        if self.live == 0 || self.is_corrupt() { self.bytes } else { self.live.min(self.bytes) }
     }
 
     fn add(&mut self, key: u32, entry: Entry) {

@@ -12,6 +12,8 @@ pub struct JournalMetrics {
     pub bytes: Counter,
     /// Segments.
     pub segments: Counter,
+    /// Segments that are not what was written.
+    pub corrupt: Counter,
     /// Topics whose places are kept.
     pub topics: Counter,
     /// Messages that are safe on the disk.
@@ -34,12 +36,13 @@ pub struct JournalMetrics {
 
 impl Default for JournalMetrics {
     fn default() -> Self {
-        let [working, bytes, segments, topics, messages] = std::array::from_fn(|_| Counter::default());
+        let [working, bytes, segments, corrupt, topics, messages] = std::array::from_fn(|_| Counter::default());
         let [written, failures, refused, removed, lost] = std::array::from_fn(|_| Counter::default());
         Self {
             working,
             bytes,
             segments,
+            corrupt,
             topics,
             messages,
             written,
@@ -61,6 +64,12 @@ impl JournalMetrics {
         for (name, kind, help, counter) in [
             ("journal_bytes", Kind::Gauge, "Bytes of the journal on the disk.", &self.bytes),
             ("journal_segments", Kind::Gauge, "Files of the journal.", &self.segments),
+            (
+                "journal_segments_corrupt",
+                Kind::Gauge,
+                "Files of the journal that were found not to be what was written: the next start will refuse them.",
+                &self.corrupt,
+            ),
             ("journal_topics", Kind::Gauge, "Topics that the journal has.", &self.topics),
             ("journal_messages_total", Kind::Counter, "Messages that the journal has made safe.", &self.messages),
             ("journal_written_bytes_total", Kind::Counter, "Bytes written to the journal.", &self.written),

@@ -178,6 +178,25 @@ fn the_oldest_goes_when_what_is_needed_is_too_much() {
 }
 
 #[test]
+fn a_segment_that_cannot_be_joined_stops_no_other() {
+    // Each but the last is all dead, but for a message of the first.
+    let (mut census, _) = mixed(6, 0, 9);
+    message(&mut census, 1, "rare", 1, 1);
+    let all = [1, 2, 3, 4, 5].to_vec();
+    assert_eq!(weighed(&mut census, 200), Some(Step::Join(all.clone())));
+    census.bar(3, 300);
+    assert_eq!(weighed(&mut census, 200), Some(Step::Join(vec![1, 2])));
+    assert_eq!(weighed(&mut census, 300), Some(Step::Join(all)), "for a time");
+    census.bar(1, Census::CORRUPT);
+    assert_eq!(weighed(&mut census, 200), Some(Step::Join(vec![2])));
+    assert_eq!((census.corrupt(), census.worth()), (1, 1_064 + 4 * 64 + 164));
+    census.forget(&topic("rare"), cursor(5, 1));
+    assert_eq!(weighed(&mut census, 200), Some(Step::Remove(1)));
+    census.remove(1);
+    assert_eq!(census.corrupt(), 0);
+}
+
+#[test]
 fn what_has_grown_is_counted_anew() {
     let mut census = segments(2);
     message(&mut census, 1, "a", 1, 1);

@@ -68,6 +68,7 @@ impl Shared {
         let census = self.census.borrow();
         self.metrics.bytes.set(census.bytes());
         self.metrics.segments.set(census.segments() as u64);
+        self.metrics.corrupt.set(census.corrupt() as u64);
         self.metrics.topics.set(census.topics() as u64);
     }
 }
