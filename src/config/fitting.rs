@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use super::problem::{Wrong, quote};
-use super::topics::TopicSection;
+use super::topics::{TopicRule, TopicRules, TopicSection};
 use super::{ClientCertificates, Config};
 use crate::access::CHECKS_MAX;
 
@@ -29,9 +29,31 @@ pub(super) fn check(config: &Config) -> Vec<(&'static str, Wrong)> {
         let what = "is below 4 times journal.segment_bytes, so that files would go before their time";
         wrongs.push(("journal.bytes_max", Wrong::new(what, "raise it or lower journal.segment_bytes")));
     }
+    wrongs.extend(outlived(config));
     wrongs.extend(check_hooks(config));
     wrongs.extend(crossed(config));
     wrongs
+}
+
+/// Topics that are to keep messages for longer than the journal does.
+fn outlived(config: &Config) -> Option<(&'static str, Wrong)> {
+    config.journal.dir.as_ref()?;
+    let is_outlived = |rule: &TopicRule| {
+        let has_stream = rule.shared && config.cluster.is_set();
+        rule.durable && !has_stream && rule.history.age_max > config.journal.age_max
+    };
+    let rest = TopicRules::new(config).rest();
+    let section = config.topics.iter().find(|section| is_outlived(&section.over(rest)));
+    let which = match section {
+        _ if is_outlived(&rest) => "history.age_max".to_owned(),
+        Some(TopicSection { pattern, age_max, .. }) => match age_max {
+            Some(_) => format!("topics.{}.history.age_max", quote(pattern.as_str())),
+            None => format!("history.age_max, which topics.{} follows", quote(pattern.as_str())),
+        },
+        None => return None,
+    };
+    let what = format!("is below {which}, so that messages of durable topics would go before their time");
+    Some(("journal.age_max", Wrong::new(what, "raise it, or keep those for less long")))
 }
 
 /// Topics that are to be durable without a place to write them down: neither a journal nor a cluster that they are shared in.
@@ -163,6 +185,29 @@ mod tests {
     #[test]
     fn defaults_keep_the_rules_they_stand_beside() {
         assert!(check(&Config::default()).is_empty());
+    }
+
+    #[test]
+    fn the_journal_keeps_messages_for_as_long_as_histories() {
+        let said = |text: &str| {
+            let mut loader = Loader::new();
+            let journal = "[journal]\ndir = \"/tmp/journal\"\nage_max = \"1h\"\n";
+            loader.text(Path::new("h.toml"), &format!("{journal}{text}"));
+            loader.finish().map_or_else(|problems| problems.iter().map(ToString::to_string).collect(), |_| Vec::new())
+        };
+        assert_eq!(said("[topics.\"a/**\"]\ndurable = true\nhistory.age_max = \"1h\"\n"), [""; 0]);
+        assert_eq!(said("[topics.\"a/**\"]\nhistory.age_max = \"2h\"\n"), [""; 0], "not durable");
+        assert_eq!(
+            said("[topics.\"a/**\"]\ndurable = true\nhistory.age_max = \"7d\"\n"),
+            [
+                "journal.age_max is below topics.\"a/**\".history.age_max, so that messages of durable topics would go before their \
+              time, h.toml line 3: raise it, or keep those for less long"
+            ]
+        );
+        let follows = said("[history]\nage_max = \"2h\"\n[topics.\"a/**\"]\ndurable = true\n");
+        assert!(follows[0].contains("is below history.age_max, which topics.\"a/**\" follows, so"), "{follows:?}");
+        let all = said("[history]\nage_max = \"2h\"\n[topics]\ndurable = true\n");
+        assert!(all[0].contains("is below history.age_max, so"), "{all:?}");
     }
 
     #[test]

@@ -195,6 +195,12 @@ impl TopicRules {
         Self { slow_consumer, presence_members_max, rest, rules }
     }
 
+    /// The rule for topics that no section is about.
+    #[must_use]
+    pub const fn rest(&self) -> TopicRule {
+        self.rest
+    }
+
     /// The rule for a topic.
     #[must_use]
     pub fn of(&self, topic: &str) -> &TopicRule {

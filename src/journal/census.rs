@@ -6,7 +6,10 @@
 //! takes another past for that topic's.
 //!
 //! What a segment is still worth is counted for one segment in a step, since one may have many topics: see [`Census::weigh`].
+//! One that was not counted since it has grown is worth all that it has. Before a segment goes though it is needed, all are
+//! counted: there may be room elsewhere.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use hashbrown::HashMap;
@@ -73,7 +76,9 @@ struct Sheet {
     /// The newest record's time.
     newest_ms: u64,
     shares: HashMap<u32, Share>,
-    /// Bytes that were still needed when they were counted last.
+    /// Until then it is in no join, in Unix milliseconds: one failed.
+    barred_until_ms: u64,
+    /// Bytes that were still needed when they were counted last; 0: not counted since it has grown.
     live: u64,
 }
 
@@ -91,8 +96,10 @@ pub struct Bounds {
 /// A change that makes the journal smaller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// This segment, the oldest one, goes.
+    /// This segment, the oldest one, goes: nothing in it is needed, or it is too old.
     Remove(u64),
+    /// This segment, the oldest one, goes though messages in it are needed: what is needed is too much.
+    Lose(u64),
     /// These neighbours are put together in the last one of them.
     Join(Vec<u64>),
 }
@@ -120,8 +127,15 @@ pub struct Census {
 }
 
 impl Census {
+    /// See [`Census::bar`].
+    pub const CORRUPT: u64 = u64::MAX;
     /// Neighbours of which each is smaller than a quarter of a segment are joined when they are so many.
     const SMALL_MAX: usize = 8;
+    /// Neighbours that are looked at together.
+    const JOIN_MAX: usize = 64;
+    /// The part of a segment that a join has to free where there is too much: it writes no more than one of them, or the one
+    /// that there is, so that each byte that is freed costs no more than about so many.
+    const FREED: u64 = 16;
 
     /// A segment begins.
     pub fn begin(&mut self, header: &Header) {
@@ -135,6 +149,7 @@ impl Census {
     pub fn grow(&mut self, segment: u64, bytes: u64) {
         if let Some(sheet) = self.segments.get_mut(&segment) {
             sheet.bytes = bytes;
+            sheet.live = 0;
         }
     }
 
@@ -220,6 +235,20 @@ impl Census {
         self.segments.get(&segment).map_or(0, |sheet| sheet.bytes)
     }
 
+    /// A join of this segment failed: it is in none until then, in Unix milliseconds. [`Census::CORRUPT`]: it is not what was
+    /// written.
+    pub fn bar(&mut self, segment: u64, until_ms: u64) {
+        if let Some(sheet) = self.segments.get_mut(&segment) {
+            sheet.barred_until_ms = until_ms;
+        }
+    }
+
+    /// Segments that are not what was written.
+    #[must_use]
+    pub fn corrupt(&self) -> usize {
+        self.segments.values().filter(|sheet| sheet.is_corrupt()).count()
+    }
+
     /// Whether a record of an older segment is still needed.
     #[must_use]
     pub fn needs(&self, record: &Record<'_>) -> bool {
@@ -231,16 +260,39 @@ impl Census {
         })
     }
 
+    /// The numbers of all segments.
+    #[must_use]
+    pub fn numbers(&self) -> Vec<u64> {
+        self.segments.keys().copied().collect()
+    }
+
     /// Counts what the next one of the segments is still worth.
-    pub fn weigh(&mut self) {
+    pub fn weigh_next(&mut self) {
         let next = self.segments.range(self.weighed.saturating_add(1)..).next().or(self.segments.first_key_value());
         let Some(number) = next.map(|(number, _)| *number) else { return };
         self.weighed = number;
-        let Some(sheet) = self.segments.get_mut(&number) else { return };
+        self.weigh(number);
+    }
+
+    /// Counts what segments are worth that have grown since that was counted: few of them.
+    pub fn weigh_grown(&mut self) {
+        let grown = self.segments.iter().filter(|(_, sheet)| sheet.live == 0).map(|(number, _)| *number);
+        grown.collect::<Vec<_>>().into_iter().for_each(|number| self.weigh(number));
+    }
+
+    /// Counts what a segment is still worth.
+    pub fn weigh(&mut self, segment: u64) {
+        let Some(sheet) = self.segments.get_mut(&segment) else { return };
         let topics = &self.topics;
         let worth =
-            |(key, share): (&u32, &Share)| topics.get(*key as usize).map_or(0, |known| known.worth(*share, number));
+            |(key, share): (&u32, &Share)| topics.get(*key as usize).map_or(0, |known| known.worth(*share, segment));
         sheet.live = HEADER_BYTES as u64 + sheet.shares.iter().map(worth).sum::<u64>();
+    }
+
+    /// Whether there are more bytes than there may be.
+    #[must_use]
+    pub fn is_over(&self, bounds: &Bounds) -> bool {
+        self.bytes() > bounds.bytes_max
     }
 
     /// How the journal can be made smaller now, if it can. The newest segment stays as it is.
@@ -249,11 +301,18 @@ impl Census {
         let (&newest, _) = self.segments.last_key_value()?;
         let (&oldest, sheet) = self.segments.first_key_value().filter(|(number, _)| **number != newest)?;
         let is_old = now_ms.saturating_sub(sheet.newest_ms) > bounds.age_max_ms;
-        let is_over = self.bytes() > bounds.bytes_max;
         if is_old || !self.is_needed(oldest) {
             return Some(Step::Remove(oldest));
         }
-        self.worth_joining(bounds).map(Step::Join).or_else(|| is_over.then_some(Step::Remove(oldest)))
+        let is_over = self.is_over(bounds);
+        let join = if is_over { self.best_join(bounds, now_ms) } else { None };
+        let join = join.or_else(|| self.worth_joining(bounds, now_ms));
+        join.map(Step::Join).or_else(|| (is_over && self.worth() > bounds.bytes_max).then_some(Step::Lose(oldest)))
+    }
+
+    /// Bytes that are needed. Joins come down to about this.
+    fn worth(&self) -> u64 {
+        self.segments.values().map(Sheet::worth).sum()
     }
 
     /// Whether any message of a segment is needed. Places can be written again.
@@ -263,27 +322,28 @@ impl Census {
     }
 
     /// Neighbours that are mostly dead, or small.
-    fn worth_joining(&self, bounds: &Bounds) -> Option<Vec<u64>> {
-        let closed: Vec<_> = self.segments.iter().take(self.segments.len().saturating_sub(1)).collect();
-        for from in 0..closed.len() {
-            let (mut live, mut bytes, mut small, mut end) = (0, 0, 0, None);
-            for (to, (_, sheet)) in closed.iter().enumerate().skip(from) {
-                live += sheet.worth();
-                bytes += sheet.bytes;
-                small += usize::from(sheet.bytes < bounds.segment_bytes / 4);
-                if live > bounds.segment_bytes {
-                    break;
-                }
-                let is_dead = bytes - live >= bounds.segment_bytes / 2 && live <= bytes / 2;
-                if is_dead || small >= Self::SMALL_MAX {
-                    end = Some(to);
-                }
-            }
-            if let Some(to) = end {
-                return Some(closed[from..=to].iter().map(|(number, _)| **number).collect());
-            }
-        }
-        None
+    fn worth_joining(&self, bounds: &Bounds, now_ms: u64) -> Option<Vec<u64>> {
+        let closed = self.closed();
+        (0..closed.len()).find_map(|from| {
+            let runs = runs(&closed[from..], bounds, now_ms);
+            let is_worth = |run: &Run| run.is_dead(bounds) || run.small >= Self::SMALL_MAX;
+            runs.filter(is_worth).last().map(|run| numbers(&closed[from..from + run.count]))
+        })
+    }
+
+    /// The neighbours that free the most for what is written, where that is something.
+    fn best_join(&self, bounds: &Bounds, now_ms: u64) -> Option<Vec<u64>> {
+        let closed = self.closed();
+        let least = (bounds.segment_bytes / Self::FREED).max(1);
+        let runs = (0..closed.len()).flat_map(|from| runs(&closed[from..], bounds, now_ms).map(move |run| (from, run)));
+        let best = runs.filter(|(_, run)| run.freed() >= least).max_by(|(_, one), (_, other)| one.cmp_gain(other));
+        best.map(|(from, run)| numbers(&closed[from..from + run.count]))
+    }
+
+    /// All segments but the newest one.
+    fn closed(&self) -> Vec<(u64, &Sheet)> {
+        let closed = self.segments.len().saturating_sub(1);
+        self.segments.iter().take(closed).map(|(number, sheet)| (*number, sheet)).collect()
     }
 
     /// The places that are in these segments and nowhere behind them, but those that are too old. `with_messages` says
@@ -347,10 +407,60 @@ impl Census {
     }
 }
 
+/// Neighbours, counted from the first one of some segments.
+#[derive(Clone, Copy, Debug, Default)]
+struct Run {
+    count: usize,
+    bytes: u64,
+    live: u64,
+    /// Those that are smaller than a quarter of a segment.
+    small: usize,
+}
+
+impl Run {
+    const fn freed(&self) -> u64 {
+        self.bytes.saturating_sub(self.live)
+    }
+
+    const fn is_dead(&self, bounds: &Bounds) -> bool {
+        self.freed() >= bounds.segment_bytes / 2 && self.live <= self.bytes / 2
+    }
+
+    /// What is freed for each byte that is written; then what is freed.
+    fn cmp_gain(&self, other: &Self) -> Ordering {
+        let product = |freed: u64, live: u64| u128::from(freed) * u128::from(live.max(1));
+        let gain = product(self.freed(), other.live).cmp(&product(other.freed(), self.live));
+        gain.then(self.freed().cmp(&other.freed()))
+    }
+}
+
+/// The first one of these, the first two, and so on: what they are together, as long as one segment has room for what is needed
+/// of them. One alone always has. They end before one that is barred.
+fn runs(segments: &[(u64, &Sheet)], bounds: &Bounds, now_ms: u64) -> impl Iterator<Item = Run> {
+    let Bounds { segment_bytes, .. } = *bounds;
+    let add = move |run: &mut Run, (_, sheet): &(u64, &Sheet)| {
+        run.count += 1;
+        run.live += sheet.worth();
+        run.bytes += sheet.bytes;
+        run.small += usize::from(sheet.bytes < segment_bytes / 4);
+        (run.count == 1 || run.live <= segment_bytes).then_some(*run)
+    };
+    let is_free = move |(_, sheet): &&(u64, &Sheet)| sheet.barred_until_ms <= now_ms;
+    segments.iter().take(Census::JOIN_MAX).take_while(is_free).scan(Run::default(), add)
+}
+
+fn numbers(segments: &[(u64, &Sheet)]) -> Vec<u64> {
+    segments.iter().map(|(number, _)| *number).collect()
+}
+
 impl Sheet {
-    /// Bytes that are needed. Until it has been weighed, all.
+    fn is_corrupt(&self) -> bool {
+        self.barred_until_ms == Census::CORRUPT
+    }
+
+    /// Bytes that are needed. Until it has been weighed, all; and of one that can never be written anew.
     fn worth(&self) -> u64 {
-        if self.live == 0 { self.bytes } else { self.live.min(self.bytes) }
+        if self.live == 0 || self.is_corrupt() { self.bytes } else { self.live.min(self.bytes) }
     }
 
     fn add(&mut self, key: u32, entry: Entry) {

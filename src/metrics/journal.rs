@@ -12,6 +12,8 @@ pub struct JournalMetrics {
     pub bytes: Counter,
     /// Segments.
     pub segments: Counter,
+    /// Segments that are not what was written.
+    pub corrupt: Counter,
     /// Topics whose places are kept.
     pub topics: Counter,
     /// Messages that are safe on the disk.
@@ -24,6 +26,8 @@ pub struct JournalMetrics {
     pub refused: Counter,
     /// Segments that were removed, or put together with others.
     pub removed: Counter,
+    /// Segments that were removed though messages in them were needed.
+    pub lost: Counter,
     /// From the beginning of a commit to its end.
     pub commit_seconds: Histogram,
     /// Messages and places of a commit.
@@ -32,18 +36,20 @@ pub struct JournalMetrics {
 
 impl Default for JournalMetrics {
     fn default() -> Self {
-        let [working, bytes, segments, topics, messages] = std::array::from_fn(|_| Counter::default());
-        let [written, failures, refused, removed] = std::array::from_fn(|_| Counter::default());
+        let [working, bytes, segments, corrupt, topics, messages] = std::array::from_fn(|_| Counter::default());
+        let [written, failures, refused, removed, lost] = std::array::from_fn(|_| Counter::default());
         Self {
             working,
             bytes,
             segments,
+            corrupt,
             topics,
             messages,
             written,
             failures,
             refused,
             removed,
+            lost,
             commit_seconds: Histogram::new(&Scale::LATENCY),
             commit_records: Histogram::new(&Scale::COUNT),
         }
@@ -58,6 +64,12 @@ impl JournalMetrics {
         for (name, kind, help, counter) in [
             ("journal_bytes", Kind::Gauge, "Bytes of the journal on the disk.", &self.bytes),
             ("journal_segments", Kind::Gauge, "Files of the journal.", &self.segments),
+            (
+                "journal_segments_corrupt",
+                Kind::Gauge,
+                "Files of the journal that were found not to be what was written: the next start will refuse them.",
+                &self.corrupt,
+            ),
             ("journal_topics", Kind::Gauge, "Topics that the journal has.", &self.topics),
             ("journal_messages_total", Kind::Counter, "Messages that the journal has made safe.", &self.messages),
             ("journal_written_bytes_total", Kind::Counter, "Bytes written to the journal.", &self.written),
@@ -73,6 +85,12 @@ impl JournalMetrics {
                 Kind::Counter,
                 "Files of the journal that were not needed any more.",
                 &self.removed,
+            ),
+            (
+                "journal_segments_lost_total",
+                Kind::Counter,
+                "Files of the journal that went though messages in them were needed: those took more than journal.bytes_max.",
+                &self.lost,
             ),
         ] {
             text.one(name, kind, help, counter.get());
@@ -97,6 +115,7 @@ mod tests {
         let journal = JournalMetrics::default();
         journal.working.set(1);
         journal.messages.add(7);
+        journal.lost.add(2);
         journal.commit_seconds.observe(2_000_000);
         journal.commit_records.observe(7);
         let mut text = Text::new(Format::Prometheus);
@@ -105,6 +124,7 @@ mod tests {
         for line in [
             "holdline_journal_working 1\n",
             "holdline_journal_messages_total 7\n",
+            "holdline_journal_segments_lost_total 2\n",
             "holdline_journal_commit_seconds_bucket{le=\"0.0025\"} 1\n",
             "holdline_journal_commit_records_bucket{le=\"4\"} 0\n",
             "holdline_journal_commit_records_bucket{le=\"16\"} 1\n",

@@ -161,11 +161,7 @@ impl<B: Backend> Shard<B> {
         let now = self.core.time();
         let topics = &mut self.core.topics;
         topics.begin_after(epoch);
-        let is_left_out = |legacy: Legacy| {
-            let topic = legacy.topic.clone();
-            !topics.recover(legacy, now) && topics.sight(&topic).is_none()
-        };
-        legacies.into_iter().map(is_left_out).map(usize::from).sum()
+        topics.recover_all(legacies, now)
     }
 
     /// What is not I/O.

@@ -102,6 +102,17 @@ impl Topics {
         }
         is_new
     }
+
+    /// The same with all that come from there: those that have messages first, so that no bare place takes the room of what is kept.
+    /// Says how many had none.
+    pub fn recover_all(&mut self, legacies: impl IntoIterator<Item = Legacy>, now: Now) -> usize {
+        let (kept, bare): (Vec<_>, Vec<_>) = legacies.into_iter().partition(|legacy| !legacy.messages.is_empty());
+        let is_left_out = |legacy: Legacy| {
+            let topic = legacy.topic.clone();
+            !self.recover(legacy, now) && self.sight(&topic).is_none()
+        };
+        kept.into_iter().chain(bare).map(is_left_out).map(usize::from).sum()
+    }
 }
 
 fn tick_ms() -> u32 {
@@ -165,6 +176,26 @@ mod tests {
         let mut none = topics(1);
         publish(&mut none, "other", None, at(0)).unwrap();
         assert!(!none.adopt(legacy, at(0)), "and nobody makes room for it");
+    }
+
+    #[test]
+    fn bare_places_leave_the_room_to_topics_with_messages() {
+        let mut before = topics(99);
+        let kept = ["kept/1", "kept/2", "kept/3"];
+        for name in kept {
+            publish(&mut before, name, None, at(0)).unwrap();
+        }
+        let with_messages = legacies(&before, 0);
+        let bare = (0..20).map(|number| Legacy {
+            topic: topic(&format!("bare/{number}")),
+            cursor: Cursor { epoch: Epoch(1), offset: Offset(7) },
+            messages: Vec::new(),
+        });
+        let mut after = topics(4);
+        assert_eq!(after.recover_all(bare.chain(with_messages), at(0)), 19);
+        for name in kept {
+            assert_eq!(after.sight(&topic(name)).map(|sight| sight.messages), Some(1), "{name}");
+        }
     }
 
     #[test]

@@ -29,7 +29,7 @@ fn message(census: &mut Census, segment: u64, name: &str, offset: u64, kept: u64
 }
 
 fn weighed(census: &mut Census, now_ms: u64) -> Option<Step> {
-    (0..census.segments()).for_each(|_| census.weigh());
+    (0..census.segments()).for_each(|_| census.weigh_next());
     census.next_step(&BOUNDS, now_ms)
 }
 
@@ -87,8 +87,12 @@ fn places_are_written_again_before_their_segment_goes() {
 fn what_is_too_old_or_too_much_goes_though_it_is_needed() {
     let mut census = segments(2);
     message(&mut census, 1, "a", 1, 1);
-    census.grow(2, 9_900);
-    assert_eq!(weighed(&mut census, 200), Some(Step::Remove(1)), "too much");
+    (2..=98).for_each(|offset| message(&mut census, 2, "a", offset, 1));
+    assert_eq!(weighed(&mut census, 200), None);
+    message(&mut census, 2, "a", 99, 1);
+    assert_eq!(weighed(&mut census, 200), Some(Step::Lose(1)), "too much");
+    let mut census = segments(2);
+    message(&mut census, 1, "a", 1, 1);
     assert_eq!(named(&census.places(&[1], true, &BOUNDS, 200)), ["a 5:1"], "but not its place");
     let mut census = segments(2);
     message(&mut census, 1, "a", 1, 1);
@@ -97,6 +101,111 @@ fn what_is_too_old_or_too_much_goes_though_it_is_needed() {
     assert_eq!(weighed(&mut census, 0), None, "a clock that was set back");
     census.remove(1);
     assert_eq!((census.topics(), weighed(&mut census, u64::MAX)), (0, None), "the newest one stays");
+}
+
+/// A message in a segment.
+type Written = (u64, &'static str, u64);
+
+/// So many segments, each with so many messages of either topic: of `a` all are needed, of `b` none but the last.
+fn mixed(count: u64, a: u64, b: u64) -> (Census, Vec<Written>) {
+    let (mut census, mut records) = (segments(count), Vec::new());
+    for segment in 1..=count {
+        let part = |each: u64| (segment - 1) * each + 1..=segment * each;
+        records.extend(part(a).map(|offset| (segment, "a", offset)));
+        records.extend(part(b).map(|offset| (segment, "b", offset)));
+    }
+    for (segment, name, offset) in &records {
+        message(&mut census, *segment, name, *offset, if *name == "a" { 1 } else { *offset });
+    }
+    (census, records)
+}
+
+/// Does what there is to do, and says which segments went though they were needed.
+fn settle(census: &mut Census, records: &mut Vec<Written>) -> Vec<u64> {
+    let mut lost = Vec::new();
+    for _ in 0..1_000 {
+        match weighed(census, 200) {
+            None => return lost,
+            Some(Step::Remove(segment)) => census.remove(segment),
+            Some(Step::Lose(segment)) => {
+                lost.push(segment);
+                records.retain(|record| record.0 != segment);
+                census.remove(segment);
+            }
+            Some(Step::Join(segments)) => {
+                let last = *segments.last().unwrap();
+                let is_needed = |record: &&mut Written| record.1 == "a" || record.2 == census_last(census, record.1);
+                let joined = records.iter_mut().filter(|record| segments.contains(&record.0)).filter(is_needed);
+                let entry = |(segment, name, offset): &mut Written| {
+                    *segment = last;
+                    (
+                        topic(name),
+                        Entry { cursor: cursor(5, *offset), time_ms: 100 + *offset, bytes: 100, is_message: true },
+                    )
+                };
+                let entries: Vec<_> = joined.map(entry).collect();
+                let length = HEADER_BYTES as u64 + 100 * entries.len() as u64;
+                census.join(&segments, &Header { number: last, length, ..Header::default() }, &entries);
+            }
+        }
+    }
+    panic!("it never ends");
+}
+
+fn census_last(census: &Census, name: &str) -> u64 {
+    census.topics[census.names[&topic(name)] as usize].cursor.offset.0
+}
+
+#[test]
+fn nothing_that_is_needed_goes_while_that_is_not_too_much() {
+    // Of 20 segments with 21,280 bytes not quite 10,000 are needed; none is mostly dead.
+    for (a, b, segments) in [(4, 6, 20), (6, 4, 14), (8, 2, 11), (1, 9, 60)] {
+        let (mut census, mut records) = mixed(segments, a, b);
+        assert!(census.is_over(&BOUNDS));
+        assert_eq!(settle(&mut census, &mut records), [0; 0], "{a} of {}", a + b);
+        let bytes = census.bytes();
+        assert!(bytes <= BOUNDS.bytes_max + BOUNDS.segment_bytes, "{bytes} bytes are left of {a} of {}", a + b);
+        assert_eq!(records.iter().filter(|record| record.1 == "a").count() as u64, a * segments);
+    }
+}
+
+#[test]
+fn the_oldest_goes_when_what_is_needed_is_too_much() {
+    let (mut census, mut records) = mixed(12, 9, 1);
+    let lost = settle(&mut census, &mut records);
+    assert_eq!(lost, [1, 2], "12 times 900 bytes with their headers, and 10,000 may be");
+    assert!(census.bytes() <= BOUNDS.bytes_max + BOUNDS.segment_bytes, "{}", census.bytes());
+}
+
+#[test]
+fn a_segment_that_cannot_be_joined_stops_no_other() {
+    // Each but the last is all dead, but for a message of the first.
+    let (mut census, _) = mixed(6, 0, 9);
+    message(&mut census, 1, "rare", 1, 1);
+    let all = [1, 2, 3, 4, 5].to_vec();
+    assert_eq!(weighed(&mut census, 200), Some(Step::Join(all.clone())));
+    census.bar(3, 300);
+    assert_eq!(weighed(&mut census, 200), Some(Step::Join(vec![1, 2])));
+    assert_eq!(weighed(&mut census, 300), Some(Step::Join(all)), "for a time");
+    census.bar(1, Census::CORRUPT);
+    assert_eq!(weighed(&mut census, 200), Some(Step::Join(vec![2])));
+    assert_eq!((census.corrupt(), census.worth()), (1, 1_064 + 4 * 64 + 164));
+    census.forget(&topic("rare"), cursor(5, 1));
+    assert_eq!(weighed(&mut census, 200), Some(Step::Remove(1)));
+    census.remove(1);
+    assert_eq!(census.corrupt(), 0);
+}
+
+#[test]
+fn what_has_grown_is_counted_anew() {
+    let mut census = segments(2);
+    message(&mut census, 1, "a", 1, 1);
+    census.weigh(1);
+    assert_eq!(census.segments[&1].worth(), 164);
+    (2..=9).for_each(|offset| message(&mut census, 1, "a", offset, 9));
+    assert_eq!(census.segments[&1].worth(), 964, "nobody knows");
+    census.weigh_grown();
+    assert_eq!(census.segments[&1].worth(), 164);
 }
 
 #[test]

@@ -37,7 +37,7 @@ const PAUSE: Duration = Duration::from_millis(1);
 /// Between two looks for room for verdicts that found none.
 const STAGED: Duration = Duration::from_millis(2);
 /// Between two lines of the log about failures.
-const SAID: Duration = Duration::from_secs(10);
+pub(super) const SAID: Duration = Duration::from_secs(10);
 
 /// What the desk and the keeper both know.
 pub(super) struct Shared {
@@ -50,6 +50,8 @@ pub(super) struct Shared {
     pub(super) strays: RefCell<Vec<u64>>,
     /// Wakes the desk.
     pub(super) bell: Arc<Notify>,
+    /// Wakes the keeper: there is too much.
+    pub(super) over: Notify,
     /// The disk takes what is written.
     pub(super) is_working: Cell<bool>,
 }
@@ -66,6 +68,7 @@ impl Shared {
         let census = self.census.borrow();
         self.metrics.bytes.set(census.bytes());
         self.metrics.segments.set(census.segments() as u64);
+        self.metrics.corrupt.set(census.corrupt() as u64);
         self.metrics.topics.set(census.topics() as u64);
     }
 }
@@ -134,8 +137,8 @@ impl Desk {
         doorbell.connect(Arc::new(Bell(Arc::clone(&bell))));
         let safe = census.last().unwrap_or_default();
         let (census, orders, is_working) = (RefCell::new(census), RefCell::default(), Cell::new(true));
-        let strays = RefCell::default();
-        let shared = Rc::new(Shared { census, bounds, metrics, orders, strays, bell, is_working });
+        let (strays, over) = (RefCell::default(), Notify::new());
+        let shared = Rc::new(Shared { census, bounds, metrics, orders, strays, bell, over, is_working });
         shared.metrics.working.set(1);
         shared.measure();
         let trouble = Trouble { retry_at: None, pause: RETRY.0, said_at: None };
@@ -356,6 +359,9 @@ impl Desk {
         let records = batch.entries.len() as u64;
         for (topic, entry, kept) in batch.entries.drain(..) {
             census.note(number, topic.as_str(), entry, kept);
+        }
+        if is_new && census.is_over(&self.shared.bounds) {
+            self.shared.over.notify_one();
         }
         drop(census);
         let messages: u32 = batch.counts.iter().sum();

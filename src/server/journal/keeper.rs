@@ -3,16 +3,17 @@
 //! It works in small parts between commits, and waits for none of them but those that it asks for itself: places of topics
 //! that must be safe elsewhere before the segment that has them goes.
 
+use std::cell::Cell;
 use std::io;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::desk::{Order, Shared, race};
+use super::desk::{Order, SAID, Shared, race};
 use super::disk::Disk;
 use super::{names, unix_ms};
-use crate::journal::census::{Entry, Stand, Step};
+use crate::journal::census::{Census, Entry, Stand, Step};
 use crate::journal::record::{NoRecord, Place, Record};
 use crate::journal::segment::{FIRST_BATCH, HEADER_BYTES, Header};
 use crate::message::Topic;
@@ -20,6 +21,8 @@ use crate::server::control::Ending;
 
 /// Between two looks.
 const PERIOD: Duration = Duration::from_secs(1);
+/// How long a segment is in no join after one failed, in milliseconds.
+const BARRED_MS: u64 = 60_000;
 /// Places that are written again in one commit.
 const STANDS: usize = 4096;
 /// Bytes that are read and looked through at once.
@@ -44,18 +47,25 @@ pub(super) struct Keeper<D: Disk> {
     disk: D,
     shared: Rc<Shared>,
     ending: Ending,
+    /// When the log was told last that needed messages went.
+    lost_said_at: Cell<Option<Instant>>,
+    /// And that a join failed.
+    barred_said_at: Cell<Option<Instant>>,
 }
 
 impl<D: Disk> Keeper<D> {
     pub(super) const fn new(disk: D, shared: Rc<Shared>, ending: Ending) -> Self {
-        Self { disk, shared, ending }
+        Self { disk, shared, ending, lost_said_at: Cell::new(None), barred_said_at: Cell::new(None) }
     }
 
     /// Looks now and then, until it is told to end.
     pub(super) async fn run(self) {
+        self.weigh_all().await;
         loop {
             let told = std::pin::pin!(self.ending.told());
-            race(told, std::pin::pin!(tokio::time::sleep(PERIOD))).await;
+            let over = std::pin::pin!(self.shared.over.notified());
+            let timer = std::pin::pin!(tokio::time::sleep(PERIOD));
+            race(told, std::pin::pin!(race(over, timer))).await;
             if self.ending.is_told() {
                 return;
             }
@@ -70,18 +80,49 @@ impl<D: Disk> Keeper<D> {
 
     /// Does what there is to do.
     pub(super) async fn look(&self) -> Result<(), Stays> {
-        self.shared.census.borrow_mut().weigh();
+        self.shared.census.borrow_mut().weigh_next();
         self.remove_strays().await?;
+        let mut is_weighed = false;
         while self.shared.is_working.get() && !self.ending.is_told() {
-            let step = self.shared.census.borrow().next_step(&self.shared.bounds, unix_ms());
+            let (is_over, step) = self.next_step();
             match step {
-                None => break,
                 Some(Step::Remove(segment)) => self.remove(segment).await?,
-                Some(Step::Join(segments)) => self.join(&segments).await?,
+                // What was needed when it was counted may not be any more.
+                _ if is_over && !is_weighed => {
+                    self.weigh_all().await;
+                    is_weighed = true;
+                    continue;
+                }
+                None => break,
+                Some(Step::Join(segments)) => {
+                    let joined = self.join(&segments).await;
+                    joined.unwrap_or_else(|error| self.bar(&segments, &error));
+                }
+                Some(Step::Lose(segment)) => self.lose(segment).await?,
             }
+            is_weighed = false;
             self.shared.measure();
         }
         Ok(())
+    }
+
+    /// Whether there is too much, and what is to be done.
+    fn next_step(&self) -> (bool, Option<Step>) {
+        let (mut census, bounds) = (self.shared.census.borrow_mut(), &self.shared.bounds);
+        let is_over = census.is_over(bounds);
+        if is_over {
+            census.weigh_grown();
+        }
+        (is_over, census.next_step(bounds, unix_ms()))
+    }
+
+    /// Counts what each segment is worth now.
+    async fn weigh_all(&self) {
+        let numbers = self.shared.census.borrow().numbers();
+        for number in numbers {
+            self.shared.census.borrow_mut().weigh(number);
+            tokio::task::yield_now().await;
+        }
     }
 
     /// Removes files of segments that never were: while they are there, what is behind them says so.
@@ -96,14 +137,37 @@ impl<D: Disk> Keeper<D> {
         }
     }
 
-    /// Removes the oldest segment. The places that only it has are written again before.
+    /// Removes the oldest segment, of which nothing is needed.
     async fn remove(&self, segment: u64) -> Result<(), Stays> {
+        self.take_away(segment).await?;
+        self.shared.metrics.removed.add(1);
+        Ok(())
+    }
+
+    /// Removes the oldest segment though it is needed, and says so.
+    async fn lose(&self, segment: u64) -> Result<(), Stays> {
+        self.take_away(segment).await?;
+        self.shared.metrics.lost.add(1);
+        if is_time(&self.lost_said_at) {
+            let bytes_max = self.shared.bounds.bytes_max;
+            tracing::warn!(
+                segment,
+                bytes_max,
+                "what histories of durable topics need takes more than journal.bytes_max: the oldest of it will not be there after \
+                 a restart; raise that, or keep less"
+            );
+        }
+        Ok(())
+    }
+
+    /// Takes the oldest segment away. The places that only it has are written again before.
+    async fn take_away(&self, segment: u64) -> Result<(), Stays> {
+        self.remove_strays().await?;
         let stands = self.shared.census.borrow().places(&[segment], true, &self.shared.bounds, unix_ms());
         self.write_again(stands).await?;
         self.disk.remove(&names::segment(segment)).await?;
         self.disk.sync_names().await?;
         self.shared.census.borrow_mut().remove(segment);
-        self.shared.metrics.removed.add(1);
         Ok(())
     }
 
@@ -120,6 +184,21 @@ impl<D: Disk> Keeper<D> {
         Ok(())
     }
 
+    /// Leaves segments as they are whose join failed: for a while, or for good those that are not what was written.
+    fn bar(&self, segments: &[u64], error: &Stays) {
+        let mut census = self.shared.census.borrow_mut();
+        if let Stays::Corrupt(segment, ..) = error {
+            census.bar(*segment, Census::CORRUPT);
+            tracing::error!(%error, "a file of the journal is not what was written; the next start will refuse it");
+            return;
+        }
+        let until_ms = unix_ms().saturating_add(BARRED_MS);
+        segments.iter().for_each(|segment| census.bar(*segment, until_ms));
+        if is_time(&self.barred_said_at) {
+            tracing::error!(%error, "the journal stays larger than it could be");
+        }
+    }
+
     /// Writes what is needed of neighbours into one file, which takes the place of the last of them.
     async fn join(&self, segments: &[u64]) -> Result<(), Stays> {
         let header = {
@@ -128,6 +207,24 @@ impl<D: Disk> Keeper<D> {
             let (Some(first), Some(last)) = (header(segments.first()), header(segments.last())) else { return Ok(()) };
             Header { previous: first.previous, before: first.before, epoch: census.epoch(), ..last }
         };
+        let written = self.write_joined(segments, header).await;
+        if written.is_err() {
+            // What there is of it takes room. Where it is not there, nothing does.
+            let _ = self.disk.remove(&names::new(header.number)).await;
+        }
+        let (header, entries) = written?;
+        self.shared.census.borrow_mut().join(segments, &header, &entries);
+        for &segment in segments.iter().filter(|segment| **segment != header.number) {
+            // One that stays is a leftover: it goes before what it is in does, or at the next start.
+            match self.disk.remove(&names::segment(segment)).await {
+                Ok(()) => self.shared.metrics.removed.add(1),
+                Err(_) => self.shared.strays.borrow_mut().push(segment),
+            }
+        }
+        Ok(self.disk.sync_names().await?)
+    }
+
+    async fn write_joined(&self, segments: &[u64], header: Header) -> Result<(Header, Vec<(Topic, Entry)>), Stays> {
         let mut copy = Copy::begin(&self.disk, header).await?;
         for &segment in segments {
             self.copy(&mut copy, segment).await?;
@@ -137,14 +234,7 @@ impl<D: Disk> Keeper<D> {
             copy.add(Record::of_cursor(stand.topic.as_str(), stand.cursor, stand.time_ms), &stand.topic);
             copy.write(PIECE).await?;
         }
-        let (header, entries) = copy.finish().await?;
-        self.shared.census.borrow_mut().join(segments, &header, &entries);
-        for segment in segments.iter().filter(|segment| **segment != header.number) {
-            // One that stays is a leftover, and removed at the next start.
-            self.disk.remove(&names::segment(*segment)).await?;
-            self.shared.metrics.removed.add(1);
-        }
-        Ok(self.disk.sync_names().await?)
+        Ok(copy.finish().await?)
     }
 
     /// Copies what is needed of one segment.
@@ -191,6 +281,16 @@ impl<D: Disk> Keeper<D> {
         }
         Ok(used)
     }
+}
+
+/// Whether the log may be told of something again; then it was now.
+fn is_time(said_at: &Cell<Option<Instant>>) -> bool {
+    let now = Instant::now();
+    let is_time = said_at.get().is_none_or(|said| now.duration_since(said) >= SAID);
+    if is_time {
+        said_at.set(Some(now));
+    }
+    is_time
 }
 
 /// A segment that is written anew.

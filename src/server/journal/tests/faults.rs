@@ -9,7 +9,7 @@ use super::super::desk::{Desk, Shared};
 use super::super::keeper::Keeper;
 use super::super::pen::Pen;
 use super::scene::{Account, BOUNDS, Directory, Fake, Publisher, topics};
-use crate::journal::census::Census;
+use crate::journal::census::{Bounds, Census};
 use crate::metrics::JournalMetrics;
 use crate::server::control::Ending;
 use crate::sim::Random;
@@ -26,13 +26,17 @@ pub(super) struct Scene {
 
 impl Scene {
     pub(super) fn start(disk: Fake, census: Census, publisher: Option<Publisher>) -> Self {
+        Self::bounded(disk, census, publisher, BOUNDS)
+    }
+
+    pub(super) fn bounded(disk: Fake, census: Census, publisher: Option<Publisher>, bounds: Bounds) -> Self {
         let (mut fresh, end, doorbell) = Publisher::new();
         if let Some(before) = publisher {
             fresh.topics = before.topics;
             fresh.topics.values_mut().for_each(|account| account.reserved = account.committed);
         }
         let (metrics, ending) = (Arc::<JournalMetrics>::default(), Ending::default());
-        let desk = Desk::new(vec![end], doorbell, Arc::clone(&metrics), census, BOUNDS);
+        let desk = Desk::new(vec![end], doorbell, Arc::clone(&metrics), census, bounds);
         let (shared, pen, told) = (desk.shared(), Pen::new(disk.clone()), ending.clone());
         let task = tokio::task::spawn_local(async move { desk.run(pen, told, Path::new("/fake")).await });
         Self { disk, publisher: fresh, metrics, shared, ending, task }

@@ -111,6 +111,18 @@ impl Fake {
         faults.push_back(Some(error));
     }
 
+    /// Changes a byte of a file.
+    pub(super) fn spoil(&self, name: &str, at: usize) {
+        let mut state = self.0.borrow_mut();
+        let number = state.names[name];
+        state.contents[number].seen[at] ^= 1;
+    }
+
+    /// The names of all files.
+    pub(super) fn files(&self) -> Vec<String> {
+        self.0.borrow().names.keys().cloned().collect()
+    }
+
     pub(super) fn log(&self) -> Vec<&'static str> {
         std::mem::take(&mut self.0.borrow_mut().log)
     }
