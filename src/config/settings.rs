@@ -368,7 +368,8 @@ settings! {
     "limits.topics_max" => limits.topics_max: Count<usize>, Within(1, 100_000_000);
     /// Queue groups of one topic: each of its messages is handed to one member of every group.
     "limits.groups_max" => limits.groups_max: Count<usize>, Within(1, 100_000);
-    /// Time without a message, heartbeats not counted, after which a connection is closed; 0: never.
+    /// Time without a message, heartbeats not counted, after which a connection is closed; 0: never. It holds for WebSockets,
+    /// raw TCP and gRPC calls, and not for what is only read over HTTP: SSE, JSON lines, long polls.
     "limits.idle_timeout" => limits.idle_timeout: Period, ZeroOr(ms(10), hours(24 * 365));
     /// Time that a long poll may wait for a message, whatever it asks for.
     "limits.poll_wait_max" => limits.poll_wait_max: Period, Within(ms(0), hours(1));
