@@ -213,12 +213,8 @@ impl Core {
             fed.pressed = false;
         }
         let is_unfinished = connection.partial.is_some();
-        let (is_borne, sent) = (connection.flags.has(Flags::BORNE), Spent { messages, bytes: fed.consumed as u64 });
-        if listening && is_borne {
-            // What bears it pays, for all its streams together.
-            self.said = [self.said, sent].into_iter().sum();
-        } else if listening {
-            self.charge(id, sent, &mut fed);
+        if listening {
+            self.charge(id, Spent { messages, bytes: fed.consumed as u64 }, &mut fed);
         }
         let fed = self.part_if_asked(id, fed);
         if is_unfinished { self.note_unfinished(id, fed) } else { fed }

@@ -77,6 +77,11 @@ impl Paces {
 impl Core {
     /// Counts what a connection has sent, and says in `fed` what comes of it when that was too much.
     pub(super) fn charge(&mut self, id: ConnId, sent: Spent, fed: &mut Fed) {
+        if self.flag(id, Flags::BORNE) {
+            // What bears it pays, for all its streams together.
+            self.said = [self.said, sent].into_iter().sum();
+            return;
+        }
         let Some((owed, limit)) = self.spend(id, sent).filter(|_| fed.close.is_none()) else { return };
         self.metrics.strike(limit);
         match self.limits.message_rate_policy {
