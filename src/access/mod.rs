@@ -134,9 +134,17 @@ pub struct Verified {
 }
 
 impl Access {
-    /// Whether anybody is asked who they are.
+    /// Whether anybody is asked who they are. Where it is said what those may do who show nothing, they may do that alone, and
+    /// a file of keys that has none lets in nobody.
     #[must_use]
     pub fn is_on(&self) -> bool {
+        let names_anonymous = !self.anonymous_subscribe.is_empty() || !self.anonymous_publish.is_empty();
+        self.has_keys() || self.api_keys.path.is_some() || names_anonymous
+    }
+
+    /// Whether there is anything that a client could show.
+    #[must_use]
+    pub fn has_keys(&self) -> bool {
         self.takes_tokens() || !self.api_keys.content.is_empty()
     }
 

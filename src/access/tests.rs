@@ -417,6 +417,21 @@ fn nobody_in_particular_may_do_what_is_said() {
     assert!(!Access::default().is_on() && access.is_on());
 }
 
+#[test]
+fn who_shows_nothing_may_do_no_more_where_there_are_no_keys() {
+    let access = Access { anonymous_subscribe: vec![Pattern::parse("public/**").unwrap()], ..Access::default() };
+    assert!(access.is_on() && !access.has_keys());
+    let grant = access.anonymous().unwrap();
+    assert!(grant.may_subscribe("public/a") && !grant.may_subscribe("private/a") && !grant.may_publish("public/a"));
+    assert_eq!(access.verify(b"whatever it is", NOW * 1000), Err(AuthRefusal::UnknownKey));
+    assert_eq!(access.review(None, false), Standing::Other(grant));
+    let file = FromFile { path: Some("keys.toml".into()), content: Arc::default() };
+    let emptied = Access { api_keys: file, ..Access::default() };
+    assert!(emptied.is_on());
+    assert_eq!(emptied.anonymous(), Err(AuthRefusal::Missing));
+    assert_eq!(emptied.review(None, false), Standing::Lapsed);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(2000) })]
 

@@ -108,7 +108,16 @@ impl Format for ApiKeyFile {
     fn read(raw: &Raw<'_>) -> Result<Self::Value, Wrong> {
         let mend = "name a TOML file of [[key]] tables with name, key or sha256, subscribe, publish and admin";
         let path = raw.text(mend)?;
-        if path.is_empty() { Ok(FromFile::default()) } else { load(path, ApiKeys::from_toml, mend) }
+        if path.is_empty() {
+            return Ok(FromFile::default());
+        }
+        let file = load(path, ApiKeys::from_toml, mend)?;
+        if file.content.is_empty() {
+            // Its last key may have been revoked: that must not let in everybody.
+            let mend = "leave one key in it, such as one that may do nothing, or leave auth.api_keys out";
+            return Err(Wrong::new(format!("is {}, which has no key", quote(path)), mend));
+        }
+        Ok(file)
     }
 
     fn write(value: &Self::Value) -> String {
@@ -174,5 +183,31 @@ impl Format for Claim {
 
     fn write(value: &Self::Value) -> String {
         quote(value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use crate::config::Loader;
+
+    #[test]
+    fn a_file_of_keys_has_one() {
+        let file = std::env::temp_dir().join(format!("holdline-keys-{}.toml", std::process::id()));
+        let load = |keys: &str| {
+            std::fs::write(&file, keys).unwrap();
+            let mut loader = Loader::new();
+            loader.text("h.toml".as_ref(), &format!("[auth]\napi_keys = {file:?}\n"));
+            loader.finish().map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>())
+        };
+        assert!(load("[[key]]\nname = \"a\"\nkey = \"an-example-of-a-key\"\n").unwrap().access.is_on());
+        for none in ["", "# The last one is gone.\n", "key = []\n"] {
+            let said = load(none).unwrap_err();
+            let is_told =
+                said[0].starts_with("auth.api_keys is ") && said[0].contains("which has no key, h.toml line 2");
+            assert!(is_told, "{said:?}");
+        }
+        std::fs::remove_file(&file).unwrap();
     }
 }

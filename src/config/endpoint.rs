@@ -65,7 +65,7 @@ impl Format for Collector {
         if text.is_empty() {
             return Ok(None);
         }
-        text.parse().map(Some).map_err(|what| Wrong::new(format!("is {}, which {what}", quote(text)), mend))
+        text.parse().map(Some).map_err(|what| Wrong::new(format!("is {}, which {what}", shown(text)), mend))
     }
 
     fn write(value: &Option<Endpoint>) -> String {
@@ -73,9 +73,22 @@ impl Format for Collector {
     }
 }
 
+/// How one that is none is told: without what may be a password.
+fn shown(text: &str) -> String {
+    text.rsplit_once('@').map_or_else(|| quote(text), |(_, host)| quote(&format!("(not shown)@{host}")))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_password_is_not_told() {
+        for text in ["http://user:hushhush@a:1/", "user:hushhush@a", "https://hush@hush@a/x"] {
+            let wrong = Collector::read(&Raw::Text(text)).unwrap_err();
+            assert!(!wrong.what.contains("hush") && wrong.what.contains("(not shown)@a"), "{}", wrong.what);
+        }
+    }
 
     #[test]
     fn endpoints() {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use super::problem::{Wrong, quote};
-use super::topics::{TopicRule, TopicRules, TopicSection};
+use super::topics::{Publishers, TopicRule, TopicRules, TopicSection};
 use super::{ClientCertificates, Config};
 use crate::access::CHECKS_MAX;
 
@@ -18,6 +18,7 @@ pub(super) fn check(config: &Config) -> Vec<(&'static str, Wrong)> {
     }
     wrongs.extend(unwritten(config));
     wrongs.extend(exposed(config));
+    wrongs.extend(check_access(config));
     if let Some((algorithm, keys)) = config.access.untried() {
         let what =
             format!("has {keys} keys for {algorithm} without a name, together with those of auth.jwks and auth.secret");
@@ -54,6 +55,43 @@ fn outlived(config: &Config) -> Option<(&'static str, Wrong)> {
     };
     let what = format!("is below {which}, so that messages of durable topics would go before their time");
     Some(("journal.age_max", Wrong::new(what, "raise it, or keep those for less long")))
+}
+
+/// Where the keys that are meant may be named.
+const KEYS: &str = "auth.jwks, auth.public_keys, auth.secret or auth.api_keys";
+
+/// What is said about clients that show something where there is nothing that they could show.
+fn check_access(config: &Config) -> Vec<(&'static str, Wrong)> {
+    let access = &config.access;
+    if access.has_keys() {
+        return Vec::new();
+    }
+    let terms = [
+        ("auth.issuers", !access.issuers.is_empty()),
+        ("auth.audiences", !access.audiences.is_empty()),
+        ("auth.subscribe", !access.subscribe.is_empty()),
+        ("auth.publish", !access.publish.is_empty()),
+    ];
+    let without_keys = |(key, _): (&'static str, bool)| {
+        let wrong =
+            Wrong::new("is set, and there is no key that tokens could be signed with", format!("name one with {KEYS}"));
+        (key, wrong)
+    };
+    let mut wrongs: Vec<_> = terms.into_iter().filter(|(_, is_set)| *is_set).map(without_keys).collect();
+    let mend = || format!("name keys with {KEYS}, or write anyone or nobody");
+    if config.publish == Publishers::Authenticated {
+        let what = "is authenticated, and there is no key that a client could show, so that nobody could publish";
+        wrongs.push(("topics.publish", Wrong::new(what, mend())));
+    }
+    let is_closed = |section: &&TopicSection| section.publish == Some(Publishers::Authenticated);
+    if let Some(section) = config.topics.iter().find(is_closed) {
+        let which = quote(section.pattern.as_str());
+        let what = format!(
+            "is not set, nor are other keys, and topics.{which}.publish is authenticated: nobody could publish"
+        );
+        wrongs.push(("auth.api_keys", Wrong::new(what, mend())));
+    }
+    wrongs
 }
 
 /// Topics that are to be durable without a place to write them down: neither a journal nor a cluster that they are shared in.
@@ -208,6 +246,42 @@ mod tests {
         assert!(follows[0].contains("is below history.age_max, which topics.\"a/**\" follows, so"), "{follows:?}");
         let all = said("[history]\nage_max = \"2h\"\n[topics]\ndurable = true\n");
         assert!(all[0].contains("is below history.age_max, so"), "{all:?}");
+    }
+
+    #[test]
+    fn what_is_said_of_those_who_show_something_needs_keys() {
+        let load = |text: &str| {
+            let mut loader = Loader::new();
+            loader.text("h.toml".as_ref(), text);
+            loader.finish().map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>())
+        };
+        let secret = "secret = \"a secret of thirty-two bytes or more\"\n";
+        for (rest, said) in [
+            ("[auth]\nissuers = [\"a\"]\n", "auth.issuers is set, and there is no key"),
+            ("[auth]\naudiences = [\"a\"]\n", "auth.audiences is set, and there is no key"),
+            ("[auth]\nsubscribe = [\"a\"]\n", "auth.subscribe is set, and there is no key"),
+            ("[auth]\nsecret = \"\"\npublish = [\"a\"]\n", "auth.publish is set, and there is no key"),
+            ("[topics]\npublish = \"authenticated\"\n[auth]\n", "topics.publish is authenticated, and there is no key"),
+            (
+                "[topics.\"a/*\"]\npublish = \"authenticated\"\n[auth]\n",
+                "auth.api_keys is not set, nor are other keys, and topics.\"a/*\".publish is authenticated",
+            ),
+        ] {
+            let wrongs = load(rest).unwrap_err();
+            assert!(wrongs.len() == 1 && wrongs[0].starts_with(said), "{wrongs:?}");
+            if !rest.contains("secret") {
+                assert!(load(&format!("{rest}{secret}")).is_ok(), "{rest}");
+            }
+        }
+        assert!(load("[auth]\nanonymous_subscribe = [\"public/*\"]\n").unwrap().access.is_on());
+    }
+
+    #[test]
+    fn a_variable_that_should_have_a_key_is_not_empty() {
+        let mut loader = Loader::new();
+        loader.environment([("HOLDLINE_AUTH_SECRET".into(), "".into())]);
+        let said = loader.finish().unwrap_err()[0].to_string();
+        assert!(said.starts_with("auth.secret is empty, environment variable HOLDLINE_AUTH_SECRET"), "{said}");
     }
 
     #[test]

@@ -96,7 +96,8 @@ pub struct Limits {
     pub heartbeat_interval: Duration,
     /// Time to answer.
     pub heartbeat_timeout: Duration,
-    /// Time without a message (heartbeats do not count) after which a connection is closed. Zero: never.
+    /// Time without a message (heartbeats do not count) after which a connection is closed. Zero: never. What is only read over
+    /// HTTP has none.
     pub idle_timeout: Duration,
     /// Items in one shard's mailbox.
     pub mailbox_capacity: usize,

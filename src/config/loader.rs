@@ -103,6 +103,11 @@ impl Loader {
                 continue;
             };
             match value.to_str() {
+                Some(value) if value.trim().is_empty() && settings::KEYS_OF_CLIENTS.contains(&setting.key) => {
+                    // Whoever sets it means that clients are asked, and what should be in it has not come.
+                    let wrong = Wrong::new("is empty", "say it, or unset the variable");
+                    self.problems.push(wrong.at(setting.key, place));
+                }
                 Some(value) => self.set(setting, &Raw::Text(value), vec![place]),
                 None => {
                     let wrong = Wrong::new("is not UTF-8", "write plain text");

@@ -159,8 +159,8 @@ settings! {
     "auth.public_keys" => access.public_keys: PublicKeys;
     /// A secret of 32 bytes or more that tokens are signed with (HS256). It is safest in the environment.
     "auth.secret" => access.secret: Secret;
-    /// A TOML file of API keys: [[key]] tables with name, key or sha256 (of the key, in hex), subscribe, publish and admin.
-    /// Where one has admin = true, the admin page asks for such a key too.
+    /// A TOML file of API keys, one at least: [[key]] tables with name, key or sha256 (of the key, in hex), subscribe,
+    /// publish and admin. Where one has admin = true, the admin page asks for such a key too.
     "auth.api_keys" => access.api_keys: ApiKeyFile;
     /// Whose tokens are taken (iss); empty: of all who sign with a key of ours.
     "auth.issuers" => access.issuers: Names;
@@ -172,7 +172,8 @@ settings! {
     "auth.subscribe" => access.subscribe: Patterns;
     /// What they may publish to.
     "auth.publish" => access.publish: Patterns;
-    /// What those may read who show nothing; where it is empty and the next one too, they are turned away.
+    /// What those may read who show nothing; where it is empty and the next one too, they are turned away. Without keys they
+    /// may do that alone, and nothing else is open to anybody.
     "auth.anonymous_subscribe" => access.anonymous_subscribe: Patterns;
     /// What they may publish to.
     "auth.anonymous_publish" => access.anonymous_publish: Patterns;
@@ -368,7 +369,8 @@ settings! {
     "limits.topics_max" => limits.topics_max: Count<usize>, Within(1, 100_000_000);
     /// Queue groups of one topic: each of its messages is handed to one member of every group.
     "limits.groups_max" => limits.groups_max: Count<usize>, Within(1, 100_000);
-    /// Time without a message, heartbeats not counted, after which a connection is closed; 0: never.
+    /// Time without a message, heartbeats not counted, after which a connection is closed; 0: never. It holds for WebSockets,
+    /// raw TCP and gRPC calls, and not for what is only read over HTTP: SSE, JSON lines, long polls.
     "limits.idle_timeout" => limits.idle_timeout: Period, ZeroOr(ms(10), hours(24 * 365));
     /// Time that a long poll may wait for a message, whatever it asks for.
     "limits.poll_wait_max" => limits.poll_wait_max: Period, Within(ms(0), hours(1));
@@ -433,6 +435,9 @@ pub fn default_config() -> String {
     }
     text
 }
+
+/// The settings that name what clients show.
+pub(super) const KEYS_OF_CLIENTS: [&str; 4] = ["auth.jwks", "auth.public_keys", "auth.secret", "auth.api_keys"];
 
 /// All settings as they are, by their keys.
 pub fn effective(config: &Config) -> impl Iterator<Item = (String, serde_json::Value)> {

@@ -159,6 +159,7 @@ impl Reloader {
             }
             *lock(&self.validities) = Arc::clone(&keeper.validities);
         }
+        warn_of_less(&running, &config);
         self.control.replace(live);
         ring_all(&self.doorbells);
         if let Some((control, doorbells)) = &*lock(&self.admin) {
@@ -173,6 +174,16 @@ impl Reloader {
 
 fn unix_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
+}
+
+/// Says that fewer are asked who they are than before.
+fn warn_of_less(running: &Config, config: &Config) {
+    if running.access.is_on() && !config.access.is_on() {
+        tracing::warn!("clients are not asked any more who they are: there is no key, and all may do everything");
+    }
+    if config.admin.is_some() && running.access.guards_admin() && !config.access.guards_admin() {
+        tracing::warn!("operators are not asked any more who they are: no API key has admin = true");
+    }
 }
 
 fn log(difference: &Difference) {
@@ -232,15 +243,26 @@ mod tests {
         }
     }
 
+    /// The same in its own table.
+    fn within(key: &str) -> &'static str {
+        match key {
+            "auth.issuers" | "auth.audiences" | "auth.subscribe" | "auth.publish" => {
+                "secret = \"another secret of thirty-two bytes or more\"\n"
+            }
+            _ => "",
+        }
+    }
+
     fn default(key: &str) -> Config {
-        load(beside(key)).unwrap()
+        let table = if within(key).is_empty() { "" } else { "[auth]\n" };
+        load(&format!("{table}{}{}", within(key), beside(key))).unwrap()
     }
 
     /// Some other value for a key than its default, in a file that is right. A key whose values look otherwise needs one here.
     fn other(key: &str) -> Config {
         let (default, beside) = (default(key), beside(key));
         let set = |value: &str| match key.split_once('.') {
-            Some((table, name)) => load(&format!("[{table}]\n{name} = {value}\n{beside}")),
+            Some((table, name)) => load(&format!("[{table}]\n{name} = {value}\n{}{beside}", within(key))),
             None => load(&format!("{key} = {value}\n{beside}")),
         };
         // What mends a word that is none names the words.

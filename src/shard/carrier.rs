@@ -17,7 +17,6 @@ use super::connection::{Connection, Flags};
 use super::core::Core;
 use super::http::Answer;
 use super::opening::Fed;
-use super::paces::Spent;
 use super::timers::Due;
 use super::unloading::{Unload, Unloading};
 use crate::app::router::News;
@@ -109,9 +108,9 @@ impl Core {
     /// Looks at received bytes of a connection of HTTP/2.
     pub(super) fn feed_http2(&mut self, id: ConnId, bytes: &mut [u8]) -> Fed {
         let Some(mut carrier) = self.take_carrier(id) else { return Fed::all(bytes) };
-        self.posted = Spent::default();
+        self.begin_charging_streams();
         let mut fed = self.feed_frames_of(id, &mut carrier, bytes);
-        self.charge_requests(id, self.posted, &mut fed);
+        self.charge_streams(id, &mut fed);
         self.put_carrier(id, carrier);
         self.note_unfinished_frame(id);
         self.note_unfinished(id, fed)

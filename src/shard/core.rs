@@ -187,6 +187,8 @@ pub struct Core {
     pub(super) handed: usize,
     /// What the streams of the connection that is being read have published with requests.
     pub(super) posted: Spent,
+    /// What they have sent in messages: of calls, and of WebSockets.
+    pub(super) said: Spent,
     /// Connections that must end, and why.
     pub(super) doomed: Vec<(ConnId, CloseReason, &'static str)>,
     /// Streams that end, of connections that do or by themselves.
@@ -348,6 +350,7 @@ impl Core {
             private: Vec::new(),
             handed: 0,
             posted: Spent::default(),
+            said: Spent::default(),
             doomed: Vec::new(),
             unloading: VecDeque::new(),
             broken: Vec::new(),

@@ -8,7 +8,6 @@ use super::core::Core;
 use super::entrance::Entrance;
 use super::opening::Fed;
 use super::pace::Pace;
-use super::paces::Spent;
 use crate::close::CloseReason;
 use crate::id::{ConnId, ListenerId};
 use crate::io::{Accepted, Backend, Completion, Lease};
@@ -217,7 +216,7 @@ impl<B: Backend> Shard<B> {
         if !held.is_empty() || is_borne {
             self.begin_output(id);
             let bearer = self.core.bearer(id);
-            self.core.posted = Spent::default();
+            self.core.begin_charging_streams();
             let fed = self.core.feed(id, &mut held);
             if fed.pressed {
                 self.core.hold(id, &held[fed.consumed..]);

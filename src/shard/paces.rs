@@ -77,6 +77,11 @@ impl Paces {
 impl Core {
     /// Counts what a connection has sent, and says in `fed` what comes of it when that was too much.
     pub(super) fn charge(&mut self, id: ConnId, sent: Spent, fed: &mut Fed) {
+        if self.flag(id, Flags::BORNE) {
+            // What bears it pays, for all its streams together.
+            self.said = [self.said, sent].into_iter().sum();
+            return;
+        }
         let Some((owed, limit)) = self.spend(id, sent).filter(|_| fed.close.is_none()) else { return };
         self.metrics.strike(limit);
         match self.limits.message_rate_policy {
@@ -96,6 +101,21 @@ impl Core {
             self.metrics.strike(limit);
             fed.owed = Some(self.after(owed));
         }
+    }
+
+    /// Begins to count what streams send.
+    pub(super) fn begin_charging_streams(&mut self) {
+        (self.posted, self.said) = (Spent::default(), Spent::default());
+    }
+
+    /// Counts what the streams of a connection have sent since. It is all that connection's: a client may open a stream for each
+    /// message.
+    pub(super) fn charge_streams(&mut self, bearer: ConnId, fed: &mut Fed) {
+        let (posted, said) = (std::mem::take(&mut self.posted), std::mem::take(&mut self.said));
+        if said.bytes > 0 {
+            self.charge(bearer, said, fed);
+        }
+        self.charge_requests(bearer, posted, fed);
     }
 
     /// How long a connection has to wait for what it has sent, and for which limit.
@@ -135,11 +155,13 @@ impl Core {
 }
 
 impl<B: Backend> Shard<B> {
-    /// Has the connection that bears a stream pay for what that has published with a request while it was not the one that was
-    /// read.
+    /// Has the connection that bears a stream pay for what that has sent while it was not the one that was read.
     pub(super) fn charge_bearer(&mut self, bearer: ConnId) {
-        let (mut fed, posted) = (Fed::default(), std::mem::take(&mut self.core.posted));
-        self.core.charge_requests(bearer, posted, &mut fed);
+        let mut fed = Fed::default();
+        self.core.charge_streams(bearer, &mut fed);
+        if let Some((reason, detail)) = fed.close {
+            self.begin_close(bearer, reason, &detail);
+        }
         if let Some(until) = fed.owed {
             self.pace_until(bearer, until);
         }
