@@ -7,6 +7,7 @@
 #[path = "common/program.rs"]
 mod program;
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -47,10 +48,14 @@ fn has_uring() -> bool {
 }
 
 fn settings(directory: &Path, more: &str) -> Scratch {
+    bounded_settings(directory, "64MiB", more)
+}
+
+fn bounded_settings(directory: &Path, bytes_max: &str, more: &str) -> Scratch {
     static NUMBER: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
     let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     let text = format!(
-        "[journal]\ndir = {:?}\nsegment_bytes = \"1MiB\"\nbytes_max = \"64MiB\"\n[history]\nmessages_max = 1000000\n\
+        "[journal]\ndir = {:?}\nsegment_bytes = \"1MiB\"\nbytes_max = {bytes_max:?}\n[history]\nmessages_max = 1000000\n\
          bytes_max = \"64MiB\"\nage_max = \"1h\"\n[topics.\"durable/**\"]\ndurable = true\n{more}",
         directory.display()
     );
@@ -299,6 +304,38 @@ fn a_full_disk_refuses_durable_messages_and_nothing_else() {
     assert_eq!(admin.metric("holdline_journal_working"), 1);
     client.published("durable/big", "again").unwrap();
     assert_eq!(client.history("durable/big").len() as u64, taken + 1);
+}
+
+/// More than half of what the journal may have is needed, each file has some of it, and what is not needed goes on and on.
+#[test]
+fn a_loud_topic_does_not_cost_a_quiet_one_what_was_acknowledged() {
+    if !has_uring() {
+        return;
+    }
+    let directory = Directory::new("loud");
+    let loud = "[topics.\"loud\"]\ndurable = true\nhistory.messages_max = 10\n";
+    let settings = bounded_settings(&directory.0, "4MiB", loud);
+    let mut program = Program::start(serve(&settings));
+    let mut client = Client::connect(program.address(0)).unwrap();
+    let (needed, other) = ("n".repeat(50_000), "l".repeat(40_000));
+    let mut told = Vec::new();
+    for _ in 0..50 {
+        told.push(client.published("durable/quiet", &needed).unwrap());
+        client.published("loud", &other).unwrap();
+    }
+    for _ in 0..100 {
+        client.published("loud", &other).unwrap();
+    }
+    let admin = RefCell::new(Client::connect(program.address(1)).unwrap());
+    // The newest one stays as it is.
+    until("the bound is kept to", || admin.borrow_mut().metric("holdline_journal_bytes") <= 5 << 20);
+    assert_eq!(admin.borrow_mut().metric("holdline_journal_segments_lost_total"), 0);
+    program.child.kill().unwrap();
+    program.child.wait().unwrap();
+    let program = Program::start(serve(&settings));
+    let history = Client::connect(program.address(0)).unwrap().history("durable/quiet");
+    let places: Vec<_> = history.iter().map(|(epoch, offset, _)| (*epoch, *offset)).collect();
+    assert_eq!(places, told);
 }
 
 #[test]
