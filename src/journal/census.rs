@@ -9,12 +9,14 @@
 //! One that was not counted since it has grown is worth all that it has. Before a segment goes though it is needed, all are
 //! counted: there may be room elsewhere.
 
-use std::cmp::Ordering;
+mod runs;
+
 use std::collections::BTreeMap;
 
 use hashbrown::HashMap;
 use slab::Slab;
 
+use self::runs::{Run, runs};
 use super::record::{Content, Record};
 use super::replay::Name;
 use super::segment::{HEADER_BYTES, Header};
@@ -405,48 +407,6 @@ impl Census {
             });
         }
     }
-}
-
-/// Neighbours, counted from the first one of some segments.
-#[derive(Clone, Copy, Debug, Default)]
-struct Run {
-    count: usize,
-    bytes: u64,
-    live: u64,
-    /// Those that are smaller than a quarter of a segment.
-    small: usize,
-}
-
-impl Run {
-    const fn freed(&self) -> u64 {
-        self.bytes.saturating_sub(self.live)
-    }
-
-    const fn is_dead(&self, bounds: &Bounds) -> bool {
-        self.freed() >= bounds.segment_bytes / 2 && self.live <= self.bytes / 2
-    }
-
-    /// What is freed for each byte that is written; then what is freed.
-    fn cmp_gain(&self, other: &Self) -> Ordering {
-        let product = |freed: u64, live: u64| u128::from(freed) * u128::from(live.max(1));
-        let gain = product(self.freed(), other.live).cmp(&product(other.freed(), self.live));
-        gain.then(self.freed().cmp(&other.freed()))
-    }
-}
-
-/// The first one of these, the first two, and so on: what they are together, as long as one segment has room for what is needed
-/// of them. One alone always has. They end before one that is barred.
-fn runs(segments: &[(u64, &Sheet)], bounds: &Bounds, now_ms: u64) -> impl Iterator<Item = Run> {
-    let Bounds { segment_bytes, .. } = *bounds;
-    let add = move |run: &mut Run, (_, sheet): &(u64, &Sheet)| {
-        run.count += 1;
-        run.live += sheet.worth();
-        run.bytes += sheet.bytes;
-        run.small += usize::from(sheet.bytes < segment_bytes / 4);
-        (run.count == 1 || run.live <= segment_bytes).then_some(*run)
-    };
-    let is_free = move |(_, sheet): &&(u64, &Sheet)| sheet.barred_until_ms <= now_ms;
-    segments.iter().take(Census::JOIN_MAX).take_while(is_free).scan(Run::default(), add)
 }
 
 fn numbers(segments: &[(u64, &Sheet)]) -> Vec<u64> {
