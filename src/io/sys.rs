@@ -146,7 +146,8 @@ pub(crate) fn cpu_time(pid: u32) -> io::Result<Duration> {
 /// nothing it still gets on, by a fiftieth of the core or so. Fails where a sandbox forbids it.
 ///
 /// What an EEVDF scheduler (Linux 6.6) owes to a thread it pays before it lets one run that has just woken up, so the share
-/// has to be small: with a tenth a shard waited for a third of a millisecond now and then.
+/// has to be small: with a tenth a shard waited for a third of a millisecond now and then. Short slices of their own for the
+/// shards (Linux 6.12) are no help: they waited for milliseconds then.
 pub(crate) fn stand_back() -> io::Result<()> {
     const NICEST: i32 = 19;
     let wanted = libc::sched_attr {
