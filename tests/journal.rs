@@ -306,6 +306,42 @@ fn a_full_disk_refuses_durable_messages_and_nothing_else() {
     assert_eq!(client.history("durable/big").len() as u64, taken + 1);
 }
 
+/// By messages that nobody needs for long, and some that are needed in between.
+#[test]
+fn a_disk_that_the_journal_has_filled_becomes_free_by_itself() {
+    let can_mount = Command::new("unshare").args(["--mount", "true"]).status().is_ok_and(|status| status.success());
+    if !has_uring() || !can_mount {
+        return eprintln!("NOT CHECKED: a full disk: no mount namespace can be made here; run the tests as root");
+    }
+    let directory = Directory::new("filled");
+    fs::create_dir_all(&directory.0).unwrap();
+    let short = "[topics.\"short\"]\ndurable = true\nhistory.age_max = \"3s\"\n";
+    let settings = settings(&directory.0.join("journal"), short);
+    let mount = format!("mount -t tmpfs -o size=8m none '{}'", directory.0.display());
+    let program = Program::start(bounded(&settings, &mount, true));
+    let mut client = Client::connect(program.address(0)).unwrap();
+    let mut told = Vec::new();
+    let text = "x".repeat(50_000);
+    let refused = loop {
+        // One of these in each file, about.
+        told.push(client.published("durable/quiet", "needed").unwrap());
+        let refused = (0..20).find_map(|_| client.publish("short", &text).filter(|(status, _)| *status != 200));
+        if let Some((_, body)) = refused {
+            break body;
+        }
+        assert!(told.len() < 100, "nothing was refused");
+    };
+    assert!(told.len() > 5 && refused.contains("journal_failed"), "{} {refused}", told.len());
+    assert_eq!(until_it_works(&mut client), 1);
+    let mut admin = Client::connect(program.address(1)).unwrap();
+    assert_eq!(
+        (admin.metric("holdline_journal_working"), admin.metric("holdline_journal_segments_lost_total")),
+        (1, 0)
+    );
+    let places = |history: Vec<(u64, u64, String)>| history.into_iter().map(|(epoch, offset, _)| (epoch, offset));
+    assert!(places(client.history("durable/quiet")).eq(told));
+}
+
 /// More than half of what the journal may have is needed, each file has some of it, and what is not needed goes on and on.
 #[test]
 fn a_loud_topic_does_not_cost_a_quiet_one_what_was_acknowledged() {

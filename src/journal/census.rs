@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use hashbrown::HashMap;
 use slab::Slab;
 
-use self::runs::{Run, runs};
+use self::runs::{Run, best_join, numbers, runs};
 use super::record::{Content, Record};
 use super::replay::Name;
 use super::segment::{HEADER_BYTES, Header};
@@ -245,6 +245,12 @@ impl Census {
         }
     }
 
+    /// Joins that failed may be tried again now: there may be room.
+    pub fn unbar(&mut self) {
+        let failed = self.segments.values_mut().filter(|sheet| !sheet.is_corrupt());
+        failed.for_each(|sheet| sheet.barred_until_ms = 0);
+    }
+
     /// Segments that are not what was written.
     #[must_use]
     pub fn corrupt(&self) -> usize {
@@ -307,9 +313,23 @@ impl Census {
             return Some(Step::Remove(oldest));
         }
         let is_over = self.is_over(bounds);
-        let join = if is_over { self.best_join(bounds, now_ms) } else { None };
+        let join = if is_over { best_join(&self.closed(), u64::MAX, bounds, now_ms) } else { None };
         let join = join.or_else(|| self.worth_joining(bounds, now_ms));
         join.map(Step::Join).or_else(|| (is_over && self.worth() > bounds.bytes_max).then_some(Step::Lose(oldest)))
+    }
+
+    /// How it can be made smaller on a disk that is full, while nothing is written to it: by what takes no more than `room` bytes
+    /// before it frees any. Then the newest segment has ended too. It is never removed: its header has the newest epoch.
+    #[must_use]
+    pub fn next_step_within(&self, room: u64, bounds: &Bounds, now_ms: u64) -> Option<Step> {
+        let (&newest, _) = self.segments.last_key_value()?;
+        let (&oldest, sheet) = self.segments.first_key_value()?;
+        let is_dead = || now_ms.saturating_sub(sheet.newest_ms) > bounds.age_max_ms || !self.is_needed(oldest);
+        if oldest != newest && is_dead() && self.places(&[oldest], true, bounds, now_ms).is_empty() {
+            return Some(Step::Remove(oldest));
+        }
+        let all: Vec<_> = self.segments.iter().map(|(number, sheet)| (*number, sheet)).collect();
+        best_join(&all, room, bounds, now_ms).map(Step::Join)
     }
 
     /// Bytes that are needed. Joins come down to about this.
@@ -331,15 +351,6 @@ impl Census {
             let is_worth = |run: &Run| run.is_dead(bounds) || run.small >= Self::SMALL_MAX;
             runs.filter(is_worth).last().map(|run| numbers(&closed[from..from + run.count]))
         })
-    }
-
-    /// The neighbours that free the most for what is written, where that is something.
-    fn best_join(&self, bounds: &Bounds, now_ms: u64) -> Option<Vec<u64>> {
-        let closed = self.closed();
-        let least = (bounds.segment_bytes / Self::FREED).max(1);
-        let runs = (0..closed.len()).flat_map(|from| runs(&closed[from..], bounds, now_ms).map(move |run| (from, run)));
-        let best = runs.filter(|(_, run)| run.freed() >= least).max_by(|(_, one), (_, other)| one.cmp_gain(other));
-        best.map(|(from, run)| numbers(&closed[from..from + run.count]))
     }
 
     /// All segments but the newest one.
@@ -407,10 +418,6 @@ impl Census {
             });
         }
     }
-}
-
-fn numbers(segments: &[(u64, &Sheet)]) -> Vec<u64> {
-    segments.iter().map(|(number, _)| *number).collect()
 }
 
 impl Sheet {

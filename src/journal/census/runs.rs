@@ -46,3 +46,16 @@ pub(super) fn runs(segments: &[(u64, &Sheet)], bounds: &Bounds, now_ms: u64) -> 
     let is_free = move |(_, sheet): &&(u64, &Sheet)| sheet.barred_until_ms <= now_ms;
     segments.iter().take(Census::JOIN_MAX).take_while(is_free).scan(Run::default(), add)
 }
+
+/// The neighbours that free the most for what is written, where that is something, and no more than `room` is written.
+pub(super) fn best_join(segments: &[(u64, &Sheet)], room: u64, bounds: &Bounds, now_ms: u64) -> Option<Vec<u64>> {
+    let least = (bounds.segment_bytes / Census::FREED).max(1);
+    let from = |from: usize| runs(&segments[from..], bounds, now_ms).map(move |run| (from, run));
+    let worth = (0..segments.len()).flat_map(from).filter(|(_, run)| run.freed() >= least && run.live <= room);
+    let best = worth.max_by(|(_, one), (_, other)| one.cmp_gain(other));
+    best.map(|(from, run)| numbers(&segments[from..from + run.count]))
+}
+
+pub(super) fn numbers(segments: &[(u64, &Sheet)]) -> Vec<u64> {
+    segments.iter().map(|(number, _)| *number).collect()
+}

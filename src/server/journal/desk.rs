@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Mutex, Notify, oneshot};
 
 use super::disk::Disk;
 use super::pen::{Commit, Pen};
@@ -54,6 +54,10 @@ pub(super) struct Shared {
     pub(super) over: Notify,
     /// The disk takes what is written.
     pub(super) is_working: Cell<bool>,
+    /// It does not, for want of room.
+    pub(super) is_full: Cell<bool>,
+    /// Whoever has it may take what room there is on a disk that is full.
+    pub(super) room: Mutex<()>,
 }
 
 /// Places to be written again; the answer is whether they are safe.
@@ -70,6 +74,16 @@ impl Shared {
         self.metrics.segments.set(census.segments() as u64);
         self.metrics.corrupt.set(census.corrupt() as u64);
         self.metrics.topics.set(census.topics() as u64);
+    }
+
+    /// Notes why nothing can be written. Where room is missing, the keeper may find some.
+    fn note_full(&self, error: &io::Error) {
+        let is_full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+        if !self.is_full.replace(is_full) && is_full {
+            // What found no room before was not given the reserve.
+            self.census.borrow_mut().unbar();
+            self.over.notify_one();
+        }
     }
 }
 
@@ -137,8 +151,8 @@ impl Desk {
         doorbell.connect(Arc::new(Bell(Arc::clone(&bell))));
         let safe = census.last().unwrap_or_default();
         let (census, orders, is_working) = (RefCell::new(census), RefCell::default(), Cell::new(true));
-        let (strays, over) = (RefCell::default(), Notify::new());
-        let shared = Rc::new(Shared { census, bounds, metrics, orders, strays, bell, over, is_working });
+        let (strays, over, is_full, room) = (RefCell::default(), Notify::new(), Cell::default(), Mutex::default());
+        let shared = Rc::new(Shared { census, bounds, metrics, orders, strays, bell, over, is_working, is_full, room });
         shared.metrics.working.set(1);
         shared.measure();
         let trouble = Trouble { retry_at: None, pause: RETRY.0, said_at: None };
@@ -404,6 +418,7 @@ impl Desk {
         self.shared.metrics.failures.add(1);
         self.shared.metrics.working.set(0);
         self.shared.is_working.set(false);
+        self.shared.note_full(error);
         let now = Instant::now();
         if self.trouble.said_at.is_none_or(|said| now.duration_since(said) >= SAID) {
             self.trouble.said_at = Some(now);
@@ -434,10 +449,15 @@ impl Desk {
 
     /// Looks whether writing works again.
     async fn try_again<D: Disk>(&mut self, pen: &mut Pen<D>, directory: &Path) {
-        let number = self.header.number;
+        let (number, shared) = (self.header.number, Rc::clone(&self.shared));
+        let Ok(_room) = shared.room.try_lock() else {
+            self.trouble.retry_at = Some(Instant::now() + RETRY.0);
+            return;
+        };
         match pen.try_again(self.header).await {
             Ok(()) => {
                 self.trouble.retry_at = None;
+                self.shared.is_full.set(false);
                 self.shared.is_working.set(true);
                 self.shared.metrics.working.set(1);
                 self.next = Batch::default();
@@ -451,6 +471,7 @@ impl Desk {
             }
             Err(error) => {
                 self.shared.metrics.failures.add(1);
+                self.shared.note_full(&error);
                 tracing::debug!(%error, "the journal cannot be written yet");
                 self.trouble.retry_at = Some(Instant::now() + self.trouble.pause);
                 self.trouble.pause = (self.trouble.pause * 2).min(RETRY.1);

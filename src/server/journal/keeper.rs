@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 
 use super::desk::{Order, SAID, Shared, race};
 use super::disk::Disk;
+use super::room::Reserve;
 use super::{names, unix_ms};
 use crate::journal::census::{Census, Entry, Stand, Step};
 use crate::journal::record::{NoRecord, Place, Record};
@@ -44,9 +45,10 @@ pub(super) enum Stays {
 
 /// The keeper.
 pub(super) struct Keeper<D: Disk> {
-    disk: D,
-    shared: Rc<Shared>,
-    ending: Ending,
+    pub(super) disk: D,
+    pub(super) shared: Rc<Shared>,
+    pub(super) ending: Ending,
+    pub(super) reserve: Reserve,
     /// When the log was told last that needed messages went.
     lost_said_at: Cell<Option<Instant>>,
     /// And that a join failed.
@@ -54,12 +56,14 @@ pub(super) struct Keeper<D: Disk> {
 }
 
 impl<D: Disk> Keeper<D> {
-    pub(super) const fn new(disk: D, shared: Rc<Shared>, ending: Ending) -> Self {
-        Self { disk, shared, ending, lost_said_at: Cell::new(None), barred_said_at: Cell::new(None) }
+    pub(super) fn new(disk: D, shared: Rc<Shared>, ending: Ending) -> Self {
+        let reserve = Reserve::new(&shared.bounds);
+        Self { disk, shared, ending, reserve, lost_said_at: Cell::new(None), barred_said_at: Cell::new(None) }
     }
 
     /// Looks now and then, until it is told to end.
     pub(super) async fn run(self) {
+        self.keep_reserve().await;
         self.weigh_all().await;
         loop {
             let told = std::pin::pin!(self.ending.told());
@@ -69,6 +73,7 @@ impl<D: Disk> Keeper<D> {
             if self.ending.is_told() {
                 return;
             }
+            self.keep_reserve().await;
             if let Err(error @ (Stays::Io(_) | Stays::Corrupt(..))) = self.look().await {
                 tracing::error!(%error, "the journal stays larger than it could be");
                 // What was wrong once is not asked for every second.
@@ -82,6 +87,9 @@ impl<D: Disk> Keeper<D> {
     pub(super) async fn look(&self) -> Result<(), Stays> {
         self.shared.census.borrow_mut().weigh_next();
         self.remove_strays().await?;
+        if self.shared.is_full.get() {
+            self.make_room().await?;
+        }
         let mut is_weighed = false;
         while self.shared.is_working.get() && !self.ending.is_told() {
             let (is_over, step) = self.next_step();
@@ -94,10 +102,7 @@ impl<D: Disk> Keeper<D> {
                     continue;
                 }
                 None => break,
-                Some(Step::Join(segments)) => {
-                    let joined = self.join(&segments).await;
-                    joined.unwrap_or_else(|error| self.bar(&segments, &error));
-                }
+                Some(Step::Join(segments)) => self.try_to_join(&segments).await,
                 Some(Step::Lose(segment)) => self.lose(segment).await?,
             }
             is_weighed = false;
@@ -117,7 +122,7 @@ impl<D: Disk> Keeper<D> {
     }
 
     /// Counts what each segment is worth now.
-    async fn weigh_all(&self) {
+    pub(super) async fn weigh_all(&self) {
         let numbers = self.shared.census.borrow().numbers();
         for number in numbers {
             self.shared.census.borrow_mut().weigh(number);
@@ -127,6 +132,10 @@ impl<D: Disk> Keeper<D> {
 
     /// Removes files of segments that never were: while they are there, what is behind them says so.
     async fn remove_strays(&self) -> Result<(), Stays> {
+        if !self.shared.strays.borrow().is_empty() {
+            // What they were put together in has its name for good.
+            self.disk.sync_names().await?;
+        }
         loop {
             let Some(number) = self.shared.strays.borrow().last().copied() else { return Ok(()) };
             match self.disk.remove(&names::segment(number)).await {
@@ -138,7 +147,7 @@ impl<D: Disk> Keeper<D> {
     }
 
     /// Removes the oldest segment, of which nothing is needed.
-    async fn remove(&self, segment: u64) -> Result<(), Stays> {
+    pub(super) async fn remove(&self, segment: u64) -> Result<(), Stays> {
         self.take_away(segment).await?;
         self.shared.metrics.removed.add(1);
         Ok(())
@@ -184,6 +193,12 @@ impl<D: Disk> Keeper<D> {
         Ok(())
     }
 
+    /// Joins segments, or leaves them as they are.
+    pub(super) async fn try_to_join(&self, segments: &[u64]) {
+        let joined = self.join(segments).await;
+        joined.unwrap_or_else(|error| self.bar(segments, &error));
+    }
+
     /// Leaves segments as they are whose join failed: for a while, or for good those that are not what was written.
     fn bar(&self, segments: &[u64], error: &Stays) {
         let mut census = self.shared.census.borrow_mut();
@@ -214,7 +229,13 @@ impl<D: Disk> Keeper<D> {
         }
         let (header, entries) = written?;
         self.shared.census.borrow_mut().join(segments, &header, &entries);
-        for &segment in segments.iter().filter(|segment| **segment != header.number) {
+        let before = segments.iter().copied().filter(|segment| *segment != header.number);
+        if let Err(error) = self.disk.sync_names().await {
+            // It has its name, but nobody knows for how long: the others go when that is safe.
+            self.shared.strays.borrow_mut().extend(before);
+            return Err(error.into());
+        }
+        for segment in before {
             // One that stays is a leftover: it goes before what it is in does, or at the next start.
             match self.disk.remove(&names::segment(segment)).await {
                 Ok(()) => self.shared.metrics.removed.add(1),
@@ -338,7 +359,6 @@ impl<'a, D: Disk> Copy<'a, D> {
         self.disk.sync(&self.file).await?;
         let number = self.header.number;
         self.disk.rename(&names::new(number), &names::segment(number)).await?;
-        self.disk.sync_names().await?;
         Ok((self.header, self.entries))
     }
 }

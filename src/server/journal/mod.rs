@@ -3,7 +3,7 @@
 //! ```text
 //!  shards -> appends -> desk: encodes a batch -> pen: one write, one fdatasync -> desk: verdicts -> shards
 //!                         \__ the next batch meanwhile
-//!  keeper: removes and joins segments that are not needed, beside
+//!  keeper: removes and joins segments that are not needed, beside, also while a full disk takes nothing else
 //! ```
 //!
 //! A batch is all that shards have in their queues. While it is on its way to the disk the next one gathers, so the more
@@ -20,6 +20,7 @@ mod keeper;
 mod names;
 mod open;
 mod pen;
+mod room;
 mod running;
 
 use std::io;

@@ -2,6 +2,8 @@
 
 /// The file that is locked while a process has the directory.
 pub(super) const LOCK: &str = "lock";
+/// Room that is kept for the time when the disk is full.
+pub(super) const RESERVE: &str = "reserve";
 const SEGMENT: &str = ".journal";
 const NEW: &str = ".journal.new";
 const DAMAGED: &str = ".journal.damaged";
@@ -14,7 +16,7 @@ pub(super) enum Named {
     Segment(u64),
     /// What was to become one.
     New,
-    /// Ours, and not read: the lock, what was put aside.
+    /// Ours, and not read: the lock, the reserve, what was put aside.
     Aside,
     /// Somebody else's.
     Foreign,
@@ -28,7 +30,7 @@ impl Named {
             is_number.then(|| digits.parse().ok()).flatten().filter(|&number: &u64| number != 0)
         };
         match name {
-            LOCK => Self::Aside,
+            LOCK | RESERVE => Self::Aside,
             _ if number(DAMAGED).is_some() => Self::Aside,
             _ if number(NEW).is_some() => Self::New,
             _ => number(SEGMENT).map_or(Self::Foreign, Self::Segment),
@@ -60,7 +62,7 @@ mod tests {
         assert_eq!(Named::of(&segment(7)), Named::Segment(7));
         assert_eq!(Named::of("0000000000000007.journal"), Named::Segment(7));
         assert_eq!(Named::of(&new(7)), Named::New);
-        assert_eq!((Named::of(&damaged(7)), Named::of(LOCK)), (Named::Aside, Named::Aside));
+        assert_eq!([&damaged(7), LOCK, RESERVE].map(Named::of), [Named::Aside; 3]);
         for foreign in
             ["", "7.journal", "0000000000000000.journal", "+000000000000007.journal", "a.txt", "x.journal.new"]
         {

@@ -7,7 +7,7 @@ use super::names;
 use crate::journal::segment::{HEADER_BYTES, Header};
 
 /// Bytes that there must be room for when it is tried again after a failure.
-const ROOM: u64 = 1 << 20;
+const ROOM: u64 = if cfg!(test) { 1 << 10 } else { 1 << 20 };
 
 /// The segment that is written.
 struct Segment<F> {

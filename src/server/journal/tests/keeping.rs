@@ -169,3 +169,69 @@ fn a_join_that_finds_no_room_leaves_nothing_and_stops_nothing() {
         });
     }
 }
+
+#[test]
+fn a_disk_that_the_journal_has_filled_becomes_free_by_itself() {
+    run(async {
+        let mut scene = Scene::start(Fake::default(), Census::default(), None);
+        let keeper = Rc::new(scene.keeper());
+        keeper.reserve.keep(&scene.disk).await.unwrap();
+        scene.disk.limit(30_000);
+        // Each file has something that is needed, and most of it is not.
+        let mut kept = Vec::new();
+        while scene.publisher.is_on {
+            let name = format!("kept/{}", kept.len());
+            scene.publish(&name, 1).await;
+            kept.push(name);
+            scene.publish("loud", 30).await;
+        }
+        kept.pop();
+        assert!(scene.shared.is_full.get() && kept.len() > 8 && scene.metrics.segments.get() > 8);
+        for round in 0..3 {
+            for _ in 0..10 {
+                keeper_looks(&keeper, &mut scene).await;
+            }
+            scene.until("it works again", |publisher| publisher.is_on).await;
+            assert!(!scene.shared.is_full.get() && scene.metrics.bytes.get() < 15_000, "{}", scene.metrics.bytes.get());
+            assert!(scene.disk.files().contains(&"reserve".to_owned()), "for the next time");
+            while round < 2 && scene.publisher.is_on {
+                scene.publish("loud", 30).await;
+            }
+        }
+        assert_eq!((scene.metrics.lost.get(), scene.metrics.corrupt.get()), (0, 0));
+        let loud = scene.publisher.topics["loud"].committed;
+        let found = found(scene).await;
+        for name in kept {
+            assert_eq!(found[&name], (1, vec![1]), "{name}");
+        }
+        assert!(found["loud"].0 == loud && found["loud"].1.last() == Some(&loud), "{found:?}");
+    });
+}
+
+#[test]
+fn a_disk_that_is_full_of_what_is_needed_stays_full_and_loses_nothing() {
+    run(async {
+        let mut scene = Scene::start(Fake::default(), Census::default(), None);
+        let keeper = Rc::new(scene.keeper());
+        keeper.reserve.keep(&scene.disk).await.unwrap();
+        scene.disk.limit(20_000);
+        let mut topics = 0;
+        while scene.publisher.is_on {
+            scene.publish(&format!("kept/{topics}"), 5).await;
+            topics += 1;
+        }
+        let (files, bytes) = (scene.disk.files(), scene.metrics.bytes.get());
+        for _ in 0..10 {
+            keeper_looks(&keeper, &mut scene).await;
+        }
+        assert!(!scene.publisher.is_on && scene.metrics.bytes.get() > bytes / 10 * 9);
+        assert!(scene.disk.files().len() + 1 >= files.len() && scene.metrics.lost.get() == 0);
+        // Somebody makes room.
+        scene.disk.limit(0);
+        scene.until("it works again", |publisher| publisher.is_on).await;
+        scene.publish("kept/0", 1).await;
+        let found = found(scene).await;
+        assert!(found["kept/0"].1.ends_with(&[2, 3, 4, 5, 6]), "{found:?}");
+        assert!((1..topics - 1).all(|topic| found[&format!("kept/{topic}")].1.len() == 5), "{found:?}");
+    });
+}

@@ -60,6 +60,14 @@ struct Content {
     safe: Vec<u8>,
     /// What is on its way to the disk.
     writes: Vec<(usize, Vec<u8>)>,
+    /// Room that was taken before it was written to.
+    taken: usize,
+}
+
+impl Content {
+    fn room(&self) -> usize {
+        self.seen.len().max(self.taken)
+    }
 }
 
 fn put(bytes: &mut Vec<u8>, at: usize, part: &[u8]) {
@@ -82,6 +90,17 @@ struct State {
     /// Errors for the operations that come, by their kind; `None` is none.
     faults: BTreeMap<&'static str, VecDeque<Option<io::ErrorKind>>>,
     log: Vec<&'static str>,
+    /// Bytes that all files together may have; 0 for no bound.
+    capacity: usize,
+}
+
+impl State {
+    /// Whether a file can be so long.
+    fn has_room(&self, file: usize, bytes: usize) -> io::Result<()> {
+        let others = self.names.values().filter(|&&number| number != file).map(|&number| self.contents[number].room());
+        let is_there = self.capacity == 0 || others.sum::<usize>() + bytes <= self.capacity;
+        is_there.then_some(()).ok_or(io::ErrorKind::StorageFull.into())
+    }
 }
 
 /// The disk.
@@ -96,7 +115,7 @@ impl Fake {
             let bytes = fs::read(directory.0.join(&name)).unwrap();
             let mut state = fake.0.borrow_mut();
             let number = state.contents.len();
-            state.contents.push(Content { seen: bytes.clone(), safe: bytes, writes: Vec::new() });
+            state.contents.push(Content { seen: bytes.clone(), safe: bytes, ..Content::default() });
             state.names.insert(name.clone(), number);
             state.safe.insert(name, number);
         }
@@ -109,6 +128,11 @@ impl Fake {
         let faults = state.faults.entry(operation).or_default();
         faults.extend(std::iter::repeat_n(None, after));
         faults.push_back(Some(error));
+    }
+
+    /// All files together have no more bytes than this.
+    pub(super) fn limit(&self, capacity: usize) {
+        self.0.borrow_mut().capacity = capacity;
     }
 
     /// Changes a byte of a file.
@@ -196,8 +220,12 @@ impl Disk for Fake {
     }
 
     async fn write(&self, file: &usize, bytes: Vec<u8>, at: u64) -> (io::Result<()>, Vec<u8>) {
+        let at = usize::try_from(at).unwrap();
+        if let Err(error) = self.0.borrow().has_room(*file, at + bytes.len()) {
+            return (Err(error), bytes);
+        }
         let result = self.operation("write").await;
-        let (at, mut state) = (usize::try_from(at).unwrap(), self.0.borrow_mut());
+        let mut state = self.0.borrow_mut();
         let content = &mut state.contents[*file];
         // One that fails may have written a part.
         let part = if result.is_ok() { &bytes[..] } else { &bytes[..bytes.len() / 2] };
@@ -221,8 +249,13 @@ impl Disk for Fake {
         }
     }
 
-    async fn take_room(&self, _: &usize, _: u64, _: u64) -> io::Result<()> {
-        self.operation("room").await
+    async fn take_room(&self, file: &usize, at: u64, bytes: u64) -> io::Result<()> {
+        self.operation("room").await?;
+        let mut state = self.0.borrow_mut();
+        let end = usize::try_from(at + bytes).unwrap();
+        state.has_room(*file, end)?;
+        state.contents[*file].taken = end;
+        Ok(())
     }
 
     async fn open(&self, name: &str) -> io::Result<usize> {
