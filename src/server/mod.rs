@@ -58,6 +58,7 @@ pub mod journal;
 mod launch;
 mod prepared;
 mod publisher;
+mod race;
 pub mod reload;
 mod ring;
 mod scrape;

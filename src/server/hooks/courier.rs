@@ -12,7 +12,7 @@ use crate::hooks::pace::Pace;
 use crate::hooks::{Batch, Counts};
 use crate::metrics::Undelivered;
 use crate::server::control::Ending;
-use crate::server::journal::race;
+use crate::server::race::race;
 use crate::time::Clock as _;
 
 /// Between two lines of the log about the same trouble.

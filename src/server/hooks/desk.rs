@@ -16,7 +16,7 @@ use crate::io::Wake;
 use crate::mailbox::Doorbell;
 use crate::metrics::Undelivered;
 use crate::server::control::Ending;
-use crate::server::journal::race;
+use crate::server::race::race;
 use crate::time::{Clock as _, Instant};
 
 /// Events that are taken from one shard before it is the next one's turn, and the courier's.

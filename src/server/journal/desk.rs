@@ -1,23 +1,20 @@
 //! Where appends are made commits and commits verdicts.
 
-use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
-use std::future::{Future, poll_fn};
 use std::io;
 use std::path::Path;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Mutex, Notify, oneshot};
+use tokio::sync::{Notify, oneshot};
 
 use super::disk::Disk;
 use super::pen::{Commit, Pen};
+use super::shared::{Order, Shared};
 use super::unix_ms;
 use crate::io::Wake;
-use crate::journal::census::{Bounds, Census, Entry, Stand};
+use crate::journal::census::{Bounds, Census, Entry};
 use crate::journal::port::{Append, JournalEnd, Verdict};
 use crate::journal::record::{Place, Record};
 use crate::journal::segment::{HEADER_BYTES, Header};
@@ -25,6 +22,7 @@ use crate::mailbox::Doorbell;
 use crate::message::{Cursor, Offset, Topic};
 use crate::metrics::JournalMetrics;
 use crate::server::control::Ending;
+use crate::server::race::{Side, race};
 
 /// Bytes from which on a batch takes no more.
 const BATCH_BYTES: usize = 4 << 20;
@@ -38,54 +36,6 @@ const PAUSE: Duration = Duration::from_millis(1);
 const STAGED: Duration = Duration::from_millis(2);
 /// Between two lines of the log about failures.
 pub(super) const SAID: Duration = Duration::from_secs(10);
-
-/// What the desk and the keeper both know.
-pub(super) struct Shared {
-    pub(super) census: RefCell<Census>,
-    pub(super) bounds: Bounds,
-    pub(super) metrics: Arc<JournalMetrics>,
-    /// Places that are to be written again, and who waits for it.
-    pub(super) orders: RefCell<VecDeque<Order>>,
-    /// Segments whose beginning failed: their files go before any that is behind them does.
-    pub(super) strays: RefCell<Vec<u64>>,
-    /// Wakes the desk.
-    pub(super) bell: Arc<Notify>,
-    /// Wakes the keeper: there is too much.
-    pub(super) over: Notify,
-    /// The disk takes what is written.
-    pub(super) is_working: Cell<bool>,
-    /// It does not, for want of room.
-    pub(super) is_full: Cell<bool>,
-    /// Whoever has it may take what room there is on a disk that is full.
-    pub(super) room: Mutex<()>,
-}
-
-/// Places to be written again; the answer is whether they are safe.
-pub(super) struct Order {
-    pub(super) stands: Vec<Stand>,
-    pub(super) done: oneshot::Sender<bool>,
-}
-
-impl Shared {
-    /// Says how much there is.
-    pub(super) fn measure(&self) {
-        let census = self.census.borrow();
-        self.metrics.bytes.set(census.bytes());
-        self.metrics.segments.set(census.segments() as u64);
-        self.metrics.corrupt.set(census.corrupt() as u64);
-        self.metrics.topics.set(census.topics() as u64);
-    }
-
-    /// Notes why nothing can be written. Where room is missing, the keeper may find some.
-    fn note_full(&self, error: &io::Error) {
-        let is_full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
-        if !self.is_full.replace(is_full) && is_full {
-            // What found no room before was not given the reserve.
-            self.census.borrow_mut().unbar();
-            self.over.notify_one();
-        }
-    }
-}
 
 struct Bell(Arc<Notify>);
 
@@ -147,14 +97,9 @@ impl Desk {
         census: Census,
         bounds: Bounds,
     ) -> Self {
-        let bell = Arc::new(Notify::new());
-        doorbell.connect(Arc::new(Bell(Arc::clone(&bell))));
         let safe = census.last().unwrap_or_default();
-        let (census, orders, is_working) = (RefCell::new(census), RefCell::default(), Cell::new(true));
-        let (strays, over, is_full, room) = (RefCell::default(), Notify::new(), Cell::default(), Mutex::default());
-        let shared = Rc::new(Shared { census, bounds, metrics, orders, strays, bell, over, is_working, is_full, room });
-        shared.metrics.working.set(1);
-        shared.measure();
+        let shared = Rc::new(Shared::new(census, bounds, metrics));
+        doorbell.connect(Arc::new(Bell(Arc::clone(&shared.bell))));
         let trouble = Trouble { retry_at: None, pause: RETRY.0, said_at: None };
         let seats = ends.into_iter().map(|end| Seat { end, generation: 0 }).collect();
         let (header, position, next) = (Header::default(), HEADER_BYTES as u64, Batch::default());
@@ -501,24 +446,4 @@ fn mend(error: &io::Error) -> &'static str {
         io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => "let this user write there",
         _ => "look at the disk and at the kernel's log",
     }
-}
-
-/// Which of two came first.
-pub(in crate::server) enum Side<A, B> {
-    First(A),
-    Second(B),
-}
-
-/// Waits for one of two, and asks the first one first.
-pub(in crate::server) async fn race<A: Future, B: Future>(
-    mut a: Pin<&mut A>,
-    mut b: Pin<&mut B>,
-) -> Side<A::Output, B::Output> {
-    poll_fn(|context| {
-        if let Poll::Ready(output) = a.as_mut().poll(context) {
-            return Poll::Ready(Side::First(output));
-        }
-        b.as_mut().poll(context).map(Side::Second)
-    })
-    .await
 }

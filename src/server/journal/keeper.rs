@@ -10,15 +10,17 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::desk::{Order, SAID, Shared, race};
+use super::desk::SAID;
 use super::disk::Disk;
 use super::room::Reserve;
+use super::shared::{Order, Shared};
 use super::{names, unix_ms};
 use crate::journal::census::{Census, Entry, Stand, Step};
 use crate::journal::record::{NoRecord, Place, Record};
 use crate::journal::segment::{FIRST_BATCH, HEADER_BYTES, Header};
 use crate::message::Topic;
 use crate::server::control::Ending;
+use crate::server::race::race;
 
 /// Between two looks.
 const PERIOD: Duration = Duration::from_secs(1);

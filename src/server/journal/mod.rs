@@ -22,6 +22,7 @@ mod open;
 mod pen;
 mod room;
 mod running;
+mod shared;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -29,7 +30,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use self::desk::Desk;
-pub(super) use self::desk::race;
 use self::disk::Ring;
 use self::keeper::Keeper;
 use self::open::Owned;

@@ -5,9 +5,10 @@ use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::super::desk::{Desk, Shared};
+use super::super::desk::Desk;
 use super::super::keeper::Keeper;
 use super::super::pen::Pen;
+use super::super::shared::Shared;
 use super::scene::{Account, BOUNDS, Directory, Fake, Publisher, topics};
 use crate::journal::census::{Bounds, Census};
 use crate::metrics::JournalMetrics;
