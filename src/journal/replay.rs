@@ -5,18 +5,19 @@
 //! What was written later counts: another epoch is another past, whichever is greater. Records of a place that a topic has
 //! passed already in the same one are passed over.
 
-use std::collections::VecDeque;
+mod pasts;
+
 use std::hash::Hash;
-use std::sync::Arc;
 
-use hashbrown::{Equivalent, HashMap};
+use hashbrown::Equivalent;
 
+use self::pasts::Pasts;
 use super::census::{Census, Entry};
 use super::record::{Content, Place, Record};
 use super::segment::{BadHeader, End, FIRST_BATCH, HEADER_BYTES, Header, Scan};
-use crate::config::{RuleKey, TopicRules};
-use crate::hub::topics::{Left, Legacy};
-use crate::message::{Cursor, Epoch, Message, Offset, Topic};
+use crate::config::TopicRules;
+use crate::hub::topics::Legacy;
+use crate::message::{Cursor, Epoch, Offset, Topic};
 
 /// A name that topics are found by, without making one.
 #[derive(PartialEq, Eq, Hash)]
@@ -25,35 +26,6 @@ pub(super) struct Name<'a>(pub(super) &'a str);
 impl Equivalent<Topic> for Name<'_> {
     fn equivalent(&self, topic: &Topic) -> bool {
         self.0 == topic.as_str()
-    }
-}
-
-/// One topic as the journal knows it.
-#[derive(Debug)]
-struct Replayed {
-    /// How far it has come.
-    cursor: Cursor,
-    /// Its messages and their idempotency keys, without a gap, up to the cursor; no more than its rule keeps.
-    messages: VecDeque<(Message, Option<Arc<str>>)>,
-    bytes: usize,
-    rule: RuleKey,
-}
-
-impl Replayed {
-    fn clear(&mut self) {
-        self.messages.clear();
-        self.bytes = 0;
-    }
-
-    fn push(&mut self, message: Message, key: Option<&str>) {
-        self.bytes += message.memory();
-        self.messages.push_back((message, key.map(Arc::from)));
-    }
-
-    fn drop_oldest(&mut self) {
-        if let Some((message, _)) = self.messages.pop_front() {
-            self.bytes -= message.memory();
-        }
     }
 }
 
@@ -93,17 +65,18 @@ pub struct Outcome {
 /// The topics that have been found so far.
 #[derive(Debug)]
 pub struct Replay<'a> {
-    topics: HashMap<Topic, Replayed>,
+    pasts: Pasts,
     census: Census,
     rules: &'a TopicRules,
     now_ms: u64,
 }
 
 impl<'a> Replay<'a> {
-    /// Nothing yet. The rules say how much of each topic is kept; `now_ms` is Unix time.
+    /// Nothing yet. The rules say how much is kept of each topic, and of all; `now_ms` is Unix time.
     #[must_use]
     pub fn new(rules: &'a TopicRules, now_ms: u64) -> Self {
-        Self { topics: HashMap::new(), census: Census::default(), rules, now_ms }
+        let pasts = Pasts::new(rules.history_bytes_total_max);
+        Self { pasts, census: Census::default(), rules, now_ms }
     }
 
     /// Reads the next segment. `length` is how much of it was safe on the disk, where that is known. Without it, it is the
@@ -136,65 +109,38 @@ impl<'a> Replay<'a> {
     }
 
     fn take(&mut self, record: &Record<'_>, segment: u64) {
-        let Some(replayed) = self.topic(record) else { return };
-        let (was, is) = (replayed.cursor, record.cursor);
-        let is_passed = is.offset < was.offset || (is == was && record.content != Content::Cursor);
+        let Some(key) = self.pasts.key(record, self.rules) else { return };
+        let past = self.pasts.past(key);
+        let (was, is) = (past.cursor, record.cursor);
+        let is_message = record.content != Content::Cursor;
+        let is_passed = is.offset < was.offset || (is == was && is_message);
         if is.epoch == was.epoch && is_passed {
             return;
         }
-        replayed.cursor = is;
-        if was.epoch != is.epoch || was.offset.0.checked_add(1) != Some(is.offset.0) {
-            replayed.clear();
+        past.cursor = is;
+        let (rule, topic) = (past.rule, past.topic.clone());
+        if !is_message || was.epoch != is.epoch || was.offset.0.checked_add(1) != Some(is.offset.0) {
+            self.pasts.clear(key);
         }
-        let Content::Message { key, .. } = record.content else {
-            replayed.clear();
-            let kept = Offset(is.offset.0.saturating_add(1));
-            return self.census.note(segment, record.topic, Entry::of(record), kept);
-        };
-        let (rules, now_ms) = (self.rules, self.now_ms);
-        let Some((topic, replayed)) = self.topics.get_key_value_mut(&Name(record.topic)) else { return };
-        let Some(message) = record.message(topic) else { return };
-        let keep = rules.get(replayed.rule).history;
-        replayed.push(message, key);
-        let oldest_ms = now_ms.saturating_sub(u64::try_from(keep.age_max.as_millis()).unwrap_or(u64::MAX));
-        while replayed.messages.len() > keep.messages_max
-            || replayed.bytes > keep.bytes_max
-            || replayed.messages.front().is_some_and(|(message, _)| message.time_ms < oldest_ms)
-        {
-            replayed.drop_oldest();
+        if let (Content::Message { key: name, .. }, Some(message)) = (record.content, record.message(&topic)) {
+            let keep = &self.rules.get(rule).history;
+            let age_ms = u64::try_from(keep.age_max.as_millis()).unwrap_or(u64::MAX);
+            self.pasts.push(key, message, name, keep, self.now_ms.saturating_sub(age_ms));
         }
-        let kept = replayed.messages.front().map_or(is.offset.0.saturating_add(1), |(message, _)| message.offset.0);
-        self.census.note(segment, record.topic, Entry::of(record), Offset(kept));
-    }
-
-    /// The topic of a record, as it stands; a new one stands before it.
-    fn topic(&mut self, record: &Record<'_>) -> Option<&mut Replayed> {
-        if !self.topics.contains_key(&Name(record.topic)) {
-            // The same names as always; only a foreign writer has others.
-            let topic = Topic::parse(record.topic.as_bytes(), Topic::BYTES_MAX).ok()?;
-            let offset = Offset(record.cursor.offset.0.saturating_sub(1));
-            let rule = self.rules.key(record.topic);
-            let cursor = Cursor { offset, ..record.cursor };
-            self.topics.insert(topic, Replayed { cursor, messages: VecDeque::new(), bytes: 0, rule });
-        }
-        self.topics.get_mut(&Name(record.topic))
+        let kept = self.pasts.past(key).kept();
+        self.census.note(segment, record.topic, Entry::of(record), kept);
     }
 
     /// What was found.
     #[must_use]
-    pub fn finish(self) -> Found {
-        let now_ms = self.now_ms;
-        let left = |(message, key): (Message, Option<Arc<str>>)| {
-            let age_ms = u32::try_from(now_ms.saturating_sub(message.time_ms)).unwrap_or(u32::MAX);
-            Left { message, age_ms, key }
-        };
-        let legacy = |(topic, replayed): (Topic, Replayed)| Legacy {
-            topic,
-            cursor: replayed.cursor,
-            messages: replayed.messages.into_iter().map(left).collect(),
-        };
-        let topics = self.topics.into_iter().map(legacy).collect();
-        Found { topics, epoch: self.census.epoch(), census: self.census }
+    pub fn finish(mut self) -> Found {
+        // Of some the oldest went after their last record was noted.
+        for past in self.pasts.all() {
+            if let Some(offset) = past.kept().0.checked_sub(1) {
+                self.census.forget(&past.topic, Cursor { offset: Offset(offset), ..past.cursor });
+            }
+        }
+        Found { topics: self.pasts.legacies(self.now_ms), epoch: self.census.epoch(), census: self.census }
     }
 }
 

@@ -5,7 +5,8 @@ use std::time::Duration;
 use super::*;
 use crate::codec::Kind;
 use crate::config::Config;
-use crate::journal::segment::{FIRST_BATCH, HEADER_BYTES};
+use crate::hub::history::History;
+use crate::hub::topics::Left;
 
 const NOW: u64 = 1_000_000;
 
@@ -129,6 +130,38 @@ fn topics_keep_what_their_rules_say() {
     config.limits.history.messages_max = 9;
     config.limits.history.age_max = Duration::from_millis(997);
     assert_eq!(replayed(&TopicRules::new(&config), NOW, &all()), [one("a", "5:5", 3..=5)]);
+}
+
+/// The record of a message, as it may be asked for.
+fn record(topic: &str, offset: u64) -> Record<'_> {
+    let content = Content::Message { kind: Kind::Text, key: None, trace: None, payload: b"" };
+    let cursor = Cursor { epoch: Epoch(5), offset: Offset(offset) };
+    Record { batch: FIRST_BATCH, topic, cursor, time_ms: NOW, content }
+}
+
+/// Each topic is within its own bounds: of all together the oldest go, as they come in the journal.
+#[test]
+fn all_topics_keep_what_the_process_may() {
+    let all = || Written::new(1).messages("a", 5, 3..=5).messages("b", 5, 3..=6).messages("a", 5, 6..=7);
+    let one = History::bytes_of(&record("a", 3).message(&Topic::parse(b"a", 9).unwrap()).unwrap(), None) + 3;
+    let (mut config, from) = (Config::default(), |offsets: [u64; 2]| offsets);
+    for (most, kept) in [(9, from([3, 3])), (6, from([6, 3])), (5, from([6, 4])), (3, from([6, 6])), (1, from([7, 7]))]
+    {
+        config.limits.history.bytes_total_max = most * one;
+        let rules = TopicRules::new(&config);
+        let mut replay = Replay::new(&rules, NOW);
+        replay.segment(&all().bytes, 1, None).unwrap();
+        let found = replay.finish();
+        for (topic, kept) in ["a", "b"].into_iter().zip(kept) {
+            let is_needed = |offset: u64| found.census.needs(&record(topic, offset));
+            assert_eq!((3..8).find(|&offset| is_needed(offset)).unwrap_or(8), kept.min(8), "{topic} of {most}");
+        }
+        assert_eq!(topics(found), [one_from("a", kept[0], 7), one_from("b", kept[1], 6)], "{most}");
+    }
+}
+
+fn one_from(topic: &str, from: u64, to: u64) -> (String, String, Vec<u64>) {
+    one(topic, &format!("5:{to}"), from..=to)
 }
 
 #[test]
