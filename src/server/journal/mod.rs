@@ -137,7 +137,11 @@ impl Journal {
         let (segments, messages, torn_bytes) = (past.segments, past.messages, past.torn);
         let (directory, topics) = (directory.display(), past.found.topics.len());
         if torn_bytes > 0 {
-            tracing::warn!(%directory, torn_bytes, "the journal's last commit did not reach the disk whole; nobody was told of it");
+            tracing::warn!(
+                %directory, torn_bytes,
+                "the journal's last commit cannot be read whole and is cut: it did not reach the disk, and nobody was told of it, \
+                 if the disk has what it said was safe"
+            );
         }
         tracing::info!(%directory, segments, messages, topics, torn_bytes, seconds, "the journal was read");
         let bounds = Bounds {
