@@ -24,6 +24,10 @@ pub(super) struct Past {
     pub(super) topic: Topic,
     /// How far it has come.
     pub(super) cursor: Cursor,
+    /// Its newest record's time.
+    pub(super) time_ms: u64,
+    /// Holes in front of the last record that says where it stands.
+    pub(super) holes: u32,
     pub(super) rule: RuleKey,
     /// Its messages and their idempotency keys, without a gap, up to the cursor.
     messages: VecDeque<(Message, Option<Arc<str>>)>,
@@ -35,6 +39,11 @@ pub(super) struct Past {
 impl Past {
     /// Places for messages that are kept when there are fewer.
     const ROOM_KEPT: usize = 8;
+
+    /// Its messages, with their keys.
+    pub(super) fn messages(&self) -> impl ExactSizeIterator<Item = (&Message, Option<&str>)> {
+        self.messages.iter().map(|(message, key)| (message, key.as_deref()))
+    }
 
     /// The oldest message that is kept, or the next one to come.
     pub(super) fn kept(&self) -> Offset {
@@ -105,6 +114,8 @@ impl Pasts {
         self.all.push(Past {
             topic: topic.clone(),
             cursor: Cursor { offset, ..record.cursor },
+            time_ms: record.time_ms,
+            holes: 0,
             rule: rules.key(record.topic),
             messages: VecDeque::new(),
             bytes: 0,
@@ -209,7 +220,7 @@ mod tests {
     }
 
     fn kept(pasts: &Pasts, key: u32) -> Vec<u64> {
-        pasts.all[key as usize].messages.iter().map(|(message, _)| message.offset.0).collect()
+        pasts.all[key as usize].messages().map(|(message, _)| message.offset.0).collect()
     }
 
     /// Against a list of all messages, from which the oldest go.

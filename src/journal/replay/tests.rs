@@ -171,11 +171,70 @@ fn clocks_that_jump_take_nothing_but_age() {
     assert_eq!(replayed(&TopicRules::default(), u64::MAX, &all()), [none("a", "5:2")], "far ahead: the place stays");
 }
 
+/// What of these topics is written again when a hole is behind the first segment: their records, read on their own.
+fn renewed(first: &Written, second: &Written) -> Vec<(String, String, Vec<u64>)> {
+    let rules = TopicRules::default();
+    let mut replay = Replay::new(&rules, NOW);
+    replay.segment(&first.bytes, 1, None).unwrap();
+    replay.miss();
+    replay.segment(&second.bytes, 2, None).unwrap();
+    let header = Header { number: 3, previous: 2, epoch: Epoch(70), ..Header::default() };
+    let Some(bytes) = replay.renewal(header, usize::MAX) else { return Vec::new() };
+    assert_eq!(Header::read(&bytes, 3).unwrap().length, bytes.len() as u64);
+    replay.segment(&bytes, 3, Some(bytes.len() as u64)).unwrap();
+    assert_eq!((replay.epoch(), replay.renewal(header, usize::MAX)), (Epoch(70), None), "once is enough");
+    let mut alone = Replay::new(&rules, NOW);
+    alone.segment(&bytes, 3, None).unwrap();
+    let alone = topics(alone.finish());
+    let all = topics(replay.finish());
+    assert!(alone.iter().all(|topic| all.contains(topic)), "{all:?}");
+    alone
+}
+
+#[test]
+fn who_may_have_lost_the_last_messages_is_written_again() {
+    let first = || Written::new(1).messages("a", 5, 1..=3);
+    let second = || Written::new(2);
+    assert_eq!(renewed(&first(), &second()), [one("a", "70:3", 1..=3)]);
+    assert_eq!(renewed(&first(), &second().messages("a", 5, 5..=6)), []);
+    assert_eq!(renewed(&first(), &second().messages("b", 5, 5..=6)), [one("a", "70:3", 1..=3)]);
+    assert_eq!(renewed(&first(), &second().place("a", 9, 0)), [], "its past has ended");
+    assert_eq!(renewed(&first().place("a", 5, 3), &second()), [none("a", "70:3")]);
+    // A message may have been on its way when the place was written again.
+    assert_eq!(renewed(&first(), &second().place("a", 5, 3)), [none("a", "70:3")]);
+    assert_eq!(renewed(&first(), &second().place("b", 5, 7).messages("a", 5, 4..=4)), [none("b", "70:7")]);
+}
+
+#[test]
+fn topics_that_are_written_again_keep_their_times_and_are_whole_in_one_segment() {
+    let first = Written::new(1).messages("a", 5, 1..=4).place("b", 5, 9).messages("c", 5, 1..=4);
+    let rules = TopicRules::default();
+    let mut replay = Replay::new(&rules, NOW);
+    replay.segment(&first.bytes, 1, None).unwrap();
+    replay.miss();
+    let (mut number, mut found) = (2, Vec::new());
+    while let Some(bytes) = replay.renewal(Header { number, epoch: Epoch(70), ..Header::default() }, 120) {
+        let records = Scan::new(&bytes, number).map(|record| (record.topic.to_owned(), record.time_ms + 1_000 - NOW));
+        found.push(records.collect::<Vec<_>>());
+        replay.segment(&bytes, number, None).unwrap();
+        number += 1;
+    }
+    let a: Vec<_> = (1..=4).map(|offset| ("a".to_owned(), offset)).collect();
+    let c: Vec<_> = [("b".to_owned(), 9)].into_iter().chain((1..=4).map(|offset| ("c".to_owned(), offset))).collect();
+    assert_eq!(found, [a, c]);
+}
+
 #[test]
 fn numbers_at_their_ends_do_no_harm() {
     let last = Written::new(1).messages("a", u64::MAX, u64::MAX..=u64::MAX).messages("a", u64::MAX, 0..=0);
     assert_eq!(seen(&[last])[0].1, format!("{0}:{0}", u64::MAX));
     assert_eq!(seen(&[Written::new(1).messages("a", 0, 0..=1)])[0].1, "0:1");
+    let rules = TopicRules::default();
+    let mut replay = Replay::new(&rules, NOW);
+    replay.segment(&Written::new(1).messages("a", u64::MAX, 1..=1).bytes, 1, None).unwrap();
+    replay.miss();
+    let header = Header { number: 2, epoch: Epoch(u64::MAX), ..Header::default() };
+    assert_eq!(replay.renewal(header, 99), None, "no epoch is newer; that is not tried for ever");
 }
 
 #[test]

@@ -20,6 +20,7 @@ mod keeper;
 mod names;
 mod open;
 mod pen;
+mod repair;
 mod room;
 mod running;
 
@@ -85,6 +86,15 @@ pub enum JournalError {
         path: PathBuf,
         /// What is wrong with it.
         what: Corrupt,
+    },
+    /// A file that cannot be read has been put aside as often as may be.
+    #[error(
+        "cannot repair the journal: a file was put aside too often, {}: remove some of its copies that end with .damaged",
+        path.display()
+    )]
+    Aside {
+        /// The file.
+        path: PathBuf,
     },
     /// A file is gone.
     #[error(
