@@ -156,6 +156,8 @@ pub struct TopicRules {
     pub slow_consumer: SlowConsumer,
     /// Members of one topic that are listed where [`TopicRule::presence`] says so. Those beyond are counted.
     pub presence_members_max: usize,
+    /// Bytes of all topics' messages in the process.
+    pub history_bytes_total_max: usize,
     /// For what no pattern fits.
     rest: TopicRule,
     /// In the order of the file.
@@ -192,7 +194,7 @@ impl TopicRules {
         let sections = config.topics.iter().take(Self::SECTIONS_MAX);
         let rules = sections.map(|section| (section.pattern.clone(), section.over(rest))).collect();
         let (slow_consumer, presence_members_max) = (config.slow_consumer, config.presence_members_max);
-        Self { slow_consumer, presence_members_max, rest, rules }
+        Self { slow_consumer, presence_members_max, history_bytes_total_max: history.bytes_total_max, rest, rules }
     }
 
     /// The rule for topics that no section is about.

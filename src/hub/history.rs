@@ -55,8 +55,7 @@ impl Kept {
     const KEY_BYTES: usize = 64;
 
     fn memory(&self) -> usize {
-        let key = self.key.as_ref().map_or(0, |key| key.len() + Self::KEY_BYTES);
-        self.message.memory() + size_of::<Self>() - size_of::<Message>() + key
+        History::bytes_of(&self.message, self.key.as_deref())
     }
 }
 
@@ -65,6 +64,13 @@ impl History {
     const ROOM_KEPT: usize = 64;
     /// Messages that are dropped in one step where there are more than may be: some microseconds.
     pub(super) const DROPPED_AT_ONCE: usize = 256;
+
+    /// What it takes to keep a message that was published with this key, about.
+    #[must_use]
+    pub fn bytes_of(message: &Message, key: Option<&str>) -> usize {
+        let key = key.map_or(0, |key| key.len() + Kept::KEY_BYTES);
+        message.memory() + size_of::<Kept>() - size_of::<Message>() + key
+    }
 
     /// Adds the topic's newest message. A message that is over the bounds by itself is not kept, nor any before it. Where the
     /// bounds have become narrower it makes some room, and [`History::trim`] the rest.

@@ -1,8 +1,11 @@
 //! What a topic leaves to the process that follows: its place and its past, so that whoever resumes there finds both.
 
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::sync::Arc;
 
 use super::{Now, Topics};
+use crate::hub::history::History;
 use crate::message::{Cursor, Epoch, Message, Offset, Topic};
 use crate::wheel::{TICK, Tick};
 
@@ -103,16 +106,50 @@ impl Topics {
         is_new
     }
 
-    /// The same with all that come from there: those that have messages first, so that no bare place takes the room of what is kept.
-    /// Says how many had none.
+    /// The same with all that come from there: those that have messages first, so that no bare place takes the room of what is kept,
+    /// and of those the newest. Where there is not room for all messages the oldest are left out. Says how many topics found none.
     pub fn recover_all(&mut self, legacies: impl IntoIterator<Item = Legacy>, now: Now) -> usize {
-        let (kept, bare): (Vec<_>, Vec<_>) = legacies.into_iter().partition(|legacy| !legacy.messages.is_empty());
+        let (mut kept, bare): (Vec<_>, Vec<_>) = legacies.into_iter().partition(|legacy| !legacy.messages.is_empty());
+        kept.sort_by_key(|legacy| Reverse(legacy.messages.last().map(|left| left.message.time_ms)));
+        self.leave_oldest(&mut kept);
         let is_left_out = |legacy: Legacy| {
             let topic = legacy.topic.clone();
             !self.recover(legacy, now) && self.sight(&topic).is_none()
         };
         kept.into_iter().chain(bare).map(is_left_out).map(usize::from).sum()
     }
+
+    /// Takes the oldest messages from topics that come, until there is room for the rest. Once they are here each topic would give
+    /// one in turn, however new its messages are.
+    fn leave_oldest(&mut self, legacies: &mut [Legacy]) {
+        let slots = self.topics_max.saturating_sub(self.topics.0.len());
+        let comes = |legacy: &&mut Legacy| !self.is_ordered(&legacy.topic) && !self.keys.contains_key(&legacy.topic);
+        let mut comers: Vec<_> = legacies.iter_mut().filter(comes).take(slots).collect();
+        let room = self.bytes_max.saturating_sub(self.counts.bytes);
+        self.counts.evicted += shorten(&mut comers, room) as u64;
+    }
+}
+
+/// Drops the oldest messages of all until they take no more than this. Says how many that were.
+fn shorten(legacies: &mut [&mut Legacy], room: usize) -> usize {
+    let bytes_of = |left: &Left| History::bytes_of(&left.message, left.key.as_deref());
+    let oldest = |legacy: &Legacy, dropped: usize| legacy.messages.get(dropped).map(|left| left.message.time_ms);
+    let mut bytes: usize = legacies.iter().flat_map(|legacy| &legacy.messages).map(bytes_of).sum();
+    if bytes <= room {
+        return 0;
+    }
+    let firsts = legacies.iter().zip(0..).filter_map(|(legacy, at)| Some(Reverse((oldest(legacy, 0)?, at))));
+    let mut next: BinaryHeap<Reverse<(u64, usize)>> = firsts.collect();
+    let mut dropped = vec![0; legacies.len()];
+    while bytes > room
+        && let Some(Reverse((_, at))) = next.pop()
+    {
+        bytes -= bytes_of(&legacies[at].messages[dropped[at]]);
+        dropped[at] += 1;
+        next.extend(oldest(legacies[at], dropped[at]).map(|time_ms| Reverse((time_ms, at))));
+    }
+    legacies.iter_mut().zip(&dropped).for_each(|(legacy, &dropped)| drop(legacy.messages.drain(..dropped)));
+    dropped.iter().sum()
 }
 
 fn tick_ms() -> u32 {
@@ -125,7 +162,7 @@ mod tests {
 
     use super::super::tests::{at, expire, history_of, offsets, publish, topics, with_history};
     use super::*;
-    use crate::hub::testing::topic;
+    use crate::hub::testing::{message, topic};
     use crate::hub::topics::Start;
 
     fn legacies(topics: &Topics, now: u32) -> Vec<Legacy> {
@@ -196,6 +233,42 @@ mod tests {
         for name in kept {
             assert_eq!(after.sight(&topic(name)).map(|sight| sight.messages), Some(1), "{name}");
         }
+    }
+
+    /// A topic of which the journal has messages of these times.
+    fn recorded(name: &str, times: &[u64]) -> Legacy {
+        let left = |&time_ms: &u64| {
+            let mut message = message(name, 0, b"hi");
+            message.time_ms = time_ms;
+            Left { message, age_ms: 0, key: None }
+        };
+        let cursor = Cursor { epoch: Epoch(1), offset: Offset(times.len() as u64) };
+        Legacy { topic: topic(name), cursor, messages: times.iter().map(left).collect() }
+    }
+
+    #[test]
+    fn what_stays_of_a_journal_is_the_newest() {
+        let names = ["a", "b", "c", "d"];
+        let all = || {
+            [[1, 8, 16], [2, 5, 9], [3, 4, 6], [13, 14, 15]]
+                .iter()
+                .zip(names)
+                .map(|(times, name)| recorded(name, times))
+        };
+        let kept = |after: &Topics| names.map(|name| after.sight(&topic(name)).map_or(0, |sight| sight.messages));
+        let one = History::bytes_of(&message("a", 0, b"hi"), None);
+        let mut after = with_history(9, history_of(9), 5 * one);
+        assert_eq!(after.recover_all(all(), at(0)), 0);
+        assert_eq!(kept(&after), [1, 1, 0, 3]);
+        assert_eq!((after.counts().messages, after.counts().evicted), (5, 7));
+        // The same whichever comes first.
+        let mut after = with_history(9, history_of(9), 5 * one);
+        after.recover_all(all().rev(), at(0));
+        assert_eq!(kept(&after), [1, 1, 0, 3]);
+        // Nor do those take room that find none.
+        let mut after = with_history(2, history_of(9), 5 * one);
+        assert_eq!(after.recover_all(all(), at(0)), 2);
+        assert_eq!(kept(&after), [2, 0, 0, 3]);
     }
 
     #[test]

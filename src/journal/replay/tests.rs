@@ -5,7 +5,8 @@ use std::time::Duration;
 use super::*;
 use crate::codec::Kind;
 use crate::config::Config;
-use crate::journal::segment::{FIRST_BATCH, HEADER_BYTES};
+use crate::hub::history::History;
+use crate::hub::topics::Left;
 
 const NOW: u64 = 1_000_000;
 
@@ -131,6 +132,38 @@ fn topics_keep_what_their_rules_say() {
     assert_eq!(replayed(&TopicRules::new(&config), NOW, &all()), [one("a", "5:5", 3..=5)]);
 }
 
+/// The record of a message, as it may be asked for.
+fn record(topic: &str, offset: u64) -> Record<'_> {
+    let content = Content::Message { kind: Kind::Text, key: None, trace: None, payload: b"" };
+    let cursor = Cursor { epoch: Epoch(5), offset: Offset(offset) };
+    Record { batch: FIRST_BATCH, topic, cursor, time_ms: NOW, content }
+}
+
+/// Each topic is within its own bounds: of all together the oldest go, as they come in the journal.
+#[test]
+fn all_topics_keep_what_the_process_may() {
+    let all = || Written::new(1).messages("a", 5, 3..=5).messages("b", 5, 3..=6).messages("a", 5, 6..=7);
+    let one = History::bytes_of(&record("a", 3).message(&Topic::parse(b"a", 9).unwrap()).unwrap(), None) + 3;
+    let (mut config, from) = (Config::default(), |offsets: [u64; 2]| offsets);
+    for (most, kept) in [(9, from([3, 3])), (6, from([6, 3])), (5, from([6, 4])), (3, from([6, 6])), (1, from([7, 7]))]
+    {
+        config.limits.history.bytes_total_max = most * one;
+        let rules = TopicRules::new(&config);
+        let mut replay = Replay::new(&rules, NOW);
+        replay.segment(&all().bytes, 1, None).unwrap();
+        let found = replay.finish();
+        for (topic, kept) in ["a", "b"].into_iter().zip(kept) {
+            let is_needed = |offset: u64| found.census.needs(&record(topic, offset));
+            assert_eq!((3..8).find(|&offset| is_needed(offset)).unwrap_or(8), kept.min(8), "{topic} of {most}");
+        }
+        assert_eq!(topics(found), [one_from("a", kept[0], 7), one_from("b", kept[1], 6)], "{most}");
+    }
+}
+
+fn one_from(topic: &str, from: u64, to: u64) -> (String, String, Vec<u64>) {
+    one(topic, &format!("5:{to}"), from..=to)
+}
+
 #[test]
 fn clocks_that_jump_take_nothing_but_age() {
     let all = || [Written::new(1).messages("a", 5, 1..=2)];
@@ -138,11 +171,70 @@ fn clocks_that_jump_take_nothing_but_age() {
     assert_eq!(replayed(&TopicRules::default(), u64::MAX, &all()), [none("a", "5:2")], "far ahead: the place stays");
 }
 
+/// What of these topics is written again when a hole is behind the first segment: their records, read on their own.
+fn renewed(first: &Written, second: &Written) -> Vec<(String, String, Vec<u64>)> {
+    let rules = TopicRules::default();
+    let mut replay = Replay::new(&rules, NOW);
+    replay.segment(&first.bytes, 1, None).unwrap();
+    replay.miss();
+    replay.segment(&second.bytes, 2, None).unwrap();
+    let header = Header { number: 3, previous: 2, epoch: Epoch(70), ..Header::default() };
+    let Some(bytes) = replay.renewal(header, usize::MAX) else { return Vec::new() };
+    assert_eq!(Header::read(&bytes, 3).unwrap().length, bytes.len() as u64);
+    replay.segment(&bytes, 3, Some(bytes.len() as u64)).unwrap();
+    assert_eq!((replay.epoch(), replay.renewal(header, usize::MAX)), (Epoch(70), None), "once is enough");
+    let mut alone = Replay::new(&rules, NOW);
+    alone.segment(&bytes, 3, None).unwrap();
+    let alone = topics(alone.finish());
+    let all = topics(replay.finish());
+    assert!(alone.iter().all(|topic| all.contains(topic)), "{all:?}");
+    alone
+}
+
+#[test]
+fn who_may_have_lost_the_last_messages_is_written_again() {
+    let first = || Written::new(1).messages("a", 5, 1..=3);
+    let second = || Written::new(2);
+    assert_eq!(renewed(&first(), &second()), [one("a", "70:3", 1..=3)]);
+    assert_eq!(renewed(&first(), &second().messages("a", 5, 5..=6)), []);
+    assert_eq!(renewed(&first(), &second().messages("b", 5, 5..=6)), [one("a", "70:3", 1..=3)]);
+    assert_eq!(renewed(&first(), &second().place("a", 9, 0)), [], "its past has ended");
+    assert_eq!(renewed(&first().place("a", 5, 3), &second()), [none("a", "70:3")]);
+    // A message may have been on its way when the place was written again.
+    assert_eq!(renewed(&first(), &second().place("a", 5, 3)), [none("a", "70:3")]);
+    assert_eq!(renewed(&first(), &second().place("b", 5, 7).messages("a", 5, 4..=4)), [none("b", "70:7")]);
+}
+
+#[test]
+fn topics_that_are_written_again_keep_their_times_and_are_whole_in_one_segment() {
+    let first = Written::new(1).messages("a", 5, 1..=4).place("b", 5, 9).messages("c", 5, 1..=4);
+    let rules = TopicRules::default();
+    let mut replay = Replay::new(&rules, NOW);
+    replay.segment(&first.bytes, 1, None).unwrap();
+    replay.miss();
+    let (mut number, mut found) = (2, Vec::new());
+    while let Some(bytes) = replay.renewal(Header { number, epoch: Epoch(70), ..Header::default() }, 120) {
+        let records = Scan::new(&bytes, number).map(|record| (record.topic.to_owned(), record.time_ms + 1_000 - NOW));
+        found.push(records.collect::<Vec<_>>());
+        replay.segment(&bytes, number, None).unwrap();
+        number += 1;
+    }
+    let a: Vec<_> = (1..=4).map(|offset| ("a".to_owned(), offset)).collect();
+    let c: Vec<_> = [("b".to_owned(), 9)].into_iter().chain((1..=4).map(|offset| ("c".to_owned(), offset))).collect();
+    assert_eq!(found, [a, c]);
+}
+
 #[test]
 fn numbers_at_their_ends_do_no_harm() {
     let last = Written::new(1).messages("a", u64::MAX, u64::MAX..=u64::MAX).messages("a", u64::MAX, 0..=0);
     assert_eq!(seen(&[last])[0].1, format!("{0}:{0}", u64::MAX));
     assert_eq!(seen(&[Written::new(1).messages("a", 0, 0..=1)])[0].1, "0:1");
+    let rules = TopicRules::default();
+    let mut replay = Replay::new(&rules, NOW);
+    replay.segment(&Written::new(1).messages("a", u64::MAX, 1..=1).bytes, 1, None).unwrap();
+    replay.miss();
+    let header = Header { number: 2, epoch: Epoch(u64::MAX), ..Header::default() };
+    assert_eq!(replay.renewal(header, 99), None, "no epoch is newer; that is not tried for ever");
 }
 
 #[test]

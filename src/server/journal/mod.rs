@@ -20,6 +20,7 @@ mod keeper;
 mod names;
 mod open;
 mod pen;
+mod repair;
 mod room;
 mod running;
 mod shared;
@@ -86,6 +87,15 @@ pub enum JournalError {
         /// What is wrong with it.
         what: Corrupt,
     },
+    /// A file that cannot be read has been put aside as often as may be.
+    #[error(
+        "cannot repair the journal: a file was put aside too often, {}: remove some of its copies that end with .damaged",
+        path.display()
+    )]
+    Aside {
+        /// The file.
+        path: PathBuf,
+    },
     /// A file is gone.
     #[error(
         "the journal is corrupt: a file is missing, {}: put it back, or go on without what is lost with --journal-repair",
@@ -137,7 +147,11 @@ impl Journal {
         let (segments, messages, torn_bytes) = (past.segments, past.messages, past.torn);
         let (directory, topics) = (directory.display(), past.found.topics.len());
         if torn_bytes > 0 {
-            tracing::warn!(%directory, torn_bytes, "the journal's last commit did not reach the disk whole; nobody was told of it");
+            tracing::warn!(
+                %directory, torn_bytes,
+                "the journal's last commit cannot be read whole and is cut: it did not reach the disk, and nobody was told of it, \
+                 if the disk has what it said was safe"
+            );
         }
         tracing::info!(%directory, segments, messages, topics, torn_bytes, seconds, "the journal was read");
         let bounds = Bounds {

@@ -1,7 +1,7 @@
 //! The start of a journal: its directory is made, locked and read, before anything is written.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Write};
+use std::io::Read;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -10,15 +10,16 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::JournalError;
 use super::names::{self, Named};
+use super::repair::Repair;
 use crate::config::TopicRules;
 use crate::journal::chain::{Link, links};
-use crate::journal::replay::{Found, Replay, Salvaged, salvage};
+use crate::journal::replay::{Found, Outcome, Replay};
 use crate::journal::segment::{BadHeader, HEADER_BYTES, Header};
 
 /// Between two looks whether the process before has left the directory.
 const LOOK: Duration = Duration::from_millis(20);
-/// Foreign files that are named in the log.
-const NAMED_MAX: usize = 5;
+/// Foreign files that are named in the log, and places in a file.
+pub(super) const NAMED_MAX: usize = 5;
 
 /// Between two looks at a journal that another process writes, and how many of them have to find something wrong.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
@@ -30,6 +31,9 @@ pub(super) struct Owned {
     pub(super) path: PathBuf,
     /// `None` where another process has it, and nothing in it may be touched.
     lock: Option<File>,
+    /// What a test does after each step of a repair.
+    #[cfg(test)]
+    pub(super) on_step: Option<fn(&Path)>,
 }
 
 /// What was read.
@@ -56,7 +60,7 @@ impl Owned {
         let until = Instant::now() + wait;
         loop {
             match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => return Ok(Self { path: path.into(), lock: Some(lock) }),
+                Ok(()) => return Ok(Self::of(path, Some(lock))),
                 Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < until => std::thread::sleep(LOOK),
                 Err(rustix::io::Errno::WOULDBLOCK) => return Err(JournalError::InUse { path: path.into() }),
                 Err(rustix::io::Errno::INTR) => {}
@@ -65,10 +69,19 @@ impl Owned {
         }
     }
 
+    fn of(path: &Path, lock: Option<File>) -> Self {
+        Self {
+            path: path.into(),
+            lock,
+            #[cfg(test)]
+            on_step: None,
+        }
+    }
+
     /// Reads a journal that another process has, and changes nothing: whether it could be taken over. Segments come and go
     /// meanwhile, so that only what is wrong time and again is wrong.
     pub(super) fn look(path: &Path, rules: &TopicRules, now_ms: u64) -> Result<(), JournalError> {
-        let there = Self { path: path.into(), lock: None };
+        let there = Self::of(path, None);
         for _ in 1..LOOKS {
             if !path.exists() || there.read(rules, now_ms, false).is_ok() {
                 return Ok(());
@@ -85,39 +98,39 @@ impl Owned {
         self.forget_unborn(&mut numbers)?;
         let headers = self.headers(&numbers, repair)?;
         let mut replay = Replay::new(rules, now_ms);
+        let mut repair = repair.then(Repair::default);
         let (mut segments, mut messages, mut torn) = (0, 0, 0);
-        let mut before: Option<(u64, u64)> = None;
         for (link, header) in links(&headers).into_iter().zip(headers) {
             let name = names::segment(link.number);
             if link.is_leftover {
                 self.remove(&name)?;
                 continue;
             }
-            let mut bytes = self.file(&name)?;
-            let mut outcome = match link.missing {
-                Some(missing) if !repair => {
-                    return Err(JournalError::Missing { path: self.path.join(names::segment(missing)) });
+            let bytes = self.file(&name)?;
+            let outcome = match &mut repair {
+                None => self.sound(&mut replay, &bytes, &link)?,
+                Some(repair) => {
+                    let outcome = repair.read(&mut replay, &bytes, &link, header);
+                    outcome.map_err(|what| JournalError::Corrupt { path: self.path.join(name), what })?
                 }
-                Some(_) => None,
-                None => match replay.segment(&bytes, link.number, link.length) {
-                    Ok(outcome) => Some(outcome),
-                    Err(_) if repair => None,
-                    Err(what) => return Err(JournalError::Corrupt { path: self.path.join(name), what }),
-                },
             };
-            if outcome.is_none() {
-                let (previous, length) = before.unwrap_or_default();
-                bytes = self.mend(&bytes, &link, Header { previous, before: length, ..header })?;
-                let read = replay.segment(&bytes, link.number, Some(bytes.len() as u64));
-                outcome = Some(read.map_err(|what| JournalError::Corrupt { path: self.path.join(name), what })?);
-            }
-            let outcome = outcome.unwrap_or_default();
             segments += 1;
             messages += outcome.messages;
             torn += outcome.torn;
-            before = Some((link.number, outcome.end));
+        }
+        if let Some(repair) = repair {
+            repair.finish(self, &mut replay, now_ms)?;
         }
         Ok(Past { found: replay.finish(), segments, messages, torn, took: began.elapsed() })
+    }
+
+    /// Reads a segment in which nothing is wrong.
+    fn sound(&self, replay: &mut Replay<'_>, bytes: &[u8], link: &Link) -> Result<Outcome, JournalError> {
+        if let Some(missing) = link.missing {
+            return Err(JournalError::Missing { path: self.path.join(names::segment(missing)) });
+        }
+        let corrupt = |what| JournalError::Corrupt { path: self.path.join(names::segment(link.number)), what };
+        replay.segment(bytes, link.number, link.length).map_err(corrupt)
     }
 
     /// The numbers of all segments, in order. What was not finished is removed, and what is not ours is left alone.
@@ -193,30 +206,8 @@ impl Owned {
         Ok(head)
     }
 
-    /// Puts a segment aside and writes it anew with what can be read of it.
-    fn mend(&self, bytes: &[u8], link: &Link, header: Header) -> Result<Vec<u8>, JournalError> {
-        let Salvaged { bytes: good, records, holes } = salvage(bytes, link.length, header);
-        let [name, new, aside] = [names::segment, names::new, names::damaged].map(|name| name(link.number));
-        let failed = |error| JournalError::Read { path: self.path.join(&name), error };
-        let _ = fs::remove_file(self.path.join(&aside));
-        fs::hard_link(self.path.join(&name), self.path.join(&aside)).map_err(failed)?;
-        let mut options = OpenOptions::new();
-        let mut file =
-            options.write(true).create(true).truncate(true).mode(0o600).open(self.path.join(&new)).map_err(failed)?;
-        file.write_all(&good).and_then(|()| file.sync_all()).map_err(failed)?;
-        fs::rename(self.path.join(&new), self.path.join(&name)).map_err(failed)?;
-        File::open(&self.path).and_then(|directory| directory.sync_all()).map_err(failed)?;
-        let lost: u64 = holes.iter().map(|(from, to)| to - from).sum();
-        let places: Vec<_> = holes.iter().take(NAMED_MAX).map(|(from, to)| format!("{from}-{to}")).collect();
-        let (file, kept) = (self.path.join(&name), self.path.join(&aside));
-        tracing::warn!(
-            file = %file.display(), lost_bytes = lost, holes = holes.len(), at = places.join(" "), records, kept_as = %kept.display(),
-            missing = link.missing, "the journal was repaired: what could not be read is lost"
-        );
-        Ok(good)
-    }
-
-    fn file(&self, name: &str) -> Result<Vec<u8>, JournalError> {
+    /// All of a file.
+    pub(super) fn file(&self, name: &str) -> Result<Vec<u8>, JournalError> {
         let path = self.path.join(name);
         fs::read(&path).map_err(|error| JournalError::Read { path, error })
     }

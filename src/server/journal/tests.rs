@@ -3,5 +3,6 @@
 mod faults;
 mod files;
 mod keeping;
+mod repair;
 mod ring;
 mod scene;
