@@ -8,7 +8,7 @@ use percent_encoding::percent_decode_str;
 
 use super::authority::host_and_port;
 use super::problem::{Wrong, quote};
-use super::value::{Format, Raw};
+use super::value::{Format, Raw, each_item};
 
 named! {
     /// Where NATS keeps durable topics.
@@ -141,9 +141,7 @@ impl Format for NatsUrls {
     fn read(raw: &Raw<'_>) -> Result<Vec<NatsUrl>, Wrong> {
         let mend = "write where NATS is, such as nats://127.0.0.1:4222, or several servers of it";
         // It is not quoted: it may have a password.
-        let url =
-            |(index, text): (usize, &str)| NatsUrl::parse(text).map_err(|what| Wrong::new(what, mend).of_item(index));
-        let urls: Vec<NatsUrl> = raw.list(mend)?.into_iter().enumerate().map(url).collect::<Result<_, _>>()?;
+        let urls = each_item(raw.list(mend)?, |text| NatsUrl::parse(text).map_err(|what| Wrong::new(what, mend)))?;
         // NATS is one, however many servers it has.
         match urls.iter().position(|url| url.login() != urls[0].login()) {
             Some(index) => {
