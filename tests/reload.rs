@@ -330,6 +330,44 @@ fn operators_reload_over_http_too() {
 }
 
 #[test]
+fn a_reload_after_which_fewer_are_asked_says_so() {
+    let key = "[[key]]\nname = \"ops\"\nkey = \"an example of a key\"\nadmin = true\n";
+    let file = Scratch::with("asked-keys.toml", key);
+    let keys = format!("[auth]\napi_keys = {:?}\n", file.path());
+    let secret = "[auth]\nsecret = \"a secret of at least thirty-two bytes\"\n";
+    let clients = "clients are not asked any more who they are";
+    let operators = "operators are not asked any more who they are";
+    let served = Served::start("asked.toml", &keys);
+    let ways: [(&str, &[&str]); 5] =
+        [(secret, &[operators]), (&keys, &[]), ("", &[clients, operators]), (secret, &[]), ("", &[clients])];
+    for (text, expected) in ways {
+        served.write(text);
+        served.hup();
+        let mut told = served.hears_until("configuration reloaded");
+        told.retain(|line| line.contains(" WARN "));
+        let all = told.iter().zip(expected).all(|(line, said)| line.contains(said));
+        assert!(all && told.len() == expected.len(), "{text}: {told:?}");
+    }
+}
+
+#[test]
+fn a_reload_says_what_waits_for_the_next_start() {
+    const SAID: &str = "these settings change at the next start only: drain this server then";
+    let served = Served::start("waits.toml", "drain = \"1s\"\n");
+    served.write("backend = \"epoll\"\ndrain = \"2s\"\n[journal]\nage_max = \"2h\"\n[cluster]\nname = \"a\"\n");
+    for _ in 0..2 {
+        served.hup();
+        let line = served.hears(SAID);
+        let is_whole = line.contains(" WARN ") && line.contains("keys=\"backend journal.age_max cluster.name\"");
+        assert!(is_whole, "as often as it is read: {line}");
+    }
+    served.write("drain = \"2s\"\n");
+    served.hup();
+    let told = served.hears_until("nothing is different");
+    assert!(told.iter().all(|line| !line.contains(SAID)), "nothing waits any more: {told:?}");
+}
+
+#[test]
 fn levels_of_the_log_change_while_it_runs() {
     let served = Served::start("levels.toml", "");
     let admin = served.program.address(1).parse().unwrap();

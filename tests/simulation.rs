@@ -5,6 +5,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "simulation/batches.rs"]
+mod batches;
 #[path = "simulation/calls.rs"]
 mod calls;
 #[path = "simulation/cluster.rs"]

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
 
+use super::authority::host_and_port;
 use super::problem::{Wrong, quote};
-use super::value::{Format, Raw};
+use super::value::{Format, Raw, each_item};
 
 named! {
     /// Where NATS keeps durable topics.
@@ -77,12 +78,12 @@ impl NatsUrl {
         if !matches!(scheme, "nats" | "tls") {
             return Err(SCHEME);
         }
-        let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
-        let is_host = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | ':' | '[' | ']' | '_');
-        if host.is_empty() || host.starts_with(':') || !host.chars().all(is_host) || text.contains(char::is_whitespace)
-        {
-            return Err("has no host and port");
+        let (login, authority) = rest.rsplit_once('@').unwrap_or(("", rest));
+        // The host would end there: RFC 3986 section 3.2.
+        if login.contains(['/', '?', '#']) || login.contains(char::is_whitespace) {
+            return Err("has a character before the @ that must be percent-encoded");
         }
+        host_and_port(authority)?;
         Ok(Self(text.to_owned()))
     }
 
@@ -140,9 +141,7 @@ impl Format for NatsUrls {
     fn read(raw: &Raw<'_>) -> Result<Vec<NatsUrl>, Wrong> {
         let mend = "write where NATS is, such as nats://127.0.0.1:4222, or several servers of it";
         // It is not quoted: it may have a password.
-        let url =
-            |(index, text): (usize, &str)| NatsUrl::parse(text).map_err(|what| Wrong::new(what, mend).of_item(index));
-        let urls: Vec<NatsUrl> = raw.list(mend)?.into_iter().enumerate().map(url).collect::<Result<_, _>>()?;
+        let urls = each_item(raw.list(mend)?, |text| NatsUrl::parse(text).map_err(|what| Wrong::new(what, mend)))?;
         // NATS is one, however many servers it has.
         match urls.iter().position(|url| url.login() != urls[0].login()) {
             Some(index) => {
@@ -242,12 +241,44 @@ mod tests {
     }
 
     #[test]
+    fn what_is_a_url_here_is_one_for_who_connects() {
+        for url in [
+            "nats://h",
+            "nats://127.0.0.1:4222",
+            "tls://[2001:db8::1]:1",
+            "nats://[::1]",
+            "nats://a_b-c.example:65535",
+            "nats://ann:p%2Fq:r@h:1",
+            "nats://to@ken@h",
+            "tls://1.2.3.4.5:1",
+            "nats://a..b:1",
+        ] {
+            let parsed = NatsUrl::parse(url).unwrap();
+            assert!(parsed.as_str().parse::<async_nats::ServerAddr>().is_ok(), "{url}");
+        }
+    }
+
+    #[test]
     fn what_is_wrong_is_told() {
         for (line, said) in [
             ("nats = \"http://x\"", "cluster.nats begins with neither nats:// nor tls://"),
-            ("nats = \"nats://\"", "cluster.nats has no host and port"),
+            (
+                "nats = \"nats://\"",
+                "cluster.nats has no host, or a port that is none, c.toml line 2: write where NATS is",
+            ),
+            ("nats = \"nats://:4222\"", "cluster.nats has no host"),
+            ("nats = \"nats://h:0\"", "cluster.nats has no host, or a port that is none, c.toml line 2"),
+            ("nats = \"nats://h:99999\"", "cluster.nats has no host, or a port that is none"),
+            ("nats = \"nats://h:\"", "cluster.nats has no host, or a port that is none"),
+            ("nats = \"nats://[::1:4222\"", "cluster.nats has no host"),
+            ("nats = \"nats://h:1/x\"", "cluster.nats has no host, or a port that is none"),
+            ("nats = \"nats://ann:a/b@h\"", "cluster.nats has a character before the @ that must be percent-encoded"),
+            (
+                "nats = [\"nats://h:1\",\n\"nats://h:0\"]",
+                "cluster.nats has no host, or a port that is none, c.toml line 3",
+            ),
             ("nats = [\"nats://a@b\", \"nats://c\"]", "cluster.nats has another user or token than the first"),
-            ("nats = \"nats://a b\"", "cluster.nats has no host and port"),
+            ("nats = \"nats://a b\"", "cluster.nats has no host"),
             ("prefix = \"a..b\"", "cluster.prefix is \"a..b\""),
             ("name = \"a b\"", "cluster.name is \"a b\""),
             ("lease = \"1ms\"", "cluster.lease is"),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::Pattern;
 use super::problem::{Wrong, quote};
-use super::value::{Format, Raw};
+use super::value::{Format, Raw, each_item};
 use crate::access::{ApiKeys, BadKey, FromFile, Grant, Key, KeySet};
 
 /// Bytes of such a file at most.
@@ -69,9 +69,7 @@ impl Format for PublicKeys {
         if paths.len() > Self::FILES_MAX {
             return Err(Wrong::new(format!("has {} files", paths.len()), format!("name {} at most", Self::FILES_MAX)));
         }
-        let load =
-            |(index, path): (usize, &&str)| load(path, KeySet::from_pem, mend).map_err(|wrong| wrong.of_item(index));
-        paths.iter().enumerate().map(load).collect()
+        each_item(paths, |path| load(path, KeySet::from_pem, mend))
     }
 
     fn write(value: &Self::Value) -> String {
@@ -138,10 +136,9 @@ impl Format for Patterns {
             let most = format!("write {} at most", Grant::PATTERNS_MAX);
             return Err(Wrong::new(format!("has {} patterns", texts.len()), most));
         }
-        let parse = |(index, text): (usize, &&str)| {
-            Pattern::parse(text).map_err(|error| Wrong::new(format!("has a bad item: {error}"), mend).of_item(index))
-        };
-        texts.iter().enumerate().map(parse).collect()
+        each_item(texts, |text| {
+            Pattern::parse(text).map_err(|error| Wrong::new(format!("has a bad item: {error}"), mend))
+        })
     }
 
     fn write(value: &Self::Value) -> String {

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::authority::host_and_port;
 use super::problem::{Wrong, quote};
 use super::value::{Format, Raw};
 
@@ -39,17 +40,9 @@ impl FromStr for Endpoint {
             return Err("has more than a host, a port and a path");
         }
         let (authority, path) = rest.find('/').map_or((rest, ""), |slash| rest.split_at(slash));
-        let after_host = authority.rsplit(']').next().unwrap_or_default();
-        let (host, port) = match after_host.rsplit_once(':') {
-            Some((_, port)) => (&authority[..authority.len() - port.len() - 1], port.parse().ok()),
-            None => (authority, Some(Self::PORT)),
-        };
-        match port {
-            Some(port) if port != 0 && !host.is_empty() => {
-                Ok(Self { authority: format!("{host}:{port}"), path: path.trim_end_matches('/').to_owned() })
-            }
-            _ => Err("has no host, or a port that is none"),
-        }
+        let (_, port) = host_and_port(authority)?;
+        let port = port.map_or_else(|| format!(":{}", Self::PORT), |_| String::new());
+        Ok(Self { authority: format!("{authority}{port}"), path: path.trim_end_matches('/').to_owned() })
     }
 }
 

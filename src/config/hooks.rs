@@ -1,11 +1,11 @@
 //! What can be said of hooks: events that are told to a receiver elsewhere, over HTTP or NATS.
 
 use std::fmt;
-use std::net::Ipv6Addr;
 use std::str::FromStr;
 use std::time::Duration;
 
 use super::Pattern;
+use super::authority::host_and_port;
 use crate::access::FromFile;
 
 named! {
@@ -102,17 +102,6 @@ impl HookUrl {
     const fn usual_port(&self) -> u16 {
         if self.tls { 443 } else { 80 }
     }
-
-    fn host_and_port(authority: &str) -> Option<(&str, Option<&str>)> {
-        if let Some(rest) = authority.strip_prefix('[') {
-            let (host, rest) = rest.split_once(']')?;
-            host.parse::<Ipv6Addr>().ok()?;
-            return if rest.is_empty() { Some((host, None)) } else { Some((host, Some(rest.strip_prefix(':')?))) };
-        }
-        let (host, port) = authority.split_once(':').map_or((authority, None), |(host, port)| (host, Some(port)));
-        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
-        (!host.is_empty() && host.bytes().all(is_name)).then_some((host, port))
-    }
 }
 
 /// With all but the query, which may have a secret.
@@ -149,13 +138,8 @@ impl FromStr for HookUrl {
         if target.contains(['[', ']']) {
             return Err("has a bracket that must be percent-encoded");
         }
-        let wrong = "has no host, or a port that is none";
-        let (host, port) = Self::host_and_port(authority).ok_or(wrong)?;
-        let port = match port {
-            Some(port) => port.parse().ok().filter(|&port| port != 0).ok_or(wrong)?,
-            None if tls => 443,
-            None => 80,
-        };
+        let (host, port) = host_and_port(authority)?;
+        let port = port.unwrap_or(if tls { 443 } else { 80 });
         let slash = if target.starts_with('/') { "" } else { "/" };
         Ok(Self { tls, host: host.to_ascii_lowercase(), port, target: format!("{slash}{target}") })
     }

@@ -1,10 +1,11 @@
 //! How lists are written, and the addresses and names in them.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::problem::{Wrong, quote};
-use super::value::{Format, Raw};
+use super::value::{Format, Raw, each_item};
 use super::{Listen, Network, Networks, Origins};
 
 /// Listener URLs.
@@ -23,10 +24,9 @@ impl Format for Listeners {
         if urls.is_empty() || urls.len() > Self::MAX {
             return Err(Wrong::new(format!("has {} listeners", urls.len()), format!("name 1 to {}", Self::MAX)));
         }
-        let parse = |(index, url): (usize, &&str)| {
-            Listen::parse(url).map_err(|e| Wrong::new(format!("{}: {}", quote(url), e.what), e.mend).of_item(index))
-        };
-        urls.iter().enumerate().map(parse).collect()
+        each_item(urls, |url| {
+            Listen::parse(url).map_err(|error| Wrong::new(format!("{}: {}", quote(url), error.what), error.mend))
+        })
     }
 
     fn write(value: &Vec<Listen>) -> String {
@@ -66,10 +66,9 @@ impl Format for OriginList {
     fn read(raw: &Raw<'_>) -> Result<Origins, Wrong> {
         let mend = "write same, *, or origins such as https://app.example";
         let mut origins = Origins { any: false, same: false, list: Vec::new() };
-        for (index, word) in raw.list(mend)?.into_iter().enumerate() {
-            let added = origins.add(word);
-            added.map_err(|why| Wrong::new(format!("has {}, which {why}", quote(word)), mend).of_item(index))?;
-        }
+        each_item(raw.list(mend)?, |word| {
+            origins.add(word).map_err(|why| Wrong::new(format!("has {}, which {why}", quote(word)), mend))
+        })?;
         Ok(origins)
     }
 
@@ -91,11 +90,10 @@ impl Format for NetworkList {
         if words.len() > MAX {
             return Err(Wrong::new(format!("has {} networks", words.len()), format!("name at most {MAX}")));
         }
-        let parse = |(index, word): (usize, &&str)| {
-            let network = word.parse::<Network>();
-            network.map_err(|why| Wrong::new(format!("has {}, which {why}", quote(word)), mend).of_item(index))
-        };
-        Ok(Networks(words.iter().enumerate().map(parse).collect::<Result<_, _>>()?))
+        let networks = each_item(words, |word| {
+            word.parse::<Network>().map_err(|why| Wrong::new(format!("has {}, which {why}", quote(word)), mend))
+        });
+        networks.map(Networks)
     }
 
     fn write(value: &Networks) -> String {
@@ -111,18 +109,17 @@ impl Format for Subprotocols {
 
     fn read(raw: &Raw<'_>) -> Result<Vec<String>, Wrong> {
         let mend = "write a list of names, such as [\"chat.v2\", \"chat.v1\"], best first";
-        let mut names: Vec<String> = Vec::new();
-        for (index, name) in raw.list(mend)?.into_iter().enumerate() {
+        let mut known = HashSet::new();
+        each_item(raw.list(mend)?, |name| {
             let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
             if name.is_empty() || !name.bytes().all(token) {
-                return Err(Wrong::new(format!("has {}, which is no token", quote(name)), mend).of_item(index));
+                return Err(Wrong::new(format!("has {}, which is no token", quote(name)), mend));
             }
-            if names.iter().any(|known| known == name) {
-                return Err(Wrong::new(format!("has {} twice", quote(name)), "leave one out").of_item(index));
+            if !known.insert(name) {
+                return Err(Wrong::new(format!("has {} twice", quote(name)), "leave one out"));
             }
-            names.push(name.to_owned());
-        }
-        Ok(names)
+            Ok(name.to_owned())
+        })
     }
 
     fn write(value: &Vec<String>) -> String {

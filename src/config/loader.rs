@@ -148,7 +148,8 @@ impl Loader {
     }
 
     fn set(&mut self, setting: &'static Setting, raw: &Raw<'_>, places: Vec<Place>) {
-        if let Err(wrong) = (setting.set)(&mut self.config, raw) {
+        let wrongs = (setting.set)(&mut self.config, raw).err().into_iter().flat_map(Wrong::each);
+        for wrong in wrongs {
             let place = at_item(&places, wrong.item).unwrap_or(Place::Default);
             self.problems.push(wrong.at(setting.key, place));
         }
@@ -399,6 +400,30 @@ mod tests {
         loader.file("/nowhere/h.toml".as_ref());
         let problems = loader.finish().unwrap_err();
         assert!(problems[0].to_string().contains(", /nowhere/h.toml: name a file"), "{problems:?}");
+    }
+
+    #[test]
+    fn all_bad_items_of_a_list_are_told() {
+        let list = |key: &str, items: [&str; 3]| {
+            format!("{key} = [\n  {:?},\n  {:?},\n  {:?},\n]\n", items[0], items[1], items[2])
+        };
+        for (table, key, items, what) in [
+            ("", "listen", ["htp://127.0.0.1:1", "http://127.0.0.1:1", "http://a:b"], "listen "),
+            ("[websocket]\n", "origins", ["a b", "https://a.example", "ftp://"], "websocket.origins has "),
+            ("[websocket]\n", "subprotocols", ["a b", "a", "a"], "websocket.subprotocols has "),
+            ("[proxy]\n", "trusted", ["10.0.0.0/99", "10.0.0.0/8", "x"], "proxy.trusted has "),
+            ("[cluster]\n", "nats", ["nats://a:0", "nats://a:1", "http://a"], "cluster.nats "),
+            ("[auth]\n", "public_keys", ["/none/1", "tests/keys/public.pem", "/none/3"], "auth.public_keys is "),
+            ("[hooks]\n", "events", ["conect", "connect", "publsh"], "hooks.events has "),
+            ("[hooks]\n", "topics", ["a b", "a", "c d"], "hooks.topics has a bad item: "),
+        ] {
+            let problems = from_file(&format!("{table}{}", list(key, items))).unwrap_err();
+            let line = if table.is_empty() { 2 } else { 3 };
+            let told: Vec<_> = [line, line + 2].map(|line| format!(", h.toml line {line}: ")).into();
+            let all =
+                problems.iter().zip(&told).all(|(problem, line)| problem.starts_with(what) && problem.contains(line));
+            assert!(all && problems.len() == 2, "{problems:#?}");
+        }
     }
 
     #[test]

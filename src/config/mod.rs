@@ -37,6 +37,7 @@ macro_rules! named {
     };
 }
 
+mod authority;
 mod cluster;
 mod credentials;
 mod endpoint;

@@ -54,15 +54,30 @@ pub(crate) struct Wrong {
     pub(crate) mend: String,
     /// Which item of a list it is.
     pub(crate) item: Option<usize>,
+    /// What is wrong with other items.
+    others: Vec<Self>,
 }
 
 impl Wrong {
     pub(crate) fn new(what: impl Into<String>, mend: impl Into<String>) -> Self {
-        Self { what: what.into(), mend: mend.into(), item: None }
+        Self { what: what.into(), mend: mend.into(), item: None, others: Vec::new() }
     }
 
     pub(crate) fn of_item(self, index: usize) -> Self {
         Self { item: Some(index), ..self }
+    }
+
+    /// All that is wrong with a list, unless it is nothing.
+    pub(crate) fn of_all(wrongs: Vec<Self>) -> Option<Self> {
+        let mut wrongs = wrongs.into_iter();
+        let first = wrongs.next()?;
+        Some(Self { others: wrongs.collect(), ..first })
+    }
+
+    /// It by itself, and the others.
+    pub(crate) fn each(mut self) -> impl Iterator<Item = Self> {
+        let others = std::mem::take(&mut self.others);
+        std::iter::once(self).chain(others)
     }
 
     pub(crate) fn at(self, key: &str, place: Place) -> Problem {

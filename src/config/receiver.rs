@@ -8,7 +8,7 @@ use rustls::pki_types::pem::PemObject;
 
 use super::credentials::{path_of, text_of};
 use super::problem::{Wrong, quote};
-use super::value::{Format, Raw};
+use super::value::{Format, Raw, each_item};
 use super::{Authorities, HookKind, HookKinds, HookSecrets, HookUrl};
 use crate::access::FromFile;
 
@@ -128,13 +128,10 @@ impl Format for Kinds {
 
     fn read(raw: &Raw<'_>) -> Result<HookKinds, Wrong> {
         let mend = format!("write a list of some of {}", HookKind::NAMES.join(", "));
-        let mut kinds = HookKinds::NONE;
-        for (index, name) in raw.list(&mend)?.into_iter().enumerate() {
-            let kind = HookKind::from_name(name)
-                .ok_or_else(|| Wrong::new(format!("has {}", quote(name)), mend.as_str()).of_item(index))?;
-            kinds = kinds.with(kind);
-        }
-        Ok(kinds)
+        let kinds = each_item(raw.list(&mend)?, |name| {
+            HookKind::from_name(name).ok_or_else(|| Wrong::new(format!("has {}", quote(name)), mend.as_str()))
+        })?;
+        Ok(kinds.into_iter().fold(HookKinds::NONE, HookKinds::with))
     }
 
     fn write(value: &HookKinds) -> String {

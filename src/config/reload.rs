@@ -159,6 +159,25 @@ mod tests {
     }
 
     #[test]
+    fn the_documentation_names_all_that_wait() {
+        let page = include_str!("../../docs/operations.md");
+        let (_, list) = page.split_once("which wait for the next start:").unwrap();
+        let (list, _) = list.split_once(". A configuration").unwrap();
+        let named: Vec<&str> = list.split(',').map(|word| word.trim().trim_matches('`')).collect();
+        let is_named = |key: &str| {
+            let table = key.split_once('.').map(|(table, _)| format!("{table}.*"));
+            named.contains(&key) || table.is_some_and(|table| named.contains(&&*table))
+        };
+        for setting in SETTINGS {
+            assert_eq!(is_named(setting.key), AT_START.contains(&setting.key), "{}", setting.key);
+        }
+        for name in named {
+            let is_key = name.ends_with(".*") || SETTINGS.iter().any(|setting| setting.key == name);
+            assert!(is_key, "{name}");
+        }
+    }
+
+    #[test]
     fn keys_that_wait_are_keys() {
         assert!(AT_START.iter().all(|key| SETTINGS.iter().any(|setting| setting.key == *key)));
     }

@@ -42,6 +42,21 @@ impl<'a> Raw<'a> {
     }
 }
 
+/// Reads each item of a list. What is wrong with any of them is told, not with the first one alone.
+pub(super) fn each_item<'a, T>(
+    items: impl IntoIterator<Item = &'a str>,
+    mut read: impl FnMut(&'a str) -> Result<T, Wrong>,
+) -> Result<Vec<T>, Wrong> {
+    let (mut values, mut wrongs) = (Vec::new(), Vec::new());
+    for (index, item) in items.into_iter().enumerate() {
+        match read(item) {
+            Ok(value) => values.push(value),
+            Err(wrong) => wrongs.push(wrong.of_item(index)),
+        }
+    }
+    Wrong::of_all(wrongs).map_or(Ok(values), Err)
+}
+
 /// A duration in a flag that is no setting, such as `30s`, within these bounds.
 pub(crate) fn parse_duration(text: &str, least: Duration, most: Duration) -> Result<Duration, Wrong> {
     let period = Period::read(&Raw::Text(text))?;

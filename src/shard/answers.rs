@@ -3,6 +3,7 @@
 //! While a request waits for its answer ([`WaitsFor`]) its connection is not read: one request is answered after the
 //! other, in order.
 
+use super::batches::Batch;
 use super::connection::Flags;
 use super::control::Phase;
 use super::core::Core;
@@ -41,8 +42,8 @@ pub(super) enum WaitsFor {
     Nothing,
     /// A publication, or a topic's owner, whose answer is the body.
     One,
-    /// The publications of a batch: what became of each (those that are there are not empty), and how many are to come.
-    Batch(Vec<Vec<u8>>, usize),
+    /// The publications of a batch.
+    Batch(Box<Batch>),
 }
 
 impl Core {
@@ -118,13 +119,13 @@ impl Core {
                 let mut line = std::mem::take(&mut self.line);
                 line.clear();
                 write_ack(&topic, ack, &mut line);
-                self.take_ack(id, number, &line, 200);
+                self.take_ack(id, number, &line, None);
                 self.line = line;
             }
             Answered::NotPublished(number, why) => {
                 let mut error = Vec::new();
                 json::write_error(why.code(), why.message(), &mut error);
-                self.take_ack(id, number, &error, why.status());
+                self.take_ack(id, number, &error, Some(why));
             }
             Answered::Refused(why) => self.take_refusal(id, why),
             Answered::NoRoom => {
@@ -164,27 +165,18 @@ impl Core {
     }
 
     /// What an HTTP request of this connection waits for, if it waits for an answer.
-    fn waits_for(&mut self, id: ConnId) -> Option<&mut WaitsFor> {
+    pub(super) fn waits_for(&mut self, id: ConnId) -> Option<&mut WaitsFor> {
         let connection = self.table.get_mut(id).filter(|connection| connection.flags.has(Flags::WAITING))?;
         let waits_for = &mut connection.extra.as_deref_mut()?.waiting.as_deref_mut()?.waits_for;
         (!matches!(waits_for, WaitsFor::Nothing)).then_some(waits_for)
     }
 
     /// What became of one of a connection's publications.
-    fn take_ack(&mut self, id: ConnId, number: u32, line: &[u8], status: u16) {
+    fn take_ack(&mut self, id: ConnId, number: u32, line: &[u8], refused: Option<NotPublished>) {
         match self.waits_for(id) {
             None | Some(WaitsFor::Nothing) => {}
-            Some(WaitsFor::One) => self.respond(id, status, JSON, line, &[]),
-            Some(WaitsFor::Batch(lines, left)) => {
-                if let Some(place) = lines.get_mut(number as usize).filter(|place| place.is_empty()) {
-                    *place = line.to_vec();
-                    *left = left.saturating_sub(1);
-                }
-                if *left == 0 {
-                    let body = lines.concat();
-                    self.respond(id, 200, JSON_LINES, &body, &[]);
-                }
-            }
+            Some(WaitsFor::One) => self.respond(id, refused.map_or(200, NotPublished::status), JSON, line, &[]),
+            Some(WaitsFor::Batch(_)) => self.note_line(id, number, line, refused),
         }
     }
 
@@ -232,19 +224,18 @@ impl Core {
 
     /// Does what a request waits for.
     pub(super) fn begin_task(&mut self, id: ConnId, task: Task) {
-        let Some(connection) = self.table.get_mut(id) else { return };
-        let waits_for = &mut connection.extra.get_or_insert_default().waiting().waits_for;
-        *waits_for = WaitsFor::One;
+        self.set_waits_for(id, WaitsFor::One);
         match task {
             Task::Publish(message, key) => self.publish_for(id, message, key, 0),
             Task::Ask(topic, about) => self.ask(id, &topic, about),
             Task::Site => {}
-            Task::Batch(lines, publications) => {
-                *waits_for = WaitsFor::Batch(lines, publications.len());
-                for (number, message, key) in publications {
-                    self.publish_for(id, message, key, number);
-                }
-            }
+            Task::Batch(lines, publications) => self.begin_batch(id, lines, publications),
+        }
+    }
+
+    pub(super) fn set_waits_for(&mut self, id: ConnId, what: WaitsFor) {
+        if let Some(connection) = self.table.get_mut(id) {
+            connection.extra.get_or_insert_default().waiting().waits_for = what;
         }
     }
 }

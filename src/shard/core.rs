@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::batches::Batches;
 use super::carrier::Aftermath;
 use super::cluster::Cluster;
 use super::connection::Flags;
@@ -140,6 +141,8 @@ pub struct Core {
     pub(super) staged_bytes: usize,
     /// Whether some of them found no room, so that whoever publishes more must wait.
     pub(super) blocked: bool,
+    /// Batches of publications that wait.
+    pub(super) batches: Batches,
     /// The batch of sends that is being put together: its number and its sends.
     pub(super) batch: u16,
     pub(super) sends: Vec<Send>,
@@ -325,6 +328,7 @@ impl Core {
             cluster: None,
             staged: VecDeque::new(),
             staged_bytes: 0,
+            batches: Batches::default(),
             blocked: false,
             batch: 1,
             sends: Vec::new(),

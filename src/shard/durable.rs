@@ -66,8 +66,8 @@ enum Next {
 
 impl Durable {
     /// Publications that wait at most, and what they may keep in memory: beyond, they are refused.
-    const WAITING_MAX: usize = 16_384;
-    const BYTES_MAX: usize = 32 * 1024 * 1024;
+    pub(super) const WAITING_MAX: usize = 16_384;
+    pub(super) const BYTES_MAX: usize = 32 * 1024 * 1024;
     /// Places for them that are kept.
     const ROOM_KEPT: usize = 1024;
 

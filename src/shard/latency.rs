@@ -119,7 +119,7 @@ impl Core {
             (Purpose::Topics, self.topics.memory()),
             (Purpose::Subscriptions, self.members.memory()),
             (Purpose::Waiting, waiting),
-            (Purpose::Staged, self.staged_bytes),
+            (Purpose::Staged, self.staged_bytes + self.batches.bytes()),
             (Purpose::Wheel, self.wheel.memory()),
             (Purpose::Mailboxes, self.mail.memory()),
             (Purpose::Files, self.files_memory()),

@@ -16,6 +16,7 @@ mod addresses;
 mod admitting;
 mod answers;
 mod audit;
+mod batches;
 mod borne;
 mod calls;
 mod carrier;
@@ -242,6 +243,7 @@ impl<B: Backend> Shard<B> {
             shuts,
             resting,
             self.core.streams_deadline(),
+            self.core.batches.due(),
         ];
         let next = nexts.into_iter().flatten().min();
         let next = next.map_or(Self::WAIT_MAX, |tick: Tick| self.core.wheel.instant_of(tick).since(now));

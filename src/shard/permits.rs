@@ -139,7 +139,7 @@ impl Core {
         self.doomed.push((id, reason, why.message()));
     }
 
-    fn count_refused(&self, why: NotPublished) {
+    pub(super) fn count_refused(&self, why: NotPublished) {
         match why {
             NotPublished::NoRoom => self.metrics.strike(Limit::TopicsMax),
             NotPublished::TooFast => self.metrics.strike(Limit::TopicRate),

@@ -120,6 +120,7 @@ impl Core {
     /// shard has sent itself, in turn, so that neither keeps the other waiting.
     pub(super) fn publish(&mut self, pace: &mut Pace<'_, impl Clock>) {
         self.mail.flush();
+        self.send_batches();
         while pace.more() {
             let has_taken = self.take_own_mail(pace);
             if !self.publish_next(pace) && !has_taken {

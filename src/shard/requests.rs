@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use super::addresses::Addresses;
 use super::admitting::{PROBES, user_of};
+use super::batches::Numbered;
 use super::control::Control;
 use super::gate::Gate;
 use super::http::{Answer, Later};
@@ -52,9 +53,8 @@ const BATCH_METHODS: &str = "POST, OPTIONS";
 pub(super) enum Task {
     /// To publish this, with its idempotency key.
     Publish(Message, Option<Box<str>>),
-    /// To publish these, of a batch: for each its number among the lines, and the key. Lines that cannot be published have
-    /// been answered.
-    Batch(Vec<Vec<u8>>, Vec<(u32, Message, Option<Box<str>>)>),
+    /// To publish these, of a batch. Lines that cannot be published have been answered.
+    Batch(Vec<Vec<u8>>, Vec<Numbered>),
     /// To ask a topic's owner.
     Ask(Topic, About),
     /// To wait: the site has been asked.

@@ -64,6 +64,7 @@ impl Core {
             || self.has_mail()
             || self.has_verdicts()
             || self.has_cluster_mail()
+            || self.batches.has_work()
             || !self.own_mail.is_empty()
             || self.attendance.has_work(!self.mail.requests_wait)
             || !self.begun.is_empty()

@@ -10,169 +10,26 @@
 //! there while it has a seat on any node.
 
 mod abroad;
+mod member;
 mod notice;
+mod page;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
 
-use self::abroad::{Abroad, There};
+use self::abroad::Abroad;
+use self::member::Member;
+pub use self::member::{ID_BYTES_MAX, MemberId, NAME_BYTES_MAX, Seat, Who};
 pub use self::notice::{Notice, Seen, What};
-use crate::cluster::presence::Entry;
-use crate::codec::json;
+pub use self::page::Page;
 use crate::config::Presence as Mode;
 use crate::id::ShardId;
 use crate::message::Topic;
 
 /// What is said of a topic whose rule keeps nothing of its members.
 pub const OFF: &str = "it is not kept who is in this topic; set topics.presence, or presence in a section for it";
-
-/// Bytes of a member's id.
-pub const ID_BYTES_MAX: usize = 128;
-/// Bytes of a member's name.
-pub const NAME_BYTES_MAX: usize = 64;
-
-/// Who a member is. A user's id is what its token or its key says; all others are their connections' own words, and never a
-/// user's, whatever they are.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct MemberId {
-    /// It is a user.
-    pub is_user: bool,
-    /// The id among users, or among others.
-    pub text: Arc<str>,
-}
-
-impl MemberId {
-    /// A user's. One that is too long is cut, and told from others with the same beginning by a number behind it.
-    #[must_use]
-    pub fn user(name: &str) -> Self {
-        if name.len() <= ID_BYTES_MAX {
-            return Self { is_user: true, text: name.into() };
-        }
-        // FNV-1a, 64 bit: users are the operator's own.
-        let hash = name
-            .bytes()
-            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
-        let end = (0..=ID_BYTES_MAX - 17).rev().find(|end| name.is_char_boundary(*end)).unwrap_or(0);
-        Self { is_user: true, text: format!("{}~{hash:016x}", &name[..end]).into() }
-    }
-
-    /// Somebody else's.
-    #[must_use]
-    pub fn other(text: &str) -> Self {
-        Self { is_user: false, text: text.into() }
-    }
-
-    /// As it stands in `after=`: `user:ID` or `member:ID`.
-    #[must_use]
-    pub fn write(&self) -> String {
-        format!("{}:{}", if self.is_user { "user" } else { "member" }, self.text)
-    }
-
-    /// What [`MemberId::write`] has written.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        let (kind, text) = text.split_once(':')?;
-        match kind {
-            "user" => Some(Self { is_user: true, text: text.into() }),
-            "member" => Some(Self::other(text)),
-            _ => None,
-        }
-    }
-}
-
-/// Who has a seat.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Who {
-    /// Its id.
-    pub id: MemberId,
-    /// What it is called, where that is another than the id.
-    pub name: Option<Arc<str>>,
-}
-
-/// A subscription: an index of a connection on a shard.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Seat {
-    /// The shard.
-    pub shard: ShardId,
-    /// The connection's place there.
-    pub connection: u32,
-}
-
-/// What is known of a member: a name, a time and seats here, where it has some, and what other nodes say of theirs.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Member {
-    name: Option<Arc<str>>,
-    since_ms: u64,
-    seats: u32,
-    there: Box<[There]>,
-}
-
-impl Member {
-    /// What other nodes are told of it.
-    fn here(&self) -> Option<Entry> {
-        let Self { name, since_ms, seats, .. } = self;
-        (*seats > 0).then(|| Entry { name: name.clone(), since_ms: *since_ms, connections: *seats })
-    }
-
-    /// As others see it: called what it was called first.
-    fn seen(&self, id: &MemberId) -> Seen {
-        let here = (self.seats > 0).then_some((self.since_ms, &self.name));
-        let there = self.there.iter().map(|there| (there.entry.since_ms, &there.entry.name));
-        let first = here.into_iter().chain(there).min();
-        let connections = self.there.iter().fold(self.seats, |all, there| all.saturating_add(there.entry.connections));
-        Seen {
-            id: id.clone(),
-            name: first.and_then(|(_, name)| name.clone()),
-            since_ms: first.map_or(0, |(since_ms, _)| since_ms),
-            connections,
-        }
-    }
-}
-
-/// Part of the list, in the order of ids, others before users.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Page {
-    /// How many there are in all.
-    pub count: u64,
-    /// `None` where they are counted only.
-    pub members: Option<Vec<Seen>>,
-    /// Not all are on the list.
-    pub truncated: bool,
-    /// There are more behind the last of these.
-    pub more: bool,
-}
-
-impl Page {
-    /// What the next part is asked for with: behind the last one of this.
-    #[must_use]
-    pub fn next(&self) -> Option<String> {
-        self.members.as_ref().filter(|_| self.more)?.last().map(|member| member.id.write())
-    }
-
-    /// As it is answered: `{"topic","count","members":[{"id","name","since","connections"}],"truncated","next"}`.
-    #[must_use]
-    pub fn to_json(&self, topic: &Topic) -> Vec<u8> {
-        let mut out = Vec::from(b"{\"topic\":");
-        json::write_string(topic.as_str(), &mut out);
-        out.extend_from_slice(b",\"count\":");
-        json::write_number(self.count, &mut out);
-        if let Some(members) = &self.members {
-            out.extend_from_slice(b",\"members\":");
-            notice::write_list(members, Seen::write_json, &mut out);
-        }
-        if self.truncated {
-            out.extend_from_slice(b",\"truncated\":true");
-        }
-        if let Some(next) = self.next() {
-            out.extend_from_slice(b",\"next\":");
-            json::write_string(&next, &mut out);
-        }
-        out.extend_from_slice(b"}\n");
-        out
-    }
-}
 
 /// Who is in one topic.
 #[derive(Debug)]

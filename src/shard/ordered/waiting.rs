@@ -9,6 +9,7 @@ use super::Place;
 use crate::cluster::port::{Outbound, Ticket};
 use crate::config::Keep;
 use crate::message::Topic;
+use crate::shard::durable::Durable;
 use crate::shard::mail::{Publication, Question};
 use crate::shard::publish::Entrant;
 use crate::wheel::Tick;
@@ -70,8 +71,8 @@ impl Wait {
 
 impl Ordered {
     /// Publications that wait at most, and what they may keep in memory: beyond, they are refused.
-    const WAITING_MAX: usize = 16_384;
-    const BYTES_MAX: usize = 32 * 1024 * 1024;
+    const WAITING_MAX: usize = Durable::WAITING_MAX;
+    const BYTES_MAX: usize = Durable::BYTES_MAX;
     /// Things that are parked at most.
     pub(super) const PARKED_MAX: usize = 8192;
     /// How long a publication waits for its place. The thread gives up before.
