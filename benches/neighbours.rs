@@ -40,7 +40,7 @@ use clap::Parser;
 use attacks::{Aim, Attack};
 use common::report::{Table, median};
 use common::sys;
-use tls::Room;
+use tls::Trust;
 
 type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 
@@ -93,7 +93,7 @@ struct Server {
 }
 
 impl Server {
-    fn start(backend: &str, room: &Room) -> Outcome<Self> {
+    fn start(backend: &str, trust: &Trust) -> Outcome<Self> {
         let listeners = ["serve", "--listen", "http://127.0.0.1:0", "--listen", "https://127.0.0.1:0"];
         let others = ["--admin", "127.0.0.1:0", "--shards", "1", "--backend", backend];
         let program = env::var("HOLDLINE_BENCH_SERVER").unwrap_or_else(|_| PROGRAM.to_owned());
@@ -104,7 +104,7 @@ impl Server {
         }
         // Addresses of this machine are like any others.
         command.args(listeners).args(others);
-        command.arg("--tls-certificate").arg(&room.certificate).arg("--tls-key").arg(&room.key);
+        command.arg("--tls-certificate").arg(&trust.room.certificate).arg("--tls-key").arg(&trust.room.key);
         command.env("HOLDLINE_LIMITS_EXEMPT", "127.0.0.1");
         command.stdout(Stdio::piped()).stderr(Stdio::null());
         sys::die_with_parent(&mut command);
@@ -123,7 +123,7 @@ impl Server {
         let [plain, tls, admin] = addresses[..] else {
             return Err(format!("{backend}: the server does not start").into());
         };
-        Ok(Self { child, aim: Aim { plain, tls, hello: room.hello()? }, admin })
+        Ok(Self { child, aim: Aim { plain, tls, hello: trust.hello()? }, admin })
     }
 
     fn memory(&self) -> Outcome<u64> {
@@ -187,16 +187,16 @@ struct Neighbour {
 }
 
 impl Neighbour {
-    /// One over TLS, if there is a room to trust in.
-    fn new(aim: &Aim, room: Option<&Room>) -> Outcome<Self> {
-        let socket = TcpStream::connect(if room.is_some() { aim.tls } else { aim.plain })?;
+    /// One over TLS, if there is whom to trust.
+    fn new(aim: &Aim, trust: Option<&Trust>) -> Outcome<Self> {
+        let socket = TcpStream::connect(if trust.is_some() { aim.tls } else { aim.plain })?;
         socket.set_nodelay(true)?;
         socket.set_read_timeout(Some(PATIENCE))?;
         sys::stamp_arrivals(&socket)?;
         let arrived = Rc::default();
         let socket = Stamped { socket, arrived: Rc::clone(&arrived) };
-        let mut stream: Box<dyn Wire> = match room {
-            Some(room) => Box::new(room.wrap(socket)?),
+        let mut stream: Box<dyn Wire> = match trust {
+            Some(trust) => Box::new(trust.wrap(socket)?),
             None => Box::new(socket),
         };
         stream.write_all(
@@ -252,11 +252,11 @@ struct Found {
 }
 
 /// Runs one attack, in rounds with quiet between.
-fn measure(backend: &str, case: Case, room: &Room, options: &Options) -> Outcome<Found> {
-    let server = Server::start(backend, room)?;
+fn measure(backend: &str, case: Case, trust: &Trust, options: &Options) -> Outcome<Found> {
+    let server = Server::start(backend, trust)?;
     sys::pin(1)?;
     let (attack, round) = (case.attack, options.round());
-    let mut neighbour = Neighbour::new(&server.aim, case.over_tls.then_some(room))?;
+    let mut neighbour = Neighbour::new(&server.aim, case.over_tls.then_some(trust))?;
     neighbour.listen(round / 4)?;
     let (before, mut found) = (server.memory()?, Found::default());
     for _ in 0..options.rounds {
@@ -350,7 +350,7 @@ fn main() -> Outcome {
     if options.test || !options.bench {
         (options.rounds, options.round_ms, options.assert) = (1, 150, false);
     }
-    let room = Room::new()?;
+    let trust = Trust::new()?;
     // The server and the neighbour before all else on this machine, where that is allowed; the attackers behind.
     sys::raise_priority(-15);
     let machine = sys::machine();
@@ -377,7 +377,7 @@ fn main() -> Outcome {
                 continue;
             }
             let found =
-                measure(backend, case, &room, &options).map_err(|error| format!("{backend}, {name}: {error}"))?;
+                measure(backend, case, &trust, &options).map_err(|error| format!("{backend}, {name}: {error}"))?;
             if found.grown > MEMORY_MAX {
                 return Err(format!("{backend}, {name}: it has grown by {} bytes", found.grown).into());
             }

@@ -27,10 +27,8 @@ mod common;
 #[path = "tls/records.rs"]
 mod records;
 
-use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -43,12 +41,11 @@ use rustls::client::Resumption;
 use rustls::crypto::ring::{cipher_suite, default_provider, kx_group};
 use rustls::pki_types::ServerName;
 use rustls::version::{TLS12, TLS13};
-use rustls::{
-    CipherSuite, ClientConfig, ClientConnection, HandshakeKind, RootCertStore, StreamOwned, SupportedProtocolVersion,
-};
+use rustls::{CipherSuite, ClientConfig, ClientConnection, HandshakeKind, StreamOwned, SupportedProtocolVersion};
 
 use common::nginx;
 use common::report::{Table, median};
+use common::room::Room;
 use common::sys::{self, Memory};
 use common::target::{SERVER, Stopwatch, Target};
 
@@ -91,51 +88,23 @@ enum Scenario {
     Records,
 }
 
-/// A certificate for localhost, its key, and who trusts it.
-struct Room {
-    own: PathBuf,
-    certificate: PathBuf,
-    key: PathBuf,
-    roots: Arc<RootCertStore>,
+fn server(room: &Room, backend: &str, connections: usize) -> io::Result<Target> {
+    let (certificate, key) = (room.certificate.to_string_lossy(), room.key.to_string_lossy());
+    let flags = ["--listen", "https://127.0.0.1:0", "--tls-certificate", &certificate, "--tls-key", &key];
+    Target::server(SERVER, backend, connections, &[&flags[..], &["--heartbeat-interval", "0"]].concat())
 }
 
-impl Room {
-    fn new() -> io::Result<Self> {
-        let own = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("tls-bench-{}", std::process::id()));
-        fs::create_dir_all(&own)?;
-        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).map_err(io::Error::other)?;
-        let (certificate, key) = (own.join("localhost.pem"), own.join("localhost.key"));
-        fs::write(&certificate, made.cert.pem())?;
-        fs::write(&key, made.signing_key.serialize_pem())?;
-        let mut roots = RootCertStore::empty();
-        roots.add(made.cert.der().clone()).map_err(io::Error::other)?;
-        Ok(Self { own, certificate, key, roots: Arc::new(roots) })
-    }
-
-    fn server(&self, backend: &str, connections: usize) -> io::Result<Target> {
-        let (certificate, key) = (self.certificate.to_string_lossy(), self.key.to_string_lossy());
-        let flags = ["--listen", "https://127.0.0.1:0", "--tls-certificate", &certificate, "--tls-key", &key];
-        Target::server(SERVER, backend, connections, &[&flags[..], &["--heartbeat-interval", "0"]].concat())
-    }
-
-    fn client(&self, version: &'static SupportedProtocolVersion, resumes: bool) -> io::Result<Arc<ClientConfig>> {
-        let mut provider = default_provider();
-        provider.cipher_suites =
-            vec![cipher_suite::TLS13_AES_128_GCM_SHA256, cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256];
-        // The second is the certificate's own: OpenSSL wants to see it with TLS 1.2 (RFC 8422 section 5.1).
-        provider.kx_groups = vec![kx_group::X25519, kx_group::SECP256R1];
-        let builder = ClientConfig::builder_with_provider(Arc::new(provider)).with_protocol_versions(&[version]);
-        let builder = builder.map_err(io::Error::other)?;
-        let mut config = builder.with_root_certificates(Arc::clone(&self.roots)).with_no_client_auth();
-        config.resumption = if resumes { Resumption::in_memory_sessions(32) } else { Resumption::disabled() };
-        Ok(Arc::new(config))
-    }
-}
-
-impl Drop for Room {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.own);
-    }
+fn client(room: &Room, version: &'static SupportedProtocolVersion, resumes: bool) -> io::Result<Arc<ClientConfig>> {
+    let mut provider = default_provider();
+    provider.cipher_suites =
+        vec![cipher_suite::TLS13_AES_128_GCM_SHA256, cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256];
+    // The second is the certificate's own: OpenSSL wants to see it with TLS 1.2 (RFC 8422 section 5.1).
+    provider.kx_groups = vec![kx_group::X25519, kx_group::SECP256R1];
+    let builder = ClientConfig::builder_with_provider(Arc::new(provider)).with_protocol_versions(&[version]);
+    let builder = builder.map_err(io::Error::other)?;
+    let mut config = builder.with_root_certificates(Arc::clone(&room.roots)).with_no_client_auth();
+    config.resumption = if resumes { Resumption::in_memory_sessions(32) } else { Resumption::disabled() };
+    Ok(Arc::new(config))
 }
 
 fn main() -> ExitCode {
@@ -156,7 +125,7 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options) -> io::Result<bool> {
-    let room = Room::new()?;
+    let room = Room::new("tls")?;
     let wants = |scenario| options.scenarios.is_empty() || options.scenarios.contains(&scenario);
     let mut good = true;
     if wants(Scenario::Idle) {
@@ -222,10 +191,10 @@ fn websocket(target: &Target, config: Option<&Arc<ClientConfig>>) -> io::Result<
 /// User memory of the server for each of many idle WebSockets.
 fn idle(options: &Options, room: &Room) -> io::Result<bool> {
     let (mut table, mut good) = (Table::new(&["idle", "connections", "user memory each"]), true);
-    let config = room.client(&TLS13, false)?;
+    let config = client(room, &TLS13, false)?;
     for backend in &options.backends {
         for secure in [false, true] {
-            let target = room.server(backend, options.connections + 1_000)?;
+            let target = server(room, backend, options.connections + 1_000)?;
             let config = secure.then_some(&config);
             // What a server makes once is made.
             let mut held = (0..100).map(|_| websocket(&target, config)).collect::<io::Result<Vec<_>>>()?;
@@ -250,7 +219,7 @@ fn idle(options: &Options, room: &Room) -> io::Result<bool> {
 fn handshakes(options: &Options, room: &Room) -> io::Result<()> {
     let mut targets = Vec::new();
     for backend in &options.backends {
-        targets.push((format!("server {backend}"), room.server(backend, 1000)?));
+        targets.push((format!("server {backend}"), server(room, backend, 1000)?));
     }
     if options.without_nginx {
         let line = "=".repeat(70);
@@ -267,7 +236,7 @@ fn handshakes(options: &Options, room: &Room) -> io::Result<()> {
         let mut rounds = vec![Vec::new(); targets.len()];
         for _ in 0..options.rounds {
             for ((_, target), rounds) in targets.iter().zip(&mut rounds) {
-                let config = room.client(version, resumes)?;
+                let config = client(room, version, resumes)?;
                 one(target, &config)?;
                 let watch = Stopwatch::start(target.pid())?;
                 for _ in 0..options.handshakes {

@@ -4,35 +4,19 @@
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test that cannot get what it needs has failed")]
 
 mod common;
+#[path = "common/log.rs"]
+mod log;
 
-use std::io::{self, Read};
-use std::sync::{Arc, Mutex};
+use std::io::Read;
+use std::sync::Arc;
 
 use common::{Client, Running, backends, config};
 use holdline::access::{ApiKeys, FromFile};
 use holdline::app::standard_routes;
+use log::Lines;
 
-#[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Lines {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Lines {
-    /// Those about requests, since the last call.
-    fn take(&self) -> Vec<String> {
-        let text = String::from_utf8(std::mem::take(&mut *self.0.lock().unwrap())).unwrap();
-        text.lines().filter(|line| line.contains("holdline::access")).map(str::to_owned).collect()
-    }
-}
+/// What lines about requests have in them.
+const ABOUT: &str = "holdline::access";
 
 /// Sends requests on one connection, and waits for its end.
 fn ask(running: &Running, requests: &str) {
@@ -62,22 +46,20 @@ fn operators_are_named(lines: &Lines) {
         client.send_raw(format!("{head}{fields}\r\n{body}").as_bytes());
         assert!(client.exactly(usize::MAX).starts_with(b"HTTP/1.1 200 "));
     }
-    let text = String::from_utf8(std::mem::take(&mut *lines.0.lock().unwrap())).unwrap();
-    let told: Vec<_> = text.lines().filter(|line| line.contains("an operator asks for a change")).collect();
-    assert!(told.len() == 1 && told[0].contains("key=\"ann\" method=POST path=/api/kick"), "{text}");
-    assert!(!text.contains("a-key-of") && !text.contains("a-secret-topic"), "{text}");
+    let all = lines.take("");
+    let told: Vec<_> = all.iter().filter(|line| line.contains("an operator asks for a change")).collect();
+    assert!(told.len() == 1 && told[0].contains("key=\"ann\" method=POST path=/api/kick"), "{all:?}");
+    assert!(all.iter().all(|line| !line.contains("a-key-of") && !line.contains("a-secret-topic")), "{all:?}");
 }
 
 #[test]
 fn requests_are_told_without_their_queries() {
-    let lines = Lines::default();
-    let writer = lines.clone();
-    tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).init();
+    let lines = Lines::start();
     operators_are_named(&lines);
     for backend in backends() {
         let mut config = config(backend, 1);
         ask(&Running::start(&config, standard_routes()), &get("/"));
-        assert_eq!(lines.take(), [""; 0], "it is off by default");
+        assert_eq!(lines.take(ABOUT), [""; 0], "it is off by default");
 
         config.access_rate = 100;
         let running = Running::start(&config, standard_routes());
@@ -86,7 +68,7 @@ fn requests_are_told_without_their_queries() {
         ask(&running, &get("/topics/a%20%22b/info?token=secret"));
         ask(&running, "POST /topics/news HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 2\r\n\r\nhi");
         ask(&running, "DELETE / HTTP/1.1\r\nHost: a\r\n\r\n");
-        let told = lines.take();
+        let told = lines.take(ABOUT);
         for (line, parts) in told.iter().zip([
             ["method=\"GET\" path=\"/\" status=200 ", "connection=0:0:"],
             ["method=\"GET\" path=\"/topics/news\" status=200 ", "peer=127.0.0.1:"],
@@ -101,7 +83,7 @@ fn requests_are_told_without_their_queries() {
         config.access_rate = 3;
         let running = Running::start(&config, standard_routes());
         ask(&running, &("GET / HTTP/1.1\r\nHost: a\r\n\r\n".repeat(50) + &get("/")));
-        let told = lines.take().len() as u64;
+        let told = lines.take(ABOUT).len() as u64;
         assert!((3..30).contains(&told), "{told}");
         assert_eq!(running.count(|shard| shard.log_lines_suppressed_total.get()), 51 - told);
     }

@@ -81,8 +81,7 @@ struct Answer {
 
 impl Answer {
     fn field(&self, name: &str) -> Option<&str> {
-        let lines = self.head.lines().filter_map(|line| line.split_once(": "));
-        lines.filter(|(other, _)| other.eq_ignore_ascii_case(name)).map(|(_, value)| value).next()
+        common::wire::field(&self.head, name)
     }
 
     fn text(&self) -> &str {

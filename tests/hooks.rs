@@ -229,9 +229,12 @@ fn while_the_receiver_is_away_memory_is_bounded_and_what_is_lost_is_told() {
     let opened = || program.metric("holdline_hooks_events_total{kind=\"connect\"}");
     until("all have gone", || program.metric("holdline_connections{") == 0 && events() == opened() && opened() > 0);
     assert!(program.metric("holdline_hooks_queued_bytes") <= 64 * 1024);
-    let lost = program.metric("holdline_hooks_dropped_total");
-    let all = program.metric("holdline_hooks_events_total");
-    assert!(lost > 0 && lost + program.metric("holdline_hooks_queued ") == all, "{lost} of {all}");
+    // Some may still come: the kernel has taken connections that the server has not.
+    until("what is lost and what waits is all there was", || {
+        let [lost, queued, all] =
+            ["dropped_total", "queued ", "events_total"].map(|name| program.metric(&format!("holdline_hooks_{name}")));
+        lost > 0 && lost + queued == all
+    });
     // Somebody comes back there.
     let mut receiver = Receiver::at(free, None);
     let is_whole = |receiver: &Receiver| {

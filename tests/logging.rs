@@ -4,46 +4,25 @@
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test that cannot get what it needs has failed")]
 
 mod common;
+#[path = "common/log.rs"]
+mod log;
 
-use std::io;
-use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use common::{Running, backends, config, until};
 use holdline::app::standard_routes;
 use holdline::rule::Rule;
+use log::Lines;
 
-/// What was logged.
-#[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Lines {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Lines {
-    /// Those about closed connections, since the last call.
-    fn take(&self) -> Vec<String> {
-        let text = String::from_utf8(std::mem::take(&mut *self.0.lock().unwrap())).unwrap();
-        text.lines().filter(|line| line.contains("connection closed")).map(str::to_owned).collect()
-    }
-}
+/// What lines about closed connections have in them.
+const ABOUT: &str = "connection closed";
 
 #[test]
 fn a_flood_of_offences_writes_few_lines_and_counts_the_others() {
     const FLOOD: u64 = 300;
-    let lines = Lines::default();
-    let writer = lines.clone();
-    tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).init();
+    let lines = Lines::start();
     for backend in backends() {
-        lines.take();
+        lines.take(ABOUT);
         let (running, began) = (Running::start(&config(backend, 1), standard_routes()), Instant::now());
         for _ in 0..FLOOD {
             let mut client = running.connect(0);
@@ -52,7 +31,7 @@ fn a_flood_of_offences_writes_few_lines_and_counts_the_others() {
         }
         until("all are counted", || running.count(|shard| shard.violations(Rule::NotHttp)) == FLOOD);
         let suppressed = running.count(|shard| shard.log_lines_suppressed_total.get());
-        let written = lines.take();
+        let written = lines.take(ABOUT);
         // Fifty at once and ten a second.
         let most = 50 + 10 * (began.elapsed().as_secs() + 1);
         assert!((50..=most).contains(&(written.len() as u64)), "{} lines", written.len());
@@ -67,7 +46,7 @@ fn a_flood_of_offences_writes_few_lines_and_counts_the_others() {
         let tells = |line: &String| !line.contains("suppressed=0");
         until("a line tells of the others", || {
             running.connect(0).send_raw(b"\0");
-            lines.take().iter().any(tells)
+            lines.take(ABOUT).iter().any(tells)
         });
     }
 }

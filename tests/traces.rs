@@ -10,6 +10,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::thread;
 
+use common::wire::read_message;
 use common::{Client, Running, backends, config};
 use holdline::app::standard_routes;
 use program::{Program, holdline};
@@ -82,14 +83,7 @@ fn what_is_posted_keeps_its_trace() {
 /// Takes one request of a collector's clients, and returns its body.
 fn collect(listener: &TcpListener) -> serde_json::Value {
     let mut reader = BufReader::new(listener.accept().unwrap().0);
-    let (mut line, mut length) = (String::new(), 0);
-    while line != "\r\n" {
-        line.clear();
-        reader.read_line(&mut line).unwrap();
-        length = line.strip_prefix("Content-Length: ").map_or(length, |value| value.trim().parse().unwrap());
-    }
-    let mut body = vec![0; length];
-    reader.read_exact(&mut body).unwrap();
+    let (_, body) = read_message(&mut reader).unwrap();
     reader.get_mut().write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}").unwrap();
     serde_json::from_slice(&body).unwrap()
 }

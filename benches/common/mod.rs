@@ -10,6 +10,7 @@
 //! http2     more of them: frames of HTTP/2, heads of requests, messages of gRPC
 //! target    a child process pinned to one core: bare loop or server
 //! nginx     another one: the web server to compare with
+//! room      a certificate for localhost, and who trusts it
 //! bare      the smallest loops that do the same work on raw TCP
 //! ring sys  io_uring and the few system calls
 //! ```
@@ -23,6 +24,7 @@ pub(crate) mod http2;
 pub(crate) mod nginx;
 pub(crate) mod report;
 pub(crate) mod ring;
+pub(crate) mod room;
 pub(crate) mod scenario;
 pub(crate) mod sys;
 pub(crate) mod target;

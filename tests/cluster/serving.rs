@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::nats::Nats;
-use super::program::{PATIENCE, Program, Scratch, holdline};
+use super::program::{PATIENCE, Program, Scratch, holdline, until};
 
 struct Cluster {
     nats: Nats,
@@ -40,14 +40,6 @@ impl Cluster {
         let node = Program::start(command);
         until("a connection to NATS", || ask(node.address(2), "GET /metrics", "").1.contains("cluster_connected 1"));
         node
-    }
-}
-
-fn until(what: &str, mut is: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !is() {
-        assert!(Instant::now() < deadline, "{what} does not come");
-        thread::sleep(Duration::from_millis(20));
     }
 }
 

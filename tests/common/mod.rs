@@ -192,10 +192,9 @@ impl Client {
         };
         let head = String::from_utf8(self.take(end)).unwrap();
         let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-        let length =
-            head.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
-        let body = self.exactly(length.unwrap_or(0));
-        assert_eq!(body.len(), length.unwrap_or(0));
+        let length = wire::field(&head, "content-length").map_or(0, |length| length.parse().unwrap());
+        let body = self.exactly(length);
+        assert_eq!(body.len(), length);
         Answer { status, head }
     }
 

@@ -8,7 +8,7 @@
     reason = "each test uses a part of it; a test that cannot get what it needs has failed"
 )]
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, mpsc};
 use std::thread;
@@ -17,13 +17,14 @@ use std::time::{Duration, Instant};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::Value;
 
+use super::wire::{field, read_message};
+
 /// Nothing that a test waits for takes so long.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A request that was answered with 204.
 #[derive(Clone, Debug)]
 pub struct Told {
-    /// Its fields, names in lower case.
     pub head: String,
     pub body: Vec<u8>,
 }
@@ -34,8 +35,7 @@ impl Told {
     }
 
     pub fn field(&self, name: &str) -> Option<&str> {
-        let line = self.head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
-        line.map(str::trim)
+        field(&self.head, name)
     }
 }
 
@@ -104,24 +104,11 @@ impl Receiver {
 
 fn serve(stream: impl Read + Write, say: &mpsc::Sender<Told>) {
     let mut stream = BufReader::new(stream);
-    while let Some(told) = request(&mut stream) {
-        if say.send(told).is_err() || stream.get_mut().write_all(b"HTTP/1.1 204 No Content\r\n\r\n").is_err() {
+    while let Some((head, body)) = read_message(&mut stream) {
+        if say.send(Told { head, body }).is_err()
+            || stream.get_mut().write_all(b"HTTP/1.1 204 No Content\r\n\r\n").is_err()
+        {
             return;
         }
     }
-}
-
-fn request(stream: &mut impl BufRead) -> Option<Told> {
-    let mut head = String::new();
-    while !head.ends_with("\r\n\r\n") {
-        stream.read_line(&mut head).ok().filter(|&bytes| bytes > 0)?;
-    }
-    let fields = head.lines().map(|line| match line.split_once(": ") {
-        Some((name, value)) => format!("{}: {value}\n", name.to_ascii_lowercase()),
-        None => format!("{line}\n"),
-    });
-    let told = Told { head: fields.collect(), body: Vec::new() };
-    let mut body = vec![0; told.field("content-length")?.parse().ok()?];
-    stream.read_exact(&mut body).ok()?;
-    Some(Told { body, ..told })
 }

@@ -1,6 +1,6 @@
 //! Bytes that clients send.
 
-use std::io::Write;
+use std::io::{BufRead, Write};
 
 use flate2::{Compress, Compression, FlushCompress};
 
@@ -24,6 +24,24 @@ pub fn handshake(path: &str, fields: &str) -> String {
         "GET {path} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{fields}\r\n"
     )
+}
+
+/// The value of a field in the head of a request or an answer.
+pub fn field<'a>(head: &'a str, name: &str) -> Option<&'a str> {
+    let mut fields = head.lines().filter_map(|line| line.split_once(':'));
+    fields.find(|(other, _)| other.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
+}
+
+/// Reads a head and what follows it, as far as it says how much; `None` where it ends before.
+pub fn read_message(stream: &mut impl BufRead) -> Option<(String, Vec<u8>)> {
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        stream.read_line(&mut head).ok().filter(|&bytes| bytes > 0)?;
+    }
+    let length = field(&head, "content-length").map_or(Ok(0), str::parse).ok()?;
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).ok()?;
+    Some((head, body))
 }
 
 /// A masked frame. `first`: FIN, reserved bits, opcode.

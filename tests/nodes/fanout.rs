@@ -3,13 +3,11 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::Stdio;
-use std::thread;
-use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use super::nats::Nats;
-use super::program::{PATIENCE, Program, holdline};
+use super::program::{PATIENCE, Program, holdline, until};
 
 const MESSAGES: u64 = 1000;
 const TOPIC: &str = "room/alone";
@@ -56,14 +54,6 @@ fn figures(monitor: &str) -> [Figures; 3] {
         let count = |name: &str| connection[name].as_u64().unwrap();
         Figures { said: count("in_msgs"), heard: count("out_msgs") }
     })
-}
-
-fn until(what: &str, is_so: impl Fn() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !is_so() {
-        assert!(Instant::now() < deadline, "waited in vain until {what}");
-        thread::sleep(Duration::from_millis(5));
-    }
 }
 
 /// Subscribes, and waits until NATS knows of it.

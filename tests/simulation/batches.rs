@@ -137,6 +137,27 @@ fn a_batch_that_finds_no_room_in_time_is_refused_as_a_whole() {
 }
 
 #[test]
+fn what_waiting_batches_keep_in_memory_is_bounded() {
+    let (mut scene, mut journal) = scene(1, 1);
+    let body = format!("{{\"topic\":\"t\",\"text\":\"{}\"}}\n", "x".repeat(900_000)).repeat(4);
+    let request = format!("POST /topics HTTP/1.1\r\nHost: sim\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    let mut clients: Vec<_> = (0..16).map(|_| send(&mut scene, 0, &request)).collect();
+    scene.rest();
+    assert!(scene.metrics.total(|shard| shard.durable_waiting_bytes.get()) <= 16 << 20, "half of what may wait");
+    // 16 MiB are on their way and 32 MiB wait: thirteen of 3.6 MB.
+    let (waiting, refused): (Vec<_>, Vec<_>) =
+        clients.iter_mut().map(|client| (text(client), client)).partition(|(answer, _)| answer.is_empty());
+    assert_eq!((waiting.len(), refused.len()), (13, 3));
+    let is_busy = |answer: &str| answer.starts_with("HTTP/1.1 503 ") && answer.contains("\"journal_busy\"");
+    assert!(refused.iter().all(|(answer, _)| is_busy(answer)), "at once, as a whole");
+    settle(&mut scene, &mut journal, |_| {});
+    for (_, client) in waiting {
+        assert_eq!(offsets(&text(client)).len(), 4);
+    }
+    scene.audit();
+}
+
+#[test]
 fn batches_whose_clients_have_gone_hold_up_no_others() {
     let (mut scene, mut journal) = scene(1, 1);
     let request = batch("t", 10_000);
