@@ -37,9 +37,11 @@ pub fn links(headers: &[Header]) -> Vec<Link> {
         let (older, inside) = before.split_at_mut(covered);
         inside.iter_mut().for_each(|link| link.is_leftover = true);
         match older.last_mut() {
-            Some(last) if last.number == header.previous => {
+            // None has no bytes: this is a header that could not be read, and does not say.
+            Some(last) if last.number == header.previous && header.before != 0 => {
                 last.length.get_or_insert(header.before);
             }
+            Some(last) if last.number == header.previous => {}
             Some(_) => named.missing = Some(header.previous),
             None => {}
         }

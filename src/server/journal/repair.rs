@@ -50,14 +50,21 @@ impl Repair {
             self.last = (link.number, outcome.end);
             return Ok(outcome);
         }
-        if link.missing.is_some() {
+        let is_nameless = Header::read(bytes, link.number).is_err();
+        if link.missing.is_some() || is_nameless {
+            // Nobody knows any more what was in front of it.
             replay.miss();
         }
         let header = Header { previous, before, ..header };
         let salvaged = salvage(bytes, link.length, header);
         self.wrong.push((*link, header));
         self.last = (link.number, salvaged.end);
-        replay.salvaged(&salvaged, link.number)
+        let outcome = replay.salvaged(&salvaged, link.number)?;
+        if is_nameless && link.length.is_some_and(|length| length < bytes.len() as u64) {
+            // What the next one says may be older than this file.
+            replay.miss();
+        }
+        Ok(outcome)
     }
 
     /// Writes what there is to write, when all has been read.

@@ -157,6 +157,32 @@ fn a_hole_in_the_last_file_is_behind_all_that_is_before_it() {
     assert_eq!(had(&directory.open().unwrap()), found);
 }
 
+/// What a header has said of the file before it is not known any more, but all records can be read.
+#[test]
+fn a_header_that_is_lost_costs_no_record_and_hides_nothing() {
+    let count = files(&written().0).len();
+    assert!(count > 5);
+    for (place, damage) in (0..count).flat_map(|place| [0, 20, 45].map(|at| (place, at))) {
+        let directory = written();
+        let before = had(&directory.open().unwrap());
+        let name = files(&directory.0).into_keys().nth(place).unwrap();
+        let mut bytes = fs::read(directory.0.join(&name)).unwrap();
+        bytes[damage] ^= 1;
+        fs::write(directory.0.join(&name), bytes).unwrap();
+        assert!(directory.open().is_err());
+        let found = had(&repaired(&directory.0));
+        assert_eq!(found.len(), before.len(), "{name}");
+        for (topic, (epoch, offset, messages)) in &before {
+            let its = &found[topic];
+            assert_eq!((&its.1, &its.2), (offset, messages), "{topic}, {name} at {damage}");
+            assert!(its.0 == *epoch || its.0 > BEFORE + 1, "{topic}: {}", its.0);
+        }
+        assert_eq!(found["loud/2"].0, BEFORE, "what is behind it goes on");
+        assert!(place < 2 || found["quiet/0"].0 > BEFORE + 1, "what is before it does not");
+        assert_eq!(had(&directory.open().unwrap()), found);
+    }
+}
+
 /// Whenever it is killed: no start goes on as if nothing were lost, and another repair comes to the same.
 #[test]
 fn a_repair_that_is_killed_hides_nothing() {
