@@ -33,9 +33,10 @@ pub(super) struct Batch {
     lines: Vec<Line>,
     /// Lines whose answers are to come.
     left: usize,
-    /// Those of them that are still here, and what they keep in memory.
+    /// Those of them that are still here.
     rest: vec::IntoIter<Numbered>,
-    rest_bytes: usize,
+    /// What it keeps in memory: answers, and what is still here.
+    bytes: usize,
     /// And those that are not.
     on_way: Load,
     since: Tick,
@@ -50,6 +51,18 @@ enum Line {
     /// Its answer is to come; with its memory, if it is on its way.
     Awaited(usize),
     Answered(Vec<u8>),
+}
+
+impl Line {
+    fn memory(&self) -> usize {
+        let answer = if let Self::Answered(answer) = self { answer.len() } else { 0 };
+        size_of::<Self>() + answer
+    }
+}
+
+/// What a line keeps in memory that is not on its way.
+fn memory_of((_, message, key): &Numbered) -> usize {
+    size_of::<Numbered>() + message.memory() + key.as_deref().map_or(0, str::len)
 }
 
 /// Lines that are on their way, and what they keep in memory.
@@ -79,10 +92,12 @@ impl Batch {
     /// Of lines, those that can be published being empty, and what they publish.
     pub(super) fn new(lines: Vec<Vec<u8>>, publications: Vec<Numbered>, since: Tick) -> Self {
         let line = |line: Vec<u8>| if line.is_empty() { Line::Awaited(0) } else { Line::Answered(line) };
+        let lines: Vec<_> = lines.into_iter().map(line).collect();
+        let bytes = lines.iter().map(Line::memory).sum::<usize>() + publications.iter().map(memory_of).sum::<usize>();
         Self {
-            lines: lines.into_iter().map(line).collect(),
+            lines,
             left: publications.len(),
-            rest_bytes: publications.iter().map(|(_, message, _)| message.memory()).sum(),
+            bytes,
             rest: publications.into_iter(),
             on_way: Load::default(),
             since,
@@ -91,10 +106,15 @@ impl Batch {
         }
     }
 
+    /// Whether lines are still here.
+    fn is_waiting(&self) -> bool {
+        !self.rest.as_slice().is_empty()
+    }
+
     /// Takes the next line out.
     fn take(&mut self) -> Option<Numbered> {
         let next = self.rest.next()?;
-        self.rest_bytes -= next.1.memory();
+        self.bytes -= memory_of(&next);
         Some(next)
     }
 
@@ -120,6 +140,7 @@ impl Batch {
             && let Line::Awaited(bytes) = *line
         {
             *line = Line::Answered(answer.to_vec());
+            self.bytes += answer.len();
             self.left = self.left.saturating_sub(1);
             self.on_way.lines -= usize::from(bytes > 0);
             self.on_way.bytes -= bytes;
@@ -147,8 +168,9 @@ pub(super) struct Batches {
     /// When they were looked at, and whether something has come since then.
     looked: Tick,
     has_news: bool,
-    /// Some have lines that are not on their way, and what those keep in memory.
+    /// Some have lines that are not on their way.
     waits: bool,
+    /// What all keep in memory, but for what is on its way.
     bytes: usize,
 }
 
@@ -158,7 +180,7 @@ impl Batches {
         self.has_news
     }
 
-    /// What their lines keep in memory that are still here.
+    /// What they keep in memory.
     pub(super) const fn bytes(&self) -> usize {
         self.bytes
     }
@@ -172,7 +194,7 @@ impl Batches {
 impl Core {
     /// How long a batch's lines may wait here, in ticks: ten seconds. What they wait at their owners comes on top.
     const BATCH_TICKS: u32 = 100;
-    /// What lines of queued batches may keep in memory, beside the first one's.
+    /// What queued batches may keep in memory, beside the first one.
     const BATCHES_BYTES_MAX: usize = 32 * 1024 * 1024;
 
     /// Publishes a batch, for which a request waits.
@@ -228,19 +250,23 @@ impl Core {
         self.batches.queue = queue;
     }
 
-    /// The same of one batch, beside what others have on their way.
+    /// The same of one batch, beside what others have on their way, and keep.
     fn send_lines(&mut self, id: ConnId, all: &mut Load, most: Load) {
+        let (tick, before) = (self.tick, self.batches.bytes);
+        let is_much = |batch: &mut Batch| before > 0 && before + batch.bytes > Self::BATCHES_BYTES_MAX;
+        if self.batch(id).is_some_and(is_much) {
+            self.refuse_rest(id);
+        }
         while let Some((number, message, key)) = self.batch(id).and_then(|batch| batch.send(all, most)) {
             self.publish_for(id, message, key, number);
         }
-        let (tick, before) = (self.tick, self.batches.bytes);
-        let Some(batch) = self.batch(id).filter(|batch| !batch.rest.as_slice().is_empty()) else { return };
-        let bytes = before + batch.rest_bytes;
-        let is_much = before > 0 && bytes > Self::BATCHES_BYTES_MAX;
-        if is_much || batch.since.later(Self::BATCH_TICKS) <= tick {
-            return self.refuse_rest(id);
+        if self.batch(id).is_some_and(|batch| batch.is_waiting() && batch.since.later(Self::BATCH_TICKS) <= tick) {
+            self.refuse_rest(id);
         }
-        (self.batches.waits, self.batches.bytes) = (true, bytes);
+        let Some(batch) = self.batch(id) else { return };
+        let (bytes, is_waiting) = (before + batch.bytes, batch.is_waiting());
+        self.batches.waits |= is_waiting;
+        self.batches.bytes = bytes;
     }
 
     /// Refuses what is left of a batch, but for what need not wait.
