@@ -76,6 +76,8 @@ pub(super) struct Desk {
     /// The end of what is safe: a segment, 0 for none, and its bytes.
     safe: (u64, u64),
     next: Batch,
+    /// A batch is on its way.
+    is_committing: bool,
     /// Pasts that have ended, to be written before all else when writing works.
     owed: Vec<(Topic, Cursor)>,
     trouble: Trouble,
@@ -103,7 +105,8 @@ impl Desk {
         let trouble = Trouble { retry_at: None, pause: RETRY.0, said_at: None };
         let seats = ends.into_iter().map(|end| Seat { end, generation: 0 }).collect();
         let (header, position, next) = (Header::default(), HEADER_BYTES as u64, Batch::default());
-        let mut desk = Self { seats, doorbell, shared, header, position, safe, next, owed: Vec::new(), trouble };
+        let (is_committing, owed) = (false, Vec::new());
+        let mut desk = Self { seats, doorbell, shared, header, position, safe, next, is_committing, owed, trouble };
         desk.roll(safe.0);
         desk
     }
@@ -126,7 +129,6 @@ impl Desk {
                 self.sleep(&ending).await;
             }
         }
-        self.shared.orders.borrow_mut().clear();
     }
 
     /// Whether no shard wants anything, and all have been told.
@@ -156,15 +158,20 @@ impl Desk {
         self.seats.iter_mut().for_each(|seat| seat.end.verdicts.flush());
     }
 
-    /// Takes what shards have, in turns, until the batch is full.
+    /// Takes what shards have, in turns, until the batch is full. Where places are to be written again, that waits until all
+    /// that was gathered is safe, and comes before all else: a place behind what the census does not know yet would take it back.
     fn gather(&mut self) {
+        let is_ordered = !self.shared.orders.borrow().is_empty();
+        if is_ordered && (self.is_committing || !self.next.commit.bytes.is_empty()) {
+            return;
+        }
         if self.next.counts.is_empty() {
             self.next.counts = vec![0; self.seats.len()];
             let header = self.header;
             (self.next.commit.header, self.next.commit.position) = (header, self.position);
         }
-        self.pay();
         self.take_orders();
+        self.pay();
         let mut is_more = true;
         while is_more && self.next.commit.bytes.len() < BATCH_BYTES {
             is_more = false;
@@ -272,6 +279,7 @@ impl Desk {
             self.roll_behind(number, end);
         }
         let began = Instant::now();
+        self.is_committing = true;
         let result = {
             let mut commit = pin!(pen.commit(&mut batch.commit));
             let bell = Arc::clone(&self.shared.bell);
@@ -285,6 +293,7 @@ impl Desk {
             }
         };
         self.doorbell.awake();
+        self.is_committing = false;
         match result {
             Ok(()) => self.committed(batch, end, began.elapsed()),
             Err(error) => self.failed(batch, &error, directory),
@@ -426,9 +435,11 @@ impl Desk {
     }
 }
 
-/// When the task ends before its time, no shard is to wait for ever.
+/// However the task ends, nobody is to wait for ever.
 impl Drop for Desk {
     fn drop(&mut self) {
+        self.shared.is_working.set(false);
+        self.shared.orders.borrow_mut().clear();
         self.shared.metrics.working.set(0);
         for seat in 0..self.seats.len() {
             self.refuse(seat, 0);

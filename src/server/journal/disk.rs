@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use super::super::ring::fs::{self, File, OpenOptions};
+use crate::journal::record::HEADER_BYTES as RECORD_BYTES;
 
-/// Mode of `fallocate` that leaves the size of the file as it is.
+/// Modes of `fallocate` (linux/falloc.h): the size of the file stays as it is; what is there is given back, and read as zeros.
 const KEEP_SIZE: i32 = 1;
+const PUNCH_HOLE: i32 = 2;
 
 /// Files of one directory. Names have no slashes.
 pub(super) trait Disk: 'static {
@@ -23,6 +25,8 @@ pub(super) trait Disk: 'static {
     async fn sync(&self, file: &Self::File) -> io::Result<()>;
     /// Looks whether there is room for so many bytes, and takes it.
     async fn take_room(&self, file: &Self::File, at: u64, bytes: u64) -> io::Result<()>;
+    /// Has so many bytes read as zeros, and gives their room back. It needs none.
+    async fn erase(&self, file: &Self::File, at: u64, bytes: u64) -> io::Result<()>;
     /// Opens a file to read it.
     async fn open(&self, name: &str) -> io::Result<Self::File>;
     /// Reads so many bytes or up to the end.
@@ -69,6 +73,16 @@ impl Disk for Ring {
         match file.fallocate(at, bytes, KEEP_SIZE).await {
             // Some filesystems cannot: then the next write tells.
             Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(()),
+            result => result,
+        }
+    }
+
+    async fn erase(&self, file: &File, at: u64, bytes: u64) -> io::Result<()> {
+        match file.fallocate(at, bytes, PUNCH_HOLE | KEEP_SIZE).await {
+            // Some filesystems cannot: zeros do for a record's head, and the rest cannot be read then.
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+                file.write_all_at(vec![0; RECORD_BYTES.min(usize::try_from(bytes).unwrap_or(0))], at).await.0
+            }
             result => result,
         }
     }

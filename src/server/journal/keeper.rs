@@ -27,7 +27,7 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// How long a segment is in no join after one failed, in milliseconds.
 const BARRED_MS: u64 = 60_000;
 /// Places that are written again in one commit.
-const STANDS: usize = 4096;
+const STANDS: usize = if cfg!(test) { 4 } else { 4096 };
 /// Bytes that are read and looked through at once.
 const PART: usize = 256 << 10;
 /// Bytes that are written at once.
@@ -184,6 +184,10 @@ impl<D: Disk> Keeper<D> {
 
     async fn write_again(&self, mut stands: Vec<Stand>) -> Result<(), Stays> {
         while !stands.is_empty() {
+            if !self.shared.is_working.get() {
+                // Nobody would answer.
+                return Err(Stays::Busy);
+            }
             let part = stands.split_off(stands.len().saturating_sub(STANDS));
             let (done, is_done) = oneshot::channel();
             self.shared.orders.borrow_mut().push_back(Order { stands: part, done });

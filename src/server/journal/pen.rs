@@ -38,19 +38,31 @@ impl<D: Disk> Pen<D> {
         Self { disk, segment: None }
     }
 
-    /// Writes a commit. When it returns well, all of it is safe.
+    /// Writes a commit. When it returns well, all of it is safe; else none of it is to be found again, as far as the disk can be
+    /// had to do that.
     pub(super) async fn commit(&mut self, commit: &mut Commit) -> io::Result<()> {
         let segment = match self.segment.take().filter(|segment| segment.number == commit.header.number) {
             Some(segment) => segment,
             None => self.begin(commit.header).await?,
         };
-        let (result, bytes) = self.disk.write(&segment.file, std::mem::take(&mut commit.bytes), commit.position).await;
-        commit.bytes = bytes;
-        result?;
-        self.disk.sync(&segment.file).await?;
-        // After a failure it is not written to again.
+        if let Err(error) = self.write(&segment.file, commit).await {
+            // It is not written to again, and the header that says how long it is may not be for long: a full disk has no room
+            // for another segment.
+            let erased = self.disk.erase(&segment.file, commit.position, commit.bytes.len() as u64).await;
+            if erased.is_ok() {
+                let _ = self.disk.sync(&segment.file).await;
+            }
+            return Err(error);
+        }
         self.segment = Some(segment);
         Ok(())
+    }
+
+    async fn write(&self, file: &D::File, commit: &mut Commit) -> io::Result<()> {
+        let (result, bytes) = self.disk.write(file, std::mem::take(&mut commit.bytes), commit.position).await;
+        commit.bytes = bytes;
+        result?;
+        self.disk.sync(file).await
     }
 
     /// Looks whether a new segment can be had and written to, and begins it.

@@ -16,6 +16,8 @@ use crate::journal::census::{Bounds, Step};
 pub(super) struct Reserve {
     bytes: u64,
     is_there: Cell<bool>,
+    /// The log was told that it cannot be had.
+    is_missed: Cell<bool>,
 }
 
 impl Reserve {
@@ -23,7 +25,8 @@ impl Reserve {
     const PART: u64 = 8;
 
     pub(super) const fn new(bounds: &Bounds) -> Self {
-        Self { bytes: bounds.segment_bytes / Self::PART, is_there: Cell::new(false) }
+        let bytes = bounds.segment_bytes / Self::PART;
+        Self { bytes, is_there: Cell::new(false), is_missed: Cell::new(false) }
     }
 
     /// Takes its room, if it is there.
@@ -46,19 +49,32 @@ impl Reserve {
         if !self.is_there.replace(false) {
             return Ok(0);
         }
-        disk.remove(names::RESERVE).await?;
-        Ok(self.bytes)
+        match disk.remove(names::RESERVE).await {
+            Ok(()) => Ok(self.bytes),
+            // Somebody else has given it, to whomever.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+            Err(error) => Err(error),
+        }
     }
 }
 
 impl<D: Disk> Keeper<D> {
+    /// The part of a segment for which room is looked for where none is reserved.
+    const TRIED: u64 = 64;
+
     /// Takes the room of the reserve, if there is that much.
     pub(super) async fn keep_reserve(&self) {
-        if self.shared.is_working.get()
-            && let Err(error) = self.reserve.keep(&self.disk).await
-        {
-            tracing::debug!(%error, "the disk has no room for the journal's reserve");
+        if !self.shared.is_working.get() {
+            return;
         }
+        let kept = self.reserve.keep(&self.disk).await;
+        if let Err(error) = &kept
+            && !self.reserve.is_missed.get()
+        {
+            let bytes = self.reserve.bytes;
+            tracing::warn!(%error, bytes, "the disk has no room for the journal's reserve: once it is full it may stay that");
+        }
+        self.reserve.is_missed.set(kept.is_err());
     }
 
     /// Makes room where nothing can be written because there is none: removes what is not needed, and puts together what takes
@@ -81,7 +97,8 @@ impl<D: Disk> Keeper<D> {
     }
 
     async fn shrink(&self, before: u64) -> Result<(), Stays> {
-        let reserved = self.reserve.give(&self.disk).await?;
+        // What did not reach the disk whole has given its room back, so that some may be there without a reserve.
+        let reserved = self.reserve.give(&self.disk).await?.max(self.shared.bounds.segment_bytes / Self::TRIED);
         while !self.ending.is_told() {
             let step = {
                 let census = self.shared.census.borrow();

@@ -8,9 +8,10 @@ use std::sync::Arc;
 use super::super::desk::Desk;
 use super::super::keeper::Keeper;
 use super::super::pen::Pen;
-use super::super::shared::Shared;
+use super::super::shared::{Order, Shared};
 use super::scene::{Account, BOUNDS, Directory, Fake, Publisher, topics};
-use crate::journal::census::{Bounds, Census};
+use crate::journal::census::{Bounds, Census, Stand};
+use crate::message::{Cursor, Epoch, Offset, Topic};
 use crate::metrics::JournalMetrics;
 use crate::server::control::Ending;
 use crate::sim::Random;
@@ -179,6 +180,55 @@ fn a_past_that_has_ended_does_not_come_back() {
             assert_eq!((&found["a"], &found["b"]), (&(0, vec![]), &(1, vec![1])), "{operation}");
             let ended = journal.topics.iter().find(|legacy| legacy.topic.as_str() == "a").unwrap();
             assert_eq!(ended.cursor.to_string(), "9:0");
+        });
+    }
+}
+
+/// A keeper asks for it at any moment, also while the end of that past is on its way.
+#[test]
+fn a_place_that_is_written_again_takes_nothing_back() {
+    for moment in 0..12 {
+        run(async {
+            let mut scene = Scene::start(Fake::default(), Census::default(), None);
+            scene.publish("a", 3).await;
+            scene.publisher.end_past("a", 9);
+            scene.publisher.turn();
+            for _ in 0..moment {
+                tokio::task::yield_now().await;
+            }
+            let cursor = Cursor { epoch: Epoch(5), offset: Offset(3) };
+            let stand = Stand { topic: Topic::parse(b"a", 255).unwrap(), cursor, time_ms: 1 };
+            let (done, is_done) = tokio::sync::oneshot::channel();
+            scene.shared.orders.borrow_mut().push_back(Order { stands: vec![stand], done });
+            scene.shared.bell.notify_one();
+            assert_eq!(is_done.await, Ok(true));
+            let (directory, disk) = (Directory::new(), scene.disk.clone());
+            std::fs::create_dir(&directory.0).unwrap();
+            drop(scene.end().await);
+            disk.leave(&directory);
+            let journal = directory.open().unwrap();
+            let places: Vec<_> = journal.topics.iter().map(|legacy| legacy.cursor.to_string()).collect();
+            assert_eq!(places, ["9:0"], "at {moment}");
+        });
+    }
+}
+
+/// On a disk that stays full no other segment says where the one before it ended.
+#[test]
+fn what_was_refused_does_not_come_back() {
+    for (operation, after) in [("sync", 0), ("write", 0)] {
+        run(async {
+            let mut scene = Scene::start(Fake::default(), Census::default(), None);
+            scene.publish("a", 3).await;
+            scene.disk.fail(operation, after, std::io::ErrorKind::StorageFull);
+            (0..100_000).for_each(|_| scene.disk.fail("create", 0, std::io::ErrorKind::StorageFull));
+            scene.publish("a", 4).await;
+            assert_eq!(scene.publisher.refused, 4);
+            let (directory, disk) = (Directory::new(), scene.disk.clone());
+            std::fs::create_dir(&directory.0).unwrap();
+            scene.kill();
+            disk.leave(&directory);
+            assert_eq!(topics(&directory.open().unwrap())["a"], (3, vec![1, 2, 3]), "{operation}");
         });
     }
 }

@@ -235,3 +235,30 @@ fn a_disk_that_is_full_of_what_is_needed_stays_full_and_loses_nothing() {
         assert!((1..topics - 1).all(|topic| found[&format!("kept/{topic}")].1.len() == 5), "{found:?}");
     });
 }
+
+/// It waits for places to be written again while nobody is there any more who would.
+#[test]
+fn a_keeper_ends_when_the_desk_does() {
+    let mut cut_short = 0;
+    for moment in 0..40 {
+        run(async {
+            let mut scene = Scene::start(Fake::default(), Census::default(), None);
+            for topic in 0..60 {
+                let name = format!("quiet/{topic}");
+                scene.publish(&name, 1).await;
+                scene.publisher.forget(&name);
+            }
+            scene.publish("a", 100).await;
+            let keeper = scene.keeper();
+            let keeping = tokio::task::spawn_local(async move { keeper.look().await.is_ok() });
+            for _ in 0..moment {
+                tokio::task::yield_now().await;
+            }
+            drop(scene.end().await);
+            let ended = tokio::time::timeout(std::time::Duration::from_secs(10), keeping).await;
+            let is_done = ended.unwrap_or_else(|_| panic!("it waits for ever when told at {moment}"));
+            cut_short += usize::from(!is_done.unwrap());
+        });
+    }
+    assert!(cut_short > 5, "{cut_short}");
+}

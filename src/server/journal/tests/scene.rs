@@ -258,6 +258,16 @@ impl Disk for Fake {
         Ok(())
     }
 
+    async fn erase(&self, file: &usize, at: u64, bytes: u64) -> io::Result<()> {
+        self.operation("erase").await?;
+        let (at, mut state) = (usize::try_from(at).unwrap(), self.0.borrow_mut());
+        let end = at + usize::try_from(bytes).unwrap();
+        let content = &mut state.contents[*file];
+        content.writes.push((at, vec![0; end.min(content.seen.len()).saturating_sub(at)]));
+        content.seen.iter_mut().take(end).skip(at).for_each(|byte| *byte = 0);
+        Ok(())
+    }
+
     async fn open(&self, name: &str) -> io::Result<usize> {
         self.operation("open").await?;
         self.0.borrow().names.get(name).copied().ok_or(io::ErrorKind::NotFound.into())
