@@ -18,7 +18,7 @@ pub enum Start {
 /// What a new subscriber gets before the live stream.
 #[derive(Debug, Default)]
 pub struct Past {
-    /// After this the live stream goes on: the topic's newest message.
+    /// After this the live stream goes on: the topic's newest message, or one that has still to come here from its stream.
     pub cursor: Cursor,
     /// In order, the last one at `cursor`.
     pub messages: Vec<Message>,

@@ -17,7 +17,10 @@ impl Topics {
         let Some(missed) = owned.missed(start) else {
             return Ok(Past { cursor: owned.cursor, messages: Vec::new(), reset: true });
         };
-        Ok(Past { cursor: owned.cursor, messages: owned.history.last(missed).cloned().collect(), reset: false })
+        let ahead =
+            if let Start::Since(since) = start { Some(since).filter(|since| owned.is_ahead(*since)) } else { None };
+        let cursor = ahead.unwrap_or(owned.cursor);
+        Ok(Past { cursor, messages: owned.history.last(missed).cloned().collect(), reset: false })
     }
 
     /// Encodes what [`Topics::past`] will give for those who read these formats, in history itself: once for all who ask.
@@ -60,6 +63,9 @@ impl Topics {
 }
 
 impl Owned {
+    /// Messages that a node may be behind another one.
+    const LEAD_MAX: u64 = 1 << 20;
+
     /// How many of the newest messages make up such a past; `None` where some of it is lost.
     fn missed(&self, start: Start) -> Option<usize> {
         match start {
@@ -72,8 +78,21 @@ impl Owned {
     /// The messages after a cursor; `None` when it is none of this past's, or some are not kept any more. Who stands before a
     /// stream that did not exist has missed what it has.
     fn since(&self, since: Cursor) -> Option<impl ExactSizeIterator<Item = &Message>> {
-        let has_stream = self.shared.as_deref().is_some_and(|shared| shared.ordered.is_some());
-        let is_ours = since.epoch == self.cursor.epoch || (has_stream && since == NOWHERE);
-        is_ours.then(|| self.history.since(since.offset, self.cursor.offset)).flatten()
+        let is_ours = since.epoch == self.cursor.epoch || (self.has_stream() && since == NOWHERE);
+        let from = if self.is_ahead(since) { self.cursor.offset } else { since.offset };
+        is_ours.then(|| self.history.since(from, self.cursor.offset)).flatten()
+    }
+
+    fn has_stream(&self) -> bool {
+        self.shared.as_deref().is_some_and(|shared| shared.ordered.is_some())
+    }
+
+    /// Whether another node has told more of the stream than has come here yet: nothing is missed, and what comes up to there is
+    /// known. Who names a place far beyond is told of a reset, and does not wait for what may never come.
+    fn is_ahead(&self, since: Cursor) -> bool {
+        let lead = since.offset.0.checked_sub(self.cursor.offset.0);
+        self.has_stream()
+            && since.epoch == self.cursor.epoch
+            && lead.is_some_and(|lead| (1..=Self::LEAD_MAX).contains(&lead))
     }
 }

@@ -139,6 +139,26 @@ fn a_topic_joins_its_stream_and_goes_on_with_it() {
     topics.check_follows().unwrap();
 }
 
+/// It comes from a node that the stream has told more.
+#[test]
+fn who_is_ahead_of_a_node_has_missed_nothing() {
+    let mut topics = node();
+    let follow = subscribe(&mut topics);
+    join(&mut topics, follow, 7, 9..=12, 12);
+    let past = |topics: &mut Topics, since| {
+        let past = topics.past(&topic("log/1"), Start::Since(since), at(1)).unwrap();
+        (past.cursor, offsets(&past.messages), past.reset)
+    };
+    assert_eq!(past(&mut topics, cursor(7, 15)), (cursor(7, 15), vec![], false));
+    let page = topics.page(&topic("log/1"), Some(cursor(7, 15)), 9, at(1));
+    assert_eq!((page.cursor, page.messages.len(), page.reset), (Some(cursor(7, 15)), 0, false));
+    assert!((13..=16).all(|offset| placed(&mut topics, follow, 7, offset)));
+    assert_eq!(past(&mut topics, cursor(7, 15)), (cursor(7, 16), vec![16], false));
+    // Of another past, or out of all reason.
+    assert_eq!(past(&mut topics, cursor(6, 17)), (cursor(7, 16), vec![], true));
+    assert_eq!(past(&mut topics, cursor(7, u64::MAX)), (cursor(7, 16), vec![], true));
+}
+
 #[test]
 fn what_comes_of_a_past_has_no_hole_and_ends_where_the_topic_stands() {
     for (past, end, kept) in [
