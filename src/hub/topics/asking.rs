@@ -17,9 +17,10 @@ impl Topics {
         let Some(missed) = owned.missed(start) else {
             return Ok(Past { cursor: owned.cursor, messages: Vec::new(), reset: true });
         };
-        let ahead =
-            if let Start::Since(since) = start { Some(since).filter(|since| owned.is_ahead(*since)) } else { None };
-        let cursor = ahead.unwrap_or(owned.cursor);
+        let cursor = match start {
+            Start::Since(since) if owned.is_ahead(since) => since,
+            _ => owned.cursor,
+        };
         Ok(Past { cursor, messages: owned.history.last(missed).cloned().collect(), reset: false })
     }
 

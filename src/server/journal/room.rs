@@ -87,7 +87,7 @@ impl<D: Disk> Keeper<D> {
         self.weigh_all().await;
         let before = self.shared.census.borrow().bytes();
         let made = self.shrink(before).await;
-        // What was made is more than this, or nothing was.
+        // Where nothing was made, it takes back what it gave.
         let _ = self.reserve.keep(&self.disk).await;
         let bytes = before.saturating_sub(self.shared.census.borrow().bytes());
         if bytes > 0 {
